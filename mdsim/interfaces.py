@@ -1,0 +1,151 @@
+"""What a force field, an integrator, an observable and a stability criterion are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from mdsim.neighbors import NeighborList, Neighbors, neighbors
+from mdsim.state import MDState, System, Trajectory
+from mdsim.typing import Bool, Float, Tensor
+
+#: Positions of all replicas (Å) to their energies (eV) and forces (eV/Å): all that an integrator needs to know.
+Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class UnknownSpeciesError(ValueError):
+    """A force field is asked about elements that it was not trained for."""
+
+
+class ForceField(nn.Module):
+    """A model of atomic energies. Forces are minus their gradient, so that they are always conservative.
+
+    A model implements `atomic_energies`; energies, forces and their derivatives follow. `species`, when not empty,
+    lists the atomic numbers seen in training: `bind` refuses others.
+    """
+
+    cutoff: float  # Å
+    species: Tensor  # atomic numbers, a buffer
+
+    def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.cutoff = float(cutoff)
+        self.register_buffer("species", torch.tensor(sorted(set(species)), dtype=torch.long))
+
+    def atomic_energies(
+        self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
+    ) -> Float[Tensor, "replica atom"]:
+        """Energy of each atom in eV; they sum to the energy of the replica."""
+        raise NotImplementedError
+
+    def energy(
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors_of_all: Neighbors | None = None,
+    ) -> Float[Tensor, "replica"]:
+        """Energy of each replica in eV."""
+        if neighbors_of_all is None:
+            neighbors_of_all = neighbors(system, positions, self.cutoff)
+        return self.atomic_energies(system, positions, neighbors_of_all).sum(-1)
+
+    def forward(
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors_of_all: Neighbors | None = None,
+        create_graph: bool = False,
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV) and forces (eV/Å).
+
+        Args:
+            system: what the replicas are copies of.
+            positions: Å.
+            neighbors_of_all: pairs of all replicas; searched for when absent.
+            create_graph: keep the forces differentiable with respect to positions and parameters.
+        """
+        with torch.enable_grad():
+            if not positions.requires_grad:
+                positions = positions.detach().requires_grad_()
+            energy = self.energy(system, positions, neighbors_of_all)
+            (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+        return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
+
+    def check_species(self, system: System) -> None:
+        """Raise `UnknownSpeciesError` unless every element of the system was seen in training."""
+        unknown = sorted(set(system.atomic_numbers.tolist()) - set(self.species.tolist()))
+        if len(self.species) and unknown:
+            raise UnknownSpeciesError(
+                f"the force field knows the atomic numbers {self.species.tolist()}, but the system has {unknown}"
+            )
+
+    def bind(self, system: System, differentiable: bool = False, skin: float = 0.5) -> Potential:
+        """The potential of this system that integrators call, with its own neighbour list.
+
+        Args:
+            system: the system that is simulated.
+            differentiable: keep the graph to parameters and positions; otherwise the parameters are a frozen copy.
+            skin: of the neighbour list, Å.
+        """
+        self.check_species(system)
+        model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
+        neighbor_list = NeighborList(system, self.cutoff, skin)
+
+        def potential(positions: Tensor) -> tuple[Tensor, Tensor]:
+            return model(system, positions, neighbor_list(positions), create_graph=differentiable)
+
+        return potential
+
+
+@runtime_checkable
+class Integrator(Protocol):
+    """One step of the equations of motion of all replicas. Steps are pure: they return a new state.
+
+    Where the potential is differentiable, so is the step: with respect to positions, velocities and parameters.
+    """
+
+    timestep_fs: float
+
+    def init(
+        self,
+        system: System,
+        potential: Potential,
+        positions: Float[Tensor, "replica atom 3"],
+        velocities: Float[Tensor, "replica atom 3"],
+    ) -> MDState:
+        """The state from which steps begin: with forces, and the thermostat at rest."""
+        ...
+
+    def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
+        """The state one time step later."""
+        ...
+
+    def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
+        """The quantity in eV that the dynamics conserves (deterministic ones), or the total energy."""
+        ...
+
+    def degrees_of_freedom(self, system: System) -> int:
+        """Momenta free to move, for temperatures."""
+        ...
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A quantity of a trajectory: structural ones per frame and replica, dynamical ones per replica."""
+
+    name: str
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "*axes bin"]: ...
+
+
+@runtime_checkable
+class StabilityCriterion(Protocol):
+    """Says which frames of which replicas are no longer physical. Non-finite frames are always unstable."""
+
+    name: str
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]: ...

@@ -1,0 +1,17 @@
+"""Physical constants and conversions, all taken from `ase.units`.
+
+Inside the package: eV, Å, amu and ASE's time unit Å·√(amu/eV). At every boundary the unit is in the name.
+"""
+
+from ase import units as _ase
+
+FS: float = _ase.fs  # one femtosecond in ASE time units
+PS: float = 1000.0 * _ase.fs
+KB_EV_PER_K: float = _ase.kB
+KCAL_PER_MOL: float = _ase.kcal / _ase.mol  # in eV
+ANGSTROM2_PER_FS_IN_1E9_M2_PER_S: float = 1e4  # 1 Å²/fs = 1e-5 m²/s
+
+
+def kT_eV(temperature_K: float) -> float:
+    """Thermal energy k_B T in eV."""
+    return KB_EV_PER_K * temperature_K

@@ -1,0 +1,43 @@
+"""Run-time shape checks for the whole package, one thread a worker, and the fixtures that many tests share."""
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook("mdsim", "beartype.beartype")
+
+import pytest
+import torch
+
+from mdsim.state import System
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+@pytest.fixture(scope="session")
+def reference_path() -> Path:
+    """The folder of reference data; tests that need it skip where it is absent."""
+    folder = os.environ.get("MDSIM_REFERENCE", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("MDSIM_REFERENCE does not name the folder of reference data")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def aspirin_geometry() -> tuple:
+    """Atomic numbers and positions (Å) of the built-in aspirin molecule."""
+    from ase.io import read
+
+    atoms = read(Path(__file__).parents[1] / "data" / "molecules" / "aspirin.xyz")
+    return atoms.numbers, atoms.positions
+
+
+@pytest.fixture
+def aspirin(aspirin_geometry) -> System:
+    return System.from_geometry(*aspirin_geometry, dtype=torch.float64)
