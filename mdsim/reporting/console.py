@@ -1,0 +1,168 @@
+"""What a person watching a run sees: log lines, progress bars, tables, intervals and durations."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+LOGGER_NAME = "mdsim"
+LOG_FILE = "log.txt"
+_NUMBER = re.compile(r"[-+−±<>≤≥~]?\s*(\d|\.\d|nan\b|inf\b)")
+_BLANK = {"", "-", "–", "—"}
+
+
+def setup_logging(run_dir: Path | None, verbose: bool = False) -> logging.Logger:
+    """Send the package's log to the console (stderr) and, within a run, append it to the run's ``log.txt``.
+
+    Calling it again redirects the log: what an earlier call set up is closed first.
+
+    Args:
+        run_dir: folder of the run, made when absent; None for the console alone.
+        verbose: show debug lines too.
+
+    Returns:
+        The logger "mdsim". Its records do not go on to the root logger, where other libraries would print them again.
+    """
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    for handler in [handler for handler in logger.handlers if isinstance(handler.formatter, _LineFormatter)]:
+        logger.removeHandler(handler)
+        handler.close()
+    _add_handler(logger, _ConsoleHandler(), "%H:%M:%S")
+    if run_dir is not None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _add_handler(logger, logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8"), "%Y-%m-%d %H:%M:%S")
+    return logger
+
+
+def _add_handler(logger: logging.Logger, handler: logging.Handler, date_format: str) -> None:
+    handler.setFormatter(_LineFormatter(datefmt=date_format))
+    logger.addHandler(handler)
+
+
+class _LineFormatter(logging.Formatter):
+    """Time and message; the level only where it is more than information."""
+
+    def usesTime(self) -> bool:
+        return True
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
+        return f"{record.asctime}  {level}{record.message}"
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes above running progress bars instead of through them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def progress(
+    iterable: Iterable | None = None,
+    *,
+    total: int | None = None,
+    desc: str = "",
+    unit: str = "step",
+    log_interval_s: float = 30.0,
+) -> tqdm:
+    """A progress bar on a terminal; elsewhere (batch job, pipe) a log line every so often.
+
+    Args:
+        iterable: what to run through; None where the caller calls `update` on the bar.
+        total: expected number of items, when the iterable does not know it.
+        desc: what is going on, in front of the bar.
+        unit: of an item.
+        log_interval_s: seconds between log lines without a terminal. Loops shorter than that log nothing.
+
+    Returns:
+        The bar: iterable, and a context manager.
+    """
+    common = {"total": total, "desc": desc, "unit": f" {unit}", "miniters": 1}
+    if sys.stderr.isatty():
+        return tqdm(iterable, mininterval=0.5, dynamic_ncols=True, leave=False, file=sys.stderr, **common)
+    return tqdm(
+        iterable,
+        mininterval=log_interval_s,
+        delay=log_interval_s,
+        bar_format="{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]",
+        file=_LogLines(),
+        **common,
+    )
+
+
+class _LogLines:
+    """A stream for tqdm whose redrawn bars become lines of the log."""
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line:
+            logging.getLogger(LOGGER_NAME).info(line)
+
+    def flush(self) -> None:
+        """Handlers flush each line themselves."""
+
+
+def format_table(header: list[str], rows: list[list[str]]) -> str:
+    """An aligned plain-text table; columns of numbers are right-aligned.
+
+    Args:
+        header: one title per column.
+        rows: cells as text. A column counts as numeric when all its cells start with a number (or are a dash).
+
+    Raises:
+        ValueError: a row has another number of cells than the header.
+    """
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} of the table has {len(row)} cells, the header has {len(header)}: {row}")
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+    align = [str.rjust if rows and _is_numeric(column[1:]) else str.ljust for column in columns]
+    rule = ["─" * width for width in widths]
+    lines = [header, rule, *rows]
+    return "\n".join(
+        "  ".join(place(cell, width) for place, cell, width in zip(align, line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _is_numeric(cells: tuple[str, ...]) -> bool:
+    return all(cell.strip() in _BLANK or _NUMBER.match(cell.strip()) for cell in cells)
+
+
+def format_interval(value: float, low: float, high: float, unit: str = "", digits: int = 3) -> str:
+    """An estimate with its interval, as in "1.23 [1.10, 1.40] ps".
+
+    Args:
+        value: the estimate, shown with ``digits`` significant digits; the bounds get as many decimals.
+        low: lower bound.
+        high: upper bound.
+        unit: behind the interval.
+        digits: significant digits of the value, or of the larger bound where the value is zero or not finite.
+    """
+    bounds = [abs(bound) for bound in (low, high) if math.isfinite(bound)]
+    scale = abs(value) if value != 0 and math.isfinite(value) else max(bounds, default=0.0)
+    exponent = int(f"{scale:.{digits - 1}e}".split("e")[1])  # after rounding: 9.996 counts as 10.0
+    style = f".{max(digits - 1 - exponent, 0)}f" if -4 <= exponent < 6 else f".{digits - 1}e"
+    return f"{value:{style}} [{low:{style}}, {high:{style}}] {unit}".rstrip()
+
+
+def format_duration(seconds: float) -> str:
+    """A wall-clock time in its two largest units: "12.3 s", "4 min 05 s", "2 h 13 min", "1 d 04 h"."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    units = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+    name, size, part_name, part = next(unit for unit in units if whole >= unit[1])
+    return f"{whole // size} {name} {whole % size // part:02d} {part_name}"

@@ -1,0 +1,177 @@
+"""Figures of a run, each one PNG. Drawn on figure objects of their own: no pyplot, no global state, no display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mdsim.typing import Float
+
+# Okabe & Ito, Color Universal Design (2008): distinguishable with all common forms of color blindness
+REFERENCE_COLOR = "#000000"
+BEFORE_COLOR = "#D55E00"  # vermilion
+AFTER_COLOR = "#0072B2"  # blue
+OTHER_COLORS = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+LOG_SCALE_FROM_RATIO = 100.0  # positive series that span more are drawn on a logarithmic axis
+ROUND_STEPS = [1, 2, 2.5, 5, 10]  # between ticks, times a power of ten
+DPI = 150
+
+
+def survival_figure(
+    path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], title: str = ""
+) -> None:
+    """Fraction of replicas still stable over time, as step curves with their confidence bands.
+
+    Args:
+        path: of the PNG.
+        curves: by label, times in ps, survival probability, and the bounds of its 95 % interval. Labels that start with
+            "before" or "after" get the color of that role in all figures.
+        title: above the figure.
+    """
+    figure, axes = _single_panel()
+    for label, color in _colors(curves).items():
+        times_ps, survival, low, high = curves[label]
+        axes.fill_between(times_ps, low, high, step="post", color=color, alpha=0.2, linewidth=0)
+        axes.step(times_ps, survival, where="post", color=color, label=label)
+    axes.set(xlabel="time (ps)", ylabel="fraction of replicas stable", ylim=(0, 1.04), title=title)
+    axes.set_xlim(0, max(times_ps[-1] for times_ps, *_ in curves.values()))
+    # below, as curves and bands may fill any corner of the panel
+    figure.legend(frameon=False, title="shaded: 95 % interval", loc="outside lower center", ncols=2)
+    _save(figure, path)
+
+
+def observable_figure(
+    path: Path,
+    x: Float[np.ndarray, "bin"],
+    reference: Float[np.ndarray, "bin"],
+    curves: Mapping[str, tuple[Float[np.ndarray, "bin"], Float[np.ndarray, "bin"]]],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+) -> None:
+    """An observable (RDF, ADF, VACF, ...) against its reference, and the residuals below.
+
+    Args:
+        path: of the PNG.
+        x: bin centers or lag times.
+        reference: the observable of the reference ensemble.
+        curves: by label, mean over the replicas and its standard error.
+        xlabel: with unit.
+        ylabel: with unit.
+        title: above the figure.
+    """
+    figure = Figure(figsize=(5.2, 4.4), dpi=DPI, layout="constrained")
+    axes, residual = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    axes.plot(x, reference, color=REFERENCE_COLOR, linewidth=2.2, label="reference")
+    residual.axhline(0, color=REFERENCE_COLOR, linewidth=1)
+    for label, color in _colors(curves).items():
+        mean, standard_error = curves[label]
+        for panel, center in ((axes, mean), (residual, mean - reference)):
+            low, high = center - 2 * standard_error, center + 2 * standard_error
+            panel.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+            panel.plot(x, center, color=color, linewidth=1.3, label=label)
+    axes.set(ylabel=ylabel, title=title)
+    axes.legend(frameon=False, title="shaded: ± 2 standard errors", alignment="left")
+    residual.set(xlabel=xlabel, ylabel="residual", xlim=(x[0], x[-1]))
+    for panel in (axes, residual):
+        _declutter(panel)
+    figure.align_ylabels()
+    _save(figure, path)
+
+
+def training_figure(
+    path: Path, series: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "step", columns: int = 3
+) -> None:
+    """A grid of small panels, one for each scalar that a run recorded.
+
+    Args:
+        path: of the PNG.
+        series: by name (the unit in it), steps and values. Non-finite values leave gaps.
+        xlabel: what the steps count.
+        columns: panels in a row.
+    """
+    columns = min(columns, len(series))
+    rows = -(-len(series) // columns)
+    figure = Figure(figsize=(2.9 * columns, 2.1 * rows + 0.3), dpi=DPI, layout="constrained")
+    for position, (name, (steps, values)) in enumerate(series.items(), start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        _series(axes, steps, values, AFTER_COLOR)
+        axes.set_title(name, fontsize=9, loc="left")
+        axes.tick_params(labelsize=8)
+        _scale(axes, [values])
+        _declutter(axes)
+    figure.supxlabel(xlabel, fontsize=9)
+    _save(figure, path)
+
+
+def loss_figure(
+    path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], ylabel: str, xlabel: str = "epoch"
+) -> None:
+    """Losses or errors over training in one panel, such as those of training and validation data.
+
+    Args:
+        path: of the PNG.
+        curves: by label, epochs (or steps) and values.
+        ylabel: with unit.
+        xlabel: what the first array counts.
+    """
+    figure, axes = _single_panel()
+    for label, color in _colors(curves).items():
+        _series(axes, *curves[label], color, label)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _scale(axes, [values for _, values in curves.values()])
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _single_panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.2, 3.6), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    _declutter(axes)
+    return figure, axes
+
+
+def _declutter(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
+        axes.ticklabel_format(axis="y", style="plain", useOffset=False)  # no "+1.7e4" above the axis
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS))
+
+
+def _series(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str | None = None) -> None:
+    marker = "o" if len(steps) < 20 else None  # few points: show where they are
+    axes.plot(steps, values, color=color, linewidth=1.3, marker=marker, markersize=3, label=label)
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", fontsize=8)
+
+
+def _scale(axes: Axes, series: list[np.ndarray]) -> None:
+    values = np.concatenate([np.asarray(one, dtype=float).ravel() for one in series])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > LOG_SCALE_FROM_RATIO * values.min():
+        axes.set_yscale("log")
+
+
+def _colors(labels: Iterable[str]) -> dict[str, str]:
+    """Colors by role where the label names one, the others in turn."""
+    roles = {"before": BEFORE_COLOR, "after": AFTER_COLOR, "reference": REFERENCE_COLOR}
+    chosen: dict[str, str] = {}
+    others = 0
+    for label in labels:
+        role = next((color for name, color in roles.items() if label.lower().startswith(name)), None)
+        chosen[label] = role or OTHER_COLORS[others % len(OTHER_COLORS)]
+        others += role is None
+    return chosen
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format="png", dpi=DPI)
+    temporary.replace(path)

@@ -1,0 +1,130 @@
+"""TensorBoard events are read back with TensorBoard's own reader; W&B is replaced by a recorder, or run offline."""
+
+import math
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mdsim.reporting.scalars import WANDB_ID_FILE, ScalarWriter
+
+
+def read_scalars(run_dir, name: str) -> dict[int, float]:
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(name)}
+
+
+class FakeWandb:
+    """Records what a run is started with and logs."""
+
+    def __init__(self):
+        self.starts, self.logged, self.metrics, self.finished = [], [], [], 0
+
+    def init(self, **arguments):
+        self.starts.append(arguments)
+        return SimpleNamespace(
+            id=arguments["id"] or "fresh",
+            log=self.logged.append,
+            define_metric=lambda *names, **options: self.metrics.append((names, options)),
+            finish=self._finish,
+        )
+
+    def _finish(self):
+        self.finished += 1
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch) -> FakeWandb:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+def test_tensorboard_reads_back_what_was_logged(tmp_path):
+    with ScalarWriter(tmp_path) as writer:
+        for step in range(5):
+            writer.log(step, {"learn/loss": 0.5 * step, "explore/unstable": torch.tensor(step)})
+    assert read_scalars(tmp_path, "learn/loss") == {step: 0.5 * step for step in range(5)}
+    assert read_scalars(tmp_path, "explore/unstable") == {step: float(step) for step in range(5)}
+
+
+def test_flush_makes_scalars_visible_while_the_run_goes_on(tmp_path):
+    with ScalarWriter(tmp_path) as writer:
+        writer.log(3, {"loss": 1.0})
+        writer.flush()
+        assert read_scalars(tmp_path, "loss") == {3: 1.0}
+
+
+def test_non_finite_values_are_written_as_they_are(tmp_path):
+    with ScalarWriter(tmp_path) as writer:
+        writer.log(0, {"loss": float("nan")})
+        writer.log(1, {"loss": float("-inf")})
+    values = read_scalars(tmp_path, "loss")
+    assert math.isnan(values[0])
+    assert values[1] == -math.inf
+
+
+def test_resume_replaces_the_steps_after_the_checkpoint(tmp_path):
+    with ScalarWriter(tmp_path) as writer:
+        for step in range(10):
+            writer.log(step, {"loss": float(step)})
+    with ScalarWriter(tmp_path, purge_step=5) as writer:
+        writer.log(5, {"loss": -5.0})
+        writer.log(6, {"loss": -6.0})
+    assert read_scalars(tmp_path, "loss") == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: -5.0, 6: -6.0}
+
+
+def test_config_is_shown_next_to_the_curves(tmp_path):
+    with ScalarWriter(tmp_path, config={"model": {"name": "schnet"}, "data": tmp_path}):
+        pass
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (event,) = events.Tensors("config/text_summary")
+    text = event.tensor_proto.string_val[0].decode()
+    assert '"name": "schnet"' in text
+    assert str(tmp_path) in text
+
+
+def test_wandb_gets_the_same_scalars_on_the_step_axis_of_the_run(tmp_path, fake_wandb):
+    with ScalarWriter(tmp_path, config={"seed": 1}, wandb={"project": "p", "name": "n", "mode": "offline"}) as writer:
+        writer.log(7, {"learn/loss": 0.25})
+    (start,) = fake_wandb.starts
+    assert (start["project"], start["name"], start["mode"], start["config"]) == ("p", "n", "offline", {"seed": 1})
+    assert (start["id"], start["resume"], start["dir"]) == (None, "allow", str(tmp_path))
+    assert fake_wandb.logged == [{"step": 7, "learn/loss": 0.25}]
+    assert fake_wandb.metrics == [(("*",), {"step_metric": "step"})]
+    assert fake_wandb.finished == 1
+    assert read_scalars(tmp_path, "learn/loss") == {7: 0.25}
+
+
+def test_wandb_run_is_continued_by_its_id(tmp_path, fake_wandb):
+    for _ in range(2):
+        ScalarWriter(tmp_path / "run", wandb={"project": "p"}).close()
+    assert [start["id"] for start in fake_wandb.starts] == [None, "fresh"]
+    assert (tmp_path / "run" / WANDB_ID_FILE).read_text() == "fresh\n"
+
+
+def test_missing_wandb_names_the_extra_and_leaves_nothing_open(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'mdsim\[wandb\]'"):
+        ScalarWriter(tmp_path, wandb={"project": "p"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_is_not_imported_unless_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with ScalarWriter(tmp_path) as writer:
+        writer.log(0, {"loss": 1.0})
+
+
+@pytest.mark.slow
+def test_real_wandb_offline_keeps_its_run_id(tmp_path):
+    pytest.importorskip("wandb")
+    for _ in range(2):
+        with ScalarWriter(tmp_path, wandb={"project": "p", "mode": "offline"}) as writer:
+            writer.log(0, {"loss": 1.0})
+    run_id = (tmp_path / WANDB_ID_FILE).read_text().strip()
+    assert len(list(tmp_path.rglob(f"run-{run_id}.wandb"))) == 2
