@@ -5,12 +5,16 @@ discarded, and frames are kept every ``--every`` steps. A further, weakly thermo
 frame by frame with velocities, for dynamical observables. The labels are GFN2-xTB
 (Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019)), *not* density-functional theory.
 
-Sampling advances in blocks of ``BLOCK_FRAMES`` frames. Each finished block is one file that holds its frames and
+Sampling advances in blocks (`xtb_dynamics.py`). Each finished block is one file that holds its frames and
 the state after them (positions, velocities, random-number state), and each block starts with a fresh
 self-consistent field, so a killed run continues bit for bit where it stopped: rerun the same command.
 
-Example:
-    python data/generate.py --molecule aspirin --name aspirin_gfn2 --temperature-K 500 --db-path data/bundled
+The test set is the end of each trajectory, behind a gap; training and validation frames are drawn from what comes
+before, so that every smaller size is part of every larger one.
+
+Example (the bundled data set, about 40 minutes on two cores):
+    python data/generate.py --molecule aspirin --name aspirin_gfn2 --temperature-K 500 --trajectories 5 \\
+        --sizes 40 100 1k 5k --db-path data/bundled
 """
 
 from __future__ import annotations
@@ -19,168 +23,56 @@ import argparse
 import json
 import multiprocessing
 import os
-import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+import platform
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
+from xtb_dynamics import Plan, block_files, collect, read_geometry, sample
 
-MOLECULES = Path(__file__).parent / "molecules"
-BLOCK_FRAMES = 50
-EQUILIBRATION_FRICTION_PER_PS = 10.0
+from mdsim.datasets.folder import Metadata, read_metadata, write_dataset
+from mdsim.datasets.npz import UNITS, Frames
+from mdsim.datasets.splits import block_holdout, format_indices, nested_splits
 
-
-@dataclass(frozen=True)
-class Plan:
-    """One trajectory: how it starts, how it moves and what is kept."""
-
-    geometry: str
-    index: int
-    seed: int
-    temperature_K: float
-    timestep_fs: float
-    friction_per_ps: float
-    equilibration_steps: int
-    frames: int
-    every: int
-    charge: float
-    spin: int
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.frames // BLOCK_FRAMES)
-
-    def frames_in(self, block: int) -> int:
-        return min(BLOCK_FRAMES, self.frames - block * BLOCK_FRAMES)
+STRUCTURAL_FRICTION_PER_PS = 1.0
+CONTIGUOUS_FRICTION_PER_PS = 0.1  # weak: time correlations should be those of the molecule
+NOT_SETTINGS = ("db_path", "work_path", "workers")  # where and how fast, not what
 
 
-def write_atomically(path: Path, **arrays: np.ndarray) -> None:
-    """Write an npz file under a temporary name, then rename it."""
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **arrays)
-    os.replace(temporary, path)
+def run_all(plans: list[Plan], folders: list[Path], workers: int) -> None:
+    """Run every trajectory in parallel single-threaded processes, with one progress bar over all frames."""
+
+    def frames_on_disk() -> int:
+        blocks = [(plan, path) for plan, folder in zip(plans, folders, strict=True) for path in block_files(folder)]
+        return sum(plan.frames_in(int(path.stem[-5:])) for plan, path in blocks)
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the spawned processes: one thread a trajectory is fastest
+    total, done = sum(plan.frames for plan in plans), frames_on_disk()
+    if done == total:
+        return
+    with (
+        ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
+        tqdm(total=total, initial=done, unit="frame", desc="GFN2-xTB", mininterval=2.0) as bar,
+    ):
+        pending = {pool.submit(sample, plan, folder) for plan, folder in zip(plans, folders, strict=True)}
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+                bar.update(frames_on_disk() - bar.n)
+                for future in finished:
+                    future.result()
+        except BaseException:  # also Ctrl-C: without this the other trajectories would first run to their ends
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
-def langevin(atoms, plan: Plan, friction_per_ps: float, rng: np.random.Generator):
-    """ASE Langevin dynamics with a fresh GFN2-xTB calculator, so that it depends on the state alone."""
-    from ase import units
-    from ase.md.langevin import Langevin
-    from tblite.ase import TBLite
-
-    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
-    # fixcm=True would not sample the canonical distribution exactly; the centre of mass is removed from the frames.
-    return Langevin(
-        atoms,
-        plan.timestep_fs * units.fs,
-        temperature_K=plan.temperature_K,
-        friction=friction_per_ps * 1e-3 / units.fs,
-        fixcm=False,
-        rng=rng,
-    )
-
-
-def equilibrated(plan: Plan, rng: np.random.Generator):
-    """Atoms with Maxwell-Boltzmann velocities after ``equilibration_steps`` of strongly coupled dynamics."""
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
-
-    atoms = read_geometry(plan.geometry)
-    atoms.set_initial_charges([plan.charge / len(atoms)] * len(atoms))
-    atoms.set_initial_magnetic_moments([plan.spin / len(atoms)] * len(atoms))
-    MaxwellBoltzmannDistribution(atoms, temperature_K=plan.temperature_K, rng=rng)
-    langevin(atoms, plan, EQUILIBRATION_FRICTION_PER_PS, rng).run(plan.equilibration_steps)
-    Stationary(atoms)
-    ZeroRotation(atoms)
-    return atoms
-
-
-def centred(atoms) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (Å) and velocities (ASE units) relative to the centre of mass."""
-    velocities = atoms.get_velocities()
-    drift = np.average(velocities, axis=0, weights=atoms.get_masses())
-    return atoms.get_positions() - atoms.get_center_of_mass(), velocities - drift
-
-
-def sample_block(atoms, plan: Plan, rng: np.random.Generator, n_frames: int) -> dict[str, np.ndarray]:
-    """Run ``n_frames * every`` steps and collect a frame after each ``every`` of them."""
-    dynamics = langevin(atoms, plan, plan.friction_per_ps, rng)
-    frames: dict[str, list] = {"R": [], "V": [], "E": [], "F": []}
-    for _ in range(n_frames):
-        dynamics.run(plan.every)
-        positions, velocities = centred(atoms)
-        frames["R"].append(positions)
-        frames["V"].append(velocities)
-        frames["E"].append(atoms.get_potential_energy())
-        frames["F"].append(atoms.get_forces())
-    return {key: np.array(value) for key, value in frames.items()}
-
-
-def sample(plan: Plan, folder: Path, progress=None) -> Path:
-    """Run (or finish) one trajectory; each block of frames becomes one file in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plan_file = folder / "plan.json"
-    if plan_file.exists() and json.loads(plan_file.read_text()) != asdict(plan):
-        raise SystemExit(f"{plan_file}: holds a trajectory with other settings; choose another --work-path or delete it")
-    plan_file.write_text(json.dumps(asdict(plan)))
-
-    rng = np.random.default_rng([plan.seed, plan.index])
-    atoms = None
-    for block in range(plan.blocks):
-        path = folder / f"block{block:05d}.npz"
-        if path.exists():
-            continue
-        if block == 0:
-            atoms = equilibrated(plan, rng)
-        elif atoms is None:
-            atoms = restore(plan, folder / f"block{block - 1:05d}.npz", rng)
-        frames = sample_block(atoms, plan, rng, plan.frames_in(block))
-        write_atomically(
-            path,
-            **frames,
-            positions=atoms.get_positions(),
-            velocities=atoms.get_velocities(),
-            rng=np.array(json.dumps(rng.bit_generator.state)),
-        )
-        if progress is not None:
-            progress.put(len(frames["E"]))
-    return folder
-
-
-def restore(plan: Plan, path: Path, rng: np.random.Generator):
-    """The atoms and random numbers as they were after the block in ``path``."""
-    atoms = read_geometry(plan.geometry)
-    atoms.set_initial_charges([plan.charge / len(atoms)] * len(atoms))
-    atoms.set_initial_magnetic_moments([plan.spin / len(atoms)] * len(atoms))
-    with np.load(path, allow_pickle=False) as saved:
-        atoms.set_positions(saved["positions"])
-        atoms.set_velocities(saved["velocities"])
-        rng.bit_generator.state = json.loads(str(saved["rng"]))
-    return atoms
-
-
-def collect(folder: Path) -> dict[str, np.ndarray]:
-    """All frames of a finished trajectory in time order."""
-    blocks = []
-    for path in sorted(folder.glob("block*[0-9].npz")):
-        with np.load(path, allow_pickle=False) as saved:
-            blocks.append({key: saved[key] for key in ("R", "V", "E", "F")})
-    return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-
-
-def read_geometry(source: str):
-    """Atoms of a built-in molecule, or of any file that ASE reads."""
-    from ase.io import read
-
-    builtin = MOLECULES / f"{source}.xyz"
-    path = builtin if builtin.exists() else Path(source)
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in MOLECULES.glob("*.xyz")))
-        raise SystemExit(f"--molecule {source}: neither a file nor one of the built-in molecules ({known})")
-    return read(path)
-
-
-def plans(arguments: argparse.Namespace) -> list[Plan]:
+def make_plans(arguments: argparse.Namespace) -> list[Plan]:
     """The structural trajectories, then the contiguous one."""
     common = {
         "geometry": arguments.molecule,
@@ -191,76 +83,151 @@ def plans(arguments: argparse.Namespace) -> list[Plan]:
         "charge": arguments.charge,
         "spin": arguments.unpaired_electrons,
     }
-    structural = [
-        Plan(index=index, frames=arguments.frames, every=arguments.every, friction_per_ps=1.0, **common)
-        for index in range(arguments.trajectories)
+    kept = [(arguments.frames, arguments.every, STRUCTURAL_FRICTION_PER_PS)] * arguments.trajectories
+    kept += [(arguments.contiguous_frames, arguments.contiguous_every, CONTIGUOUS_FRICTION_PER_PS)]
+    return [
+        Plan(index=index, frames=frames, every=every, friction_per_ps=friction, **common)
+        for index, (frames, every, friction) in enumerate(kept)
     ]
-    contiguous = Plan(
-        index=arguments.trajectories,
-        frames=arguments.contiguous_frames,
-        every=arguments.contiguous_every,
-        friction_per_ps=0.1,
-        **common,
-    )
-    return [contiguous, *structural] if arguments.contiguous_frames else structural
 
 
-def run_all(all_plans: list[Plan], work: Path, workers: int) -> list[Path]:
-    """Run every trajectory in parallel single-threaded processes, with one progress bar over all frames."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the spawned processes: one thread a trajectory is fastest
-    context = multiprocessing.get_context("spawn")
-    folders = [work / f"trajectory{plan.index:03d}" for plan in all_plans]
-    done = sum(
-        plan.frames_in(int(path.stem[-5:]))
-        for plan, folder in zip(all_plans, folders, strict=True)
-        for path in folder.glob("block*[0-9].npz")
-    )
-    total = sum(plan.frames for plan in all_plans)
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(workers, mp_context=context) as pool,
-        tqdm(total=total, initial=done, unit="frame", desc="GFN2-xTB", mininterval=2.0) as bar,
-    ):
-        progress = manager.Queue()
-        futures = {pool.submit(sample, plan, folder, progress) for plan, folder in zip(all_plans, folders, strict=True)}
-        while futures:
-            finished = {future for future in futures if future.done()}
-            for future in finished:
-                future.result()
-            futures -= finished
-            while not progress.empty():
-                bar.update(progress.get())
-            if futures:
-                next(iter(as_completed(futures, timeout=None))) if len(futures) < 0 else _pause()
+def work_folders(plans: list[Plan], work: Path) -> list[Path]:
+    """The folder of each trajectory, holding its plan; folders of other settings are refused."""
+    folders = [work / f"trajectory{plan.index:03d}" for plan in plans]
+    for plan, folder in zip(plans, folders, strict=True):
+        file = folder / "plan.json"
+        if file.exists() and json.loads(file.read_text()) != asdict(plan):
+            raise SystemExit(f"{file}: holds a trajectory with other settings; choose another --work-path or delete it")
+    for plan, folder in zip(plans, folders, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.json").write_text(json.dumps(asdict(plan)))
     return folders
 
 
-def _pause() -> None:
-    import time
+def check_target(target: Path, settings: dict) -> None:
+    """Refuse to mix two data sets: whatever is there must have been made with the same settings."""
+    for path in sorted(target.glob("*/metadata.json")):
+        there = read_metadata(path).settings
+        other = sorted(key for key in settings | there if settings.get(key) != there.get(key))
+        if other:
+            raise SystemExit(
+                f"{path}: was made with other settings ({', '.join(other)}); choose another --name or delete it"
+            )
 
-    time.sleep(0.5)
+
+def describe(arguments: argparse.Namespace, settings: dict, atomic_numbers: np.ndarray) -> Metadata:
+    """Metadata of all sizes; the indices of the split are added for each."""
+    options = [
+        f"--{key.replace('_', '-')} {' '.join(map(str, np.atleast_1d(value)))}" for key, value in settings.items()
+    ]
+    programs = {name: version(name) for name in ("tblite", "ase", "numpy")} | {"python": platform.python_version()}
+    return Metadata(
+        source=(
+            "Langevin molecular dynamics with ASE and tblite: structural frames from independent trajectories with a "
+            f"friction of {STRUCTURAL_FRICTION_PER_PS}/ps, contiguous frames with {CONTIGUOUS_FRICTION_PER_PS}/ps"
+        ),
+        level_of_theory="GFN2-xTB (semi-empirical tight binding; not density-functional theory)",
+        license="MIT",
+        atomic_numbers=atomic_numbers.tolist(),
+        temperature_K=arguments.temperature_K,
+        timestep_fs=arguments.timestep_fs,
+        structural_frame_interval_fs=arguments.timestep_fs * arguments.every,
+        contiguous_frame_interval_fs=arguments.timestep_fs * arguments.contiguous_every,
+        split={},
+        program_versions=programs,
+        command=f"python data/generate.py {' '.join(options)}",
+        settings=settings,
+        units=UNITS,
+        n_frames={},
+        sha256={},
+    )
+
+
+def write_sizes(target: Path, folders: list[Path], arguments: argparse.Namespace, metadata: Metadata) -> None:
+    """Divide the frames of finished trajectories and write every size into ``target``."""
+    structural = torch_arrays(collect(folders[:-1], ("R", "E", "F")))
+    contiguous = torch_arrays(collect(folders[-1:], ("R", "V", "E")))
+    numbers = torch.tensor(metadata.atomic_numbers)
+    labeled = Frames(numbers, structural["R"], structural["E"], forces=structural["F"])
+    pool, test, splits = divide(arguments)
+    shared = {
+        "test": labeled[torch.from_numpy(test)],
+        "contiguous": Frames(numbers, contiguous["R"], contiguous["E"], velocities=contiguous["V"]),
+    }
+    for size, split in splits.items():
+        indices = {"train": pool[split.train], "val": pool[split.val], "test": test}
+        own = {name: labeled[torch.from_numpy(indices[name])] for name in ("train", "val")}
+        text = {name: format_indices(chosen) for name, chosen in indices.items()}
+        described = {
+            "method": "test: end of each trajectory, behind a gap; train and val: nested random sizes of the rest",
+            "seed": arguments.seed,
+            "indices": text,  # in the concatenation of the structural trajectories
+        }
+        write_dataset(target / size, own, shared, replace(metadata, split=described))
+
+
+def torch_arrays(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def divide(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Indices of the pool and the test set, and the nested splits of the pool."""
+    lengths = [arguments.frames] * arguments.trajectories
+    pool, test = block_holdout(lengths, arguments.test_frames, arguments.gap_frames)
+    return pool, test, nested_splits(len(pool), arguments.sizes, arguments.seed)
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--molecule", required=True, help="a built-in molecule or a file that ASE reads")
+    parser.add_argument("--name", required=True, help="of the data set, e.g. aspirin_gfn2")
+    parser.add_argument("--temperature-K", type=float, default=500.0)
+    parser.add_argument("--timestep-fs", type=float, default=0.5)
+    parser.add_argument("--trajectories", type=positive, default=8, help="independent trajectories")
+    parser.add_argument("--equilibration-ps", type=float, default=3.0, help="discarded at the start of each")
+    parser.add_argument("--frames", type=positive, default=1400, help="frames kept of each trajectory")
+    parser.add_argument("--every", type=positive, default=30, help="steps between kept frames")
+    parser.add_argument("--contiguous-frames", type=positive, default=3000, help="length of the time-ordered stretch")
+    parser.add_argument("--contiguous-every", type=positive, default=4, help="steps between its frames")
+    parser.add_argument("--test-frames", type=positive, default=1000, help="held out at the ends of the trajectories")
+    parser.add_argument("--gap-frames", type=int, default=25, help="unused before the test frames of each trajectory")
+    parser.add_argument("--sizes", nargs="+", default=["40", "100", "1k", "10k"], help="training and validation frames")
+    parser.add_argument("--charge", type=float, default=0.0, help="total charge of the molecule")
+    parser.add_argument("--unpaired-electrons", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=2024, help="of the dynamics and of the split")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count())
+    parser.add_argument("--db-path", type=Path, required=True, help="folder of all data sets")
+    parser.add_argument("--work-path", type=Path, help="for unfinished trajectories [work/NAME/MOLECULE]")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--molecule", required=True, help="a built-in molecule or a file that ASE reads")
-    parser.add_argument("--temperature-K", type=float, default=500.0, dest="temperature_K")
-    parser.add_argument("--timestep-fs", type=float, default=0.5)
-    parser.add_argument("--trajectories", type=int, default=8, help="independent trajectories")
-    parser.add_argument("--equilibration-ps", type=float, default=3.0, help="discarded at the start of each")
-    parser.add_argument("--frames", type=int, default=1400, help="frames kept of each trajectory")
-    parser.add_argument("--every", type=int, default=30, help="steps between kept frames")
-    parser.add_argument("--contiguous-frames", type=int, default=3000, help="length of the time-ordered stretch")
-    parser.add_argument("--contiguous-every", type=int, default=4, help="steps between its frames")
-    parser.add_argument("--charge", type=float, default=0.0, help="total charge of the molecule")
-    parser.add_argument("--unpaired-electrons", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=2024)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--work-path", type=Path, required=True, help="unfinished trajectories are kept here")
-    arguments = parser.parse_args()
-    folders = run_all(plans(arguments), arguments.work_path, arguments.workers)
-    print("\n".join(map(str, folders)))
+    arguments = parse_arguments()
+    molecule = Path(arguments.molecule).stem
+    target = arguments.db_path / arguments.name / molecule
+    settings = {key: value for key, value in vars(arguments).items() if key not in NOT_SETTINGS}
+    atoms = read_geometry(arguments.molecule)
+    if find_spec("tblite") is None:
+        raise SystemExit("GFN2-xTB needs the package tblite: pip install 'mdsim[data]'")
+    # All that can be wrong is found out now, not after hours of sampling.
+    check_target(target, settings)
+    try:
+        divide(arguments)
+    except ValueError as error:
+        raise SystemExit(f"--frames, --test-frames, --gap-frames and --sizes do not fit: {error}") from error
+    plans = make_plans(arguments)
+    folders = work_folders(plans, arguments.work_path or Path("work", arguments.name, molecule))
+    run_all(plans, folders, arguments.workers)
+    write_sizes(target, folders, arguments, describe(arguments, settings, atoms.numbers))
+    print(f"{target}: wrote the sizes {', '.join(arguments.sizes)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

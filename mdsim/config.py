@@ -1,382 +1,27 @@
-"""The typed schema of every YAML file, and how files, `includes:` and command-line overrides become one of its objects.
+"""How YAML files, their `includes:` and command-line overrides become one validated object of the schema.
 
-Each section forbids unknown keys. Units are part of the key names. A file may start with `includes: [other.yml]`:
-included files are read first (paths relative to the including file), later values win, sections merge key by key.
+A file may start with `includes: [other.yml]`: included files are read first (paths relative to the including file) and
+later values win. Sections merge key by key, except that one whose `name` changes is replaced whole.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
+
+from mdsim.schema import Section
+
+Schema = TypeVar("Schema", bound=Section)
 
 
 class ConfigError(ValueError):
     """A configuration cannot be used; the message names the file, the key, what was found and what to do."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-# ------------------------------------------------------------------------------------------------ data and models
-
-
-class DataConfig(Section):
-    """Which data set: `<path>/<name>/<molecule>/<size>`."""
-
-    path: str = Field(description="Root folder of the data sets.")
-    name: str = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
-    molecule: str
-    size: str = Field(description="Split by number of frames (40, 1k, 10k) or per cent (25percent).")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _size_may_be_a_number(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and isinstance(values.get("size"), int):
-            return {**values, "size": str(values["size"])}
-        return values
-
-
-class SchNetConfig(Section):
-    """SchNet (Schütt et al., J. Chem. Phys. 148, 241722 (2018))."""
-
-    name: Literal["schnet"]
-    hidden_channels: Count = 64
-    num_filters: Count = 64
-    num_interactions: Count = 6
-    num_gaussians: Count = 25
-    cutoff_A: Positive = 5.0
-
-
-ModelConfig = SchNetConfig
-
-
-class ModelReference(Section):
-    """Which pretrained force field a run starts from."""
-
-    name: Literal["schnet"] = Field(description="Architecture; picks the folder below `model_dir`.")
-
-
-# ------------------------------------------------------------------------------------------------------- dynamics
-
-
-class VelocityVerletConfig(Section):
-    """Constant energy."""
-
-    name: Literal["velocity_verlet"]
-
-
-class NoseHooverConfig(Section):
-    """Nosé-Hoover chain; `chain_length: 1` is the paper's single thermostat."""
-
-    name: Literal["nose_hoover"]
-    relaxation_steps: Positive = Field(20.0, description="Relaxation time of the thermostat in time steps.")
-    chain_length: Count = 3
-    suzuki_yoshida_order: Literal[1, 3, 5, 7] = 3
-
-
-class LangevinConfig(Section):
-    """Langevin dynamics, BAOAB splitting."""
-
-    name: Literal["langevin"]
-    friction_per_ps: Positive = 1.0
-
-
-class PaperEulerConfig(Section):
-    """The semi-implicit Euler scheme of the published code, for reproducing it only."""
-
-    name: Literal["paper_euler"]
-    friction_per_ps: Positive = 0.1
-
-
-IntegratorConfig = Annotated[
-    VelocityVerletConfig | NoseHooverConfig | LangevinConfig | PaperEulerConfig, Field(discriminator="name")
-]
-
-
-class DynamicsConfig(Section):
-    """How the replicas move, and how often they are looked at."""
-
-    integrator: IntegratorConfig
-    temperature_K: Positive
-    timestep_fs: Positive = 0.5
-    replicas: Count = 16
-    steps_per_epoch: Count = Field(1000, description="Steps of one stretch of simulation.")
-    dump_every_steps: Count = Field(50, description="Steps between kept frames; stability is resolved to these.")
-
-    @model_validator(mode="after")
-    def _whole_frames(self) -> DynamicsConfig:
-        if self.steps_per_epoch % self.dump_every_steps:
-            raise ValueError(
-                f"steps_per_epoch ({self.steps_per_epoch}) must be a multiple of dump_every_steps "
-                f"({self.dump_every_steps})"
-            )
-        return self
-
-    @property
-    def frames_per_epoch(self) -> int:
-        return self.steps_per_epoch // self.dump_every_steps
-
-    @property
-    def frame_interval_fs(self) -> float:
-        return self.timestep_fs * self.dump_every_steps
-
-    @property
-    def epoch_ps(self) -> float:
-        return self.timestep_fs * self.steps_per_epoch / 1000
-
-
-class BondDeviationConfig(Section):
-    """Unstable when a bond differs from its mean length in the training data by more than the tolerance."""
-
-    name: Literal["bond_length_deviation"]
-    bond_dev_tol_A: Positive = 0.25
-
-
-class IntermolecularDistanceConfig(Section):
-    """Unstable when atoms of different molecules come closer than this."""
-
-    name: Literal["minimum_intermolecular_distance"]
-    tolerance_A: Positive = 1.2
-
-
-class RDFDeviationConfig(Section):
-    """Unstable when the RDF of a stretch differs from the reference by more than this mean absolute error."""
-
-    name: Literal["rdf_mae"]
-    tolerance: Positive = 3.0
-    max_distance_A: Positive = 6.0
-    bin_width_A: Positive = 0.012
-
-
-CriterionConfig = Annotated[
-    BondDeviationConfig | IntermolecularDistanceConfig | RDFDeviationConfig, Field(discriminator="name")
-]
-
-
-# ---------------------------------------------------------------------------------------------------- observables
-
-
-class RDFConfig(Section):
-    """Radial distribution function: h(r) of a molecule, g(r) of a periodic system."""
-
-    name: Literal["rdf"]
-    max_distance_A: Positive = 10.0
-    bin_width_A: Positive = 0.02
-    pair: tuple[str, str] | None = Field(None, description="Element pair, e.g. [O, H]; all pairs when absent.")
-
-
-class ADFConfig(Section):
-    """Distribution of the angles between bonds."""
-
-    name: Literal["adf"]
-    bin_width_deg: Positive = 2.0
-
-
-class BondLengthsConfig(Section):
-    """Distribution of the deviations of bond lengths, all bonds or those of one element pair."""
-
-    name: Literal["bond_lengths"]
-    min_length_A: NonNegative = 0.5
-    max_length_A: Positive = 3.0
-    bin_width_A: Positive = 0.02
-    pair: tuple[str, str] | None = None
-
-
-class VACFConfig(Section):
-    """Velocity autocorrelation function, normalized to one at lag zero."""
-
-    name: Literal["vacf"]
-    max_lag_fs: Positive = 200.0
-
-
-class DiffusivityConfig(Section):
-    """Self-diffusion coefficient by the Einstein relation."""
-
-    name: Literal["diffusivity"]
-    element: str | None = None
-    fit_start_fs: NonNegative = 1000.0
-    fit_end_fs: Positive = 10000.0
-
-
-StructuralConfig = Annotated[RDFConfig | ADFConfig | BondLengthsConfig, Field(discriminator="name")]
-DynamicalConfig = Annotated[VACFConfig | DiffusivityConfig, Field(discriminator="name")]
-
-
-# ------------------------------------------------------------------------------------------------------- logging
-
-
-class WandbConfig(Section):
-    """Weights & Biases; needs the extra `wandb`."""
-
-    project: str = "mdsim"
-    mode: Literal["online", "offline"] = "online"
-
-
-# --------------------------------------------------------------------------------------------------- pretraining
-
-
-class OptimizationConfig(Section):
-    """The energy/force fit."""
-
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: Positive = 1e-3
-    weight_decay: NonNegative = 0.0
-    amsgrad: bool = False
-    batch_size: Count = 100
-    eval_batch_size: Count = 100
-    loss: Literal["mae", "mse", "huber", "l2mae"] = Field("mae", description="l2mae: per-atom L2 norm of force errors.")
-    energy_coefficient: NonNegative = 0.05
-    force_coefficient: NonNegative = 0.95
-    warmup_steps: Annotated[int, Field(ge=0)] = 5000
-    warmup_factor: Fraction = 0.2
-    plateau_factor: Fraction = 0.8
-    plateau_patience: Count = 5
-    ema_decay: Fraction | None = Field(None, description="Decay of the averaged weights that are evaluated and saved.")
-    clip_norm: Positive | None = None
-    max_epochs: Count = 10000
-    early_stopping_lr: NonNegative = Field(1e-6, description="Stop when the learning rate falls below this.")
-    early_stopping_time_s: Positive = 604800.0
-    checkpoint_every_epochs: Count = 10
-    evaluate_every_epochs: Count = 1
-
-
-class PretrainConfig(Section):
-    """`pretraining.py`: fit energies and forces."""
-
-    mode: Literal["train", "validate"] = "train"
-    data: DataConfig
-    model: ModelConfig
-    optim: OptimizationConfig = OptimizationConfig()
-    run_dir: str = Field("qm_pretrained_checkpoints", description="Root below which checkpoints are written.")
-    identifier: str = Field("", description="Appended to the name of the run.")
-    seed: int = 0
-    amp: bool = Field(False, description="Mixed precision (bfloat16 autocast).")
-    cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")
-    print_every: Count = Field(50, description="Optimizer steps between console lines.")
-    wandb: WandbConfig | None = None
-
-
-# --------------------------------------------------------------------------------------------------------- StABlE
-
-
-class RunConfig(Section):
-    """What StABlE training and its evaluation share."""
-
-    seed: int = 123
-    data: DataConfig
-    model: ModelReference
-    model_dir: str = Field("qm_pretrained_checkpoints", description="Where the QM-pretrained checkpoints lie.")
-    log_dir: str = "runs"
-    results_dir: str = "stable_training"
-    exp_name: str = "default"
-    cpu: bool = False
-    dynamics: DynamicsConfig
-    stability: tuple[CriterionConfig, ...] = Field(min_length=1)
-    max_temperature_K: Positive = Field(10000.0, description="A replica hotter than this has exploded.")
-    wandb: WandbConfig | None = None
-
-    @property
-    def run_path(self) -> Path:
-        return Path(self.log_dir, self.results_dir, f"{self.model.name}_{self.data.molecule}_{self.exp_name}")
-
-
-class TrainingObservable(Section):
-    """One term of the observable loss."""
-
-    observable: StructuralConfig
-    loss: Literal["mse", "wasserstein", "log_ratio"] = "mse"
-    weight: Positive = 1.0
-    reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
-
-
-class EstimatorConfig(Section):
-    """The Boltzmann estimator of the observable loss's gradient."""
-
-    minibatch_size: Count = Field(40, description="Structures per backward pass; bounds the memory, not the result.")
-    paper_estimator: bool = Field(False, description="The published scaling: no 1/kT, no n/(n-1), 40-sample averages.")
-    frames_after_break: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Frames kept of a replica after its first unstable one; null keeps all finite frames."
-    )
-    only_unstable: bool = Field(False, description="Learn from the replicas that broke in the rerun alone.")
-
-
-class LearningConfig(Section):
-    """How the force field is stepped in the learning phase."""
-
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Positive = 3e-4
-    clip_norm: Positive | None = 1.0
-    energy_force_loss_weight: NonNegative = Field(10.0, description="Weight of the QM gradient.")
-    qm_batch_size: Count | None = Field(None, description="Frames per QM gradient; null: the whole training set.")
-    energy_coefficient: NonNegative = 0.05
-    force_coefficient: NonNegative = 0.95
-    plateau_factor: Fraction = 0.2
-    plateau_patience: Count = 10
-    max_times_reduce_lr: Annotated[int, Field(ge=0)] = Field(2, description="Further plateaus end the cycle.")
-    max_epochs_per_cycle: Count | None = None
-
-
-class TrainConfig(RunConfig):
-    """`stable_training.py` with `mode: train`."""
-
-    mode: Literal["train"]
-    epochs: Count = Field(500, description="Explore and learn epochs together.")
-    max_cycles: Count | None = None
-    start_learning_at: Fraction = Field(0.75, description="Fraction of unstable replicas that ends exploring.")
-    stop_learning_at: Fraction = Field(0.0, description="Fraction still unstable at or below which learning ends.")
-    reset_probability: Fraction = Field(0.05, description="Chance that an exploring replica rewinds, each epoch.")
-    training_observables: tuple[TrainingObservable, ...] = Field(min_length=1)
-    estimator: EstimatorConfig = EstimatorConfig()
-    learning: LearningConfig = LearningConfig()
-
-
-class SimulateConfig(RunConfig):
-    """`stable_training.py` with `mode: simulate`: held-out evaluation."""
-
-    mode: Literal["simulate"]
-    eval_model: str = Field("post", description="pre, a data size, lmax=N, post, post_cycle[i], post_cycle[i]_epoch[j].")
-    epochs: Count = Field(1000, description="Stretches of `steps_per_epoch` steps; with them, the horizon.")
-    end_when_unstable: Fraction = Field(0.99, description="Stop early when this fraction of replicas has broken.")
-    observables: tuple[StructuralConfig, ...] = ()
-    dynamical_observables: tuple[DynamicalConfig, ...] = ()
-    dynamical_window: DynamicsWindowConfig | None = None
-    save_trajectories: tuple[int, ...] = Field((0,), description="Replicas whose whole trajectory is written as GSD.")
-    frames_before_break: Count = Field(50, description="Frames written before every instability.")
-
-    @property
-    def horizon_ps(self) -> float:
-        return self.epochs * self.dynamics.epoch_ps
-
-
-class DynamicsWindowConfig(Section):
-    """A separate stretch with densely kept frames, from which dynamical observables are computed."""
-
-    steps: Count = 8000
-    dump_every_steps: Count = 4
-
-
-SimulateConfig.model_rebuild()
-
-
-# --------------------------------------------------------------------------------------------------------- reading
-
-Schema = TypeVar("Schema", bound=Section)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -438,14 +83,16 @@ def read_yaml(path: Path, _including: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """Sections merge key by key; a section that names another kind (`name:`) replaces the old one whole."""
     merged = dict(base)
     for key, value in extra.items():
         old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and old.get("name") in (None, value.get("name"))
-        both_open = isinstance(old, dict) and isinstance(value, dict) and "name" not in value
-        merged[key] = _merge(old, value) if same_kind or both_open else value
+        sections = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if sections and _same_kind(old, value) else value
     return merged
+
+
+def _same_kind(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "name" not in new or "name" not in old or old["name"] == new["name"]
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -483,8 +130,18 @@ def validate(values: dict[str, Any], schemas: type[Schema] | Mapping[str, type[S
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        problems = [f"{source}: {_describe(schema, problem)}" for problem in error.errors()]
-        raise ConfigError("\n".join(problems)) from error
+        raise ConfigError("\n".join(f"{source}: {_describe(schema, p)}" for p in _without_echoes(error))) from error
+
+
+def _without_echoes(error: ValidationError) -> list[Any]:
+    """The problems, less those of a list that is called too short because its items are invalid."""
+    problems = error.errors()
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(p is not problem and p["loc"][: len(problem["loc"])] == problem["loc"] for p in problems)
+    ]
 
 
 def _describe(schema: type[Section], problem: Any) -> str:
@@ -525,4 +182,4 @@ def save_config(config: Section, path: Path) -> None:
     """Write the resolved configuration so that it can be loaded again."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

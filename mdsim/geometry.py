@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
+from ase.geometry.minkowski_reduction import minkowski_reduce
 
 from mdsim.typing import Float, Int, Tensor
 
@@ -12,19 +16,26 @@ def minimum_image(
 ) -> Float[Tensor, "*batch 3"]:
     """Shortest periodic image of each displacement.
 
-    Rounds the fractional displacement, then searches the 27 images around it, which makes it exact for triclinic cells
-    that are reduced (no lattice vector's projection on an earlier one exceeds half of that one).
+    Exact for every cell: a triclinic one is first Minkowski-reduced (the same lattice, spanned by its shortest
+    vectors), after which rounding the fractional displacement and searching the 27 images around it suffices
+    (Nguyen and Stehlé, ACM Trans. Algorithms 5, 46 (2009)); an orthorhombic one needs the rounding only.
 
     Args:
         displacements: vectors in Å.
         cell: lattice vectors as rows in Å; None for open boundaries, which returns the input.
+
+    Returns:
+        Vectors in Å, with the gradient of the displacements.
     """
     if cell is None:
         return displacements
     cell = cell.to(displacements)
+    orthorhombic = _is_orthorhombic(cell)
+    if not orthorhombic:
+        cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
     fractional = displacements @ torch.linalg.inv(cell)
     wrapped = displacements - torch.round(fractional).detach() @ cell
-    if _is_orthorhombic(cell):
+    if orthorhombic:
         return wrapped
     shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3).to(wrapped) @ cell
     candidates = wrapped.unsqueeze(-2) + shifts
@@ -34,6 +45,12 @@ def minimum_image(
 
 def _is_orthorhombic(cell: Tensor) -> bool:
     return bool((cell - torch.diag(torch.diagonal(cell))).abs().max() == 0)
+
+
+@lru_cache(maxsize=16)
+def _reduced(cell: tuple) -> Tensor:
+    """The same lattice spanned by its shortest vectors, float64."""
+    return torch.from_numpy(np.array(minkowski_reduce(cell)[0]))  # ase returns a Cell when there is nothing to do
 
 
 def pair_distances(

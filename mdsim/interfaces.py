@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -24,22 +24,38 @@ class UnknownSpeciesError(ValueError):
 class ForceField(nn.Module):
     """A model of atomic energies. Forces are minus their gradient, so that they are always conservative.
 
-    A model implements `atomic_energies`; energies, forces and their derivatives follow. `species`, when not empty,
-    lists the atomic numbers seen in training: `bind` refuses others.
+    A model implements `atomic_energies`; energies, forces and their derivatives follow. Model energies count from
+    `energy_shift_eV`, because electronic energies (-17,000 eV for aspirin) leave float32 no digits for the physics;
+    only `total_energy` adds the shift, in float64.
+
+    Args:
+        cutoff: atoms further apart do not interact, Å.
+        species: atomic numbers seen in training; `check_species` refuses others. Empty when they are not known.
+        energy_shift_eV: total energy of a replica at which the model energy is zero (the mean of the training set).
     """
 
     cutoff: float  # Å
     species: Tensor  # atomic numbers, a buffer
+    energy_shift_eV: Tensor  # a float64 buffer
+    hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
 
-    def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = ()) -> None:
+    def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
         super().__init__()
         self.cutoff = float(cutoff)
         self.register_buffer("species", torch.tensor(sorted(set(species)), dtype=torch.long))
+        self.register_buffer("energy_shift_eV", torch.tensor(energy_shift_eV, dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForceField:
+        # `.to(dtype)`, `.float()` and `.half()` come through here; the shift moves with the device but stays float64.
+        shift = self.energy_shift_eV
+        super()._apply(fn, recurse)
+        self.energy_shift_eV = shift.to(self.energy_shift_eV.device)
+        return self
 
     def atomic_energies(
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
-        """Energy of each atom in eV; they sum to the energy of the replica."""
+        """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
         raise NotImplementedError
 
     def energy(
@@ -48,10 +64,19 @@ class ForceField(nn.Module):
         positions: Float[Tensor, "replica atom 3"],
         neighbors_of_all: Neighbors | None = None,
     ) -> Float[Tensor, "replica"]:
-        """Energy of each replica in eV."""
+        """Energy of each replica in eV, relative to `energy_shift_eV`."""
         if neighbors_of_all is None:
             neighbors_of_all = neighbors(system, positions, self.cutoff)
         return self.atomic_energies(system, positions, neighbors_of_all).sum(-1)
+
+    def total_energy(
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors_of_all: Neighbors | None = None,
+    ) -> Float[Tensor, "replica"]:
+        """Energy of each replica in eV, float64, on the scale of the training labels."""
+        return self.energy(system, positions, neighbors_of_all).double() + self.energy_shift_eV
 
     def forward(
         self,

@@ -43,7 +43,8 @@ class Neighbors:
 def neighbors(system: System, positions: Float[Tensor, "replica atom 3"], cutoff: float) -> Neighbors:
     """Every pair closer than ``cutoff`` (Å) in every replica, by direct search over atom pairs and images.
 
-    Non-finite replicas simply have no neighbours. Costs O(replica · atom² · image) time and memory.
+    A non-finite atom has no neighbours, except its own images in a narrow cell. Takes O(replica · atom² · image) time
+    and O(replica · atom²) memory.
     """
     positions = positions.detach()
     if system.cell is None:
@@ -79,7 +80,7 @@ def _periodic_neighbors(
 
     found_replica, found_pair, found_image = [], [], []
     images = _images_within(cell, cutoff)
-    for image in images:  # few: 27 for a cell wider than the cutoff
+    for image in images:  # one for a cell wider than twice the cutoff, 27 for narrower ones
         squared = (difference + image @ cell).square().sum(-1)
         replica, pair = torch.nonzero(squared < cutoff**2, as_tuple=True)
         found_replica.append(replica)
@@ -98,9 +99,13 @@ def _periodic_neighbors(
 
 
 def _images_within(cell: Float[Tensor, "3 3"], cutoff: float) -> Float[Tensor, "image 3"]:
-    """Integer translations that can bring a wrapped difference within the cutoff."""
-    heights = 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0)  # distances between opposite faces
-    reach = torch.ceil(cutoff / heights + 0.5).long().tolist()
+    """Integer translations that can bring a difference wrapped to [-1/2, 1/2] within the cutoff.
+
+    Along a lattice direction, n images away is at least (n - 1/2) times the distance between opposite faces.
+    """
+    heights = 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0)
+    rounding = 1e-3  # of fractional differences of atoms that have wandered across many cells
+    reach = torch.floor(cutoff / heights + 0.5 + rounding).long().tolist()
     axes = [torch.arange(-n, n + 1, device=cell.device, dtype=cell.dtype) for n in reach]
     return torch.cartesian_prod(*axes)
 
@@ -130,11 +135,11 @@ class NeighborList:
         self.skin = skin
         self.builds = 0
         self._built_at: Tensor | None = None
-        self._neighbors: Neighbors | None = None
+        self._neighbors: Neighbors
 
     def __call__(self, positions: Float[Tensor, "replica atom 3"]) -> Neighbors:
         positions = positions.detach()
-        if self._neighbors is None or self._is_stale(positions):
+        if self._is_stale(positions):
             self._neighbors = self._build(positions)
             self._built_at = positions.clone()
             self.builds += 1
@@ -145,12 +150,15 @@ class NeighborList:
         return self.system.cell is None and self.system.n_atoms <= ALL_PAIRS_UP_TO_ATOMS
 
     def _is_stale(self, positions: Tensor) -> bool:
-        if self._built_at.shape != positions.shape:
+        if self._built_at is None or self._built_at.shape != positions.shape:
             return True
         if self._keeps_all_pairs:
             return False
-        moved = (positions - self._built_at).square().sum(-1).nan_to_num(nan=0.0)
-        return bool(moved.max() > (0.5 * self.skin) ** 2)
+        moved = (positions - self._built_at).square().sum(-1)
+        # "Not near" instead of "far", so that an atom that was non-finite at the last build counts as moved once it is
+        # finite again; one that is non-finite now has no neighbours to find.
+        near = moved <= (0.5 * self.skin) ** 2
+        return bool((~near & positions.isfinite().all(-1)).any())
 
     def _build(self, positions: Tensor) -> Neighbors:
         if self._keeps_all_pairs:

@@ -55,7 +55,7 @@ class System:
             atomic_numbers=torch.from_numpy(numbers),
             masses=torch.as_tensor(ase.data.atomic_masses[numbers], dtype=dtype),
             cell=None if lattice is None else torch.as_tensor(lattice, dtype=dtype),
-            bonds=torch.from_numpy(np.stack([first[once], second[once]], axis=1).astype(np.int64)),
+            bonds=torch.from_numpy(np.unique(np.stack([first[once], second[once]], axis=1), axis=0).astype(np.int64)),
             molecules=torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64)),
         )
 
@@ -155,6 +155,9 @@ class Trajectory:
         """The chosen replicas."""
         return self._map(lambda field: field[:, index], self.frame_interval_fs)
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Trajectory:
+        return self._map(lambda field: field.to(device, dtype), self.frame_interval_fs)
+
     @staticmethod
     def cat(pieces: Sequence[Trajectory]) -> Trajectory:
         """Consecutive stretches of the same replicas as one trajectory."""
@@ -163,7 +166,8 @@ class Trajectory:
             values = [getattr(piece, name) for piece in pieces]
             return None if values[0] is None else torch.cat(values)
 
-        return Trajectory(joined("positions"), joined("velocities"), joined("energy"), pieces[0].frame_interval_fs)
+        positions = torch.cat([piece.positions for piece in pieces])
+        return Trajectory(positions, joined("velocities"), joined("energy"), pieces[0].frame_interval_fs)
 
     def _map(self, function, frame_interval_fs: float) -> Trajectory:
         return Trajectory(

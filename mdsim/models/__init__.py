@@ -1,1 +1,6 @@
+"""Force fields, by the name they have in configs and checkpoints."""
 
+from mdsim.models.loading import MODELS, load_force_field, model_config
+from mdsim.models.schnet import SchNet
+
+__all__ = ["MODELS", "SchNet", "load_force_field", "model_config"]

@@ -1,1 +1,30 @@
+"""What is measured on trajectories.
 
+Structural observables give one row per frame and replica, ``[frame replica bin]``; dynamical ones give one row per
+replica, ``[replica lag]``. ``unit`` is the unit of ``bin_centers`` where an observable has bins, else of its values.
+Non-finite coordinates give NaN where they were met, never in another replica.
+"""
+
+from mdsim.observables.adf import ADF
+from mdsim.observables.bonds import BondLengthDistribution, BondLengths, max_bond_deviation
+from mdsim.observables.contacts import MinimumDistance
+from mdsim.observables.diffusivity import MSD, Diffusivity, yeh_hummer_correction
+from mdsim.observables.rdf import RDF
+from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
+from mdsim.observables.vacf import VACF
+
+__all__ = [
+    "ADF",
+    "BondLengthDistribution",
+    "BondLengths",
+    "Diffusivity",
+    "MSD",
+    "MinimumDistance",
+    "RDF",
+    "VACF",
+    "max_bond_deviation",
+    "reference_from_file",
+    "reference_from_frames",
+    "reweight",
+    "yeh_hummer_correction",
+]

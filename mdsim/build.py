@@ -1,0 +1,288 @@
+"""From names in a configuration to objects: the only place that knows which class a name stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from mdsim import losses
+from mdsim.config import ConfigError
+from mdsim.datasets.folder import Dataset, load_dataset
+from mdsim.integrators.langevin import LangevinBAOAB
+from mdsim.integrators.nose_hoover import NoseHooverChain
+from mdsim.integrators.nve import VelocityVerlet
+from mdsim.integrators.paper_euler import PaperEuler
+from mdsim.interfaces import ForceField, Integrator, Observable, StabilityCriterion
+from mdsim.models.schnet import SchNet
+from mdsim.observables.adf import ADF
+from mdsim.observables.bonds import BondLengthDistribution
+from mdsim.observables.diffusivity import Diffusivity
+from mdsim.observables.rdf import RDF
+from mdsim.observables.reference import reference_from_file, reference_from_frames
+from mdsim.observables.vacf import VACF
+from mdsim.schema import (
+    ADFConfig,
+    BondDeviationConfig,
+    BondLengthsConfig,
+    CriterionConfig,
+    DataConfig,
+    DiffusivityConfig,
+    DynamicalConfig,
+    DynamicsConfig,
+    IntermolecularDistanceConfig,
+    LangevinConfig,
+    ModelConfig,
+    NoseHooverConfig,
+    PaperEulerConfig,
+    PretrainConfig,
+    RDFConfig,
+    RDFDeviationConfig,
+    RunConfig,
+    SchNetConfig,
+    SimulateConfig,
+    StructuralConfig,
+    TrainConfig,
+    VACFConfig,
+    VelocityVerletConfig,
+)
+from mdsim.stability import BondLengthDeviation, MinimumIntermolecularDistance, RDFDeviation, TemperatureExplosion
+from mdsim.state import System
+from mdsim.training.evaluate import Compared
+from mdsim.training.learn import QMData, Target
+from mdsim.training.stretch import Stretch
+from mdsim.typing import Float, Tensor
+
+
+def device(cpu: bool) -> torch.device:
+    """The GPU where there is one, unless the CPU is asked for."""
+    return torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
+
+
+# ---------------------------------------------------------------------------------------------------- force fields
+
+
+def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
+    """A new force field with random weights from torch's global generator."""
+    match config:
+        case SchNetConfig():
+            return SchNet(
+                hidden_channels=config.hidden_channels,
+                num_filters=config.num_filters,
+                num_interactions=config.num_interactions,
+                num_gaussians=config.num_gaussians,
+                cutoff=config.cutoff_A,
+                species=tuple(species),
+            )
+    raise ConfigError(f"model.name: {config.name!r} has no force field")
+
+
+def pretraining_path(root: str | Path, model: str, data: DataConfig, identifier: str = "") -> Path:
+    """Folder of one energy/force fit: `<root>/<model>/<name>-<molecule>_<size>_<model>[_<identifier>]`."""
+    suffix = f"_{identifier}" if identifier else ""
+    return Path(root) / model / f"{data.name}-{data.molecule}_{data.size}_{model}{suffix}"
+
+
+def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier: str = "") -> Path:
+    """The QM-pretrained checkpoint that a run starts from, or that of another data size."""
+    data = config.data.model_copy(update={"size": size or config.data.size})
+    folder = pretraining_path(config.model_dir, config.model.name, data, identifier)
+    return folder / "checkpoints" / "best_checkpoint.pt"
+
+
+def evaluated_checkpoint(config: RunConfig, eval_model: str) -> Path:
+    """The checkpoint that an `eval_model` names.
+
+    `pre`: the QM-pretrained one; `10k`, `25percent`: that of another data size; `lmax=N`: that of another l_max;
+    `post`: the last of StABlE training; `post_cycle[i]`: the end of a cycle; `post_cycle[i]_epoch[j]`: one step in it.
+    """
+    if eval_model == "pre":
+        path = pretrained_checkpoint(config)
+    elif eval_model == "post":
+        path = config.run_path / "last.pt"
+    elif match := re.fullmatch(r"post_cycle(\d+)(?:_epoch(\d+))?", eval_model):
+        cycle, epoch = match.groups()
+        path = config.run_path / (f"cycle{cycle}_epoch{epoch}.pt" if epoch else f"end_of_cycle{cycle}.pt")
+    elif re.fullmatch(r"lmax=\d+", eval_model):
+        path = pretrained_checkpoint(config, identifier=eval_model)
+    elif re.fullmatch(r"\d+k?|\d+percent", eval_model):
+        path = pretrained_checkpoint(config, size=eval_model)
+    else:
+        raise ConfigError(
+            f"eval_model: found {eval_model!r}, expected pre, a data size (10k, 25percent), lmax=N, post, "
+            "post_cycle[i] or post_cycle[i]_epoch[j]"
+        )
+    if not path.exists():
+        raise ConfigError(f"eval_model {eval_model!r}: {path} does not exist{_neighbours_of(path)}")
+    return path
+
+
+def _neighbours_of(path: Path) -> str:
+    found = sorted(file.name for file in path.parent.glob("*.pt")) if path.parent.is_dir() else []
+    return f"; there are {', '.join(found)}" if found else "; train it first"
+
+
+# -------------------------------------------------------------------------------------------------------- dynamics
+
+
+def integrator(config: DynamicsConfig) -> Integrator:
+    """The equations of motion."""
+    chosen, timestep_fs, temperature_K = config.integrator, config.timestep_fs, config.temperature_K
+    match chosen:
+        case VelocityVerletConfig():
+            return VelocityVerlet(timestep_fs)
+        case NoseHooverConfig():
+            return NoseHooverChain(
+                timestep_fs,
+                temperature_K,
+                relaxation_time_fs=chosen.relaxation_steps * timestep_fs,
+                chain_length=chosen.chain_length,
+                suzuki_yoshida_order=chosen.suzuki_yoshida_order,
+            )
+        case LangevinConfig():
+            return LangevinBAOAB(timestep_fs, temperature_K, chosen.friction_per_ps)
+        case PaperEulerConfig():
+            return PaperEuler(timestep_fs, temperature_K, chosen.friction_per_ps)
+    raise ConfigError(f"dynamics.integrator.name: {chosen.name!r} has no integrator")
+
+
+def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
+    """The dynamics of one epoch with the criteria that judge it."""
+    moves = integrator(config.dynamics)
+    judges = [criterion(chosen, system, dataset) for chosen in config.stability]
+    judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
+    return Stretch(system, moves, config.dynamics.steps_per_epoch, config.dynamics.dump_every_steps, tuple(judges))
+
+
+def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> StabilityCriterion:
+    """What makes a frame unstable."""
+    match config:
+        case BondDeviationConfig():
+            return BondLengthDeviation(dataset.reference_bond_lengths().to(system.masses), config.bond_dev_tol_A)
+        case IntermolecularDistanceConfig():
+            return MinimumIntermolecularDistance(config.tolerance_A)
+        case RDFDeviationConfig():
+            chosen = RDFConfig(name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A)
+            rdf = observable(chosen, system)
+            return RDFDeviation(rdf, reference(rdf, system, dataset), config.tolerance)
+    raise ConfigError(f"stability.name: {config.name!r} has no criterion")
+
+
+# ----------------------------------------------------------------------------------------------------- observables
+
+
+def observable(config: StructuralConfig | DynamicalConfig, system: System) -> Observable:
+    """A quantity of a trajectory; the RDF is h(r) for open boundaries and g(r) for periodic ones."""
+    match config:
+        case RDFConfig():
+            normalization = "pair_density" if system.cell is None else "ideal_gas"
+            return RDF(config.max_distance_A, config.bin_width_A, config.pair, normalization)
+        case ADFConfig():
+            return ADF(bin_width_deg=config.bin_width_deg)
+        case BondLengthsConfig():
+            return BondLengthDistribution(config.max_length_A, config.bin_width_A, pair=config.pair)
+        case VACFConfig():
+            return VACF(max_lag_fs=config.max_lag_fs)
+        case DiffusivityConfig():
+            return Diffusivity(element=config.element, fit_start_fs=config.fit_start_fs, fit_end_fs=config.fit_end_fs)
+    raise ConfigError(f"observable.name: {config.name!r} has no observable")
+
+
+def reference(quantity: Observable, system: System, dataset: Dataset, file: str | None = None) -> Float[Tensor, "bin"]:
+    """What a structural observable should be: from a file, or the mean over the data set's training frames."""
+    if file is not None:
+        return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
+    return reference_from_frames(quantity, system, dataset.train.positions.to(system.masses))[0]
+
+
+def compared_structural(config: SimulateConfig, system: System, source: Dataset) -> dict[str, Compared]:
+    """The structural observables of an evaluation by name, with references from the training frames of ``source``."""
+    quantities = [observable(chosen, system) for chosen in config.observables]
+    return {q.name: Compared(q, reference(q, system, source), q.bin_centers) for q in quantities}
+
+
+def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) -> dict[str, Compared]:
+    """The dynamical observables of an evaluation by name, with references from the contiguous frames.
+
+    Raises:
+        ConfigError: the evaluation keeps frames at no multiple of the data's frame interval.
+    """
+    if not config.dynamical_observables:
+        return {}
+    window, dynamics = config.dense_window, config.dynamics
+    interval_fs = dynamics.timestep_fs * (window.dump_every_steps if window else dynamics.dump_every_steps)
+    frames = data.contiguous_trajectory().to(system.masses.device, system.masses.dtype)
+    stride = round(interval_fs / frames.frame_interval_fs)
+    if stride < 1 or abs(stride * frames.frame_interval_fs - interval_fs) > 1e-6:
+        raise ConfigError(
+            f"dense_window.dump_every_steps: frames every {interval_fs:g} fs cannot be compared with the contiguous "
+            f"frames of the data set, which are {frames.frame_interval_fs:g} fs apart; choose a multiple"
+        )
+    compared = {}
+    for chosen in config.dynamical_observables:
+        quantity = observable(chosen, system)
+        expected = quantity(system, frames[::stride])[0].double()
+        lags = quantity.lags_fs(frames[::stride]) if isinstance(quantity, VACF) else torch.zeros(1)
+        compared[quantity.name] = Compared(quantity, expected, lags)
+    return compared
+
+
+def dataset(config: DataConfig, size: str | None = None) -> Dataset:
+    """The data set of a configuration, or another size of it."""
+    return load_dataset(config.path, config.name, config.molecule, size or config.size)
+
+
+def targets(config: TrainConfig, system: System, data: Dataset) -> list[Target]:
+    """The terms of the observable loss."""
+    terms = []
+    for term in config.training_observables:
+        quantity = observable(term.observable, system)
+        expected = reference(quantity, system, data, term.reference_file)
+        terms.append(Target(quantity, expected, observable_loss(term.loss, quantity), term.weight))
+    return terms
+
+
+def qm_data(config: TrainConfig, system: System, data: Dataset, energy_shift_eV: float) -> QMData:
+    """The labelled training frames for the QM gradient."""
+    frames = data.train
+    return QMData(
+        frames.positions.to(system.masses),
+        (frames.energy - energy_shift_eV).to(system.masses),
+        frames.forces.to(system.masses),
+        energy_force_loss("mae", config.learning.energy_coefficient, config.learning.force_coefficient),
+    )
+
+
+def energy_force_loss(kind: str, energy_weight: float, force_weight: float) -> losses.EnergyForceLoss:
+    """The loss of the energy/force fit."""
+    energy_loss, force_loss = {
+        "mae": (losses.mean_absolute_error, losses.mean_absolute_error),
+        "mse": (losses.mean_squared_error, losses.mean_squared_error),
+        "huber": (losses.huber, losses.huber),
+        "l2mae": (losses.mean_absolute_error, losses.l2_mean_absolute_error),
+    }[kind]
+    return partial(
+        losses.energy_force_loss,
+        energy_weight=energy_weight,
+        force_weight=force_weight,
+        energy_loss=energy_loss,
+        force_loss=force_loss,
+    )
+
+
+def observable_loss(kind: str, quantity: Observable) -> losses.Loss:
+    """The loss of a mean observable and its reference."""
+    spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])
+    return {
+        "mse": losses.mean_squared_error,
+        "wasserstein": partial(losses.wasserstein_1, spacing=spacing),
+        "log_ratio": losses.kullback_leibler,
+    }[kind]
+
+
+def pretraining_run_path(config: PretrainConfig) -> Path:
+    """Folder of the fit that a configuration describes."""
+    return pretraining_path(config.run_dir, config.model.name, config.data, config.identifier)

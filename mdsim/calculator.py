@@ -1,0 +1,96 @@
+"""A trained force field as an ASE calculator, for every tool that speaks ASE."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from mdsim.interfaces import ForceField
+from mdsim.models import load_force_field
+from mdsim.neighbors import NeighborList
+from mdsim.state import System
+
+
+class ForceFieldCalculator(Calculator):
+    """Energies and forces of a force field for ASE, with neighbours that are kept while atoms move little.
+
+    Energies are total energies on the scale of the training labels: the model's plus its `energy_shift_eV`. Boundaries
+    are periodic along all three axes or none.
+
+    Args:
+        checkpoint: a file that `load_force_field` reads, or a force field (which is copied).
+        device: where to compute.
+        dtype: float32 for speed, float64 for derivatives by finite differences (vibrations) and tight relaxations.
+        skin: of the neighbour list, Å.
+
+    Raises:
+        CheckpointError: the file holds no force field.
+    """
+
+    atoms: Atoms  # a copy of those of the last call, made by ASE
+    implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012 - ASE's convention
+
+    def __init__(
+        self,
+        checkpoint: ForceField | str | os.PathLike,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        skin: float = 0.5,
+    ) -> None:
+        super().__init__()
+        model = copy.deepcopy(checkpoint) if isinstance(checkpoint, ForceField) else load_force_field(checkpoint)
+        self.force_field = model.to(device, dtype).eval().requires_grad_(False)
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.skin = skin
+        self._system_key: tuple | None = None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results` (eV, eV/Å) for the given atoms; called by ASE.
+
+        Raises:
+            ValueError: periodic along some axes only, or along axes without lattice vectors.
+            UnknownSpeciesError: an element that the force field was not trained for.
+        """
+        super().calculate(atoms, properties, system_changes)
+        self._follow(self.atoms)
+        positions = torch.tensor(self.atoms.positions, dtype=self.dtype, device=self.device)[None].requires_grad_()
+        atomic = self.force_field.atomic_energies(self._system, positions, self._neighbor_list(positions))[0]
+        (gradient,) = torch.autograd.grad(atomic.sum(), positions)
+
+        shift = self.force_field.energy_shift_eV.item()
+        energies = atomic.detach().cpu().double().numpy()
+        energy = float(energies.sum()) + shift
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": energies + shift / len(energies),
+            "forces": -gradient[0].cpu().double().numpy(),
+        }
+
+    def _follow(self, atoms: Atoms) -> None:
+        """Start a new neighbour list when elements, cell or boundaries are no longer those of the last call."""
+        key = (atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes())
+        if key == self._system_key:
+            return
+        if atoms.pbc.any() and not (atoms.pbc.all() and atoms.cell.rank == 3):
+            raise ValueError(
+                f"the atoms have pbc={atoms.pbc.tolist()} and {atoms.cell.rank} lattice vectors; a force field needs "
+                "pbc=True with three lattice vectors, or pbc=False: for a slab, add vacuum and set pbc=True"
+            )
+        cell = atoms.cell.array if atoms.pbc.all() else None
+        system = System.from_geometry(atoms.numbers, atoms.positions, cell, self.dtype).to(self.device)
+        self.force_field.check_species(system)
+        self._system = system
+        self._neighbor_list = NeighborList(system, self.force_field.cutoff, self.skin)
+        self._system_key = key

@@ -1,0 +1,167 @@
+"""The command line: arguments and overrides become a validated configuration, which is carried out.
+
+python pretraining.py --config-yml CONFIG          fit energies and forces, validate a fit, predict frames
+python stable_training.py --config-yml CONFIG      StABlE training, held-out evaluation
+python -m mdsim.cli compare RUN_DIR [RUN_DIR ...]  before against after, as a table and figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mdsim import runs
+from mdsim.checkpoints import CheckpointError
+from mdsim.config import ConfigError, load_config
+from mdsim.datasets.npz import DatasetError
+from mdsim.interfaces import UnknownSpeciesError
+from mdsim.schema import PretrainConfig, SimulateConfig, TrainConfig
+
+#: Mistakes of the user or of the files: one clear line instead of a traceback.
+EXPECTED_ERRORS = (CheckpointError, ConfigError, DatasetError, UnknownSpeciesError, OSError)
+
+PRETRAIN_DEBUG = ("optim.max_epochs=3", "optim.warmup_steps=0", "identifier=debug", "print_every=1")
+STABLE_DEBUG = ("exp_name=debug", "dynamics.replicas=4", "dynamics.steps_per_epoch=40", "dynamics.dump_every_steps=4")
+TRAIN_DEBUG = (*STABLE_DEBUG, "epochs=4", "start_learning_at=0", "stop_learning_at=0", "learning.qm_batch_size=8")
+SIMULATE_DEBUG = (*STABLE_DEBUG, "epochs=4")
+
+
+def pretraining(arguments: Sequence[str] | None = None) -> int:
+    """`pretraining.py`."""
+    parser = _parser("Fit a force field to energies and forces; validate the fit; predict frames.")
+    parser.add_argument("--mode", choices=("train", "validate", "predict"), help="default: the configuration's")
+    parser.add_argument("--molecule", help="overrides data.molecule")
+    parser.add_argument("--size", help="overrides data.size")
+    parser.add_argument("--identifier", help="appended to the name of the run")
+    parser.add_argument("--run-dir", help="root below which checkpoints are written")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--print-every", type=int, help="optimizer steps between console lines")
+    parser.add_argument("--checkpoint", type=Path, help="validate, predict: the checkpoint (default: the run's best)")
+    parser.add_argument("--frames", type=Path, help="predict: any file that ASE reads")
+    parser.add_argument("--output", type=Path, help="predict: the extended xyz file to write")
+    return _run(lambda: _pretraining(parser, arguments))
+
+
+def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    known, overrides = _parse(parser, arguments)
+    if known.mode == "predict":
+        missing = [flag for flag in ("checkpoint", "frames", "output") if getattr(known, flag) is None]
+        if missing:
+            raise ConfigError(f"--mode predict needs {', '.join('--' + flag for flag in missing)}")
+        runs.predict(known.checkpoint, known.frames, known.output, cpu=known.cpu)
+        return
+    named = {
+        "mode": known.mode,
+        "data.molecule": known.molecule,
+        "data.size": known.size,
+        "identifier": known.identifier,
+        "run_dir": known.run_dir,
+        "seed": known.seed,
+        "amp": known.amp or None,
+        "cpu": known.cpu or None,
+        "print_every": known.print_every,
+    }
+    debug = PRETRAIN_DEBUG if known.debug else ()
+    config = load_config(_config_path(known), PretrainConfig, [*debug, *_as_overrides(named), *overrides])
+    if config.mode == "validate":
+        runs.validate(config, known.checkpoint)
+    else:
+        runs.pretrain(config, resume=known.resume, overwrite=known.overwrite or known.debug)
+
+
+def stable_training(arguments: Sequence[str] | None = None) -> int:
+    """`stable_training.py`."""
+    parser = _parser("StABlE training (mode: train) and held-out evaluation (mode: simulate).")
+    parser.add_argument("--eval_model", help="pre, a data size, lmax=N, post, post_cycle[i] or post_cycle[i]_epoch[j]")
+    return _run(lambda: _stable_training(parser, arguments))
+
+
+def _stable_training(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    known, overrides = _parse(parser, arguments)
+    path = _config_path(known)
+    named = {"eval_model": known.eval_model, "seed": known.seed, "cpu": known.cpu or None}
+    schemas = {"train": TrainConfig, "simulate": SimulateConfig}
+    debug: tuple[str, ...] = ()
+    if known.debug:
+        debug = TRAIN_DEBUG if load_config(path, schemas).mode == "train" else SIMULATE_DEBUG
+    config = load_config(path, schemas, [*debug, *_as_overrides(named), *overrides])
+    action = runs.train_stable if isinstance(config, TrainConfig) else runs.evaluate
+    action(config, resume=known.resume, overwrite=known.overwrite or known.debug)
+
+
+def compare(arguments: Sequence[str] | None = None) -> int:
+    """`python -m mdsim.cli compare`."""
+    parser = argparse.ArgumentParser(prog="mdsim.cli compare", description="Before against after, from evaluated runs.")
+    parser.add_argument("run_dir", type=Path, nargs="+", help="run folders with two evaluations each")
+    parser.add_argument("--before", default="pre", help="eval_model of the first")
+    parser.add_argument("--after", default="post", help="eval_model of the second")
+    known = parser.parse_args(arguments)
+    return _run(lambda: runs.compare(known.run_dir, known.before, known.after))
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="Any key of the configuration can be overridden: --any.key=value",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config-yml", type=Path, help="the configuration")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    parser.add_argument("--debug", action="store_true", help="everything once, tiny, into a run named debug")
+    parser.add_argument("--resume", action="store_true", help="continue a stopped run exactly where it was saved")
+    parser.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Known flags, and `--any.key=value` overrides; anything else is an error."""
+    known, rest = parser.parse_known_args(arguments)
+    for argument in rest:
+        if not (argument.startswith("--") and "=" in argument):
+            parser.error(f"{argument!r} is no flag and no override of the form --any.key=value")
+    return known, rest
+
+
+def _config_path(known: argparse.Namespace) -> Path:
+    if known.config_yml is None:
+        raise ConfigError("--config-yml CONFIG is missing")
+    return known.config_yml
+
+
+def _as_overrides(named: dict[str, object]) -> list[str]:
+    return [f"{key}={value}" for key, value in named.items() if value is not None]
+
+
+def _run(action: Callable[[], None]) -> int:
+    """Carry out, and turn expected errors into one message and exit status 1."""
+    try:
+        action()
+    except EXPECTED_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume continues", file=sys.stderr)
+        return 130
+    finally:
+        logging.shutdown()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m mdsim.cli`."""
+    commands = {"pretraining": pretraining, "stable-training": stable_training, "compare": compare}
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] not in commands:
+        width = shutil.get_terminal_size().columns
+        print(f"usage: python -m mdsim.cli {{{','.join(commands)}}} ...\n\n{__doc__}"[: width * 40])
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    return commands[arguments[0]](arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Data sets on disk: npz files of frames, and `metadata.json` beside them that says what they are.
+
+``<root>/<name>/<molecule>/<size>/{train,val,test}.npz`` and ``contiguous.npz`` (time-ordered frames). What all sizes
+share may lie one level up, in ``<root>/<name>/<molecule>/``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.neighborlist import natural_cutoffs
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from mdsim.datasets.npz import UNITS, DatasetError, Frames, read_frames, write_atomically, write_frames
+from mdsim.geometry import all_pairs, pair_distances
+from mdsim.state import BOND_TOLERANCE, System, Trajectory
+from mdsim.typing import Float, Tensor
+
+LABELED = ("train", "val", "test")  # these must hold forces
+FRAMES_TO_FIND_BONDS = 200
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a data set is and where it comes from: the content of ``metadata.json``."""
+
+    source: str
+    level_of_theory: str
+    license: str
+    atomic_numbers: list[int]
+    temperature_K: float | None  # None where frames are not from one canonical ensemble
+    timestep_fs: float | None  # of the dynamics that made the frames
+    structural_frame_interval_fs: float | None  # None where frames are not in time order
+    contiguous_frame_interval_fs: float | None
+    split: dict[str, Any]  # how frames were divided, the seed, and their indices as text
+    program_versions: dict[str, str]
+    command: str  # that makes the data set again
+    settings: dict[str, Any]
+    units: dict[str, str]
+    n_frames: dict[str, int]  # by file; written by `write_dataset`
+    sha256: dict[str, str]  # by file; written by `write_dataset`
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set on disk. Files are read, and checked, when first used."""
+
+    folder: Path
+    metadata: Metadata
+
+    @cached_property
+    def train(self) -> Frames:
+        return self._read("train")
+
+    @cached_property
+    def val(self) -> Frames:
+        return self._read("val")
+
+    @cached_property
+    def test(self) -> Frames:
+        return self._read("test")
+
+    @cached_property
+    def contiguous(self) -> Frames:
+        """Time-ordered frames, for dynamical observables."""
+        return self._read("contiguous")
+
+    def contiguous_trajectory(self) -> Trajectory:
+        """The time-ordered frames as the trajectory of one replica."""
+        interval = self.metadata.contiguous_frame_interval_fs
+        if interval is None:
+            raise DatasetError(f"{self.folder / 'metadata.json'}: has no contiguous_frame_interval_fs")
+        return self.contiguous.as_trajectory(interval)
+
+    def system(self, dtype: torch.dtype = torch.float32) -> System:
+        """What all frames are copies of; two atoms are bonded if they are in at least half of the training frames."""
+        return system_of(self.train, dtype)
+
+    def reference_bond_lengths(self) -> Float[Tensor, "bond"]:
+        """Mean length in Å of each bond of `system` over the training frames."""
+        return pair_distances(self.train.positions.double(), self.system().bonds, self.train.cell).mean(0)
+
+    def _read(self, name: str) -> Frames:
+        path = _locate(self.folder, name)
+        if path is None:
+            raise DatasetError(f"{name}.npz is neither in {self.folder} nor one level up; make the data set again")
+        if (digest := sha256_of(path)) != self.metadata.sha256.get(path.name):
+            raise DatasetError(
+                f"{path}: sha256 is {digest[:12]}…, but metadata.json says"
+                f" {self.metadata.sha256.get(path.name, 'nothing')[:12]}…: the file is truncated or was changed;"
+                " download or make the data set again"
+            )
+        frames = read_frames(path, require_forces=name in LABELED)
+        if frames.atomic_numbers.tolist() != self.metadata.atomic_numbers:
+            raise DatasetError(
+                f"{path}: holds {len(frames.atomic_numbers)} atoms with other atomic numbers than the"
+                f" {len(self.metadata.atomic_numbers)} of metadata.json"
+            )
+        return frames
+
+
+def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Dataset:
+    """Open ``<root>/<name>/<molecule>/<size>``; arrays are read later, when used.
+
+    Args:
+        root: folder of all data sets.
+        name: of the data set, e.g. ``aspirin_gfn2``.
+        molecule: the system, e.g. ``aspirin``.
+        size: number of frames, e.g. ``1k``.
+
+    Raises:
+        DatasetError: there is no such data set (the message lists those there are), or its metadata is not valid.
+    """
+    root = Path(root)
+    folder = root / name / molecule / size
+    if not (folder / "metadata.json").is_file():
+        found = sorted(str(path.parent.relative_to(root)) for path in root.glob("*/*/*/metadata.json"))
+        raise DatasetError(
+            f"{folder}: no data set here (metadata.json is missing). Under {root} there are:"
+            f" {', '.join(found) or 'none'}. Make this one with"
+            f" `python data/generate.py --molecule {molecule} --name {name} --db-path {root}`,"
+            " or see `python download_data.py --help` for published ones"
+        )
+    return Dataset(folder, read_metadata(folder / "metadata.json"))
+
+
+def write_dataset(folder: Path, own: Mapping[str, Frames], shared: Mapping[str, Frames], metadata: Metadata) -> None:
+    """Write one size of a data set; the metadata come last, so that an interrupted writing is never mistaken for done.
+
+    Args:
+        folder: ``<root>/<name>/<molecule>/<size>``.
+        own: frames by file name (``train``, ``val``) that belong to this size.
+        shared: frames (``test``, ``contiguous``) that all sizes share; written one level up.
+        metadata: `n_frames` and `sha256` are filled in here.
+    """
+    targets = {folder / f"{name}.npz": frames for name, frames in own.items()}
+    targets |= {folder.parent / f"{name}.npz": frames for name, frames in shared.items()}
+    for path, frames in targets.items():
+        write_frames(path, frames)
+    complete = replace(
+        metadata,
+        n_frames={path.stem: len(frames) for path, frames in targets.items()},
+        sha256={path.name: sha256_of(path) for path in targets},
+    )
+    text = json.dumps(asdict(complete), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "metadata.json", lambda file: file.write(text.encode()))
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read ``metadata.json``, refusing missing and unknown keys and other units."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path}: not valid JSON ({error})") from error
+    known = [field.name for field in fields(Metadata)]
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: expected a JSON object with the keys {', '.join(known)}")
+    if missing := [key for key in known if key not in content]:
+        raise DatasetError(f"{path}: misses the keys {', '.join(missing)}")
+    for key in content:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise DatasetError(f"{path}: unknown key {key!r}; the nearest known one is {nearest!r}")
+    if content["units"] != UNITS:
+        raise DatasetError(f"{path}: units are {content['units']}, but the format has {UNITS}")
+    numbers = [key for key in known if key.endswith(("_K", "_fs"))]
+    return Metadata(**content | {key: None if content[key] is None else float(content[key]) for key in numbers})
+
+
+def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:
+    """The system whose bonds are those present in at least half of the frames, so that no single frame decides.
+
+    Up to 200 evenly spaced frames are looked at.
+    """
+    some = frames.positions[:: -(-len(frames) // FRAMES_TO_FIND_BONDS)].double()
+    pairs = all_pairs(len(frames.atomic_numbers))
+    radii = torch.as_tensor(np.array(natural_cutoffs(Atoms(frames.atomic_numbers.numpy()), mult=BOND_TOLERANCE)))
+    bonded = pair_distances(some, pairs, frames.cell) < radii[pairs].sum(-1)
+    bonds = pairs[bonded.double().mean(0) >= 0.5]
+    graph = coo_matrix((np.ones(len(bonds)), bonds.numpy().T), shape=(len(radii), len(radii)))
+    return replace(
+        System.from_geometry(frames.atomic_numbers, frames.positions[0], frames.cell, dtype),
+        bonds=bonds,
+        molecules=torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64)),
+    )
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _locate(folder: Path, name: str) -> Path | None:
+    """The file of a split: in the folder of its size, or shared by all sizes one level up."""
+    candidates = (folder / f"{name}.npz", folder.parent / f"{name}.npz")
+    return next((path for path in candidates if path.is_file()), None)

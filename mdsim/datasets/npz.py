@@ -1,0 +1,180 @@
+"""Labeled frames in npz files: reading with every check that protects training, and atomic writing.
+
+Arrays carry the names the field uses, always in these units:
+
+    z     (atom)            atomic numbers
+    R     (frame, atom, 3)  positions, Å
+    E     (frame)           energy, eV, always in double precision
+    F     (frame, atom, 3)  forces, eV/Å
+    V     (frame, atom, 3)  velocities, Å/fs (converted to ASE units when read)
+    cell  (3, 3)            lattice vectors as rows, Å; absent with open boundaries
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from mdsim.state import Trajectory
+from mdsim.typing import Bool, Float, Int, Tensor
+from mdsim.units import FS
+
+UNITS = {"R": "angstrom", "E": "eV", "F": "eV/angstrom", "V": "angstrom/fs", "cell": "angstrom"}
+SHAPES = {
+    "z": ("atom",),
+    "R": ("frame", "atom", 3),
+    "E": ("frame",),
+    "F": ("frame", "atom", 3),
+    "V": ("frame", "atom", 3),
+    "cell": (3, 3),
+}
+# Even the stiffest bonds keep thermal forces near 2 eV/Å; those of an organic molecule in kcal/mol/Å are around 30.
+PLAUSIBLE_FORCE_RMS_EV_PER_A = (0.01, 10.0)
+
+
+class DatasetError(ValueError):
+    """A data set is missing, damaged or not in the format."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Structures of one system with their labels. Å, eV, eV/Å and ASE velocity units."""
+
+    atomic_numbers: Int[Tensor, "atom"]
+    positions: Float[Tensor, "frame atom 3"]
+    energy: Float[Tensor, "frame"]
+    forces: Float[Tensor, "frame atom 3"] | None = None
+    velocities: Float[Tensor, "frame atom 3"] | None = None
+    cell: Float[Tensor, "3 3"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: slice | Int[Tensor, "chosen"] | Bool[Tensor, "frame"]) -> Frames:
+        """The chosen frames."""
+        return replace(
+            self,
+            positions=self.positions[index],
+            energy=self.energy[index],
+            forces=None if self.forces is None else self.forces[index],
+            velocities=None if self.velocities is None else self.velocities[index],
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Frames:
+        """The same frames on another device, or with floating-point fields of another type."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        floating = {name: value for name, value in named.items() if name != "atomic_numbers" and value is not None}
+        moved = {name: value.to(device, dtype) for name, value in floating.items()}
+        return replace(self, atomic_numbers=self.atomic_numbers.to(device), **moved)
+
+    def as_trajectory(self, frame_interval_fs: float) -> Trajectory:
+        """The frames as the trajectory of one replica, for observables."""
+        return Trajectory(
+            self.positions[:, None],
+            None if self.velocities is None else self.velocities[:, None],
+            self.energy[:, None],
+            frame_interval_fs,
+        )
+
+
+def write_frames(path: Path, frames: Frames) -> None:
+    """Write frames as npz: energies in double, all else in single precision; velocities as Å/fs."""
+    arrays = {
+        "z": frames.atomic_numbers.numpy().astype(np.int64),
+        "R": frames.positions.numpy().astype(np.float32),
+        "E": frames.energy.numpy().astype(np.float64),
+    }
+    if frames.forces is not None:
+        arrays["F"] = frames.forces.numpy().astype(np.float32)
+    if frames.velocities is not None:
+        arrays["V"] = (frames.velocities.numpy() * FS).astype(np.float32)
+    if frames.cell is not None:
+        arrays["cell"] = frames.cell.numpy().astype(np.float64)
+    write_npz(path, arrays)
+
+
+def read_frames(path: Path, require_forces: bool = False) -> Frames:
+    """Read and check the frames of one npz file.
+
+    Raises:
+        DatasetError: the file is damaged, or an array is missing, unknown, misshapen, not finite or in other units.
+    """
+    if not zipfile.is_zipfile(path):  # np.load would take a bare array or a pickle for what they are
+        raise DatasetError(f"{path}: not a readable npz file (it is missing, truncated or of another format)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DatasetError(f"{path}: not a readable npz file of plain arrays ({error})") from error
+    _check_names(path, arrays, required={"z", "R", "E", "F"} if require_forces else {"z", "R", "E"})
+    _check_shapes(path, arrays)
+    _check_values(path, arrays)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    velocities = tensors.get("V")
+    return Frames(
+        tensors["z"].long(),
+        tensors["R"],
+        tensors["E"],
+        tensors.get("F"),
+        None if velocities is None else velocities / FS,
+        tensors.get("cell"),
+    )
+
+
+def _check_names(path: Path, arrays: Mapping[str, np.ndarray], required: set[str]) -> None:
+    if missing := sorted(required - set(arrays)):
+        raise DatasetError(f"{path}: misses {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
+    if unknown := sorted(set(arrays) - set(SHAPES)):
+        raise DatasetError(f"{path}: does not know the arrays {', '.join(unknown)}; the format has {', '.join(SHAPES)}")
+
+
+def _check_shapes(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    lengths = {"atom": arrays["z"].size, "frame": len(arrays["R"]) if arrays["R"].ndim else 0}
+    for name, array in arrays.items():
+        expected = tuple(lengths.get(axis, axis) for axis in SHAPES[name])
+        if array.shape != expected:
+            axes = ", ".join(map(str, SHAPES[name]))
+            raise DatasetError(f"{path}: {name} has shape {array.shape}, expected ({axes}) = {expected}")
+    if 0 in lengths.values():
+        raise DatasetError(f"{path}: holds {lengths['frame']} frames of {lengths['atom']} atoms")
+
+
+def _check_values(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind != ("i" if name == "z" else "f") or (name == "E" and array.dtype != np.float64):
+            wanted = {"z": "integers", "E": "float64, which total energies need"}.get(name, "floating-point numbers")
+            raise DatasetError(f"{path}: {name} is {array.dtype}, expected {wanted}")
+        if bad := int(np.count_nonzero(~np.isfinite(array))):
+            raise DatasetError(f"{path}: {name} holds {bad} values that are not finite; remove those frames")
+    if "F" in arrays:
+        rms = float(np.sqrt(np.mean(np.square(arrays["F"], dtype=np.float64))))
+        low, high = PLAUSIBLE_FORCE_RMS_EV_PER_A
+        if not low < rms < high:
+            raise DatasetError(
+                f"{path}: the forces have a root mean square of {rms:.3g}, which cannot be eV/Å ({low} to {high}):"
+                " were they in kcal/mol/Å (then multiply forces and energies by 0.0433641) or in atomic units?"
+            )
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a compressed npz under a temporary name, then rename; equal arrays give equal bytes."""
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,197 @@
+"""Nosé-Hoover chains: deterministic dynamics whose time averages are canonical.
+
+The first thermostat is driven by the kinetic energy of the atoms, each further one by the one before it:
+
+    dx/dt   = v                              dv/dt   = F/m - v_η1 v
+    dη_j/dt = v_ηj                           dv_ηj/dt = G_j - v_ηj v_η,j+1      (no last term for j = M)
+    G_1 = (Σ m v² - N_f kT) / Q_1            G_j = (Q_{j-1} v_η,j-1² - kT) / Q_j
+    Q_1 = N_f kT τ²                          Q_j = kT τ²
+
+and conserves  H' = K + U + Σ_j Q_j v_ηj²/2 + N_f kT η_1 + kT Σ_{j>1} η_j.  One step applies
+
+    exp(iL_NHC Δt/2) exp(iL_v Δt/2) exp(iL_x Δt) exp(iL_v Δt/2) exp(iL_NHC Δt/2),
+
+velocity Verlet between two half steps of the chain. The chain's operator is itself factorized into `n_substeps` times
+the Suzuki-Yoshida weights w_k, so that stiff chains need no smaller Δt. Second order and time-reversible.
+
+N_f counts the momenta that can change: forces between atoms conserve total momentum and, with open boundaries, angular
+momentum, and the thermostat only scales them. A chain that aims at 3N instead heats the molecule by 3N / N_f.
+
+| symbol          | variable                                                        |
+|-----------------|-----------------------------------------------------------------|
+| x, v, F, m      | `state.positions`, `.velocities`, `.forces`, `system.masses`    |
+| η_j, v_ηj       | `state.thermostat[:, 0]`, `state.thermostat[:, 1]`              |
+| M               | `chain_length`; 1 is the plain Nosé-Hoover thermostat           |
+| τ               | `relaxation_time_fs`                                            |
+| Q_j             | `_chain_masses`                                                 |
+| N_f             | `system.internal_degrees_of_freedom`                            |
+| w_k             | `SUZUKI_YOSHIDA_WEIGHTS[suzuki_yoshida_order]`                  |
+| kT              | `kT_eV(temperature_K)`                                          |
+
+References:
+    Nosé, J. Chem. Phys. 81, 511 (1984); Hoover, Phys. Rev. A 31, 1695 (1985), for one thermostat.
+    Martyna, Klein, Tuckerman, J. Chem. Phys. 97, 2635 (1992), for chains and their masses.
+    Martyna, Tuckerman, Tobias, Klein, Mol. Phys. 87, 1117 (1996), for the splitting.
+    Yoshida, Phys. Lett. A 150, 262 (1990); Suzuki, J. Math. Phys. 32, 400 (1991), for the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.integrators._validation import require_positive
+from mdsim.interfaces import Potential
+from mdsim.state import MDState, System, kinetic_energy_eV
+from mdsim.typing import Float, Tensor
+from mdsim.units import FS, kT_eV
+
+
+def _yoshida_sixth_order() -> tuple[float, ...]:
+    outer = (0.784513610477560, 0.235573213359357, -1.17767998417887)  # Yoshida (1990), table 1, solution A
+    return (*outer, 1 - 2 * sum(outer), *reversed(outer))
+
+
+_TRIPLE = 1 / (2 - 2 ** (1 / 3))
+_QUINTUPLE = 1 / (4 - 4 ** (1 / 3))
+
+#: Number of weights to the weights: order 2, 4, 4 (with smaller errors) and 6 in the length of the substep.
+SUZUKI_YOSHIDA_WEIGHTS: dict[int, tuple[float, ...]] = {
+    1: (1.0,),
+    3: (_TRIPLE, 1 - 2 * _TRIPLE, _TRIPLE),
+    5: (_QUINTUPLE, _QUINTUPLE, 1 - 4 * _QUINTUPLE, _QUINTUPLE, _QUINTUPLE),
+    7: _yoshida_sixth_order(),
+}
+
+
+@dataclass(frozen=True)
+class NoseHooverChain:
+    """Canonical dynamics by a chain of Nosé-Hoover thermostats; one force evaluation a step.
+
+    Args:
+        timestep_fs: Δt, fs.
+        temperature_K: of the canonical ensemble, K.
+        relaxation_time_fs: τ, fs. The paper takes 20 time steps.
+        chain_length: number of thermostats; 1 is the paper's, and not ergodic for stiff or harmonic systems.
+        suzuki_yoshida_order: number of weights that factorize the chain's propagator: 1, 3, 5 or 7.
+        n_substeps: how often the factorization is repeated in each half step.
+    """
+
+    timestep_fs: float
+    temperature_K: float
+    relaxation_time_fs: float
+    chain_length: int = 3
+    suzuki_yoshida_order: int = 3
+    n_substeps: int = 1
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "NoseHooverChain",
+            timestep_fs=self.timestep_fs,
+            temperature_K=self.temperature_K,
+            relaxation_time_fs=self.relaxation_time_fs,
+            chain_length=self.chain_length,
+            n_substeps=self.n_substeps,
+        )
+        if self.suzuki_yoshida_order not in SUZUKI_YOSHIDA_WEIGHTS:
+            raise ValueError(
+                f"NoseHooverChain: suzuki_yoshida_order must be one of {sorted(SUZUKI_YOSHIDA_WEIGHTS)}, "
+                f"but it is {self.suzuki_yoshida_order}"
+            )
+
+    def init(
+        self,
+        system: System,
+        potential: Potential,
+        positions: Float[Tensor, "replica atom 3"],
+        velocities: Float[Tensor, "replica atom 3"],
+    ) -> MDState:
+        """The state from which steps begin, the chain at rest. Positions in Å, velocities in ASE units.
+
+        The velocities should have no total momentum and, with open boundaries, no angular momentum, as those of
+        `mdsim.velocities.maxwell_boltzmann` have.
+
+        Raises:
+            ValueError: the system is a single atom, which has no internal motion to thermostat.
+        """
+        if self.degrees_of_freedom(system) == 0:
+            raise ValueError(
+                "NoseHooverChain: a single atom has no internal degrees of freedom; use LangevinBAOAB instead"
+            )
+        energy, forces = potential(positions)
+        thermostat = positions.new_zeros(len(positions), 2, self.chain_length)
+        return MDState(positions, velocities, forces, energy, thermostat)
+
+    def step(
+        self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None = None
+    ) -> MDState:
+        """The state one time step later. The generator is not used."""
+        dt = self.timestep_fs * FS
+        masses = system.masses.to(state.positions)[:, None]
+        velocities, thermostat = self._half_step_of_chain(system, state.velocities, self._thermostat_of(state))
+        velocities = velocities + 0.5 * dt * state.forces / masses
+        positions = state.positions + dt * velocities
+        energy, forces = potential(positions)
+        velocities = velocities + 0.5 * dt * forces / masses
+        velocities, thermostat = self._half_step_of_chain(system, velocities, thermostat)
+        return MDState(positions, velocities, forces, energy, thermostat)
+
+    def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
+        """The extended energy H' in eV."""
+        kT = kT_eV(self.temperature_K)
+        eta, eta_velocities = self._thermostat_of(state).unbind(1)
+        chain_masses = eta.new_tensor(self._chain_masses(system))
+        chain_kinetic = 0.5 * (chain_masses * eta_velocities.square()).sum(-1)
+        chain_potential = kT * (self.degrees_of_freedom(system) * eta[:, 0] + eta[:, 1:].sum(-1))
+        kinetic = kinetic_energy_eV(state.velocities, system.masses.to(state.velocities))
+        return kinetic + state.energy + chain_kinetic + chain_potential
+
+    def degrees_of_freedom(self, system: System) -> int:
+        """N_f: those left when the conserved momenta are held at zero."""
+        return system.internal_degrees_of_freedom
+
+    def _chain_masses(self, system: System) -> list[float]:
+        """Q_j in eV · (ASE time)²."""
+        single = kT_eV(self.temperature_K) * (self.relaxation_time_fs * FS) ** 2
+        return [self.degrees_of_freedom(system) * single] + [single] * (self.chain_length - 1)
+
+    def _thermostat_of(self, state: MDState) -> Float[Tensor, "replica 2 chain"]:
+        shape = None if state.thermostat is None else tuple(state.thermostat.shape[1:])
+        if shape != (2, self.chain_length):
+            raise ValueError(
+                f"NoseHooverChain: the state needs thermostat variables of shape (replica, 2, {self.chain_length}), "
+                f"but has {shape}; make the state with this integrator's init"
+            )
+        return state.thermostat
+
+    def _half_step_of_chain(
+        self, system: System, velocities: Float[Tensor, "replica atom 3"], thermostat: Float[Tensor, "replica 2 chain"]
+    ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
+        """exp(iL_NHC Δt/2): moves the chain and scales all velocities of a replica by one factor."""
+        kT = kT_eV(self.temperature_K)
+        Q = self._chain_masses(system)
+        targets = [self.degrees_of_freedom(system) * kT] + [kT] * (self.chain_length - 1)
+        eta, eta_velocities = thermostat.unbind(1)
+        v = list(eta_velocities.unbind(-1))
+        twice_kinetic = 2 * kinetic_energy_eV(velocities, system.masses.to(velocities))
+        scale = torch.ones_like(twice_kinetic)
+
+        def kick(j: int, delta: float) -> Tensor:
+            """v_ηj after delta/2, half of the friction of the next thermostat before and half after the force G_j."""
+            driving = scale.square() * twice_kinetic if j == 0 else Q[j - 1] * v[j - 1].square()
+            force = (driving - targets[j]) / Q[j]
+            if j == self.chain_length - 1:
+                return v[j] + 0.5 * delta * force
+            friction = torch.exp(-0.25 * delta * v[j + 1])
+            return friction * (friction * v[j] + 0.5 * delta * force)
+
+        for weight in SUZUKI_YOSHIDA_WEIGHTS[self.suzuki_yoshida_order] * self.n_substeps:
+            delta = weight * 0.5 * self.timestep_fs * FS / self.n_substeps
+            for j in reversed(range(self.chain_length)):
+                v[j] = kick(j, delta)
+            eta = eta + delta * torch.stack(v, dim=-1)
+            scale = scale * torch.exp(-delta * v[0])
+            for j in range(self.chain_length):
+                v[j] = kick(j, delta)
+        return scale[:, None, None] * velocities, torch.stack([eta, torch.stack(v, dim=-1)], dim=1)

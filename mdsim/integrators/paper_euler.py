@@ -1,0 +1,97 @@
+"""The semi-implicit Euler scheme for Langevin dynamics: only to reproduce published numbers.
+
+The code published with StABlE training calls this its Langevin integrator:
+
+    v(t + Δt) = v(t) + Δt · (F(t)/m - γ v(t)) + √(2 kT γ Δt/m) ξ,     ξ ~ N(0, 1)
+    x(t + Δt) = x(t) + Δt · v(t + Δt)
+
+It is of first order: temperatures and averages over positions are off by terms proportional to Δt, where
+`mdsim.integrators.langevin.LangevinBAOAB` has the same cost and errors of Δt² or less. Use that one for new work.
+
+| symbol | variable                 |
+|--------|--------------------------|
+| x      | `state.positions`        |
+| v      | `state.velocities`       |
+| F      | `state.forces`           |
+| m      | `system.masses`          |
+| γ      | `friction_per_ps`        |
+| kT     | `kT_eV(temperature_K)`   |
+| Δt     | `timestep_fs`            |
+| ξ      | `noise`                  |
+
+References:
+    Raja, Amin, Pedregosa, Krishnapriyan, arXiv 2402.13984, and its code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.integrators._validation import require_positive
+from mdsim.interfaces import Potential
+from mdsim.state import MDState, System, kinetic_energy_eV
+from mdsim.typing import Float, Tensor
+from mdsim.units import FS, PS, kT_eV
+
+
+@dataclass(frozen=True)
+class PaperEuler:
+    """Langevin dynamics by the semi-implicit Euler scheme of the published code; one force evaluation a step.
+
+    Args:
+        timestep_fs: Δt, fs.
+        temperature_K: of the bath, K.
+        friction_per_ps: γ, 1/ps.
+    """
+
+    timestep_fs: float
+    temperature_K: float
+    friction_per_ps: float
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "PaperEuler",
+            timestep_fs=self.timestep_fs,
+            temperature_K=self.temperature_K,
+            friction_per_ps=self.friction_per_ps,
+        )
+
+    def init(
+        self,
+        system: System,
+        potential: Potential,
+        positions: Float[Tensor, "replica atom 3"],
+        velocities: Float[Tensor, "replica atom 3"],
+    ) -> MDState:
+        """The state from which steps begin. Positions in Å, velocities in ASE units."""
+        energy, forces = potential(positions)
+        return MDState(positions, velocities, forces, energy)
+
+    def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
+        """The state one time step later; the generator draws one normal number for each velocity component."""
+        if generator is None:
+            raise ValueError("PaperEuler: its noise needs a torch.Generator, but none was given")
+        dt = self.timestep_fs * FS
+        friction = self.friction_per_ps / PS
+        masses = system.masses.to(state.positions)[:, None]
+        noise = torch.randn(
+            state.velocities.shape, generator=generator, dtype=state.velocities.dtype, device=state.velocities.device
+        )
+
+        drift = dt * (state.forces / masses - friction * state.velocities)
+        velocities = (
+            state.velocities + drift + torch.sqrt(2 * kT_eV(self.temperature_K) * friction * dt / masses) * noise
+        )
+        positions = state.positions + dt * velocities
+        energy, forces = potential(positions)
+        return MDState(positions, velocities, forces, energy)
+
+    def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
+        """Total energy in eV, which the bath changes."""
+        return state.energy + kinetic_energy_eV(state.velocities, system.masses.to(state.velocities))
+
+    def degrees_of_freedom(self, system: System) -> int:
+        """All 3N."""
+        return 3 * system.n_atoms

@@ -1,0 +1,130 @@
+"""Losses of mean observables, and losses and error measures of energies and forces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from mdsim.typing import Float, Tensor
+
+#: Prediction and target of equal shape to a scalar.
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+HUBER_DELTA = 0.01  # eV or eV/Å: residuals beyond it count linearly
+
+
+def mean_squared_error(
+    prediction: Float[Tensor, "*axes"],
+    target: Float[Tensor, "*axes"],
+    weights: Float[Tensor, "*axes"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared difference.
+
+    Args:
+        prediction: a mean observable, energies or forces.
+        target: its reference.
+        weights: relative importance of the entries, for an RDF e.g. that of the radii; normalized here.
+    """
+    squared = (prediction - target).square()
+    return squared.mean() if weights is None else (weights * squared).sum() / weights.sum()
+
+
+def sum_squared_error(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"]) -> Float[Tensor, ""]:
+    """Squared difference summed over bins: the loss whose gradient the published code of arXiv 2402.13984 uses."""
+    return (mean - reference).square().sum()
+
+
+def wasserstein_1(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], spacing: float) -> Float[Tensor, ""]:
+    """Earth mover's distance between two densities on an evenly spaced grid: ∫ |F - F_ref| dx.
+
+    Unlike a squared error it still has a slope where the densities do not overlap.
+
+    Args:
+        mean: density in each bin, not negative; normalized to unit mass here.
+        reference: the density to compare with, treated in the same way.
+        spacing: width of a bin; the distance has its unit.
+    """
+    difference = _unit_mass(mean, "mean") - _unit_mass(reference, "reference")
+    return spacing * difference.cumsum(0)[:-1].abs().sum()
+
+
+def kullback_leibler(
+    mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], floor: float = 1e-4
+) -> Float[Tensor, ""]:
+    """Divergence Σ p_ref log(p_ref / p) of two densities on one evenly spaced grid, in nats.
+
+    Args:
+        mean: density in each bin, not negative; normalized to unit mass here.
+        reference: the density to compare with, treated in the same way.
+        floor: share of a uniform density that is mixed into both, which keeps empty bins finite.
+    """
+    uniform = 1 / len(mean)
+    p = (1 - floor) * _unit_mass(mean, "mean") + floor * uniform
+    p_ref = (1 - floor) * _unit_mass(reference, "reference") + floor * uniform
+    return (p_ref * (p_ref / p).log()).sum()
+
+
+def _unit_mass(density: Float[Tensor, "bin"], name: str) -> Float[Tensor, "bin"]:
+    total = density.sum()
+    if not total > 0 or density.min() < 0:
+        raise ValueError(f"the {name} must be a density: no negative bin and a positive sum, found the sum {total:.3g}")
+    return density / total
+
+
+def mean_absolute_error(prediction: Float[Tensor, "*axes"], target: Float[Tensor, "*axes"]) -> Float[Tensor, ""]:
+    """Mean absolute difference, for forces of their components."""
+    return (prediction - target).abs().mean()
+
+
+def huber(
+    prediction: Float[Tensor, "*axes"], target: Float[Tensor, "*axes"], delta: float = HUBER_DELTA
+) -> Float[Tensor, ""]:
+    """Half the squared difference up to ``delta``, linear beyond it."""
+    return torch.nn.functional.huber_loss(prediction, target, delta=delta)
+
+
+def l2_mean_absolute_error(prediction: Float[Tensor, "*atom 3"], target: Float[Tensor, "*atom 3"]) -> Float[Tensor, ""]:
+    """Mean length of the error vector of each atom, which does not depend on the axes ("l2mae" of GemNet)."""
+    return torch.linalg.vector_norm(prediction - target, dim=-1).mean()
+
+
+#: Energies (eV), forces (eV/Å) and their references to a scalar.
+EnergyForceLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def energy_force_loss(
+    energy: Float[Tensor, "structure"],
+    forces: Float[Tensor, "structure atom 3"],
+    reference_energy: Float[Tensor, "structure"],
+    reference_forces: Float[Tensor, "structure atom 3"],
+    *,
+    energy_weight: float,
+    force_weight: float,
+    energy_loss: Loss = mean_squared_error,
+    force_loss: Loss = mean_squared_error,
+) -> Float[Tensor, ""]:
+    """Weighted sum of an energy loss (eV) and a force loss (eV/Å)."""
+    return energy_weight * energy_loss(energy, reference_energy) + force_weight * force_loss(forces, reference_forces)
+
+
+def energy_force_errors(
+    energy: Float[Tensor, "structure"],
+    forces: Float[Tensor, "structure atom 3"],
+    reference_energy: Float[Tensor, "structure"],
+    reference_forces: Float[Tensor, "structure atom 3"],
+) -> dict[str, float]:
+    """Mean absolute and root mean square errors of energies and of force components, the unit in each name.
+
+    Args:
+        energy, reference_energy: eV.
+        forces, reference_forces: eV/Å.
+    """
+    n_atoms = forces.shape[-2]
+    energy_error = 1000 * (energy.double() - reference_energy.double()).detach()
+    force_error = 1000 * (forces.double() - reference_forces.double()).detach()
+    errors = {"energy_mae_meV": energy_error.abs().mean(), "energy_rmse_meV": energy_error.square().mean().sqrt()}
+    errors |= {f"{name}_per_atom": value / n_atoms for name, value in errors.items()}
+    errors["force_mae_meV_per_A"] = force_error.abs().mean()
+    errors["force_rmse_meV_per_A"] = force_error.square().mean().sqrt()
+    return {name: float(value) for name, value in errors.items()}

@@ -1,0 +1,176 @@
+"""Mean squared displacement, self-diffusivity, and its correction for the size of the box."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from mdsim.geometry import center_of_mass
+from mdsim.observables.tuples import atomic_number, elements_of
+from mdsim.observables.vacf import autocorrelation, lags_fs
+from mdsim.state import System, Trajectory
+from mdsim.typing import Float, Tensor
+from mdsim.units import ANGSTROM2_PER_FS_IN_1E9_M2_PER_S, PASCAL, kT_eV
+
+MADELUNG_CUBIC = 2.837297  # of a cubic lattice of point forces; Yeh and Hummer 2004
+
+
+@dataclass(frozen=True)
+class MSD:
+    """Mean squared displacement over all time origins, averaged over atoms.
+
+    Uses the Fourier transform, as in Calandrini et al., Collection SFN 12, 201 (2011). The positions must be unwrapped.
+
+    Args:
+        max_lag_fs: longest lag.
+        element: chemical symbol of the atoms that are followed; None follows all.
+        remove_center_of_mass: subtract the motion of the center of mass of the whole system.
+
+    Raises:
+        ValueError: a negative lag.
+    """
+
+    max_lag_fs: float
+    element: str | None = None
+    remove_center_of_mass: bool = False
+
+    unit: ClassVar[str] = "Å²"
+
+    def __post_init__(self) -> None:
+        if not self.max_lag_fs >= 0:
+            raise ValueError(f"max_lag_fs is not negative, found {self.max_lag_fs}")
+
+    @property
+    def name(self) -> str:
+        return "msd" if self.element is None else f"msd_{self.element}"
+
+    def lags_fs(self, trajectory: Trajectory) -> Float[Tensor, "lag"]:
+        """The lags in fs, from 0 to ``max_lag_fs`` in steps of the frame interval."""
+        return lags_fs(trajectory, self.max_lag_fs)
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "replica lag"]:
+        """Mean squared displacement in Å² at each lag; NaN for a replica with a coordinate that is not finite.
+
+        Args:
+            system: its elements and masses.
+            trajectory: unwrapped positions in Å.
+
+        Raises:
+            ValueError: no atom of the element, or a trajectory not longer than the lag.
+        """
+        n_lags = len(self.lags_fs(trajectory))
+        if n_lags > trajectory.n_frames:
+            raise ValueError(
+                f"a lag of {self.max_lag_fs} fs needs {n_lags} frames, {trajectory.frame_interval_fs} fs apart, "
+                f"but the trajectory has {trajectory.n_frames}"
+            )
+        positions = trajectory.positions.double()
+        if self.remove_center_of_mass:
+            positions = positions - center_of_mass(positions, system.masses)
+        if self.element is not None:
+            positions = positions[:, :, _atoms_of(system, self.element)]
+        displacement = positions - positions.mean(0)  # about the mean: sums of squares then lose the fewest digits
+        squares = _sums_of_squares(displacement.flatten(2), n_lags)
+        msd = (squares - 2.0 * autocorrelation(displacement.flatten(2), n_lags)) / positions.shape[2]
+        return msd.clamp_min(0.0).T.to(trajectory.positions.dtype)
+
+
+def _sums_of_squares(series: Float[Tensor, "frame row column"], n_lags: int) -> Float[Tensor, "lag row"]:
+    """Mean over all time origins of |x(t)|² + |x(t + lag)|², from cumulative sums."""
+    cumulative = series.square().sum(-1).cumsum(0)
+    cumulative = torch.cat([torch.zeros_like(cumulative[:1]), cumulative])
+    lag = torch.arange(n_lags, device=series.device)
+    origins = len(series) - lag
+    return (cumulative[origins] + cumulative[-1] - cumulative[lag]) / origins[:, None]
+
+
+def _atoms_of(system: System, element: str) -> Tensor:
+    chosen = system.atomic_numbers == atomic_number(element)
+    if not chosen.any():
+        raise ValueError(f"the system (elements {elements_of(system)}) has no atom of element {element!r}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Diffusivity:
+    """Self-diffusivity in 1e-9 m²/s: a sixth of the slope of the mean squared displacement (Einstein relation).
+
+    The slope is that of a least-squares line over the fit window. It is the value in the simulated box; the correction
+    for its size is `yeh_hummer_correction`.
+
+    Args:
+        fit_start_fs: shortest lag of the fit, beyond the ballistic regime.
+        fit_end_fs: longest lag of the fit, well below the length of the trajectory.
+        element: chemical symbol of the atoms that are followed; None follows all.
+        remove_center_of_mass: subtract the motion of the center of mass of the whole system.
+
+    Raises:
+        ValueError: an empty fit window.
+    """
+
+    fit_start_fs: float
+    fit_end_fs: float
+    element: str | None = None
+    remove_center_of_mass: bool = False
+
+    unit: ClassVar[str] = "1e-9 m²/s"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fit_start_fs < self.fit_end_fs:
+            raise ValueError(f"the fit window {self.fit_start_fs} to {self.fit_end_fs} fs is empty or negative")
+
+    @property
+    def name(self) -> str:
+        return "diffusivity" if self.element is None else f"diffusivity_{self.element}"
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "replica 1"]:
+        """Diffusivity of each replica in 1e-9 m²/s; NaN for a replica with a coordinate that is not finite.
+
+        Args:
+            system: its elements and masses.
+            trajectory: unwrapped positions in Å.
+
+        Raises:
+            ValueError: fewer than two lags in the fit window, or a trajectory that does not reach its end.
+        """
+        msd = MSD(self.fit_end_fs, self.element, self.remove_center_of_mass)
+        lags = msd.lags_fs(trajectory)
+        fitted = lags >= self.fit_start_fs * (1.0 - 1e-6)
+        if fitted.sum() < 2:
+            raise ValueError(
+                f"the fit window {self.fit_start_fs} to {self.fit_end_fs} fs holds {int(fitted.sum())} lags of frames "
+                f"{trajectory.frame_interval_fs} fs apart, but a slope needs two: widen it or record more often"
+            )
+        values = msd(system, trajectory)
+        centered = (lags[fitted] - lags[fitted].mean()).to(values)
+        slope = values[:, fitted.to(values.device)] @ centered / centered.square().sum()
+        return ANGSTROM2_PER_FS_IN_1E9_M2_PER_S * slope[:, None] / 6.0
+
+
+def yeh_hummer_correction(temperature_K: float, viscosity_mPa_s: float, box_length_A: float) -> float:
+    """What to add to the diffusivity in a cubic periodic box to have that of an infinite system.
+
+    Yeh and Hummer, J. Phys. Chem. B 108, 15873 (2004): ξ k_B T / (6 π η L) with ξ = 2.837297.
+
+    Args:
+        temperature_K: temperature.
+        viscosity_mPa_s: shear viscosity of the simulated liquid, which hardly depends on the box.
+        box_length_A: edge of the box.
+
+    Returns:
+        The correction in 1e-9 m²/s.
+
+    Raises:
+        ValueError: an argument that is not positive.
+    """
+    if not min(temperature_K, viscosity_mPa_s, box_length_A) > 0:
+        raise ValueError(
+            "temperature, viscosity and box length are positive, found "
+            f"{temperature_K} K, {viscosity_mPa_s} mPa s, {box_length_A} Å"
+        )
+    viscosity = viscosity_mPa_s * 1e-3 * PASCAL * 1e15  # eV fs/Å³
+    correction = MADELUNG_CUBIC * kT_eV(temperature_K) / (6.0 * math.pi * viscosity * box_length_A)  # Å²/fs
+    return ANGSTROM2_PER_FS_IN_1E9_M2_PER_S * correction

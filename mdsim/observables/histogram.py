@@ -1,0 +1,127 @@
+"""Histograms of every frame and replica at once, plain or differentiable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.observables.tuples import map_in_chunks
+from mdsim.typing import Bool, Float, Int, Tensor
+
+VALUES_PER_CHUNK = 2**19  # distances or angles held at a time; the image search of a triclinic cell takes 27 times that
+SMEARING_REACH = 6.0  # standard deviations beyond which a Gaussian (2e-9 of it) is not counted
+
+#: `pair_distances` or `angles` of `mdsim.geometry`: positions, tuples of atoms and cell to one value per tuple.
+Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Bins:
+    """``count`` equal bins of ``width`` from ``start``; the last one includes its upper edge."""
+
+    start: float
+    width: float
+    count: int
+
+    @classmethod
+    def spanning(cls, start: float, stop: float, width: float) -> Bins:
+        """Bins of this width that fill the range exactly.
+
+        Raises:
+            ValueError: the range is not a positive whole number of bins.
+        """
+        if not (width > 0 and stop > start):
+            raise ValueError(f"bins need a positive width and range, found width {width} from {start} to {stop}")
+        count = round((stop - start) / width)
+        if count < 1 or abs(count * width - (stop - start)) > 1e-6 * (stop - start):
+            raise ValueError(f"the range {start} to {stop} is not a whole number of bins of width {width}")
+        return cls(start, (stop - start) / count, count)
+
+    @property
+    def stop(self) -> float:
+        return self.start + self.count * self.width
+
+    @property
+    def edges(self) -> Float[Tensor, "edge"]:
+        return self.start + self.width * torch.arange(self.count + 1, dtype=torch.float64)
+
+    @property
+    def centers(self) -> Float[Tensor, "bin"]:
+        return self.start + self.width * (torch.arange(self.count, dtype=torch.float64) + 0.5)
+
+
+def histogram(values: Float[Tensor, "row value"], bins: Bins) -> Int[Tensor, "row bin"]:
+    """Number of values in each bin, row by row. Values outside the range, and NaN, are not counted."""
+    values = values.detach()
+    inside = (values >= bins.start) & (values <= bins.stop)
+    index = ((values - bins.start) / bins.width).long().clamp_max(bins.count - 1)
+    index = torch.where(inside, index, bins.count)  # one more bin per row takes what is outside
+    flat = _flat_index(index, bins).reshape(-1)
+    counts = torch.bincount(flat, minlength=len(values) * (bins.count + 1))
+    return counts.reshape(len(values), bins.count + 1)[:, :-1]
+
+
+def smeared_histogram(values: Float[Tensor, "row value"], bins: Bins, smearing: float) -> Float[Tensor, "row bin"]:
+    """Histogram of normalized Gaussians around the values: differentiable, and the plain one as smearing goes to 0.
+
+    Each Gaussian is integrated over each bin, so a value contributes 1 in all whatever the ratio of smearing to width,
+    less what of it lies outside the range. Only bins within reach of a value are visited.
+
+    Args:
+        values: any unit.
+        bins: same unit.
+        smearing: standard deviation of the Gaussians, same unit.
+    """
+    first = torch.floor((values.detach() - SMEARING_REACH * smearing - bins.start) / bins.width)
+    steps = torch.arange(smearing_stencil(bins, smearing) + 1, device=values.device, dtype=values.dtype)
+    edges = bins.start + bins.width * (first[..., None] + steps)
+    cumulative = 0.5 * torch.erf((edges - values[..., None]) / (math.sqrt(2.0) * smearing))
+    index = (first[..., None] + steps[:-1]).long()
+    index = torch.where((index >= 0) & (index < bins.count), index, bins.count)
+    flat = _flat_index(index.flatten(1), bins).reshape(-1)
+    counts = values.new_zeros(len(values) * (bins.count + 1))
+    counts = counts.scatter_add(0, flat, cumulative.diff(dim=-1).reshape(-1))
+    return counts.reshape(len(values), bins.count + 1)[:, :-1]
+
+
+def smearing_stencil(bins: Bins, smearing: float) -> int:
+    """Number of bins that one Gaussian can touch."""
+    return math.ceil(2 * SMEARING_REACH * smearing / bins.width) + 1
+
+
+def tuple_histogram(
+    measure: Measure,
+    positions: Float[Tensor, "frame replica atom 3"],
+    tuples: Int[Tensor, "tuple order"],
+    cell: Float[Tensor, "3 3"] | None,
+    bins: Bins,
+    smearing: float | None = None,
+) -> Float[Tensor, "frame replica bin"]:
+    """Counts of a measure over tuples of atoms, for each frame and replica; NaN where a coordinate is not finite."""
+    finite = finite_frames(positions)
+    # Zeros in place of NaN keep the gradient of the other frames clean; their counts are replaced below.
+    rows = torch.where(finite[..., None, None], positions, 0.0).flatten(0, 1)
+    stencil = 1 if smearing is None else smearing_stencil(bins, smearing)
+
+    def count(some_rows: Tensor, some_tuples: Tensor) -> Tensor:
+        if smearing is None:
+            values = measure(some_rows.detach(), some_tuples, cell)
+            return histogram(values, bins)
+        return smeared_histogram(measure(some_rows, some_tuples, cell), bins, smearing)
+
+    blocks = map_in_chunks(count, rows, tuples, max(1, VALUES_PER_CHUNK // stencil))
+    counts = torch.stack(blocks).sum(0).to(positions.dtype).unflatten(0, positions.shape[:2])
+    return torch.where(finite[..., None], counts, torch.nan)
+
+
+def finite_frames(positions: Float[Tensor, "frame replica atom 3"]) -> Bool[Tensor, "frame replica"]:
+    """Where all coordinates of a frame of a replica are finite."""
+    return positions.isfinite().flatten(2).all(-1)
+
+
+def _flat_index(index: Int[Tensor, "row value"], bins: Bins) -> Int[Tensor, "row value"]:
+    """Indices into the flattened table of rows, each with one more bin for what is outside."""
+    return index + (bins.count + 1) * torch.arange(len(index), device=index.device)[:, None]

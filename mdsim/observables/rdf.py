@@ -1,0 +1,116 @@
+"""Radial distribution functions: h(r) of molecules and g(r) of periodic systems."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from mdsim.geometry import all_pairs, pair_distances
+from mdsim.observables.histogram import Bins, tuple_histogram
+from mdsim.observables.tuples import of_elements
+from mdsim.state import System, Trajectory
+from mdsim.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class RDF:
+    """Distribution of pair distances, for each frame and replica. Periodic systems use the minimum image.
+
+    ``"pair_density"`` is h(r), the probability density in 1/Å that a pair is at distance r; its integral is the share
+    of pairs within range (Fu et al., "Forces are Not Enough", TMLR 2023). ``"ideal_gas"`` is g(r), the number of pairs
+    in each shell over the number expected were each of the same pairs spread evenly over the cell, so that it is 1
+    for an ideal gas of any number of atoms.
+
+    Args:
+        max_distance_A: upper end of the range; in a periodic system at most half the smallest height of the cell.
+        bin_width_A: width of a bin, which must divide the range.
+        pair: two chemical symbols in any order; None counts all pairs.
+        normalization: "pair_density" or "ideal_gas".
+        smearing_A: standard deviation of a Gaussian in place of each distance, which makes it differentiable with
+            respect to positions; None counts plainly.
+        intermolecular_only: leave out pairs within a molecule.
+
+    Raises:
+        ValueError: bins that do not fill the range, or another normalization.
+    """
+
+    max_distance_A: float
+    bin_width_A: float
+    pair: tuple[str, str] | None = None
+    normalization: Literal["pair_density", "ideal_gas"] = "pair_density"
+    smearing_A: float | None = None
+    intermolecular_only: bool = False
+
+    unit: ClassVar[str] = "Å"
+
+    def __post_init__(self) -> None:
+        Bins.spanning(0.0, self.max_distance_A, self.bin_width_A)
+        if self.normalization not in ("pair_density", "ideal_gas"):
+            raise ValueError(f"normalization is 'pair_density' or 'ideal_gas', found {self.normalization!r}")
+        if self.smearing_A is not None and not self.smearing_A > 0:
+            raise ValueError(f"smearing_A is positive, or None for a plain histogram; found {self.smearing_A}")
+
+    @property
+    def name(self) -> str:
+        return "rdf" if self.pair is None else "rdf_" + "".join(self.pair)
+
+    @property
+    def bins(self) -> Bins:
+        return Bins.spanning(0.0, self.max_distance_A, self.bin_width_A)
+
+    @property
+    def bin_centers(self) -> Float[Tensor, "bin"]:
+        return self.bins.centers
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica bin"]:
+        """The distribution in each bin.
+
+        Args:
+            system: what the replicas are copies of.
+            trajectory: positions in Å.
+
+        Returns:
+            h(r) in 1/Å, or g(r) without unit; NaN for frames with a coordinate that is not finite.
+
+        Raises:
+            ValueError: no such pairs, a range beyond half the cell, or g(r) without a cell.
+        """
+        self._check_range(system)
+        pairs = self._pairs(system)
+        norm = len(pairs) * self._share_per_pair(system)
+        positions = trajectory.positions
+        counts = tuple_histogram(pair_distances, positions, pairs, system.cell, self.bins, self.smearing_A)
+        return counts / norm.to(positions)
+
+    def _pairs(self, system: System) -> Int[Tensor, "pair 2"]:
+        pairs = all_pairs(system.n_atoms, system.atomic_numbers.device)
+        if not self.intermolecular_only:
+            return of_elements(system, pairs, self.pair, "pair")
+        molecule = system.molecules[pairs]
+        return of_elements(system, pairs[molecule[:, 0] != molecule[:, 1]], self.pair, "pair between molecules")
+
+    def _share_per_pair(self, system: System) -> Float[Tensor, "bin"]:
+        """What one pair counts for in each bin: the bin width in Å, or the shell's share of the volume of the cell."""
+        bins = self.bins
+        if self.normalization == "pair_density":
+            return torch.full((bins.count,), bins.width, dtype=torch.float64)
+        if system.cell is None:
+            raise ValueError(
+                "normalization 'ideal_gas' needs the density of a periodic system, but the system has no cell: "
+                "use 'pair_density'"
+            )
+        volume = torch.linalg.det(system.cell.double()).abs().cpu()
+        return 4.0 / 3.0 * math.pi * bins.edges.pow(3).diff() / volume
+
+    def _check_range(self, system: System) -> None:
+        if system.cell is None:
+            return
+        half = 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(system.cell.double()), dim=0).max())
+        if self.max_distance_A > half * (1.0 + 1e-6):
+            raise ValueError(
+                f"max_distance_A = {self.max_distance_A} is beyond half the smallest height of the cell, {half:.4f} Å, "
+                "where the minimum image misses pairs: use a shorter range or a larger cell"
+            )

@@ -1,0 +1,75 @@
+"""Pairs, bonds and angles as rows of atom indices: chosen by element, and walked through in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+
+from mdsim.state import System
+from mdsim.typing import Float, Int, Tensor
+
+#: A function of the positions of some rows and of some tuples of atoms.
+TupleFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def atomic_number(symbol: str) -> int:
+    """Atomic number of a chemical symbol.
+
+    Raises:
+        ValueError: no element has this symbol.
+    """
+    if symbol not in chemical_symbols[1:]:
+        raise ValueError(f"unknown element {symbol!r}: use chemical symbols such as 'H' or 'O'")
+    return atomic_numbers[symbol]
+
+
+def elements_of(system: System) -> str:
+    """The elements of a system, for error messages."""
+    return ", ".join(chemical_symbols[number] for number in sorted(set(system.atomic_numbers.tolist())))
+
+
+def of_elements(
+    system: System, tuples: Int[Tensor, "tuple order"], elements: tuple[str, ...] | None, noun: str
+) -> Int[Tensor, "chosen order"]:
+    """The tuples whose atoms are of the given elements, read in either direction.
+
+    Args:
+        system: the atoms that the tuples index.
+        tuples: atom indices.
+        elements: chemical symbols, one per atom of a tuple; None chooses all.
+        noun: what a tuple is, for the error message.
+
+    Raises:
+        ValueError: an unknown element, the wrong number of elements, or nothing left.
+    """
+    chosen = tuples
+    if elements is not None:
+        if len(elements) != tuples.shape[1]:
+            raise ValueError(f"elements of a {noun}: expected {tuples.shape[1]} symbols, found {elements!r}")
+        wanted = torch.tensor([atomic_number(symbol) for symbol in elements], device=tuples.device)
+        found = system.atomic_numbers[tuples]
+        chosen = tuples[(found == wanted).all(-1) | (found == wanted.flip(0)).all(-1)]
+    if len(chosen) == 0:
+        kind = "" if elements is None else "-".join(elements) + " "
+        raise ValueError(f"the system (elements {elements_of(system)}) has no {kind}{noun}")
+    return chosen
+
+
+def map_in_chunks(
+    function: TupleFunction,
+    positions: Float[Tensor, "row atom 3"],
+    tuples: Int[Tensor, "tuple order"],
+    values_per_chunk: int,
+) -> list[Tensor]:
+    """Apply a function to all rows and tuples, at most ``values_per_chunk`` of their combinations at a time.
+
+    Returns:
+        The results for all rows, one tensor for each block of tuples: the caller sums them, or takes the minimum.
+    """
+    results = []
+    for block in tuples.split(values_per_chunk):
+        rows_per_chunk = max(1, values_per_chunk // len(block))
+        results.append(torch.cat([function(rows, block) for rows in positions.split(rows_per_chunk)]))
+    return results

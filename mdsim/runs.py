@@ -1,0 +1,278 @@
+"""What the scripts do: put the pieces together with `mdsim.build`, run them, and write their results."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import torch
+
+import mdsim
+from mdsim import build
+from mdsim.calculator import ForceFieldCalculator
+from mdsim.config import ConfigError, read_yaml, save_config
+from mdsim.datasets.folder import Dataset
+from mdsim.interfaces import ForceField
+from mdsim.models.loading import load_force_field, model_config
+from mdsim.reporting.console import format_table, setup_logging
+from mdsim.reporting.scalars import ScalarWriter
+from mdsim.schema import PretrainConfig, RunConfig, Section, SimulateConfig, TrainConfig
+from mdsim.state import System
+from mdsim.training import metrics, report
+from mdsim.training.evaluate import Evaluation
+from mdsim.training.pretrain import Pretraining, errors_on
+from mdsim.training.stable import StableTraining
+from mdsim.training.stretch import initial_conditions
+
+log = logging.getLogger("mdsim")
+
+#: Keys that may differ between a stopped run and its continuation: they say how long, or how it is shown.
+MAY_CHANGE = {"epochs", "max_cycles", "optim.max_epochs", "optim.early_stopping_time_s", "print_every", "wandb"}
+OUTPUTS = ("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference")
+
+
+# ----------------------------------------------------------------------------------------------------- pretraining
+
+
+def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = False) -> None:
+    """Fit a force field, then report its errors on the test frames."""
+    folder = build.pretraining_run_path(config)
+    prepare(folder, config, resume, overwrite)
+    data = build.dataset(config.data)
+    trainer = _pretraining(config, data, folder)
+    if resume:
+        trainer.resume_from(folder / "checkpoints" / "last.pt")
+    with _writer(folder, config, trainer.progress.step) as writer:
+        trainer.fit(writer, config.print_every)
+    report_fit(config, data, folder / "checkpoints" / "best_checkpoint.pt")
+
+
+def validate(config: PretrainConfig, checkpoint: Path | None = None) -> None:
+    """Report the errors of an existing fit."""
+    setup_logging(None)
+    folder = build.pretraining_run_path(config)
+    report_fit(config, build.dataset(config.data), checkpoint or folder / "checkpoints" / "best_checkpoint.pt", False)
+
+
+def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: bool = True) -> None:
+    """Errors on every split as a table, and in the run's `metrics.json`."""
+    model = load_force_field(checkpoint)
+    system = data.system().to(build.device(config.cpu))
+    model.to(system.masses.device)
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    errors = {
+        name: {"frames": len(frames), **errors_on(model, system, frames, config.optim.eval_batch_size)}
+        for name, frames in splits.items()
+    }
+    keys = list(errors["test"])
+    rows = [[name, *(f"{errors[name][key]:.4g}" for key in keys)] for name in errors]
+    log.info("errors of %s\n%s", checkpoint, format_table(["split", *keys], rows))
+    if write:
+        metrics.write_json(checkpoint.parents[1] / "metrics.json", {**_provenance(data), **errors})
+
+
+def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False) -> None:
+    """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz."""
+    setup_logging(None)
+    calculator = ForceFieldCalculator(checkpoint, device=str(build.device(cpu)))
+    try:
+        images = ase.io.read(frames, index=":")
+    except Exception as error:  # readers raise errors of any kind on files that are not theirs
+        raise ConfigError(f"{frames}: cannot be read as frames ({error or type(error).__name__})") from error
+    predicted = []
+    for atoms in images:
+        calculator.calculate(atoms, ["energy", "forces", "energies"])
+        copy = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        copy.info["energy"] = calculator.results["energy"]
+        copy.arrays["forces"] = calculator.results["forces"]
+        copy.arrays["atomic_energies"] = calculator.results["energies"]
+        predicted.append(copy)
+    temporary = output.with_name(f".{output.name}.tmp")
+    ase.io.write(temporary, predicted, format="extxyz")
+    temporary.replace(output)
+    log.info("%d frames -> %s", len(predicted), output)
+
+
+def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretraining:
+    torch.manual_seed(config.seed)
+    system = data.system().to(build.device(config.cpu))
+    model = build.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
+    return Pretraining(
+        model,
+        model_config(model),
+        system,
+        data.train,
+        data.val,
+        config.optim,
+        folder,
+        build.energy_force_loss(config.optim.loss, config.optim.energy_coefficient, config.optim.force_coefficient),
+        seed=config.seed,
+        amp=config.amp,
+        provenance=_provenance(data) | {"seed": config.seed},
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- StABlE
+
+
+def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> None:
+    """StABlE training."""
+    prepare(config.run_path, config, resume, overwrite)
+    data = build.dataset(config.data)
+    system = data.system().to(build.device(config.cpu))
+    checkpoint = build.pretrained_checkpoint(config)
+    force_field = load_force_field(checkpoint).to(system.masses.device)
+    generator = torch.Generator(system.masses.device).manual_seed(config.seed)
+    stretch = build.stretch(config, system, data)
+    positions, velocities = initial_conditions(
+        system,
+        data.train.positions,
+        config.dynamics.replicas,
+        config.dynamics.temperature_K,
+        torch.Generator().manual_seed(config.seed),
+    )
+    trainer = StableTraining(
+        force_field,
+        model_config(force_field),
+        stretch,
+        stretch.begin(force_field, positions, velocities),
+        build.targets(config, system, build.dataset(config.data, config.reference_size)),
+        build.qm_data(config, system, data, float(force_field.energy_shift_eV)),
+        config,
+        config.run_path,
+        generator,
+        provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
+    )
+    log.info(
+        "StABlE training of %s, %d replicas at %g K", checkpoint, positions.shape[0], config.dynamics.temperature_K
+    )
+    if resume:
+        trainer.resume_from(config.run_path / "last.pt")
+    with _writer(config.run_path, config, trainer.position.epoch + 1) as writer:
+        trainer.run(writer)
+
+
+def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = False) -> None:
+    """Held-out evaluation of the force field that `eval_model` names."""
+    out_dir = config.run_path / "inference" / config.eval_model
+    checkpoint = build.evaluated_checkpoint(config, config.eval_model)
+    prepare(out_dir, config, resume, overwrite)
+    data = build.dataset(config.data)
+    system = data.system().to(build.device(config.cpu))
+    force_field = load_force_field(checkpoint).to(system.masses.device)
+    evaluation = _evaluation(config, system, data, force_field, out_dir, _sha256(checkpoint))
+    log.info(
+        "evaluating %s: %d replicas for %g ps at %g K",
+        *(checkpoint, config.dynamics.replicas, config.horizon_ps, config.dynamics.temperature_K),
+    )
+    if resume:
+        evaluation.resume_from(out_dir / "state.pt")
+    with _writer(out_dir, config, evaluation.epoch + 1) as writer:
+        evaluation.run(writer)
+    errors = errors_on(force_field, system, data.test, batch_size=100)
+    summary = metrics.final_metrics(evaluation, errors, config)
+    metrics.write_json(out_dir / "final_metrics.json", {"checkpoint": checkpoint.as_posix(), **summary})
+    metrics.save_arrays(out_dir, evaluation)
+    report.draw(out_dir, {config.eval_model: report.read_results([out_dir])})
+    log.info("%s\n%s", out_dir / "final_metrics.json", metrics.table({config.eval_model: summary}))
+
+
+def _evaluation(
+    config: SimulateConfig, system: System, data: Dataset, force_field: ForceField, out_dir: Path, sha256: str
+) -> Evaluation:
+    positions, velocities = initial_conditions(
+        system,
+        data.test.positions,
+        config.dynamics.replicas,
+        config.dynamics.temperature_K,
+        torch.Generator().manual_seed(config.seed),
+    )
+    stretch = build.stretch(config, system, data)
+    return Evaluation(
+        force_field,
+        stretch,
+        stretch.begin(force_field, positions, velocities),
+        build.compared_structural(config, system, build.dataset(config.data, config.reference_size)),
+        build.compared_dynamical(config, system, data),
+        config,
+        out_dir,
+        torch.Generator(system.masses.device).manual_seed(config.seed),
+        sha256,
+    )
+
+
+def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
+    """One table and one set of figures: before against after, from the evaluations in one or several run folders."""
+    setup_logging(None)
+    log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
+
+
+# ---------------------------------------------------------------------------------------------------------- folders
+
+
+def prepare(folder: Path, config: Section, resume: bool, overwrite: bool) -> None:
+    """Make the run folder; refuse to touch an existing run unless it is to be continued or replaced."""
+    file = folder / "config.yml"
+    if file.exists() and not (resume or overwrite):
+        raise ConfigError(
+            f"{folder}: holds a run; continue it with --resume, replace it with --overwrite, or choose another name"
+        )
+    if file.exists() and resume:
+        _check_unchanged(file, config)
+    if overwrite:
+        _remove_outputs(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    setup_logging(folder)
+    save_config(config, file)
+
+
+def _check_unchanged(file: Path, config: Section) -> None:
+    old, new = _flat(read_yaml(file)), _flat(config.model_dump(mode="json"))
+    differing = [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{file}: the run was started with other settings ({'; '.join(differing)}); "
+            "resume with the old ones, or choose another name"
+        )
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, dict) and values:
+        return {k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): values}
+
+
+def _remove_outputs(folder: Path) -> None:
+    for pattern in OUTPUTS:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: int) -> ScalarWriter:
+    wandb = None
+    if config.wandb is not None:
+        wandb = {"project": config.wandb.project, "mode": config.wandb.mode, "name": folder.name}
+    return ScalarWriter(folder, config.model_dump(mode="json"), wandb, purge_step)
+
+
+def _provenance(data: Dataset) -> dict[str, Any]:
+    """Where a force field comes from, for its checkpoint."""
+    return {
+        "mdsim_version": mdsim.__version__,
+        "data": "/".join(data.folder.parts[-3:]),
+        "level_of_theory": data.metadata.level_of_theory,
+        "n_train": len(data.train),
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

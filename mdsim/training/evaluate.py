@@ -1,0 +1,266 @@
+"""Held-out evaluation: how long is each replica stable, and how far are the observables of its stable part off.
+
+Initial positions come from the test frames and velocities from the Maxwell-Boltzmann distribution, both by the seed
+alone, so that two force fields evaluated with one configuration start from the same conditions. A replica that breaks
+leaves the simulation; its frames before the break count, and nothing after. State is saved after every stretch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdsim import checkpoints
+from mdsim.interfaces import ForceField, Observable
+from mdsim.reporting.scalars import ScalarWriter
+from mdsim.reporting.trajectories import write_gsd
+from mdsim.schema import SimulateConfig
+from mdsim.stability import first_unstable
+from mdsim.state import MDState, Trajectory
+from mdsim.training.stretch import Outcome, Stretch
+from mdsim.typing import Bool, Float, Int, Tensor
+
+log = logging.getLogger("mdsim")
+
+STABLE = "stable"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An observable with its reference, and the axis to draw it on."""
+
+    observable: Observable
+    reference: Float[Tensor, "bin"]
+    axis: Float[Tensor, "bin"]
+
+
+class Evaluation:
+    """One evaluation run.
+
+    Args:
+        force_field: what is evaluated.
+        stretch: the dynamics of one epoch.
+        start: initial conditions of all replicas.
+        structural: observables by name, averaged over stable frames.
+        dynamical: observables by name, from the dense window of the replicas that are stable throughout it.
+        config: horizon, thresholds and what is written.
+        out_dir: where state and trajectories go.
+        generator: of the thermostat's noise.
+        checkpoint_sha256: of the evaluated file; a saved state of another one is refused.
+    """
+
+    def __init__(
+        self,
+        force_field: ForceField,
+        stretch: Stretch,
+        start: MDState,
+        structural: Mapping[str, Compared],
+        dynamical: Mapping[str, Compared],
+        config: SimulateConfig,
+        out_dir: Path,
+        generator: torch.Generator,
+        checkpoint_sha256: str = "",
+    ) -> None:
+        self.force_field = force_field
+        self.checkpoint_sha256 = checkpoint_sha256
+        self.stretch = stretch
+        self.structural = dict(structural)
+        self.dynamical = dict(dynamical)
+        self.config = config
+        self.out_dir = out_dir
+        self.generator = generator
+        n_replicas = start.n_replicas
+        self.state = start
+        self.epoch = 0
+        self.stable_frames = torch.zeros(n_replicas, dtype=torch.long)
+        self.reasons = [STABLE] * n_replicas
+        self.sums = {
+            name: torch.zeros(n_replicas, len(c.reference), dtype=torch.float64) for name, c in self.structural.items()
+        }
+        self.dense: list[Trajectory] = []
+        self.recent: Trajectory | None = None
+        self.saved: list[Trajectory] = []
+
+    @property
+    def broken(self) -> Bool[Tensor, "replica"]:
+        return torch.tensor([reason != STABLE for reason in self.reasons])
+
+    @property
+    def stable_ps(self) -> Float[Tensor, "replica"]:
+        """Time of the last stable frame of each replica."""
+        return self.stable_frames.double() * self.config.dynamics.frame_interval_fs / 1000
+
+    def resume_from(self, path: Path) -> None:
+        """Continue from a saved state; begin at the beginning where none was written yet.
+
+        Raises:
+            CheckpointError: the state is that of another force field.
+        """
+        if not path.exists():
+            return
+        saved = checkpoints.load(path, "evaluation")["evaluation"]
+        if saved["checkpoint_sha256"] != self.checkpoint_sha256:
+            raise checkpoints.CheckpointError(
+                f"{path} evaluates another force field than the checkpoint holds now; start anew with --overwrite"
+            )
+        self.load_state_dict(saved)
+        log.info("resumed after %.2f ps (%s)", self.epoch * self.stretch.length_ps, path)
+
+    def run(self, writer: ScalarWriter) -> None:
+        """Simulate to the horizon, or until the given fraction of the replicas has broken."""
+        path = self.out_dir / "state.pt"
+        while not self._done():
+            self._advance()
+            self._report(writer)
+            checkpoints.save_atomically(path, checkpoints.new_payload("evaluation", evaluation=self.state_dict()))
+        self._write_saved_trajectories()
+
+    def _done(self) -> bool:
+        broken = float(self.broken.double().mean())
+        return self.epoch >= self.config.epochs or broken >= self.config.end_when_unstable
+
+    def _advance(self) -> None:
+        """One stretch of the replicas that are still stable."""
+        alive = torch.nonzero(~self.broken).squeeze(-1)
+        window = self.config.dense_window
+        dense = window is not None and self.epoch < window.epochs
+        keep_every = window.dump_every_steps if window is not None and dense else None
+        outcome = self.stretch.run(self.force_field, self.state[alive], self.generator, keep_every)
+        if dense:
+            self.dense.append(_scatter(outcome.trajectory, alive, len(self.reasons)))
+            outcome = self._at_dump_interval(outcome)
+        self.state = self.state.assign(alive, outcome.state)
+        self._count(alive, outcome)
+        self._keep_frames(alive, outcome)
+        self.epoch += 1
+
+    def _at_dump_interval(self, outcome: Outcome) -> Outcome:
+        """The frames at the dump interval alone, judged again: stability does not depend on the dense window."""
+        window = self.config.dense_window
+        stride = self.config.dynamics.dump_every_steps // window.dump_every_steps
+        frames = outcome.trajectory[stride - 1 :: stride]
+        return Outcome(outcome.state, frames, first_unstable(self.stretch.criteria, self.stretch.system, frames))
+
+    def _count(self, alive: Int[Tensor, "moving"], outcome: Outcome) -> None:
+        """Add stable time, the reasons of breaks, and the observables of the stable frames."""
+        first = outcome.verdict.first_frame.cpu()
+        frame = torch.arange(outcome.trajectory.n_frames)[:, None]
+        stable = frame < first
+        self.stable_frames[alive] += first
+        for replica, reason, unstable in zip(
+            alive.tolist(), outcome.verdict.reason, outcome.verdict.unstable.tolist(), strict=True
+        ):
+            if unstable:
+                self.reasons[replica] = reason
+        for name, compared in self.structural.items():
+            values = compared.observable(self.stretch.system, outcome.trajectory).double().cpu()
+            counted = torch.where(stable[..., None], values, torch.zeros_like(values)).sum(0)
+            self.sums[name][alive] += counted
+
+    def _keep_frames(self, alive: Int[Tensor, "moving"], outcome: Outcome) -> None:
+        """Write the frames before each break, and remember those of the replicas that are followed."""
+        n_frames = self.config.frames_before_break
+        everyone = _scatter(outcome.trajectory, alive, len(self.reasons))
+        history = everyone if self.recent is None else Trajectory.cat([self.recent, everyone])
+        new = everyone.n_frames
+        for replica, first in zip(alive.tolist(), outcome.verdict.first_frame.tolist(), strict=True):
+            if first < new:
+                end = history.n_frames - new + first + 1
+                path = self.out_dir / "trajectories" / f"break_replica{replica:04d}.gsd"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_gsd(path, self.stretch.system, _finite(history[max(0, end - n_frames) : end], replica), replica)
+        self.recent = history[max(0, history.n_frames - n_frames) :]
+        followed = [replica for replica in self.config.save_trajectories if replica < len(self.reasons)]
+        self.saved.append(everyone.replicas(torch.tensor(followed, dtype=torch.long)))
+
+    def _write_saved_trajectories(self) -> None:
+        if not self.saved:
+            return
+        whole = Trajectory.cat(self.saved)
+        for column, replica in enumerate(r for r in self.config.save_trajectories if r < len(self.reasons)):
+            stable = int(self.stable_frames[replica])
+            if stable:
+                path = self.out_dir / "trajectories" / f"replica{replica:04d}.gsd"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_gsd(path, self.stretch.system, whole[:stable], column)
+
+    def _report(self, writer: ScalarWriter) -> None:
+        time_ps = self.epoch * self.stretch.length_ps
+        stable = 1.0 - float(self.broken.double().mean())
+        mean_ps = float(self.stable_ps.mean())
+        writer.log(self.epoch, {"evaluate/fraction_stable": stable, "evaluate/mean_stable_time_ps": mean_ps})
+        log.info("%6.2f of %g ps  stable %3.0f %%", time_ps, self.config.horizon_ps, 100 * stable)
+
+    def structural_means(self) -> dict[str, Float[Tensor, "replica bin"]]:
+        """Mean over each replica's stable frames; NaN for a replica that broke at once."""
+        return {name: total / self.stable_frames[:, None].double() for name, total in self.sums.items()}
+
+    def dynamical_values(self) -> dict[str, Float[Tensor, "replica bin"]]:
+        """Dynamical observables of each replica; NaN for those that broke within the dense window."""
+        if not self.dense:
+            return {}
+        trajectory = Trajectory.cat(self.dense)
+        length_ps = trajectory.n_frames * trajectory.frame_interval_fs / 1000
+        whole = (self.stable_ps >= length_ps - 1e-9)[:, None]
+        values = {name: c.observable(self.stretch.system, trajectory) for name, c in self.dynamical.items()}
+        return {name: torch.where(whole, value.double().cpu(), torch.nan) for name, value in values.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "state": self.state.tensors(),
+            "epoch": self.epoch,
+            "stable_frames": self.stable_frames,
+            "reasons": list(self.reasons),
+            "sums": self.sums,
+            "dense": [_tensors(t) for t in self.dense],
+            "recent": None if self.recent is None else _tensors(self.recent),
+            "saved": [_tensors(t) for t in self.saved],
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        self.state = MDState(**saved["state"])
+        self.epoch = saved["epoch"]
+        self.stable_frames = saved["stable_frames"]
+        self.reasons = saved["reasons"]
+        self.sums = saved["sums"]
+        self.dense = [Trajectory(**t) for t in saved["dense"]]
+        self.recent = None if saved["recent"] is None else Trajectory(**saved["recent"])
+        self.saved = [Trajectory(**t) for t in saved["saved"]]
+        self.generator.set_state(saved["generator"])
+
+
+def _tensors(trajectory: Trajectory) -> dict[str, Any]:
+    return dict(vars(trajectory))
+
+
+def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: int) -> Trajectory:
+    """The frames of some replicas among those of all; NaN where a replica no longer moves."""
+
+    def spread(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        everyone = values.new_full((values.shape[0], n_replicas, *values.shape[2:]), torch.nan)
+        everyone[:, index.to(values.device)] = values
+        return everyone
+
+    return Trajectory(
+        spread(trajectory.positions),
+        spread(trajectory.velocities),
+        spread(trajectory.energy),
+        trajectory.frame_interval_fs,
+    )
+
+
+def _finite(trajectory: Trajectory, replica: int) -> Trajectory:
+    """The frames in which a replica has finite positions: a file cannot hold others."""
+    finite = torch.isfinite(trajectory.positions[:, replica]).all(-1).all(-1)
+    return trajectory[torch.nonzero(finite).squeeze(-1)]

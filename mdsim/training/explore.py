@@ -1,0 +1,104 @@
+"""The simulation phase: replicas move until enough of them have broken; a broken one parks where its stretch began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from mdsim.interfaces import ForceField
+from mdsim.state import MDState
+from mdsim.training.stretch import Outcome, Stretch
+from mdsim.typing import Bool, Float, Tensor
+
+REMEMBERED_STRETCHES = 20  # how far back a replica can rewind
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """All replicas between two stretches.
+
+    Attributes:
+        state: where each stands; a parked one at the start of the stretch in which it broke.
+        parked: which ones wait there for the learning phase.
+        stable_ps: time that each has been simulated since it started or was last released, without breaking.
+        past: the states at the starts of earlier stretches, to rewind to; oldest first.
+    """
+
+    state: MDState
+    parked: Bool[Tensor, "replica"]
+    stable_ps: Float[Tensor, "replica"]
+    past: tuple[MDState, ...] = ()
+
+    @classmethod
+    def at(cls, state: MDState) -> Replicas:
+        """Replicas that have not moved yet."""
+        none = torch.zeros(state.n_replicas, dtype=torch.bool, device=state.energy.device)
+        return cls(state, none, torch.zeros(state.n_replicas, dtype=torch.float64, device=none.device))
+
+    @property
+    def fraction_parked(self) -> float:
+        return float(self.parked.double().mean())
+
+    def released(self) -> Replicas:
+        """All replicas move again from where they stand."""
+        return replace(self, parked=torch.zeros_like(self.parked), stable_ps=torch.zeros_like(self.stable_ps))
+
+    def state_dict(self) -> dict:
+        """Tensors alone, for checkpoints."""
+        return {
+            "state": self.state.tensors(),
+            "parked": self.parked,
+            "stable_ps": self.stable_ps,
+            "past": [state.tensors() for state in self.past],
+        }
+
+    @classmethod
+    def from_state_dict(cls, saved: dict) -> Replicas:
+        return cls(
+            MDState(**saved["state"]),
+            saved["parked"],
+            saved["stable_ps"],
+            tuple(MDState(**tensors) for tensors in saved["past"]),
+        )
+
+
+def explore(
+    replicas: Replicas, force_field: ForceField, stretch: Stretch, generator: torch.Generator
+) -> tuple[Replicas, Outcome]:
+    """Run the replicas that are not parked for one stretch, and park those that break in it.
+
+    Returns:
+        The replicas after it, and the outcome for those that moved.
+    """
+    moving = torch.nonzero(~replicas.parked).squeeze(-1)
+    start = replicas.state[moving]
+    outcome = stretch.run(force_field, start, generator)
+    broke = outcome.verdict.unstable
+    end = outcome.state.assign(broke, start[broke])
+    credit = outcome.verdict.first_frame.double() * outcome.trajectory.frame_interval_fs / 1000
+    stable_ps = replicas.stable_ps.index_add(0, moving, credit.to(replicas.stable_ps))
+    parked = replicas.parked.index_put((moving,), broke)
+    past = (*replicas.past, replicas.state)[-REMEMBERED_STRETCHES:]
+    return Replicas(replicas.state.assign(moving, end), parked, stable_ps, past), outcome
+
+
+def rewind(replicas: Replicas, probability: float, generator: torch.Generator) -> tuple[Replicas, int]:
+    """Send each moving replica back, with the given probability, to one of its earlier stretch starts.
+
+    Rewinding revisits regions from which other, equally likely, futures start, so that the explored set is wider than
+    one trajectory a replica.
+
+    Returns:
+        The replicas and how many were rewound.
+    """
+    draw = torch.rand(len(replicas.parked), generator=generator)
+    which = torch.randint(max(len(replicas.past), 1), (len(replicas.parked),), generator=generator)
+    chosen = (draw < probability).to(replicas.parked.device) & ~replicas.parked
+    if not replicas.past or not bool(chosen.any()):
+        return replicas, 0
+    state = replicas.state
+    for age, earlier in enumerate(replicas.past):
+        here = chosen & (which == age).to(chosen.device)
+        state = state.assign(here, earlier[here])
+    return replace(replicas, state=state), int(chosen.sum())

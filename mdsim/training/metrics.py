@@ -1,0 +1,199 @@
+"""From an evaluation's raw numbers to `final_metrics.json`, `.npy` files and tables; the unit is in every key.
+
+Stable times are right-censored at the end of the run: the mean is the restricted mean up to the horizon, the median
+Kaplan-Meier's. An observable's error is that of the average over all stable frames of all replicas; its interval comes
+from resampling replicas. `*_replica_mean` and `*_replica_std` are over the replicas' own errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdsim.config import ConfigError
+from mdsim.reporting.console import format_interval, format_table
+from mdsim.schema import SimulateConfig
+from mdsim.statistics import Interval, Lifetimes, median_survival, restricted_mean, wilson_interval
+from mdsim.training.evaluate import Compared, Evaluation
+
+RESAMPLES = 2000
+NORMAL_95 = 1.959964
+BOOTSTRAP_SEED = 0  # intervals are a function of the results alone
+
+
+def final_metrics(evaluation: Evaluation, errors: dict[str, float], config: SimulateConfig) -> dict[str, Any]:
+    """All results of one evaluation.
+
+    Args:
+        evaluation: a finished one.
+        errors: energy and force errors on the test frames.
+        config: what was asked for.
+    """
+    broken = evaluation.broken.numpy()
+    results: dict[str, Any] = {
+        "eval_model": config.eval_model,
+        "temperature_K": config.dynamics.temperature_K,
+        "replicas": len(broken),
+        "horizon_ps": config.horizon_ps,
+        **stable_times(lifetimes(evaluation)),
+        "reasons_unstable": dict(Counter(reason for reason in evaluation.reasons if reason != "stable")),
+    }
+    weights = evaluation.stable_frames.double().numpy()
+    means = evaluation.structural_means()
+    for name, compared in evaluation.structural.items():
+        results |= observable_errors(name, *_axis_and_reference(compared), means[name].numpy(), weights)
+    for name, values in evaluation.dynamical_values().items():
+        present = np.isfinite(values.numpy()).all(-1)
+        axis_and_reference = _axis_and_reference(evaluation.dynamical[name])
+        results |= observable_errors(name, *axis_and_reference, values.numpy(), present.astype(float))
+    return results | errors
+
+
+def lifetimes(evaluation: Evaluation) -> Lifetimes:
+    """Stable time of each replica in ps, and whether it broke then."""
+    return Lifetimes(evaluation.stable_ps.numpy(), evaluation.broken.numpy())
+
+
+def stable_times(times: Lifetimes) -> dict[str, float | None]:
+    """Restricted mean, median and fraction stable to the end, with 95 % intervals.
+
+    Where an evaluation stopped early because nearly all replicas had broken, the mean extends to the last time that
+    was simulated.
+    """
+    end = float(times.times.max())
+    mean = restricted_mean(times, end)
+    spread = NORMAL_95 * mean.standard_error
+    stable = wilson_interval(int((~times.broken).sum()), len(times.broken))
+    return {
+        "stable_time_mean_ps": mean.value,
+        "stable_time_mean_ps_low": max(0.0, mean.value - spread),
+        "stable_time_mean_ps_high": min(end, mean.value + spread),
+        "stable_time_std_ps": float(times.times.std()),
+        "stable_time_median_ps": median_survival(times),
+        "fraction_stable_to_end": stable.estimate,
+        "fraction_stable_to_end_low": stable.low,
+        "fraction_stable_to_end_high": stable.high,
+    }
+
+
+def observable_errors(
+    name: str, axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
+) -> dict[str, float | None]:
+    """Mean absolute error of the average over replicas weighted by their stable frames.
+
+    Args:
+        name: of the observable.
+        axis: bin centers or lags, evenly spaced.
+        reference: one value a bin.
+        values: one row a replica.
+        weights: of the replicas.
+
+    Returns:
+        Range × mean |g - g_ref| over bins, the paper's measure: the area between the curves. For an observable with a
+        single value, |g - g_ref|.
+    """
+    known = (weights > 0) & np.isfinite(values).all(-1)
+    if not known.any():
+        return {f"{name}_mae": None}
+    values, weights = values[known], weights[known]
+    interval = bootstrap_of_error(axis, reference, values, weights)
+    own = area_between(axis, reference, values)
+    return {
+        f"{name}_mae": interval.estimate,
+        f"{name}_mae_low": interval.low,
+        f"{name}_mae_high": interval.high,
+        f"{name}_mae_replica_mean": float(own.mean()),
+        f"{name}_mae_replica_std": float(own.std()),
+    }
+
+
+def bootstrap_of_error(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Interval:
+    """The error of the weighted mean over replicas, with a percentile interval from resampled replicas."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
+    shares = np.concatenate([np.ones((1, len(values))), counts]) * weights
+    resampled = area_between(axis, reference, shares @ values / shares.sum(-1, keepdims=True))
+    low, high = np.quantile(resampled[1:], [0.025, 0.975])
+    return Interval(float(resampled[0]), float(low), float(high))
+
+
+def area_between(axis: np.ndarray, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Range × mean |g - g_ref| over bins for each row of values."""
+    spacing = float(axis[1] - axis[0]) if len(axis) > 1 else 1.0
+    return np.abs(values - reference).sum(-1) * spacing
+
+
+def _axis_and_reference(compared: Compared) -> tuple[np.ndarray, np.ndarray]:
+    return compared.axis.double().cpu().numpy(), compared.reference.double().cpu().numpy()
+
+
+def table(summaries: dict[str, dict[str, Any]]) -> str:
+    """One row a quantity, one column an evaluation."""
+    first = next(iter(summaries.values()))
+    rows = [
+        [label(key), *(cell(summary, key) for summary in summaries.values())]
+        for key in first
+        if key in SHOWN or (key.endswith("_mae") and f"{key}_low" in first)
+    ]
+    return format_table(["", *summaries], rows)
+
+
+SHOWN = {
+    "stable_time_mean_ps": "mean stable time (ps)",
+    "stable_time_median_ps": "median stable time (ps)",
+    "fraction_stable_to_end": "fraction stable to the end",
+    "energy_mae_meV": "energy MAE (meV)",
+    "force_mae_meV_per_A": "force MAE (meV/Å)",
+}
+
+
+def label(key: str) -> str:
+    """How a key is shown to people."""
+    return SHOWN.get(key, key.removesuffix("_mae").upper().replace("_", " ") + " MAE")
+
+
+def cell(summary: dict[str, Any], key: str) -> str:
+    """A value with its interval, where it has one."""
+    value = summary.get(key)
+    if value is None:
+        return "not reached" if key == "stable_time_median_ps" else "-"
+    if f"{key}_low" in summary:
+        return format_interval(value, summary[f"{key}_low"], summary[f"{key}_high"])
+    return f"{value:.3g}"
+
+
+def save_arrays(out_dir: Path, evaluation: Evaluation) -> None:
+    """Write the per-replica results as `.npy` files, and the axes and references beside them."""
+    arrays: dict[str, np.ndarray] = {
+        "stable_time_ps": evaluation.stable_ps.numpy(),
+        "broken": evaluation.broken.numpy(),
+        "stable_frames": evaluation.stable_frames.numpy(),
+    }
+    values = {**evaluation.structural_means(), **evaluation.dynamical_values()}
+    for name, compared in {**evaluation.structural, **evaluation.dynamical}.items():
+        if name in values:
+            arrays[name] = values[name].numpy()
+            arrays[f"{name}_axis"], arrays[f"{name}_reference"] = _axis_and_reference(compared)
+    for name, array in arrays.items():
+        temporary = out_dir / f"{name}.tmp.npy"
+        np.save(temporary, array)
+        temporary.replace(out_dir / f"{name}.npy")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON under the final name only when complete; refuses numbers that JSON does not have."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or one clear error."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); run the evaluation first") from error

@@ -1,0 +1,254 @@
+"""The energy/force fit: minibatches, warm-up, plateau schedule, averaged weights, early stopping, exact resume."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mdsim import checkpoints
+from mdsim.datasets.npz import Frames
+from mdsim.interfaces import ForceField
+from mdsim.losses import EnergyForceLoss, energy_force_errors
+from mdsim.neighbors import NeighborList
+from mdsim.reporting.scalars import ScalarWriter
+from mdsim.schema import OptimizationConfig
+from mdsim.state import System
+from mdsim.typing import Float, Int, Tensor
+
+log = logging.getLogger("mdsim")
+
+
+def predict(
+    model: ForceField, system: System, positions: Float[Tensor, "frame atom 3"], batch_size: int
+) -> tuple[Float[Tensor, "frame"], Float[Tensor, "frame atom 3"]]:
+    """Energies (eV, relative to the model's shift) and forces (eV/Å) of many frames, batch by batch."""
+    potential = model.bind(system)
+    results = [potential(batch) for batch in positions.split(batch_size)]
+    return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
+
+
+def errors_on(model: ForceField, system: System, frames: Frames, batch_size: int) -> dict[str, float]:
+    """Energy and force MAE and RMSE of a force field on labelled frames; units are in the keys."""
+    positions = frames.positions.to(system.masses)
+    energy, forces = predict(model, system, positions, batch_size)
+    target = (frames.energy.to(energy.device) - model.energy_shift_eV).to(energy)
+    return energy_force_errors(energy, forces, target, frames.forces.to(forces))
+
+
+@dataclass
+class Progress:
+    """How far a fit has come; saved with it."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    best: int = 0  # place in the history
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Pretraining:
+    """Fits one force field to the labelled frames of one system.
+
+    Args:
+        model: the force field; its energy shift is set to the mean training energy here.
+        model_config: what rebuilds the model; stored in every checkpoint.
+        system: the system, on the device and in the precision to train in.
+        train, val: labelled frames.
+        settings: optimizer, schedule, loss and stopping.
+        run_dir: where checkpoints, scalars and metrics go.
+        loss: of energies, forces and their references.
+        seed: of the order of the minibatches.
+        amp: run the forward pass under bfloat16 autocast.
+        provenance: facts about the data that are stored in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: ForceField,
+        model_config: dict[str, Any],
+        system: System,
+        train: Frames,
+        val: Frames,
+        settings: OptimizationConfig,
+        run_dir: Path,
+        loss: EnergyForceLoss,
+        seed: int = 0,
+        amp: bool = False,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        model.energy_shift_eV.fill_(train.energy.mean())
+        device = system.masses.device
+        self.model = model.to(device, system.masses.dtype)
+        self.model_config = model_config
+        self.system = system
+        self.settings = settings
+        self.train, self.val = train, val
+        self.positions = train.positions.to(system.masses)
+        self.energy = (train.energy.to(device) - model.energy_shift_eV).to(system.masses)
+        self.forces = train.forces.to(system.masses)
+        self.run_dir = run_dir
+        self.amp = amp
+        self.provenance = provenance or {}
+        self.loss = loss
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = self._optimizer()
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
+        )
+        self.average = (
+            None
+            if settings.ema_decay is None
+            else AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+        )
+        self.progress = Progress()
+
+    @property
+    def evaluated(self) -> ForceField:
+        """The weights that are evaluated and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def learning_rate(self) -> float:
+        """The plateau schedule's learning rate, before warm-up."""
+        return self.optimizer.param_groups[0]["base_lr"]
+
+    def resume_from(self, path: Path) -> None:
+        """Continue from a checkpoint; begin at the beginning where none was written yet."""
+        if path.exists():
+            self.load_state_dict(checkpoints.load(path, "pretraining")["training"])
+            log.info("resumed after epoch %d (%s)", self.progress.epoch, path)
+
+    def fit(self, writer: ScalarWriter, print_every: int = 50) -> None:
+        """Train until the learning rate, the time or the number of epochs runs out; the best weights are on disk."""
+        last = self.run_dir / "checkpoints" / "last.pt"
+        last.parent.mkdir(parents=True, exist_ok=True)
+        if not self.progress.history:
+            self._evaluate(writer)
+        started, spent_before = time.monotonic(), self.progress.seconds
+        while (reason := self._reason_to_stop()) is None:
+            train_loss = self._train_epoch(writer, print_every)
+            self.progress.epoch += 1
+            self.progress.seconds = spent_before + time.monotonic() - started
+            if self.progress.epoch % self.settings.evaluate_every_epochs == 0:
+                self._evaluate(writer, train_loss)
+            if self.progress.epoch % self.settings.checkpoint_every_epochs == 0:
+                self._save_last(last)
+        self._save_last(last)
+        best = self.progress.history[self.progress.best]
+        log.info("stopped after %d epochs: %s; best epoch %d", self.progress.epoch, reason, best["epoch"])
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.optimizer]
+        optimizer = kind(self.model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, amsgrad=s.amsgrad)
+        for group in optimizer.param_groups:
+            group["base_lr"] = s.learning_rate
+        return optimizer
+
+    def _reason_to_stop(self) -> str | None:
+        s = self.settings
+        if self.learning_rate < s.early_stopping_lr:
+            return f"the learning rate fell below {s.early_stopping_lr:g}"
+        if self.progress.seconds > s.early_stopping_time_s:
+            return f"{s.early_stopping_time_s:g} s of training are over"
+        if self.progress.epoch >= s.max_epochs:
+            return "all epochs are done"
+        return None
+
+    def _train_epoch(self, writer: ScalarWriter, print_every: int) -> float:
+        order = torch.randperm(len(self.positions), generator=self.generator).to(self.positions.device)
+        losses = []
+        for batch in order.split(self.settings.batch_size):
+            losses.append(self._step(batch))
+            if self.progress.step % print_every == 0:
+                loss = float(losses[-1])
+                writer.log(self.progress.step, {"train/loss": loss, "train/learning_rate": self._warm_rate()})
+                log.info("epoch %d step %d: loss %.4f", self.progress.epoch + 1, self.progress.step, loss)
+        return float(torch.stack(losses).mean())
+
+    def _step(self, batch: Int[Tensor, "sample"]) -> Float[Tensor, ""]:
+        positions = self.positions[batch]
+        pairs = NeighborList(self.system, self.model.cutoff, skin=0.0)(positions)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._warm_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.train()
+        with torch.autocast(positions.device.type, torch.bfloat16, enabled=self.amp):
+            energy, forces = self.model(self.system, positions, pairs, create_graph=True)
+        loss = self.loss(energy.to(positions), forces.to(positions), self.energy[batch], self.forces[batch])
+        loss.backward()
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.progress.step += 1
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return loss.detach()
+
+    def _warm_rate(self) -> float:
+        s = self.settings
+        done = min(1.0, self.progress.step / s.warmup_steps) if s.warmup_steps else 1.0
+        return self.learning_rate * (s.warmup_factor + (1.0 - s.warmup_factor) * done)
+
+    def _evaluate(self, writer: ScalarWriter, train_loss: float = math.nan) -> None:
+        """Validate, lower the learning rate on a plateau, and keep the model if it is the best so far."""
+        errors = errors_on(self.evaluated, self.system, self.val, self.settings.eval_batch_size)
+        loss = self._validation_loss()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"]
+        self.scheduler.step(loss)
+        for group in self.optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+        self.progress.history.append({"epoch": self.progress.epoch, "train_loss": train_loss, "loss": loss, **errors})
+        writer.log(self.progress.step, {f"val/{key}": value for key, value in {"loss": loss, **errors}.items()})
+        if loss < self.progress.best_loss:
+            self.progress.best_loss = loss
+            self.progress.best = len(self.progress.history) - 1
+            self._save_best()
+
+    def _validation_loss(self) -> float:
+        positions = self.val.positions.to(self.positions)
+        energy, forces = predict(self.evaluated, self.system, positions, self.settings.eval_batch_size)
+        target = (self.val.energy.to(energy.device) - self.model.energy_shift_eV).to(energy)
+        return float(self.loss(energy, forces, target, self.val.forces.to(forces)))
+
+    def _save_best(self) -> None:
+        metrics = self.progress.history[-1]
+        payload = checkpoints.force_field_payload(
+            self.evaluated, self.model_config, {**self.provenance, "epoch": self.progress.epoch, "val": metrics}
+        )
+        checkpoints.save_atomically(self.run_dir / "checkpoints" / "best_checkpoint.pt", payload)
+
+    def _save_last(self, path: Path) -> None:
+        payload = checkpoints.force_field_payload(self.evaluated, self.model_config, self.provenance)
+        checkpoints.save_atomically(path, {**payload, "kind": "pretraining", "training": self.state_dict()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the fit depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generator": self.generator.get_state(),
+            "progress": copy.deepcopy(vars(self.progress)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["generator"])
+        self.progress = Progress(**state["progress"])

@@ -1,0 +1,266 @@
+"""StABlE training: explore until enough replicas have broken, learn until their stretches hold, explore again.
+
+Raja et al., TMLR 2025, arXiv 2402.13984. One *epoch* is one stretch of simulation, with (learning) or without
+(exploring) a parameter step; a *cycle* is one exploring phase and the learning phase after it. Everything that the rest
+of a run depends on is saved after every epoch, so that a killed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mdsim import checkpoints
+from mdsim.interfaces import ForceField
+from mdsim.reporting.scalars import ScalarWriter
+from mdsim.schema import TrainConfig
+from mdsim.state import MDState
+from mdsim.training.explore import Replicas, explore, rewind
+from mdsim.training.learn import QMData, Target, apply_gradient, compare, observable_gradient, qm_gradient, usable
+from mdsim.training.stretch import Outcome, Stretch
+from mdsim.units import kT_eV
+
+log = logging.getLogger("mdsim")
+
+MIN_SAMPLES = 2  # a covariance needs two
+
+
+@dataclass
+class Position:
+    """Where a run stands."""
+
+    epoch: int = 0
+    cycle: int = 1
+    cycle_epoch: int = 0  # parameter steps in this cycle
+    learning: bool = False
+    reductions: int = 0  # of the learning rate, in this cycle
+
+
+class StableTraining:
+    """Alternates exploring and learning.
+
+    Args:
+        force_field: the QM-pretrained force field; it is changed in place.
+        model_config: what rebuilds it; stored in every checkpoint.
+        stretch: the dynamics of one epoch.
+        start: the replicas' first state.
+        targets: the terms of the observable loss.
+        qm: the labelled training frames.
+        config: thresholds, optimizer and schedule.
+        run_dir: where checkpoints and scalars go.
+        generator: all random numbers of the run.
+        provenance: facts that are stored in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        force_field: ForceField,
+        model_config: dict[str, Any],
+        stretch: Stretch,
+        start: MDState,
+        targets: Sequence[Target],
+        qm: QMData,
+        config: TrainConfig,
+        run_dir: Path,
+        generator: torch.Generator,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        self.force_field = force_field
+        self.model_config = model_config
+        self.stretch = stretch
+        self.replicas = Replicas.at(start)
+        self.targets = tuple(targets)
+        self.qm = qm
+        self.config = config
+        self.run_dir = run_dir
+        self.generator = generator
+        self.provenance = provenance or {}
+        self.position = Position()
+        self._new_optimizer()
+
+    # ------------------------------------------------------------------------------------------------ the algorithm
+
+    def resume_from(self, path: Path) -> None:
+        """Continue from a checkpoint; begin at the beginning where none was written yet."""
+        if path.exists():
+            self.load_state_dict(checkpoints.load(path, "stable_training")["training"])
+            log.info("resumed after epoch %d (%s)", self.position.epoch, path)
+
+    def run(self, writer: ScalarWriter) -> None:
+        """Train until the epochs or cycles of the configuration are done."""
+        last = self.run_dir / "last.pt"
+        while not self._done():
+            self.position.epoch += 1
+            if self.position.learning:
+                self._learn(writer)
+            else:
+                self._explore(writer)
+            self._save_last(last)
+        log.info("done: %d epochs, %d finished cycles", self.position.epoch, self.position.cycle - 1)
+
+    def _done(self) -> bool:
+        cycles = self.config.max_cycles
+        return self.position.epoch >= self.config.epochs or (cycles is not None and self.position.cycle > cycles)
+
+    def _explore(self, writer: ScalarWriter) -> None:
+        replicas, rewound = rewind(self.replicas, self.config.reset_probability, self.generator)
+        self.replicas, outcome = explore(replicas, self.force_field, self.stretch, self.generator)
+        fraction = self.replicas.fraction_parked
+        stable_ps = float(self.replicas.stable_ps.mean())
+        scalars = {
+            "explore/fraction_unstable": fraction,
+            "explore/newly_unstable": float(outcome.verdict.unstable.sum()),
+            "explore/mean_stable_time_ps": stable_ps,
+            "explore/rewound": float(rewound),
+            "cycle": float(self.position.cycle),
+        }
+        writer.log(self.position.epoch, scalars)
+        log.info(
+            "epoch %3d  cycle %d  explore   unstable %3.0f %%  mean stable time %.2f ps",
+            *(self.position.epoch, self.position.cycle, 100 * fraction, stable_ps),
+        )
+        if fraction >= self.config.start_learning_at:
+            self.position.learning = True
+            self._new_optimizer()
+
+    def _learn(self, writer: ScalarWriter) -> None:
+        """Rerun the parked stretches, step the parameters, and end the cycle once they hold."""
+        outcome = self.stretch.run(self.force_field, self.replicas.state[self.replicas.parked], self.generator)
+        fraction = float(outcome.verdict.unstable.double().mean())
+        scalars = {"learn/fraction_unstable": fraction, "cycle": float(self.position.cycle)}
+        if fraction <= self.config.stop_learning_at:
+            self._report_learning(writer, scalars)
+            self._end_cycle("the parked stretches hold")
+            return
+        scalars |= self._step(outcome)
+        self.position.cycle_epoch += 1
+        self._report_learning(writer, scalars)
+        self._save_force_field(f"cycle{self.position.cycle}_epoch{self.position.cycle_epoch}.pt")
+        if self._plateau_over(scalars["learn/observable_loss"]):
+            self._end_cycle("the learning rate has been reduced as often as allowed")
+        elif self.position.cycle_epoch == self.config.learning.max_epochs_per_cycle:
+            self._end_cycle("all epochs of this cycle are done")
+
+    def _step(self, outcome: Outcome) -> dict[str, float]:
+        """One parameter step from one rerun; returns what is logged of it."""
+        settings = self.config.learning
+        system = self.stretch.system
+        mask = usable(outcome, self.config.estimator)
+        if int(mask.sum()) < MIN_SAMPLES:
+            log.warning("only %d usable frames: the observable gradient is left out of this step", int(mask.sum()))
+            boltzmann = None
+        else:
+            boltzmann = observable_gradient(
+                self.force_field,
+                system,
+                outcome.trajectory,
+                mask,
+                self.targets,
+                kT_eV(self.config.dynamics.temperature_K),
+                self.config.estimator,
+                self.generator,
+            )
+        qm_loss, qm = qm_gradient(
+            self.force_field,
+            system,
+            self.qm,
+            self.config.estimator.minibatch_size,
+            self.generator,
+            settings.qm_batch_size,
+        )
+        observable = boltzmann.gradients if boltzmann else tuple(torch.zeros_like(g) for g in qm)
+        relation = compare(observable, qm)
+        norm = apply_gradient(
+            self.force_field,
+            self.optimizer,
+            observable,
+            qm,
+            settings.energy_force_loss_weight,
+            settings.clip_norm,
+        )
+        return {
+            "learn/observable_loss": float(boltzmann.loss) if boltzmann else float("nan"),
+            "learn/qm_loss": qm_loss,
+            "learn/samples": float(mask.sum()),
+            "learn/gradient_norm": norm,
+            "learn/observable_gradient_norm": relation.observable_norm,
+            "learn/qm_gradient_norm": relation.qm_norm,
+            "learn/gradient_cosine": relation.cosine,
+            "learn/gradient_ratio": relation.ratio,
+            "learn/learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+    def _plateau_over(self, loss: float) -> bool:
+        """Advance the plateau schedule; True once it would reduce the learning rate once too often."""
+        before = self.optimizer.param_groups[0]["lr"]
+        self.scheduler.step(loss)
+        self.position.reductions += self.optimizer.param_groups[0]["lr"] < before
+        return self.position.reductions > self.config.learning.max_times_reduce_lr
+
+    def _end_cycle(self, reason: str) -> None:
+        log.info("cycle %d ends: %s", self.position.cycle, reason)
+        self._save_force_field(f"end_of_cycle{self.position.cycle}.pt")
+        self.replicas = self.replicas.released()
+        self.position = Position(epoch=self.position.epoch, cycle=self.position.cycle + 1)
+
+    def _new_optimizer(self) -> None:
+        """A learning phase starts with a fresh optimizer and the full learning rate."""
+        settings = self.config.learning
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings.optimizer]
+        self.optimizer = kind(self.force_field.parameters(), lr=settings.learning_rate)
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
+        )
+
+    # ------------------------------------------------------------------------------------ reporting and checkpoints
+
+    def _report_learning(self, writer: ScalarWriter, scalars: dict[str, float]) -> None:
+        writer.log(self.position.epoch, scalars)
+        line = f"unstable {100 * scalars['learn/fraction_unstable']:3.0f} %"
+        if "learn/observable_loss" in scalars:
+            line += (
+                f"  observable loss {scalars['learn/observable_loss']:.3e}  QM loss {scalars['learn/qm_loss']:.4f}"
+                f"  |g_obs|/|g_QM| {scalars['learn/gradient_ratio']:.2f}  cos {scalars['learn/gradient_cosine']:+.2f}"
+            )
+        log.info(
+            "epoch %3d  cycle %d  learn %2d  %s",
+            self.position.epoch,
+            self.position.cycle,
+            self.position.cycle_epoch,
+            line,
+        )
+
+    def _save_force_field(self, name: str) -> None:
+        payload = checkpoints.force_field_payload(
+            self.force_field, self.model_config, {**self.provenance, **asdict(self.position)}
+        )
+        checkpoints.save_atomically(self.run_dir / name, payload)
+
+    def _save_last(self, path: Path) -> None:
+        payload = checkpoints.force_field_payload(self.force_field, self.model_config, self.provenance)
+        checkpoints.save_atomically(path, {**payload, "kind": "stable_training", "training": self.state_dict()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "model": self.force_field.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "replicas": self.replicas.state_dict(),
+            "generator": self.generator.get_state(),
+            "position": asdict(self.position),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        self.force_field.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.replicas = Replicas.from_state_dict(state["replicas"])
+        self.generator.set_state(state["generator"])
+        self.position = Position(**state["position"])

@@ -1,0 +1,84 @@
+"""One stretch of dynamics of many replicas, judged frame by frame: what exploring, learning and evaluation all run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.interfaces import ForceField, Integrator, StabilityCriterion
+from mdsim.simulation import simulate
+from mdsim.stability import Verdict, first_unstable
+from mdsim.state import MDState, System, Trajectory
+from mdsim.typing import Float, Tensor
+from mdsim.velocities import maxwell_boltzmann
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the replicas ended, the frames on the way, and the first unstable frame of each."""
+
+    state: MDState
+    trajectory: Trajectory
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The dynamics of one epoch: ``n_steps`` steps, a frame after each ``dump_every`` of them, and the criteria."""
+
+    system: System
+    integrator: Integrator
+    n_steps: int
+    dump_every: int
+    criteria: Sequence[StabilityCriterion]
+
+    def run(
+        self,
+        force_field: ForceField,
+        state: MDState,
+        generator: torch.Generator,
+        keep_every: int | None = None,
+    ) -> Outcome:
+        """Simulate from ``state``. A fresh neighbour list makes the result a function of the arguments alone.
+
+        Args:
+            force_field: its parameters are frozen for the stretch.
+            state: where every replica starts.
+            generator: of the thermostat's noise.
+            keep_every: keep frames more densely than ``dump_every``; must divide it.
+        """
+        state, trajectory = simulate(
+            self.system,
+            force_field.bind(self.system),
+            self.integrator,
+            state,
+            self.n_steps,
+            keep_every or self.dump_every,
+            generator,
+        )
+        return Outcome(state, trajectory, first_unstable(self.criteria, self.system, trajectory))
+
+    def begin(self, force_field: ForceField, positions: Float[Tensor, "replica atom 3"], velocities: Tensor) -> MDState:
+        """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest."""
+        return self.integrator.init(self.system, force_field.bind(self.system), positions, velocities)
+
+    @property
+    def length_ps(self) -> float:
+        return self.n_steps * self.integrator.timestep_fs / 1000
+
+
+def initial_conditions(
+    system: System,
+    frames: Float[Tensor, "frame atom 3"],
+    n_replicas: int,
+    temperature_K: float,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
+    """Positions drawn from the frames (each at most once while they last) and Maxwell-Boltzmann velocities."""
+    rounds = -(-n_replicas // len(frames))
+    order = torch.cat([torch.randperm(len(frames), generator=generator) for _ in range(rounds)])
+    positions = frames[order[:n_replicas]].to(system.masses)
+    velocities = maxwell_boltzmann(system, n_replicas, temperature_K, generator, positions=positions)
+    return positions, velocities

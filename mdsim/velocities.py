@@ -1,0 +1,138 @@
+"""Initial velocities: the Maxwell-Boltzmann distribution, without the momenta that the dynamics conserves."""
+
+from __future__ import annotations
+
+import torch
+
+from mdsim.geometry import center_of_mass
+from mdsim.state import System, kinetic_temperature_K
+from mdsim.typing import Bool, Float, Tensor
+from mdsim.units import kT_eV
+
+# An axis whose moment of inertia is below this fraction of the largest is that of a linear molecule. It is far above
+# the rounding of float32 positions, squared, and far below any bent geometry.
+LINEAR_MOLECULE_TOLERANCE = 1e-10
+
+
+def maxwell_boltzmann(
+    system: System,
+    n_replicas: int,
+    temperature_K: float,
+    generator: torch.Generator,
+    remove_momentum: bool = True,
+    remove_rotation: bool | None = None,
+    positions: Float[Tensor, "replica atom 3"] | None = None,
+    exact_temperature: bool = False,
+) -> Float[Tensor, "replica atom 3"]:
+    """Draw velocities from the canonical distribution of momenta.
+
+    Each component is normal with variance kT/m. Total and angular momentum are then projected out orthogonally in the
+    mass metric, which is to draw from the canonical distribution on the condition that they vanish: the momenta that
+    remain hold kT/2 each.
+
+    Args:
+        system: masses (amu) and boundaries.
+        n_replicas: how many independent draws.
+        temperature_K: K.
+        generator: source of the random numbers, on the device of the system.
+        remove_momentum: hold the momentum of the center of mass at zero.
+        remove_rotation: hold the angular momentum at zero. Default: with open boundaries only, where it is conserved.
+        positions: Å, needed to remove rotation; they also give the type of the result (otherwise the masses do).
+        exact_temperature: scale each replica to have exactly this kinetic temperature. This is no longer a canonical
+            draw, whose kinetic energy fluctuates.
+
+    Returns:
+        Velocities in ASE units.
+
+    Raises:
+        ValueError: rotation is to be removed but positions are missing or of another number of replicas, or an exact
+            temperature is asked of a system with no momenta left.
+    """
+    if remove_rotation is None:
+        remove_rotation = system.cell is None
+    if remove_rotation and (positions is None or len(positions) != n_replicas):
+        found = "none were given" if positions is None else f"those of {len(positions)} were given"
+        raise ValueError(f"removing rotation needs the positions of all {n_replicas} replicas, but {found}")
+
+    masses = system.masses if positions is None else system.masses.to(positions)
+    shape = (n_replicas, system.n_atoms, 3)
+    noise = torch.randn(shape, generator=generator, dtype=masses.dtype, device=masses.device)
+    velocities = torch.sqrt(kT_eV(temperature_K) / masses)[:, None] * noise
+    velocities = _project(positions, velocities, masses, remove_momentum, remove_rotation)
+    if exact_temperature:
+        free = _degrees_of_freedom(system, remove_momentum, remove_rotation)
+        if free == 0:
+            raise ValueError("a single atom whose momentum is removed has no temperature; set remove_momentum=False")
+        current = kinetic_temperature_K(velocities, masses, free)
+        velocities = velocities * torch.sqrt(temperature_K / current)[:, None, None]
+    return velocities
+
+
+def remove_center_of_mass_velocity(
+    velocities: Float[Tensor, "replica atom 3"], masses: Float[Tensor, "atom"]
+) -> Float[Tensor, "replica atom 3"]:
+    """Velocities relative to the center of mass of each replica."""
+    return velocities - center_of_mass(velocities, masses)
+
+
+def angular_momentum(
+    positions: Float[Tensor, "replica atom 3"],
+    velocities: Float[Tensor, "replica atom 3"],
+    masses: Float[Tensor, "atom"],
+) -> Float[Tensor, "replica 3"]:
+    """Angular momentum about the center of mass, amu · Å · ASE velocity unit."""
+    arms = positions - center_of_mass(positions, masses)
+    relative = remove_center_of_mass_velocity(velocities, masses)
+    return (masses[:, None] * torch.linalg.cross(arms, relative)).sum(-2)
+
+
+def remove_rotation(
+    positions: Float[Tensor, "replica atom 3"],
+    velocities: Float[Tensor, "replica atom 3"],
+    masses: Float[Tensor, "atom"],
+) -> Float[Tensor, "replica atom 3"]:
+    """Velocities without the rigid rotation about the center of mass that carries their angular momentum.
+
+    The angular velocity solves I ω = L. The inertia tensor I is singular for linear molecules, which have no angular
+    momentum about their axis either: its pseudo-inverse leaves that axis alone. Non-finite replicas stay so.
+    """
+    # In double precision, so that what counts as linear does not depend on the type of the positions.
+    exact_positions, exact_velocities, exact_masses = positions.double(), velocities.double(), masses.double()
+    arms = exact_positions - center_of_mass(exact_positions, exact_masses)
+    inertia = _inertia_tensor(arms, exact_masses)
+    momentum = angular_momentum(exact_positions, exact_velocities, exact_masses)
+    finite = _is_finite(inertia)[:, None, None]  # one non-finite matrix would make the decomposition of all fail
+    inverse = torch.linalg.pinv(torch.where(finite, inertia, 0.0), rtol=LINEAR_MOLECULE_TOLERANCE, hermitian=True)
+    angular_velocity = (inverse @ momentum[:, :, None]).transpose(-1, -2)
+    rotation = torch.linalg.cross(angular_velocity.expand_as(arms), arms)
+    return (exact_velocities - rotation).to(velocities)
+
+
+def _project(
+    positions: Float[Tensor, "replica atom 3"] | None,
+    velocities: Float[Tensor, "replica atom 3"],
+    masses: Float[Tensor, "atom"],
+    momentum: bool,
+    rotation: bool,
+) -> Float[Tensor, "replica atom 3"]:
+    if momentum:
+        velocities = remove_center_of_mass_velocity(velocities, masses)
+    return remove_rotation(positions, velocities, masses) if rotation else velocities
+
+
+def _inertia_tensor(
+    arms: Float[Tensor, "replica atom 3"], masses: Float[Tensor, "atom"]
+) -> Float[Tensor, "replica 3 3"]:
+    """Σ m (r² 1 - r rᵀ), amu · Å²."""
+    weighted = masses[:, None] * arms
+    identity = torch.eye(3, dtype=arms.dtype, device=arms.device)
+    return (weighted * arms).sum((-2, -1))[:, None, None] * identity - weighted.transpose(-1, -2) @ arms
+
+
+def _is_finite(matrices: Float[Tensor, "replica 3 3"]) -> Bool[Tensor, "replica"]:
+    return torch.isfinite(matrices).all(-1).all(-1)
+
+
+def _degrees_of_freedom(system: System, momentum_removed: bool, rotation_removed: bool) -> int:
+    rotations = {1: 0, 2: 2}.get(system.n_atoms, 3)
+    return 3 * system.n_atoms - 3 * momentum_removed - rotations * rotation_removed

@@ -1,0 +1,8 @@
+"""StABlE training and held-out evaluation. See `python stable_training.py --help`."""
+
+import sys
+
+from mdsim.cli import stable_training
+
+if __name__ == "__main__":
+    sys.exit(stable_training())

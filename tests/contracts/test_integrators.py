@@ -1,0 +1,184 @@
+"""What every integrator promises."""
+
+import dataclasses
+
+import pytest
+import torch
+from analytic_potentials import lennard_jones, system_of, wells
+
+from mdsim.integrators import LangevinBAOAB, NoseHooverChain, PaperEuler, VelocityVerlet
+from mdsim.interfaces import Integrator
+from mdsim.state import MDState
+
+INTEGRATORS = {
+    "nve": VelocityVerlet(1.0),
+    "nose_hoover": NoseHooverChain(1.0, 300.0, 20.0, chain_length=1),
+    "nose_hoover_chain": NoseHooverChain(1.0, 300.0, 20.0, chain_length=4, suzuki_yoshida_order=5, n_substeps=2),
+    "langevin": LangevinBAOAB(1.0, 300.0, 10.0),
+    "paper_euler": PaperEuler(1.0, 300.0, 10.0),
+}
+TETRAHEDRON = [[0.0, 0, 0], [1.1, 0, 0], [0, 1.2, 0], [0, 0.1, 1.3]]
+
+
+@pytest.fixture(params=INTEGRATORS)
+def integrator(request):
+    return INTEGRATORS[request.param]
+
+
+@pytest.fixture
+def system():
+    return system_of([6, 1, 8, 1], [12.0, 1.0, 16.0, 1.0])
+
+
+def start(system, integrator, potential, n_replicas=3, dtype=torch.float64, seed=0) -> MDState:
+    noise = torch.Generator().manual_seed(seed)
+    positions = torch.tensor(TETRAHEDRON, dtype=dtype) + 0.05 * torch.randn(
+        n_replicas, 4, 3, dtype=dtype, generator=noise
+    )
+    velocities = 0.05 * torch.randn(n_replicas, 4, 3, dtype=dtype, generator=noise)
+    return integrator.init(system, potential, positions, velocities)
+
+
+def run(system, integrator, potential, state, n_steps=5, seed=1) -> MDState:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(n_steps):
+        state = integrator.step(system, potential, state, generator)
+    return state
+
+
+def assert_same_bits(first: MDState, second: MDState) -> None:
+    assert first.tensors().keys() == second.tensors().keys()
+    for name, value in first.tensors().items():
+        assert torch.equal(value, second.tensors()[name]), name
+
+
+def test_implements_the_protocol(integrator):
+    assert isinstance(integrator, Integrator)
+    assert dataclasses.is_dataclass(integrator)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        integrator.timestep_fs = 2.0
+
+
+def test_step_is_pure(integrator, system):
+    potential = wells(2.0)
+    state = start(system, integrator, potential)
+    before = {name: value.clone() for name, value in state.tensors().items()}
+    first, again = run(system, integrator, potential, state), run(system, integrator, potential, state)
+    assert_same_bits(first, again)
+    assert_same_bits(state, MDState(**before))
+    assert not torch.equal(first.positions, state.positions)
+
+
+def test_state_holds_the_energy_and_forces_of_its_positions(integrator, system):
+    potential = lennard_jones(0.1, 1.0)
+    state = run(system, integrator, potential, start(system, integrator, potential))
+    energy, forces = potential(state.positions)
+    assert torch.equal(state.energy, energy)
+    assert torch.equal(state.forces, forces)
+
+
+def test_one_force_evaluation_a_step(integrator, system):
+    calls = []
+
+    def counted(positions):
+        calls.append(1)
+        return wells(2.0)(positions)
+
+    state = start(system, integrator, counted)
+    assert len(calls) == 1
+    run(system, integrator, counted, state, n_steps=3)
+    assert len(calls) == 4
+
+
+def test_a_broken_replica_leaves_the_others_alone(integrator, system):
+    potential = lennard_jones(0.1, 1.0)
+    state = start(system, integrator, potential, n_replicas=4)
+    velocities = state.velocities.clone()
+    velocities[1, 2] = torch.nan
+    velocities[3, 0, 0] = torch.inf
+    broken = integrator.init(system, potential, state.positions, velocities)
+    healthy, mixed = run(system, integrator, potential, state), run(system, integrator, potential, broken)
+    whole = torch.tensor([0, 2])
+    assert_same_bits(healthy[whole], mixed[whole])
+    assert torch.isfinite(mixed[whole].positions).all()
+    assert not torch.isfinite(mixed.positions[1]).all()
+
+
+def test_a_batch_of_one_follows_the_deterministic_path_of_a_batch_of_many(integrator, system):
+    if isinstance(integrator, (LangevinBAOAB, PaperEuler)):
+        pytest.skip("noise is drawn for the batch as a whole")
+    potential = wells(2.0)
+    state = start(system, integrator, potential)
+    alone = run(system, integrator, potential, state[torch.tensor([2])])
+    torch.testing.assert_close(alone.positions[0], run(system, integrator, potential, state).positions[2])
+
+
+def test_a_batch_of_one_runs(integrator, system):
+    potential = wells(2.0)
+    state = run(system, integrator, potential, start(system, integrator, potential, n_replicas=1))
+    assert state.positions.shape == (1, 4, 3)
+    assert torch.isfinite(integrator.conserved(system, state)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_keeps_the_type_of_the_positions(integrator, system, dtype):
+    potential = wells(2.0)
+    state = run(system, integrator, potential, start(system, integrator, potential, dtype=dtype))
+    assert {value.dtype for value in state.tensors().values()} == {dtype}
+    assert integrator.conserved(system, state).dtype == dtype
+
+
+def test_single_precision_agrees_with_double(system):
+    for integrator in (INTEGRATORS["nve"], INTEGRATORS["nose_hoover_chain"]):
+        potential = wells(2.0)
+        double = start(system, integrator, potential)
+        single = run(system, integrator, potential, double.to(dtype=torch.float32), 50)
+        double = run(system, integrator, potential, double, 50)
+        torch.testing.assert_close(single.positions.double(), double.positions, atol=2e-5, rtol=0)
+
+
+def test_the_seed_decides_the_bits(integrator, system):
+    potential = wells(2.0)
+    state = start(system, integrator, potential)
+    first = run(system, integrator, potential, state, seed=5)
+    assert_same_bits(first, run(system, integrator, potential, state, seed=5))
+    stochastic = isinstance(integrator, (LangevinBAOAB, PaperEuler))
+    assert torch.equal(first.positions, run(system, integrator, potential, state, seed=6).positions) != stochastic
+
+
+def test_a_stochastic_step_needs_a_generator(integrator, system):
+    if not isinstance(integrator, (LangevinBAOAB, PaperEuler)):
+        pytest.skip("deterministic")
+    state = start(system, integrator, wells(2.0))
+    with pytest.raises(ValueError, match="needs a torch.Generator"):
+        integrator.step(system, wells(2.0), state, None)
+
+
+def test_degrees_of_freedom(integrator):
+    thermal = isinstance(integrator, (LangevinBAOAB, PaperEuler))
+    box = [[10.0, 0, 0], [0, 10, 0], [0, 0, 10]]
+    expected = {(4, False): 6, (4, True): 9, (2, False): 1, (2, True): 3}
+    for (n_atoms, periodic), internal in expected.items():
+        system = system_of([1] * n_atoms, [1.0] * n_atoms, box if periodic else None)
+        assert integrator.degrees_of_freedom(system) == (3 * n_atoms if thermal else internal)
+
+
+def test_gradcheck_of_two_steps(integrator, system):
+    state = start(system, integrator, wells(2.0), n_replicas=1)
+
+    def two_steps(positions, velocities, epsilon, sigma):
+        potential = lennard_jones(epsilon, sigma)
+        final = run(system, integrator, potential, integrator.init(system, potential, positions, velocities), n_steps=2)
+        return tuple(final.tensors().values())
+
+    inputs = (state.positions, state.velocities, torch.tensor(0.1).double(), torch.tensor(0.9).double())
+    assert torch.autograd.gradcheck(two_steps, [value.requires_grad_() for value in inputs])
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
+def test_refuses_settings_that_are_not_positive(integrator, wrong):
+    settings = [field.name for field in dataclasses.fields(integrator) if field.type == "float"]
+    assert "timestep_fs" in settings
+    for name in settings:
+        with pytest.raises(ValueError, match=name):
+            dataclasses.replace(integrator, **{name: wrong})

@@ -1,0 +1,177 @@
+"""What every observable must do, whatever it measures."""
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
+
+import pytest
+import torch
+from ase.build import molecule
+
+from mdsim.interfaces import Observable
+from mdsim.observables import ADF, MSD, RDF, VACF, BondLengthDistribution, BondLengths, Diffusivity, MinimumDistance
+from mdsim.state import System, Trajectory
+
+N_FRAMES, N_REPLICAS, N_MOLECULES = 8, 3, 3
+CELL = torch.tensor([[9.0, 0.0, 0.0], [1.5, 8.5, 0.0], [-1.0, 2.0, 8.0]], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Case:
+    make: Callable[[], Observable]
+    structural: bool
+    needs_cell: bool = False
+
+
+CASES = {
+    "rdf": Case(lambda: RDF(3.6, 0.1), True),
+    "rdf_OH": Case(lambda: RDF(3.6, 0.1, pair=("O", "H"), intermolecular_only=True), True),
+    "rdf_smeared": Case(lambda: RDF(3.6, 0.1, smearing_A=0.15), True),
+    "rdf_ideal_gas": Case(lambda: RDF(3.6, 0.1, normalization="ideal_gas"), True, needs_cell=True),
+    "adf": Case(lambda: ADF(5.0), True),
+    "bond_lengths": Case(BondLengths, True),
+    "bond_length_distribution": Case(lambda: BondLengthDistribution(2.0, 0.05), True),
+    "minimum_distance": Case(MinimumDistance, True),
+    "vacf": Case(lambda: VACF(3.0), False),
+    "vacf_windows": Case(lambda: VACF(2.0, window=4, mass_weighted=True, normalized=False), False),
+    "msd": Case(lambda: MSD(4.0), False),
+    "msd_O": Case(lambda: MSD(4.0, element="O", remove_center_of_mass=True), False),
+    "diffusivity": Case(lambda: Diffusivity(1.0, 4.0), False),
+}
+OPEN_AND_PERIODIC = [
+    pytest.param(name, periodic, id=f"{name}-{'periodic' if periodic else 'open'}")
+    for name, case in CASES.items()
+    for periodic in (False, True)
+    if periodic or not case.needs_cell
+]
+each_case = pytest.mark.parametrize("name, periodic", OPEN_AND_PERIODIC)
+
+
+def water(periodic: bool) -> tuple[System, Trajectory]:
+    """Three water molecules that shake, in replicas that differ."""
+    generator = torch.Generator().manual_seed(3)
+    one = molecule("H2O")
+    centers = torch.tensor([[0.0, 0.0, 0.0], [3.1, 0.4, 0.3], [0.5, 3.0, -0.6]], dtype=torch.float64)
+    geometry = (torch.as_tensor(one.positions) + centers[:, None]).reshape(-1, 3)
+    numbers = torch.as_tensor(one.numbers).repeat(N_MOLECULES)
+    system = System.from_geometry(numbers, geometry, CELL if periodic else None, dtype=torch.float64)
+    shape = (N_FRAMES, N_REPLICAS, system.n_atoms, 3)
+    positions = geometry + 0.08 * torch.randn(shape, dtype=torch.float64, generator=generator)
+    velocities = 0.1 * torch.randn(shape, dtype=torch.float64, generator=generator)
+    return system, Trajectory(positions, velocities, None, frame_interval_fs=1.0)
+
+
+def measured(name: str, periodic: bool) -> tuple[Observable, System, Trajectory, torch.Tensor]:
+    observable = CASES[name].make()
+    system, trajectory = water(periodic)
+    return observable, system, trajectory, observable(system, trajectory)
+
+
+def replica_axis(name: str) -> int:
+    return 1 if CASES[name].structural else 0
+
+
+@each_case
+def test_meets_the_interface(name, periodic):
+    observable, _, _, values = measured(name, periodic)
+    assert isinstance(observable, Observable)
+    assert isinstance(observable.name, str) and isinstance(observable.unit, str)
+    assert values.shape[:-1] == ((N_FRAMES, N_REPLICAS) if CASES[name].structural else (N_REPLICAS,))
+    assert values.isfinite().all() and values.abs().sum() > 0
+    if hasattr(observable, "bin_centers"):
+        assert values.shape[-1:] == observable.bin_centers.shape
+    if fields(observable):
+        with pytest.raises(FrozenInstanceError):
+            setattr(observable, fields(observable)[0].name, 1.0)
+
+
+@each_case
+def test_rotation(name, periodic):
+    observable, system, trajectory, values = measured(name, periodic)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5)))[0]
+    turned = replace(system, cell=None if system.cell is None else system.cell @ turn)
+    moved = replace(trajectory, positions=trajectory.positions @ turn, velocities=trajectory.velocities @ turn)
+    torch.testing.assert_close(observable(turned, moved), values, rtol=1e-8, atol=1e-10)
+
+
+@each_case
+def test_translation(name, periodic):
+    observable, system, trajectory, values = measured(name, periodic)
+    shift = torch.tensor([3.7, -12.9, 25.1], dtype=torch.float64)
+    moved = replace(trajectory, positions=trajectory.positions + shift)
+    torch.testing.assert_close(observable(system, moved), values, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_whole_lattice_vectors_change_nothing(name):
+    """Each atom is moved by its own lattice vector, the same in all frames, as unwrapped coordinates require."""
+    observable, system, trajectory, values = measured(name, periodic=True)
+    generator = torch.Generator().manual_seed(11)
+    images = torch.randint(-2, 3, (system.n_atoms, 3), generator=generator).double() @ CELL
+    moved = replace(trajectory, positions=trajectory.positions + images)
+    torch.testing.assert_close(observable(system, moved), values, rtol=1e-8, atol=1e-10)
+
+
+@each_case
+def test_permuted_replicas(name, periodic):
+    observable, system, trajectory, values = measured(name, periodic)
+    order = torch.tensor([2, 0, 1])
+    expected = values.index_select(replica_axis(name), order)
+    torch.testing.assert_close(observable(system, trajectory.replicas(order)), expected, rtol=1e-12, atol=1e-13)
+
+
+@each_case
+def test_batch_of_one(name, periodic):
+    observable, system, trajectory, values = measured(name, periodic)
+    alone = observable(system, trajectory.replicas(slice(1, 2)))
+    expected = values.narrow(replica_axis(name), 1, 1)
+    torch.testing.assert_close(alone, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@each_case
+def test_a_broken_replica_is_seen_and_reaches_no_other(name, periodic, bad):
+    observable, system, trajectory, values = measured(name, periodic)
+    positions, velocities = trajectory.positions.clone(), trajectory.velocities.clone()
+    positions[5:, 1, 0] = bad
+    velocities[5:, 1, 0] = bad
+    broken = observable(system, replace(trajectory, positions=positions, velocities=velocities))
+    axis = replica_axis(name)
+    healthy = torch.tensor([0, 2])
+    assert torch.equal(broken.index_select(axis, healthy), values.index_select(axis, healthy))
+    if CASES[name].structural:
+        assert torch.equal(broken[:5], values[:5])
+        if name != "minimum_distance" or periodic or bad is torch.nan:  # in open space an atom at infinity is just far
+            assert not broken[5:, 1].isfinite().all(-1).any()
+    elif name != "vacf_windows":
+        assert broken[1].isnan().any()
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.structural])
+def test_frames_do_not_depend_on_each_other(name):
+    observable, system, trajectory, values = measured(name, periodic=True)
+    torch.testing.assert_close(observable(system, trajectory[2:4]), values[2:4], rtol=1e-12, atol=1e-13)
+
+
+@each_case
+def test_float32(name, periodic):
+    observable, system, trajectory, values = measured(name, periodic)
+    single = observable(system.to(dtype=torch.float32), trajectory._map(torch.Tensor.float, 1.0))
+    assert values.dtype == torch.float64 and single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), values, rtol=2e-4, atol=2e-4 * float(values.abs().max()))
+
+
+@each_case
+def test_inputs_are_left_alone(name, periodic):
+    observable, system, trajectory, _ = measured(name, periodic)
+    same_system, same_trajectory = water(periodic)
+    observable(system, trajectory)
+    for field in ("positions", "velocities"):
+        assert torch.equal(getattr(trajectory, field), getattr(same_trajectory, field))
+    for field in ("masses", "bonds", "molecules", "atomic_numbers"):
+        assert torch.equal(getattr(system, field), getattr(same_system, field))
+
+
+@each_case
+def test_same_bits_again(name, periodic):
+    observable, system, trajectory, values = measured(name, periodic)
+    assert torch.equal(observable(system, trajectory), values)

@@ -1,0 +1,77 @@
+"""Imports between modules go strictly down the floors of the house, and nothing goes in circles."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {
+    0: ("units", "schema", "config", "typing"),
+    1: ("geometry", "state"),
+    2: ("neighbors", "interfaces", "checkpoints", "statistics", "velocities"),
+    3: ("models", "integrators", "observables", "datasets", "simulation", "boltzmann", "sample_energies", "losses"),
+    4: ("stability", "reporting"),
+    5: ("training.stretch", "training.explore", "training.learn"),
+    6: ("training", "calculator"),
+    7: ("build", "runs"),
+    8: ("cli",),
+}
+
+
+def modules() -> dict[str, Path]:
+    names = {}
+    for path in sorted((ROOT / "mdsim").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def floor_of(module: str) -> int:
+    name = module.removeprefix("mdsim").removeprefix(".")
+    matches = [
+        (len(prefix), floor)
+        for floor, prefixes in FLOORS.items()
+        for prefix in prefixes
+        if name == prefix or name.startswith(prefix + ".")
+    ]
+    assert matches, f"{module} has no floor: give it one in tests/test_architecture.py"
+    return max(matches)[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    known = modules()
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mdsim"):
+            for alias in node.names:
+                child = f"{node.module}.{alias.name}"
+                found.add(child if child in known else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("mdsim")}
+    return found - {"mdsim"}
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name != "mdsim"])
+def test_imports_go_down(module: str) -> None:
+    up = {target for target in imports_of(modules()[module]) if floor_of(target) > floor_of(module)}
+    assert not up, f"{module} (floor {floor_of(module)}) imports from above: {up}"
+
+
+def test_no_circles() -> None:
+    graph = {name: imports_of(path) for name, path in modules().items()}
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_scripts_are_short() -> None:
+    for script in ("pretraining.py", "stable_training.py"):
+        lines = (ROOT / script).read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 40, f"{script} has {len(lines)} lines"
+
+
+def test_no_pickle_and_no_unsafe_yaml() -> None:
+    for path in [*(ROOT / "mdsim").rglob("*.py"), *(ROOT / "data").glob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert "allow_pickle=True" not in text and "weights_only=False" not in text, path
+        assert "import pickle" not in text and "yaml.unsafe" not in text, path

@@ -1,0 +1,102 @@
+"""Displacements, distances and angles against closed forms and brute force."""
+
+import math
+
+import pytest
+import torch
+
+from mdsim.geometry import all_pairs, angles, center_of_mass, minimum_image, pair_distances
+
+CELLS = {
+    "orthorhombic": [[6.0, 0, 0], [0, 7.5, 0], [0, 0, 9.0]],
+    "reduced triclinic": [[7.0, 0, 0], [2.5, 6.5, 0], [-2.0, 1.5, 6.0]],
+    "non-reduced": [[5.0, 0, 0], [12.0, 6.0, 0], [-9.0, 11.0, 7.0]],
+    "needle": [[1.0, 0, 0], [7.3, 0.9, 0], [-11.2, 4.4, 25.0]],
+    "left-handed": [[0, 6.0, 0.5], [6.0, 0.3, 0], [1.0, 0, 6.0]],
+}
+
+
+def _cell(name: str) -> torch.Tensor:
+    return torch.tensor(CELLS[name], dtype=torch.float64)
+
+
+def _shortest_by_brute_force(displacements: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+    wrapped = displacements - torch.round(displacements @ torch.linalg.inv(cell)) @ cell
+    images = torch.cartesian_prod(*[torch.arange(-n, n + 1, dtype=torch.float64) for n in (30, 14, 3)]) @ cell
+    return torch.stack([(vector + images).norm(dim=-1).min() for vector in wrapped])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_minimum_image_is_the_shortest_image(name, generator):
+    cell = _cell(name)
+    displacements = 40.0 * torch.randn(100, 3, generator=generator, dtype=torch.float64)
+    found = minimum_image(displacements, cell)
+    torch.testing.assert_close(found.norm(dim=-1), _shortest_by_brute_force(displacements, cell), rtol=0, atol=1e-10)
+    translations = (found - displacements) @ torch.linalg.inv(cell)
+    torch.testing.assert_close(translations, translations.round(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_minimum_image_passes_gradients_unchanged(name, generator):
+    displacements = (20.0 * torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)).requires_grad_()
+    minimum_image(displacements, _cell(name)).sum().backward()
+    torch.testing.assert_close(displacements.grad, torch.ones(5, 4, 3, dtype=torch.float64))
+
+
+def test_minimum_image_with_open_boundaries(generator):
+    displacements = torch.randn(3, 2, 3, generator=generator)
+    assert minimum_image(displacements, None) is displacements
+
+
+def test_minimum_image_leaves_non_finite_rows_to_themselves():
+    displacements = torch.tensor([[float("nan"), 0, 0], [5.9, 0, 0]], dtype=torch.float64)
+    found = minimum_image(displacements, _cell("reduced triclinic"))
+    assert found[0].isnan().any()
+    torch.testing.assert_close(found[1], torch.tensor([-1.1, 0, 0], dtype=torch.float64))
+
+
+def test_pair_distances_of_a_square():
+    positions = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=torch.float64)
+    distances = pair_distances(positions.expand(2, 3, 4, 3), all_pairs(4))
+    expected = torch.tensor([1, math.sqrt(2), 1, 1, math.sqrt(2), 1], dtype=torch.float64)
+    torch.testing.assert_close(distances, expected.expand(2, 3, 6))
+
+
+def test_pair_distances_across_a_boundary():
+    positions = torch.tensor([[0.2, 0, 0], [5.9, 0, 0]], dtype=torch.float64)
+    distance = pair_distances(positions, torch.tensor([[0, 1]]), _cell("orthorhombic"))
+    torch.testing.assert_close(distance, torch.tensor([0.3], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-4, 30.0, 90.0, 104.5, 179.9999, 180.0])
+def test_angles(degrees):
+    angle = math.radians(degrees)
+    positions = torch.tensor(
+        [[1.3, 0, 0], [0, 0, 0], [0.7 * math.cos(angle), 0.7 * math.sin(angle), 0]], dtype=torch.float64
+    )
+    found = angles(positions, torch.tensor([[0, 1, 2]]))
+    torch.testing.assert_close(found, torch.tensor([angle], dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_angles_use_the_minimum_image(generator):
+    cell = _cell("reduced triclinic")
+    positions = torch.tensor([[0.9, 0.2, 0], [0, 0, 0], [-0.3, 0.9, 0.1]], dtype=torch.float64)
+    jumps = torch.randint(-3, 4, (3, 3), generator=generator).double()
+    triplets = torch.tensor([[0, 1, 2]])
+    torch.testing.assert_close(angles(positions + jumps @ cell, triplets, cell), angles(positions, triplets))
+
+
+def test_angle_gradients(generator):
+    positions = torch.randn(4, 3, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: angles(x, torch.tensor([[0, 1, 2], [1, 0, 2]])), (positions,))
+
+
+def test_center_of_mass():
+    positions = torch.tensor([[0.0, 0, 0], [3, 0, 0]], dtype=torch.float64).expand(5, 2, 3)
+    center = center_of_mass(positions, torch.tensor([2.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(center, torch.tensor([1.0, 0, 0], dtype=torch.float64).expand(5, 1, 3))
+
+
+def test_all_pairs():
+    assert all_pairs(4).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert all_pairs(1).shape == (0, 2)
