@@ -162,7 +162,8 @@ class Integrator(Protocol):
 class Observable(Protocol):
     """A quantity of a trajectory: structural ones per frame and replica, dynamical ones per replica."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "*axes bin"]: ...
 
@@ -171,6 +172,7 @@ class Observable(Protocol):
 class StabilityCriterion(Protocol):
     """Says which frames of which replicas are no longer physical. Non-finite frames are always unstable."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -19,6 +20,13 @@ from mdsim.typing import Bool, Float, Int, Tensor
 
 NON_FINITE = "non_finite"
 DISTANCES_AT_ONCE = 2**20  # bounds the memory of pair distances: 27 images of 3 coordinates in the worst case
+
+
+class BinnedObservable(Observable, Protocol):
+    """An observable that is a function of a distance, on a grid."""
+
+    @property
+    def bin_centers(self) -> Float[Tensor, "bin"]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,22 +105,21 @@ class RDFDeviation:
     Non-finite frames are unstable themselves and do not enter the average of others.
 
     Args:
-        observable: a structural one, g(r) per frame and replica.
+        observable: a structural one, g(r) per frame and replica, with evenly spaced `bin_centers` in Å.
         reference: its reference, of equal length.
-        range_A: width of the range of r that the bins cover, Å.
         tolerance_A: largest deviation of a stable replica, Å (3.0 for water in the paper).
-        window_frames: frames to average over.
+        window_frames: frames to average over; None averages over the whole trajectory, which then is stable or
+            unstable as one, as in the published evaluation.
     """
 
-    observable: Observable
+    observable: BinnedObservable
     reference: Float[Tensor, "bin"]
-    range_A: float
     tolerance_A: float
-    window_frames: int
+    window_frames: int | None = None
     name: str = "rdf_deviation"
 
     def __post_init__(self) -> None:
-        if self.window_frames < 1:
+        if self.window_frames is not None and self.window_frames < 1:
             raise ValueError(f"window_frames must be at least 1, found {self.window_frames}")
 
     @property
@@ -128,8 +135,9 @@ class RDFDeviation:
                 f"{self.name} needs an observable of shape {expected} (frame, replica, bin of the reference), "
                 f"found {tuple(rdf.shape)}"
             )
-        averaged = _trailing_mean(rdf, self.window_frames)
-        deviation = self.range_A * (averaged - self.reference.to(averaged)).abs().mean(-1)
+        averaged = _trailing_mean(rdf, self.window_frames or trajectory.n_frames)
+        bin_width_A = self.observable.bin_centers.diff().mean().to(averaged)
+        deviation = bin_width_A * (averaged - self.reference.to(averaged)).abs().sum(-1)
         return torch.where(torch.isfinite(rdf).all(-1), deviation, torch.nan).to(rdf.dtype)
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:

@@ -28,7 +28,7 @@ from mdsim.typing import Bool, Float, Int, Tensor
 from mdsim.units import FS
 
 UNITS = {"R": "angstrom", "E": "eV", "F": "eV/angstrom", "V": "angstrom/fs", "cell": "angstrom"}
-SHAPES = {
+SHAPES: dict[str, tuple[str | int, ...]] = {
     "z": ("atom",),
     "R": ("frame", "atom", 3),
     "E": ("frame",),
@@ -87,7 +87,7 @@ class Frames:
 
 def write_frames(path: Path, frames: Frames) -> None:
     """Write frames as npz: energies in double, all else in single precision; velocities as Å/fs."""
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "z": frames.atomic_numbers.numpy().astype(np.int64),
         "R": frames.positions.numpy().astype(np.float32),
         "E": frames.energy.numpy().astype(np.float64),
@@ -139,7 +139,7 @@ def _check_names(path: Path, arrays: Mapping[str, np.ndarray], required: set[str
 def _check_shapes(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     lengths = {"atom": arrays["z"].size, "frame": len(arrays["R"]) if arrays["R"].ndim else 0}
     for name, array in arrays.items():
-        expected = tuple(lengths.get(axis, axis) for axis in SHAPES[name])
+        expected = tuple(lengths[axis] if isinstance(axis, str) else axis for axis in SHAPES[name])
         if array.shape != expected:
             axes = ", ".join(map(str, SHAPES[name]))
             raise DatasetError(f"{path}: {name} has shape {array.shape}, expected ({axes}) = {expected}")
@@ -149,7 +149,7 @@ def _check_shapes(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _check_values(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        if array.dtype.kind != ("i" if name == "z" else "f") or (name == "E" and array.dtype != np.float64):
+        if array.dtype.kind not in ("iu" if name == "z" else "f") or (name == "E" and array.dtype != np.float64):
             wanted = {"z": "integers", "E": "float64, which total energies need"}.get(name, "floating-point numbers")
             raise DatasetError(f"{path}: {name} is {array.dtype}, expected {wanted}")
         if bad := int(np.count_nonzero(~np.isfinite(array))):
@@ -166,7 +166,7 @@ def _check_values(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as a compressed npz under a temporary name, then rename; equal arrays give equal bytes."""
-    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -46,9 +46,10 @@ BONDS = BondLengthDeviation(torch.tensor([0.75, 0.75]), tolerance_A=0.25)
 
 
 class FirstCoordinate:
-    """An "RDF" of two bins that is simply the x coordinates of the first two atoms."""
+    """An "RDF" of two bins, each 2.5 Å wide, that is simply the x coordinates of the first two atoms."""
 
     name = "first_coordinate"
+    bin_centers = torch.tensor([1.25, 3.75])
 
     def __call__(self, system, trajectory):
         return trajectory.positions[..., :2, 0]
@@ -92,7 +93,7 @@ def test_pieces_do_not_change_the_measure(system, trajectory, monkeypatch, gener
 def test_rdf_deviation_is_the_range_times_the_mean_over_bins_of_the_window_average(system, trajectory):
     x = torch.tensor([0.0, 6.0, 0.0, 0.0, 9.0, 0.0], dtype=torch.float64)
     trajectory.positions[:, 0, 0, 0] = x
-    criterion = RDFDeviation(FirstCoordinate(), torch.tensor([0.0, 2.75]), 5.0, tolerance_A=6.0, window_frames=3)
+    criterion = RDFDeviation(FirstCoordinate(), torch.tensor([0.0, 2.75]), tolerance_A=6.0, window_frames=3)
     measure = criterion.measure(system, trajectory)
     windows = torch.tensor([2.0, 2.0, 2.0, 2.0, 3.0, 3.0], dtype=torch.float64)  # of the first bin
     torch.testing.assert_close(measure[:, 0], 5.0 * windows / 2)
@@ -102,12 +103,13 @@ def test_rdf_deviation_is_the_range_times_the_mean_over_bins_of_the_window_avera
 
 def test_rdf_deviation_of_a_window_longer_than_the_trajectory_is_that_of_all_frames(system, trajectory):
     trajectory.positions[:, 0, 0, 0] = torch.arange(6.0)
-    criterion = RDFDeviation(FirstCoordinate(), torch.tensor([0.0, 2.75]), 2.0, tolerance_A=1.0, window_frames=50)
-    torch.testing.assert_close(criterion.measure(system, trajectory)[:, 0], torch.full((6,), 2.5).double())
+    for window_frames in (50, None):
+        criterion = RDFDeviation(FirstCoordinate(), torch.tensor([0.0, 2.75]), 1.0, window_frames)
+        torch.testing.assert_close(criterion.measure(system, trajectory)[:, 0], torch.full((6,), 6.25).double())
 
 
 def test_a_broken_frame_does_not_enter_the_rdf_of_others(system, trajectory):
-    clean = RDFDeviation(FirstCoordinate(), torch.tensor([2.0, 2.75]), 5.0, tolerance_A=1.0, window_frames=4)
+    clean = RDFDeviation(FirstCoordinate(), torch.tensor([2.0, 2.75]), tolerance_A=1.0, window_frames=4)
     trajectory.positions[2, 0] = math.nan
     assert clean(system, trajectory).nonzero().tolist() == [[2, 0]]
     trajectory.positions[:, 1] = math.nan
@@ -133,7 +135,7 @@ def test_every_criterion_counts_non_finite_numbers(system, trajectory, field, ba
     criteria = [
         BONDS,
         MinimumIntermolecularDistance(1.2),
-        RDFDeviation(FirstCoordinate(), torch.tensor([2.0, 2.75]), 5.0, tolerance_A=1.0, window_frames=2),
+        RDFDeviation(FirstCoordinate(), torch.tensor([2.0, 2.75]), tolerance_A=1.0, window_frames=2),
         TemperatureExplosion(1e6, 6),
     ]
     assert non_finite(trajectory).nonzero().tolist() == [[2, 1]]
@@ -178,6 +180,6 @@ def test_refusals(system, trajectory):
     with pytest.raises(ValueError, match="at least two molecules"):
         MinimumIntermolecularDistance(1.2)(lonely, trajectory)
     with pytest.raises(ValueError, match=r"found \(6, 3, 2\)"):
-        RDFDeviation(FirstCoordinate(), torch.ones(3), 5.0, 1.0, 2)(system, trajectory)
+        RDFDeviation(FirstCoordinate(), torch.ones(3), 1.0, 2)(system, trajectory)
     with pytest.raises(ValueError, match="window_frames"):
-        RDFDeviation(FirstCoordinate(), torch.ones(2), 5.0, 1.0, 0)
+        RDFDeviation(FirstCoordinate(), torch.ones(2), 1.0, 0)
