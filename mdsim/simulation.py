@@ -41,7 +41,7 @@ def simulate(
         The last state, and a trajectory of n_steps / dump_every frames, the last of which is that state.
 
     Raises:
-        ValueError: ``n_steps`` is not a multiple of ``dump_every``.
+        ValueError: ``n_steps`` is not a multiple of a positive ``dump_every``.
     """
     if n_steps < 0 or dump_every < 1 or n_steps % dump_every:
         raise ValueError(f"n_steps must be a multiple of dump_every, but they are {n_steps} and {dump_every}")
@@ -92,14 +92,16 @@ def differentiable_simulate(
         The last state. It can be differentiated once, not twice.
 
     Raises:
-        ValueError: the potential's forces carry no graph.
+        ValueError: the potential's forces carry no graph, or ``n_steps`` or ``segment`` is out of range.
 
     Source: Griewank, Optim. Methods Softw. 1, 35 (1992); Chen, Xu, Zhang, Guestrin, arXiv 1604.06174, for segments.
     """
+    if n_steps < 0:
+        raise ValueError(f"n_steps must not be negative, but it is {n_steps}")
     if segment is None:
         segment = max(1, math.ceil(math.sqrt(n_steps)))
-    if n_steps < 0 or segment < 1:
-        raise ValueError(f"n_steps and segment must not be negative or zero, but they are {n_steps} and {segment}")
+    if segment < 1:
+        raise ValueError(f"segment must be at least one step, but it is {segment}")
     parameters = _parameters_of(potential, state.positions)
     names = tuple(state.tensors())
     for start in range(0, n_steps, segment):

@@ -169,29 +169,31 @@ class NoseHooverChain:
         self, system: System, velocities: Float[Tensor, "replica atom 3"], thermostat: Float[Tensor, "replica 2 chain"]
     ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
         """exp(iL_NHC Δt/2): moves the chain and scales all velocities of a replica by one factor."""
-        kT = kT_eV(self.temperature_K)
         Q = self._chain_masses(system)
-        targets = [self.degrees_of_freedom(system) * kT] + [kT] * (self.chain_length - 1)
         eta, eta_velocities = thermostat.unbind(1)
         v = list(eta_velocities.unbind(-1))
-        twice_kinetic = 2 * kinetic_energy_eV(velocities, system.masses.to(velocities))
-        scale = torch.ones_like(twice_kinetic)
-
-        def kick(j: int, delta: float) -> Tensor:
-            """v_ηj after delta/2, half of the friction of the next thermostat before and half after the force G_j."""
-            driving = scale.square() * twice_kinetic if j == 0 else Q[j - 1] * v[j - 1].square()
-            force = (driving - targets[j]) / Q[j]
-            if j == self.chain_length - 1:
-                return v[j] + 0.5 * delta * force
-            friction = torch.exp(-0.25 * delta * v[j + 1])
-            return friction * (friction * v[j] + 0.5 * delta * force)
-
+        driving = 2 / Q[0] * kinetic_energy_eV(velocities, system.masses.to(velocities))
+        scale = torch.ones_like(driving)
         for weight in SUZUKI_YOSHIDA_WEIGHTS[self.suzuki_yoshida_order] * self.n_substeps:
             delta = weight * 0.5 * self.timestep_fs * FS / self.n_substeps
             for j in reversed(range(self.chain_length)):
-                v[j] = kick(j, delta)
-            eta = eta + delta * torch.stack(v, dim=-1)
-            scale = scale * torch.exp(-delta * v[0])
+                v[j] = self._kick(j, v, Q, driving, delta)
+            eta = torch.add(eta, torch.stack(v, dim=-1), alpha=delta)
+            factor = torch.exp(-delta * v[0])
+            scale, driving = scale * factor, driving * factor.square()
             for j in range(self.chain_length):
-                v[j] = kick(j, delta)
+                v[j] = self._kick(j, v, Q, driving, delta)
         return scale[:, None, None] * velocities, torch.stack([eta, torch.stack(v, dim=-1)], dim=1)
+
+    def _kick(self, j: int, v: list[Tensor], Q: list[float], driving: Tensor, delta: float) -> Tensor:
+        """v_ηj after delta/2 of the force G_j, between two halves of the friction of the next thermostat.
+
+        ``driving`` is Σ m v² / Q_1; the other term of G_j, N_f kT / Q_1 or kT / Q_j, is 1/τ² for every j.
+        """
+        if j > 0:
+            driving = Q[j - 1] / Q[j] * v[j - 1].square()
+        force = driving - (self.relaxation_time_fs * FS) ** -2
+        if j == self.chain_length - 1:
+            return torch.add(v[j], force, alpha=0.5 * delta)
+        friction = torch.exp(-0.25 * delta * v[j + 1])
+        return friction * torch.add(friction * v[j], force, alpha=0.5 * delta)

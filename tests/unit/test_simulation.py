@@ -86,9 +86,9 @@ def test_no_graph_grows_even_with_a_differentiable_potential(system, start):
     def watched(positions):
         assert not positions.requires_grad
         energy, forces = bound(positions)
-        assert forces.requires_grad
-        graphs.add(forces)
-        assert len(graphs) <= 3
+        assert energy.requires_grad
+        graphs.add(energy)
+        assert len(graphs) <= 2  # this one, and that of the step before
         return energy, forces
 
     state = VelocityVerlet(0.5).init(system, watched, *start)
@@ -131,14 +131,16 @@ def gradients(system, integrator, start, run):
     return state, torch.autograd.grad(loss, [*inputs, model.depth, model.width])
 
 
-@pytest.mark.parametrize("segment", [None, 1, 7, 200])
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize(
+    ("integrator", "segment"),
+    [*((integrator, 7) for integrator in INTEGRATORS), *((INTEGRATORS[0], s) for s in (None, 1, 99))],
+)
 def test_segments_give_the_gradient_of_the_plain_loop(system, start, integrator, segment):
     def plain(*arguments):
-        return plain_loop(*arguments, 60, seeded())
+        return plain_loop(*arguments, 30, seeded())
 
     def segmented(*arguments):
-        return differentiable_simulate(*arguments, 60, seeded(), segment)
+        return differentiable_simulate(*arguments, 30, seeded(), segment)
 
     expected_state, expected = gradients(system, integrator, start, plain)
     state, found = gradients(system, integrator, start, segmented)
@@ -228,7 +230,7 @@ def peak_saved_elements(system, start, n_steps, segment=None):
 
     class Kept:
         def __init__(self, tensor):
-            self.tensor = tensor
+            self.tensor = tensor.detach()  # a saved result would otherwise keep its own graph alive
 
     def release(elements):
         nonlocal held
@@ -267,9 +269,9 @@ def test_forces_without_a_graph_are_refused(system, start):
         differentiable_simulate(system, potential, VelocityVerlet(0.5), state, 4)
 
 
-@pytest.mark.parametrize(("n_steps", "segment"), [(-1, None), (4, 0)])
-def test_refuses_steps_and_segments_out_of_range(system, start, n_steps, segment):
+@pytest.mark.parametrize(("n_steps", "segment", "culprit"), [(-1, None, "n_steps"), (4, 0, "segment")])
+def test_refuses_steps_and_segments_out_of_range(system, start, n_steps, segment, culprit):
     potential = Morse().bind(system, differentiable=True)
     state = VelocityVerlet(0.5).init(system, potential, *start)
-    with pytest.raises(ValueError, match="n_steps and segment"):
+    with pytest.raises(ValueError, match=culprit):
         differentiable_simulate(system, potential, VelocityVerlet(0.5), state, n_steps, segment=segment)

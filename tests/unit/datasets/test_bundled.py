@@ -10,6 +10,7 @@ from mdsim.datasets import Dataset, Frames, load_dataset
 from mdsim.datasets.splits import parse_indices
 from mdsim.geometry import all_pairs, center_of_mass, pair_distances
 from mdsim.state import kinetic_temperature_K
+from mdsim.units import FS, KB_EV_PER_K
 
 BUNDLED = Path(__file__).parents[3] / "data" / "bundled"
 SIZES = {"40": (38, 2), "100": (95, 5), "1k": (950, 50), "5k": (4750, 250)}
@@ -67,6 +68,17 @@ def test_frames_are_centered(aspirin_5k):
     assert center_of_mass(aspirin_5k.test.positions.double(), masses).abs().max() < 1e-5
 
 
+def test_positions_and_forces_obey_the_virial_theorem_at_500_K(aspirin_5k):
+    parts = [aspirin_5k.train, aspirin_5k.val, aspirin_5k.test]
+    n_atoms = len(aspirin_5k.metadata.atomic_numbers)
+    virial = torch.cat([-(frames.positions.double() * frames.forces.double()).sum((1, 2)) for frames in parts])
+    temperature = virial.numpy() / ((3 * n_atoms - 3) * KB_EV_PER_K)  # -<Σ r·F> = (3N-3) kT about the center of mass
+    indices = aspirin_5k.metadata.split["indices"]
+    trajectory = np.concatenate([parse_indices(indices[name]) for name in ("train", "val", "test")]) // 1400
+    means = np.array([temperature[trajectory == index].mean() for index in range(5)])
+    assert abs(means.mean() - 500.0) < 3 * means.std(ddof=1) / np.sqrt(5)
+
+
 def test_the_temperature_of_the_contiguous_frames(aspirin_5k):
     frames, system = aspirin_5k.contiguous.to(dtype=torch.float64), aspirin_5k.system(torch.float64)
     temperature = kinetic_temperature_K(frames.velocities, system.masses, 3 * system.n_atoms - 3).mean()
@@ -78,8 +90,6 @@ def test_the_temperature_of_the_contiguous_frames(aspirin_5k):
 
 def test_contiguous_velocities_are_the_derivative_of_the_positions(aspirin_5k):
     trajectory = aspirin_5k.contiguous_trajectory()
-    from mdsim.units import FS
-
     moved = trajectory.positions[1:] - trajectory.positions[:-1]
     mean_velocity = 0.5 * (trajectory.velocities[1:] + trajectory.velocities[:-1])
     residual = (moved / (trajectory.frame_interval_fs * FS) - mean_velocity).norm() / trajectory.velocities.norm()
