@@ -351,6 +351,16 @@ class SimulateConfig(RunConfig):
     save_trajectories: tuple[int, ...] = Field((0,), description="Replicas whose whole trajectory is written as GSD.")
     frames_before_break: Count = Field(50, description="Frames written before every instability.")
 
+    @model_validator(mode="after")
+    def _dense_frames_include_the_others(self) -> SimulateConfig:
+        window, every = self.dense_window, self.dynamics.dump_every_steps
+        if window is not None and every % window.dump_every_steps:
+            raise ValueError(
+                f"dynamics.dump_every_steps ({every}) must be a multiple of dense_window.dump_every_steps "
+                f"({window.dump_every_steps})"
+            )
+        return self
+
     @property
     def horizon_ps(self) -> float:
         return self.epochs * self.dynamics.epoch_ps

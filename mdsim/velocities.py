@@ -58,7 +58,7 @@ def maxwell_boltzmann(
     shape = (n_replicas, system.n_atoms, 3)
     noise = torch.randn(shape, generator=generator, dtype=masses.dtype, device=masses.device)
     velocities = torch.sqrt(kT_eV(temperature_K) / masses)[:, None] * noise
-    velocities = _project(positions, velocities, masses, remove_momentum, remove_rotation)
+    velocities = _project(velocities, masses, remove_momentum, positions if remove_rotation else None)
     if exact_temperature:
         free = _degrees_of_freedom(system, remove_momentum, remove_rotation)
         if free == 0:
@@ -109,15 +109,14 @@ def remove_rotation(
 
 
 def _project(
-    positions: Float[Tensor, "replica atom 3"] | None,
     velocities: Float[Tensor, "replica atom 3"],
     masses: Float[Tensor, "atom"],
     momentum: bool,
-    rotation: bool,
+    rotation_at: Float[Tensor, "replica atom 3"] | None,
 ) -> Float[Tensor, "replica atom 3"]:
     if momentum:
         velocities = remove_center_of_mass_velocity(velocities, masses)
-    return remove_rotation(positions, velocities, masses) if rotation else velocities
+    return velocities if rotation_at is None else remove_rotation(rotation_at, velocities, masses)
 
 
 def _inertia_tensor(

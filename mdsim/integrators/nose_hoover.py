@@ -15,7 +15,8 @@ velocity Verlet between two half steps of the chain. The chain's operator is its
 the Suzuki-Yoshida weights w_k, so that stiff chains need no smaller Δt. Second order and time-reversible.
 
 N_f counts the momenta that can change: forces between atoms conserve total momentum and, with open boundaries, angular
-momentum, and the thermostat only scales them. A chain that aims at 3N instead heats the molecule by 3N / N_f.
+momentum, and the thermostat only scales them. A chain that aims at 3N, as in the code published with StABlE training,
+heats the molecule by 3N / N_f; one link at a temperature_K raised by that factor follows the same trajectory.
 
 | symbol          | variable                                                        |
 |-----------------|-----------------------------------------------------------------|
@@ -157,11 +158,11 @@ class NoseHooverChain:
         return [self.degrees_of_freedom(system) * single] + [single] * (self.chain_length - 1)
 
     def _thermostat_of(self, state: MDState) -> Float[Tensor, "replica 2 chain"]:
-        shape = None if state.thermostat is None else tuple(state.thermostat.shape[1:])
-        if shape != (2, self.chain_length):
+        if state.thermostat is None or state.thermostat.shape[1:] != (2, self.chain_length):
+            found = "none" if state.thermostat is None else f"some of shape {tuple(state.thermostat.shape)}"
             raise ValueError(
                 f"NoseHooverChain: the state needs thermostat variables of shape (replica, 2, {self.chain_length}), "
-                f"but has {shape}; make the state with this integrator's init"
+                f"but has {found}; make the state with this integrator's init"
             )
         return state.thermostat
 
