@@ -16,7 +16,7 @@ from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nose_hoover import NoseHooverChain
 from mdsim.integrators.nve import VelocityVerlet
 from mdsim.integrators.paper_euler import PaperEuler
-from mdsim.interfaces import ForceField, Integrator, Observable, StabilityCriterion
+from mdsim.interfaces import BinnedObservable, ForceField, Integrator, StabilityCriterion
 from mdsim.models.schnet import SchNet
 from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution
@@ -165,7 +165,9 @@ def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> Stab
         case IntermolecularDistanceConfig():
             return MinimumIntermolecularDistance(config.tolerance_A)
         case RDFDeviationConfig():
-            chosen = RDFConfig(name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A)
+            chosen = RDFConfig(
+                name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A, pair=None
+            )
             rdf = observable(chosen, system)
             return RDFDeviation(rdf, reference(rdf, system, dataset), config.tolerance)
     raise ConfigError(f"stability.name: {config.name!r} has no criterion")
@@ -174,16 +176,26 @@ def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> Stab
 # ----------------------------------------------------------------------------------------------------- observables
 
 
-def observable(config: StructuralConfig | DynamicalConfig, system: System) -> Observable:
-    """A quantity of a trajectory; the RDF is h(r) for open boundaries and g(r) for periodic ones."""
+def observable(config: StructuralConfig, system: System) -> BinnedObservable:
+    """A structural observable; the RDF is h(r) for open boundaries and g(r) for periodic ones."""
     match config:
         case RDFConfig():
-            normalization = "pair_density" if system.cell is None else "ideal_gas"
-            return RDF(config.max_distance_A, config.bin_width_A, config.pair, normalization)
+            return RDF(
+                config.max_distance_A,
+                config.bin_width_A,
+                config.pair,
+                normalization="pair_density" if system.cell is None else "ideal_gas",
+            )
         case ADFConfig():
             return ADF(bin_width_deg=config.bin_width_deg)
         case BondLengthsConfig():
             return BondLengthDistribution(config.max_length_A, config.bin_width_A, pair=config.pair)
+    raise ConfigError(f"observable.name: {config.name!r} has no observable")
+
+
+def dynamical_observable(config: DynamicalConfig) -> VACF | Diffusivity:
+    """A dynamical observable."""
+    match config:
         case VACFConfig():
             return VACF(max_lag_fs=config.max_lag_fs)
         case DiffusivityConfig():
@@ -191,7 +203,9 @@ def observable(config: StructuralConfig | DynamicalConfig, system: System) -> Ob
     raise ConfigError(f"observable.name: {config.name!r} has no observable")
 
 
-def reference(quantity: Observable, system: System, dataset: Dataset, file: str | None = None) -> Float[Tensor, "bin"]:
+def reference(
+    quantity: BinnedObservable, system: System, dataset: Dataset, file: str | None = None
+) -> Float[Tensor, "bin"]:
     """What a structural observable should be: from a file, or the mean over the data set's training frames."""
     if file is not None:
         return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
@@ -209,11 +223,12 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
 
     Raises:
         ConfigError: the evaluation keeps frames at no multiple of the data's frame interval.
+        ValueError: the dense window is too short for an observable.
     """
-    if not config.dynamical_observables:
-        return {}
     window, dynamics = config.dense_window, config.dynamics
-    interval_fs = dynamics.timestep_fs * (window.dump_every_steps if window else dynamics.dump_every_steps)
+    if window is None or not config.dynamical_observables:
+        return {}
+    interval_fs = dynamics.timestep_fs * window.dump_every_steps
     frames = data.contiguous_trajectory().to(system.masses.device, system.masses.dtype)
     stride = round(interval_fs / frames.frame_interval_fs)
     if stride < 1 or abs(stride * frames.frame_interval_fs - interval_fs) > 1e-6:
@@ -221,9 +236,12 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
             f"dense_window.dump_every_steps: frames every {interval_fs:g} fs cannot be compared with the contiguous "
             f"frames of the data set, which are {frames.frame_interval_fs:g} fs apart; choose a multiple"
         )
+    # A window too short for the observable is found here, not at the end of a long simulation.
+    as_short = frames[: stride * window.epochs * dynamics.steps_per_epoch // window.dump_every_steps : stride]
     compared = {}
     for chosen in config.dynamical_observables:
-        quantity = observable(chosen, system)
+        quantity = dynamical_observable(chosen)
+        quantity(system, as_short)
         expected = quantity(system, frames[::stride])[0].double()
         lags = quantity.lags_fs(frames[::stride]) if isinstance(quantity, VACF) else torch.zeros(1)
         compared[quantity.name] = Compared(quantity, expected, lags)
@@ -251,7 +269,7 @@ def qm_data(config: TrainConfig, system: System, data: Dataset, energy_shift_eV:
     return QMData(
         frames.positions.to(system.masses),
         (frames.energy - energy_shift_eV).to(system.masses),
-        frames.forces.to(system.masses),
+        frames.labels.to(system.masses),
         energy_force_loss("mae", config.learning.energy_coefficient, config.learning.force_coefficient),
     )
 
@@ -273,14 +291,16 @@ def energy_force_loss(kind: str, energy_weight: float, force_weight: float) -> l
     )
 
 
-def observable_loss(kind: str, quantity: Observable) -> losses.Loss:
+def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
     """The loss of a mean observable and its reference."""
     spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])
-    return {
+    by_name: dict[str, losses.Loss] = {
         "mse": losses.mean_squared_error,
+        "sse": losses.sum_squared_error,
         "wasserstein": partial(losses.wasserstein_1, spacing=spacing),
         "log_ratio": losses.kullback_leibler,
-    }[kind]
+    }
+    return by_name[kind]
 
 
 def pretraining_run_path(config: PretrainConfig) -> Path:

@@ -8,6 +8,7 @@ python -m mdsim.cli compare RUN_DIR [RUN_DIR ...]  before against after, as a ta
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import sys
@@ -19,15 +20,16 @@ from mdsim.checkpoints import CheckpointError
 from mdsim.config import ConfigError, load_config
 from mdsim.datasets.npz import DatasetError
 from mdsim.interfaces import UnknownSpeciesError
-from mdsim.schema import PretrainConfig, SimulateConfig, TrainConfig
+from mdsim.schema import PretrainConfig, Section, SimulateConfig, TrainConfig
 
 #: Mistakes of the user or of the files: one clear line instead of a traceback.
-EXPECTED_ERRORS = (CheckpointError, ConfigError, DatasetError, UnknownSpeciesError, OSError)
+EXPECTED_ERRORS = (CheckpointError, ConfigError, DatasetError, UnknownSpeciesError, OSError, ModuleNotFoundError)
 
 PRETRAIN_DEBUG = ("optim.max_epochs=3", "optim.warmup_steps=0", "identifier=debug", "print_every=1")
-STABLE_DEBUG = ("exp_name=debug", "dynamics.replicas=4", "dynamics.steps_per_epoch=40", "dynamics.dump_every_steps=4")
-TRAIN_DEBUG = (*STABLE_DEBUG, "epochs=4", "start_learning_at=0", "stop_learning_at=0", "learning.qm_batch_size=8")
-SIMULATE_DEBUG = (*STABLE_DEBUG, "epochs=4")
+STABLE_DEBUG = ("exp_name=debug", "dynamics.replicas=4", "dynamics.steps_per_epoch=60", "dynamics.dump_every_steps=4")
+# At a bound of 1 K every replica is unstable: all park in the first epoch, and the next ones learn.
+TRAIN_DEBUG = (*STABLE_DEBUG, "epochs=4", "max_temperature_K=1", "learning.qm_batch_size=8")
+SIMULATE_DEBUG = (*STABLE_DEBUG, "epochs=4", "dense_window.epochs=4")
 
 
 def pretraining(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +72,7 @@ def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
     if config.mode == "validate":
         runs.validate(config, known.checkpoint)
     else:
-        runs.pretrain(config, resume=known.resume, overwrite=known.overwrite or known.debug)
+        runs.pretrain(config, resume=known.resume, overwrite=_overwrite(known))
 
 
 def stable_training(arguments: Sequence[str] | None = None) -> int:
@@ -84,13 +86,13 @@ def _stable_training(parser: argparse.ArgumentParser, arguments: Sequence[str] |
     known, overrides = _parse(parser, arguments)
     path = _config_path(known)
     named = {"eval_model": known.eval_model, "seed": known.seed, "cpu": known.cpu or None}
-    schemas = {"train": TrainConfig, "simulate": SimulateConfig}
+    schemas: dict[str, type[Section]] = {"train": TrainConfig, "simulate": SimulateConfig}
     debug: tuple[str, ...] = ()
     if known.debug:
         debug = TRAIN_DEBUG if load_config(path, schemas).mode == "train" else SIMULATE_DEBUG
     config = load_config(path, schemas, [*debug, *_as_overrides(named), *overrides])
     action = runs.train_stable if isinstance(config, TrainConfig) else runs.evaluate
-    action(config, resume=known.resume, overwrite=known.overwrite or known.debug)
+    action(config, resume=known.resume, overwrite=_overwrite(known))
 
 
 def compare(arguments: Sequence[str] | None = None) -> int:
@@ -113,8 +115,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument("--debug", action="store_true", help="everything once, tiny, into a run named debug")
-    parser.add_argument("--resume", action="store_true", help="continue a stopped run exactly where it was saved")
-    parser.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="continue a stopped run exactly where it was saved")
+    existing.add_argument("--overwrite", action="store_true", help="start an existing run anew")
     return parser
 
 
@@ -133,8 +136,13 @@ def _config_path(known: argparse.Namespace) -> Path:
     return known.config_yml
 
 
+def _overwrite(known: argparse.Namespace) -> bool:
+    return known.overwrite or (known.debug and not known.resume)
+
+
 def _as_overrides(named: dict[str, object]) -> list[str]:
-    return [f"{key}={value}" for key, value in named.items() if value is not None]
+    # Text is quoted, so that YAML leaves `--identifier 1e3` as it is.
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named.items() if value is not None]
 
 
 def _run(action: Callable[[], None]) -> int:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from mdsim.schema import Section
-
-Schema = TypeVar("Schema", bound=Section)
 
 
 class ConfigError(ValueError):
@@ -31,6 +29,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below, by YAML itself
             if key in seen:
                 raise ConfigError(f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: {key!r} twice")
             seen.add(key)
@@ -38,8 +38,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_config(
-    path: str | Path, schemas: type[Schema] | Mapping[str, type[Schema]], overrides: Sequence[str] = ()
-) -> Schema:
+    path: str | Path, schemas: type[Section] | Mapping[str, type[Section]], overrides: Sequence[str] = ()
+) -> Any:
     """Read a YAML file, its includes and the overrides into a validated configuration.
 
     Args:
@@ -77,7 +77,10 @@ def read_yaml(path: Path, _including: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path}: must hold `key: value` lines, found {type(values).__name__}")
     merged: dict[str, Any] = {}
     includes = values.pop("includes", [])
-    for include in [includes] if isinstance(includes, str) else includes:
+    includes = [includes] if isinstance(includes, str) else includes
+    if not (isinstance(includes, list) and all(isinstance(include, str) for include in includes)):
+        raise ConfigError(f"{path}: includes: must be a list of files, found {includes!r}")
+    for include in includes:
         merged = _merge(merged, read_yaml(path.parent / include, (*_including, path.resolve())))
     return _merge(merged, values)
 
@@ -86,8 +89,10 @@ def _merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in extra.items():
         old = merged.get(key)
-        sections = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if sections and _same_kind(old, value) else value
+        if isinstance(old, dict) and isinstance(value, dict) and _same_kind(old, value):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 
@@ -118,11 +123,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: {key!r} is no place in this configuration ({error})") from error
 
 
-def validate(values: dict[str, Any], schemas: type[Schema] | Mapping[str, type[Schema]], source: str) -> Schema:
+def validate(values: dict[str, Any], schemas: type[Section] | Mapping[str, type[Section]], source: str) -> Any:
     """The values as an object of the schema (chosen by `mode` where there are several)."""
     if isinstance(schemas, Mapping):
         mode = values.get("mode")
-        if mode not in schemas:
+        if not isinstance(mode, str) or mode not in schemas:
             raise ConfigError(f"{source}: mode: found {mode!r}, expected one of {', '.join(schemas)}")
         schema = schemas[mode]
     else:

@@ -133,7 +133,8 @@ class Integrator(Protocol):
     Where the potential is differentiable, so is the step: with respect to positions, velocities and parameters.
     """
 
-    timestep_fs: float
+    @property
+    def timestep_fs(self) -> float: ...
 
     def init(
         self,
@@ -166,6 +167,14 @@ class Observable(Protocol):
     def name(self) -> str: ...
 
     def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "*axes bin"]: ...
+
+
+@runtime_checkable
+class BinnedObservable(Observable, Protocol):
+    """A structural observable with a density in each of its bins."""
+
+    @property
+    def bin_centers(self) -> Float[Tensor, "bin"]: ...
 
 
 @runtime_checkable

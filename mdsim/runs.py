@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,27 @@ from mdsim import build
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.config import ConfigError, read_yaml, save_config
 from mdsim.datasets.folder import Dataset
-from mdsim.interfaces import ForceField
+from mdsim.datasets.npz import DatasetError, Frames
+from mdsim.interfaces import ForceField, UnknownSpeciesError
 from mdsim.models.loading import load_force_field, model_config
 from mdsim.reporting.console import format_table, setup_logging
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import PretrainConfig, RunConfig, Section, SimulateConfig, TrainConfig
-from mdsim.state import System
+from mdsim.state import MDState
 from mdsim.training import metrics, report
 from mdsim.training.evaluate import Evaluation
 from mdsim.training.pretrain import Pretraining, errors_on
 from mdsim.training.stable import StableTraining
-from mdsim.training.stretch import initial_conditions
+from mdsim.training.stretch import Stretch, initial_conditions
 
 log = logging.getLogger("mdsim")
 
 #: Keys that may differ between a stopped run and its continuation: they say how long, or how it is shown.
 MAY_CHANGE = {"epochs", "max_cycles", "optim.max_epochs", "optim.early_stopping_time_s", "print_every", "wandb"}
-OUTPUTS = ("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference")
+OUTPUTS = (
+    *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference"),
+    *("trajectories", "final_metrics.json", "*.npy", "*.png"),
+)
 
 
 # ----------------------------------------------------------------------------------------------------- pretraining
@@ -42,9 +47,11 @@ OUTPUTS = ("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metr
 def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = False) -> None:
     """Fit a force field, then report its errors on the test frames."""
     folder = build.pretraining_run_path(config)
-    prepare(folder, config, resume, overwrite)
+    check_folder(folder, config, resume, overwrite)
     data = build.dataset(config.data)
+    check_readable(data)
     trainer = _pretraining(config, data, folder)
+    open_folder(folder, config, overwrite)
     if resume:
         trainer.resume_from(folder / "checkpoints" / "last.pt")
     with _writer(folder, config, trainer.progress.step) as writer:
@@ -85,8 +92,11 @@ def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False) -> 
     except Exception as error:  # readers raise errors of any kind on files that are not theirs
         raise ConfigError(f"{frames}: cannot be read as frames ({error or type(error).__name__})") from error
     predicted = []
-    for atoms in images:
-        calculator.calculate(atoms, ["energy", "forces", "energies"])
+    for number, atoms in enumerate(images):
+        try:
+            calculator.calculate(atoms, ["energy", "forces", "energies"])
+        except ValueError as error:
+            raise ConfigError(f"{frames}, frame {number}: {error}") from error
         copy = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         copy.info["energy"] = calculator.results["energy"]
         copy.arrays["forces"] = calculator.results["forces"]
@@ -122,34 +132,14 @@ def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretrai
 
 def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> None:
     """StABlE training."""
-    prepare(config.run_path, config, resume, overwrite)
-    data = build.dataset(config.data)
-    system = data.system().to(build.device(config.cpu))
+    check_folder(config.run_path, config, resume, overwrite)
     checkpoint = build.pretrained_checkpoint(config)
-    force_field = load_force_field(checkpoint).to(system.masses.device)
-    generator = torch.Generator(system.masses.device).manual_seed(config.seed)
-    stretch = build.stretch(config, system, data)
-    positions, velocities = initial_conditions(
-        system,
-        data.train.positions,
-        config.dynamics.replicas,
-        config.dynamics.temperature_K,
-        torch.Generator().manual_seed(config.seed),
-    )
-    trainer = StableTraining(
-        force_field,
-        model_config(force_field),
-        stretch,
-        stretch.begin(force_field, positions, velocities),
-        build.targets(config, system, build.dataset(config.data, config.reference_size)),
-        build.qm_data(config, system, data, float(force_field.energy_shift_eV)),
-        config,
-        config.run_path,
-        generator,
-        provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
-    )
+    with mistakes_in_the_configuration():
+        trainer = _stable_training(config, checkpoint)
+    open_folder(config.run_path, config, overwrite)
     log.info(
-        "StABlE training of %s, %d replicas at %g K", checkpoint, positions.shape[0], config.dynamics.temperature_K
+        "StABlE training of %s, %d replicas at %g K",
+        *(checkpoint, config.dynamics.replicas, config.dynamics.temperature_K),
     )
     if resume:
         trainer.resume_from(config.run_path / "last.pt")
@@ -157,15 +147,51 @@ def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = Fa
         trainer.run(writer)
 
 
+def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
+    data = build.dataset(config.data)
+    system = data.system().to(build.device(config.cpu))
+    force_field = load_force_field(checkpoint).to(system.masses.device)
+    stretch = build.stretch(config, system, data)
+    return StableTraining(
+        force_field,
+        model_config(force_field),
+        stretch,
+        _start(config, stretch, force_field, data.train),
+        build.targets(config, system, build.dataset(config.data, config.reference_size)),
+        build.qm_data(config, system, data, float(force_field.energy_shift_eV)),
+        config,
+        config.run_path,
+        torch.Generator(system.masses.device).manual_seed(config.seed),
+        provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
+    )
+
+
+def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames) -> MDState:
+    """Replicas at some of the frames, judged once before any time is spent on them."""
+    dynamics = config.dynamics
+    positions, velocities = initial_conditions(
+        stretch.system,
+        frames.positions,
+        dynamics.replicas,
+        dynamics.temperature_K,
+        torch.Generator().manual_seed(config.seed),
+    )
+    state = stretch.begin(force_field, positions, velocities)
+    unstable = int(stretch.judge(state).unstable.sum())
+    if unstable:
+        log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)
+    return state
+
+
 def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = False) -> None:
     """Held-out evaluation of the force field that `eval_model` names."""
     out_dir = config.run_path / "inference" / config.eval_model
     checkpoint = build.evaluated_checkpoint(config, config.eval_model)
-    prepare(out_dir, config, resume, overwrite)
+    check_folder(out_dir, config, resume, overwrite)
     data = build.dataset(config.data)
-    system = data.system().to(build.device(config.cpu))
-    force_field = load_force_field(checkpoint).to(system.masses.device)
-    evaluation = _evaluation(config, system, data, force_field, out_dir, _sha256(checkpoint))
+    with mistakes_in_the_configuration():
+        evaluation = _evaluation(config, data, checkpoint, out_dir)
+    open_folder(out_dir, config, overwrite)
     log.info(
         "evaluating %s: %d replicas for %g ps at %g K",
         *(checkpoint, config.dynamics.replicas, config.horizon_ps, config.dynamics.temperature_K),
@@ -174,7 +200,7 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
         evaluation.resume_from(out_dir / "state.pt")
     with _writer(out_dir, config, evaluation.epoch + 1) as writer:
         evaluation.run(writer)
-    errors = errors_on(force_field, system, data.test, batch_size=100)
+    errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
     summary = metrics.final_metrics(evaluation, errors, config)
     metrics.write_json(out_dir / "final_metrics.json", {"checkpoint": checkpoint.as_posix(), **summary})
     metrics.save_arrays(out_dir, evaluation)
@@ -182,27 +208,20 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
     log.info("%s\n%s", out_dir / "final_metrics.json", metrics.table({config.eval_model: summary}))
 
 
-def _evaluation(
-    config: SimulateConfig, system: System, data: Dataset, force_field: ForceField, out_dir: Path, sha256: str
-) -> Evaluation:
-    positions, velocities = initial_conditions(
-        system,
-        data.test.positions,
-        config.dynamics.replicas,
-        config.dynamics.temperature_K,
-        torch.Generator().manual_seed(config.seed),
-    )
+def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
+    system = data.system().to(build.device(config.cpu))
+    force_field = load_force_field(checkpoint).to(system.masses.device)
     stretch = build.stretch(config, system, data)
     return Evaluation(
         force_field,
         stretch,
-        stretch.begin(force_field, positions, velocities),
+        _start(config, stretch, force_field, data.test),
         build.compared_structural(config, system, build.dataset(config.data, config.reference_size)),
         build.compared_dynamical(config, system, data),
         config,
         out_dir,
         torch.Generator(system.masses.device).manual_seed(config.seed),
-        sha256,
+        _sha256(checkpoint),
     )
 
 
@@ -215,8 +234,24 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- folders
 
 
-def prepare(folder: Path, config: Section, resume: bool, overwrite: bool) -> None:
-    """Make the run folder; refuse to touch an existing run unless it is to be continued or replaced."""
+@contextmanager
+def mistakes_in_the_configuration() -> Iterator[None]:
+    """What the pieces refuse while they are put together (bins that do not fit the range, ...) was asked for in it."""
+    try:
+        yield
+    except (ConfigError, DatasetError, UnknownSpeciesError):
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_readable(data: Dataset) -> None:
+    """Read every labelled split, so that a damaged one is found before a fit and not at its end."""
+    log.debug("%d training, %d validation, %d test frames", len(data.train), len(data.val), len(data.test))
+
+
+def check_folder(folder: Path, config: Section, resume: bool, overwrite: bool) -> None:
+    """Refuse an existing run unless it is to be continued as it was started, or replaced."""
     file = folder / "config.yml"
     if file.exists() and not (resume or overwrite):
         raise ConfigError(
@@ -224,11 +259,15 @@ def prepare(folder: Path, config: Section, resume: bool, overwrite: bool) -> Non
         )
     if file.exists() and resume:
         _check_unchanged(file, config)
+
+
+def open_folder(folder: Path, config: Section, overwrite: bool) -> None:
+    """Make the run folder and log into it. Called once all input was read, so that a mistake in it changes nothing."""
     if overwrite:
         _remove_outputs(folder)
     folder.mkdir(parents=True, exist_ok=True)
     setup_logging(folder)
-    save_config(config, file)
+    save_config(config, folder / "config.yml")
 
 
 def _check_unchanged(file: Path, config: Section) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -19,6 +18,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+#: Text that may look like a number, which YAML then reads as one: `size: 40`, `exp_name: 1`.
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 # ------------------------------------------------------------------------------------------------ data and models
@@ -30,14 +31,7 @@ class DataConfig(Section):
     path: str = Field(description="Root folder of the data sets.")
     name: str = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
     molecule: str
-    size: str = Field(description="Split by number of frames (40, 1k, 10k) or per cent (25percent).")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _size_may_be_a_number(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and isinstance(values.get("size"), int):
-            return {**values, "size": str(values["size"])}
-        return values
+    size: Name = Field(description="Split by number of frames (40, 1k, 10k) or per cent (25percent).")
 
 
 class SchNetConfig(Section):
@@ -251,7 +245,7 @@ class PretrainConfig(Section):
     model: ModelConfig
     optim: OptimizationConfig = OptimizationConfig()
     run_dir: str = Field("qm_pretrained_checkpoints", description="Root below which checkpoints are written.")
-    identifier: str = Field("", description="Appended to the name of the run.")
+    identifier: Name = Field("", description="Appended to the name of the run.")
     seed: int = 0
     amp: bool = Field(False, description="Mixed precision (bfloat16 autocast).")
     cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")
@@ -267,14 +261,14 @@ class RunConfig(Section):
 
     seed: int = 123
     data: DataConfig
-    reference_size: str | None = Field(
+    reference_size: Name | None = Field(
         None, description="Size of the data set whose training frames give reference observables; null: `data.size`."
     )
     model: ModelReference
     model_dir: str = Field("qm_pretrained_checkpoints", description="Where the QM-pretrained checkpoints lie.")
     log_dir: str = "runs"
     results_dir: str = "stable_training"
-    exp_name: str = "default"
+    exp_name: Name = "default"
     cpu: bool = False
     dynamics: DynamicsConfig
     stability: tuple[CriterionConfig, ...] = Field(min_length=1)
@@ -290,7 +284,9 @@ class TrainingObservable(Section):
     """One term of the observable loss."""
 
     observable: StructuralConfig
-    loss: Literal["mse", "wasserstein", "log_ratio"] = "mse"
+    loss: Literal["mse", "sse", "wasserstein", "log_ratio"] = Field(
+        "sse", description="sse: sum of squared differences over bins, as in the paper; mse: their mean."
+    )
     weight: Positive = 1.0
     reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
 
@@ -313,6 +309,15 @@ class LearningConfig(Section):
     learning_rate: Positive = 3e-4
     clip_norm: Positive | None = 1.0
     energy_force_loss_weight: NonNegative = Field(10.0, description="Weight of the QM gradient.")
+    max_gradient_ratio: Positive | None = Field(
+        1.0, description="The observable's gradient is scaled down to this times the weighted QM gradient; null: never."
+    )
+    steps_per_rerun: Count = Field(
+        1, description="Parameter steps from one rerun; its frames are reweighted by exp(-ΔU/kT) after the first."
+    )
+    min_effective_fraction: Fraction = Field(
+        0.5, description="Steps from one rerun end when the effective sample size falls below this fraction."
+    )
     qm_batch_size: Count | None = Field(None, description="Frames per QM gradient; null: the whole training set.")
     energy_coefficient: NonNegative = 0.05
     force_coefficient: NonNegative = 0.95
@@ -340,11 +345,13 @@ class SimulateConfig(RunConfig):
     """`stable_training.py` with `mode: simulate`: held-out evaluation."""
 
     mode: Literal["simulate"]
-    eval_model: str = Field(
+    eval_model: Name = Field(
         "post", description="pre, a data size, lmax=N, post, post_cycle[i], post_cycle[i]_epoch[j]."
     )
     epochs: Count = Field(1000, description="Stretches of `steps_per_epoch` steps; with them, the horizon.")
-    end_when_unstable: Fraction = Field(0.99, description="Stop early when this fraction of replicas has broken.")
+    end_when_unstable: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.99, description="Stop early when this fraction of replicas has broken."
+    )
     observables: tuple[StructuralConfig, ...] = ()
     dynamical_observables: tuple[DynamicalConfig, ...] = ()
     dense_window: DenseWindowConfig | None = None
@@ -352,13 +359,15 @@ class SimulateConfig(RunConfig):
     frames_before_break: Count = Field(50, description="Frames written before every instability.")
 
     @model_validator(mode="after")
-    def _dense_frames_include_the_others(self) -> SimulateConfig:
+    def _dense_window_serves_its_purpose(self) -> SimulateConfig:
         window, every = self.dense_window, self.dynamics.dump_every_steps
         if window is not None and every % window.dump_every_steps:
             raise ValueError(
                 f"dynamics.dump_every_steps ({every}) must be a multiple of dense_window.dump_every_steps "
                 f"({window.dump_every_steps})"
             )
+        if window is None and self.dynamical_observables:
+            raise ValueError("dynamical_observables are taken from a dense_window, which is missing")
         return self
 
     @property

@@ -9,24 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from mdsim.geometry import all_pairs, pair_distances
-from mdsim.interfaces import Observable, StabilityCriterion
+from mdsim.interfaces import BinnedObservable, StabilityCriterion
 from mdsim.state import System, Trajectory, kinetic_temperature_K
 from mdsim.typing import Bool, Float, Int, Tensor
 
 NON_FINITE = "non_finite"
 DISTANCES_AT_ONCE = 2**20  # bounds the memory of pair distances: 27 images of 3 coordinates in the worst case
-
-
-class BinnedObservable(Observable, Protocol):
-    """An observable that is a function of a distance, on a grid."""
-
-    @property
-    def bin_centers(self) -> Float[Tensor, "bin"]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ def maxwell_boltzmann(
         system: masses (amu) and boundaries.
         n_replicas: how many independent draws.
         temperature_K: K.
-        generator: source of the random numbers, on the device of the system.
+        generator: source of the random numbers; one on the CPU gives the same draws for every device of the system.
         remove_momentum: hold the momentum of the center of mass at zero.
         remove_rotation: hold the angular momentum at zero. Default: with open boundaries only, where it is conserved.
         positions: Å, needed to remove rotation; they also give the type of the result (otherwise the masses do).
@@ -56,7 +56,7 @@ def maxwell_boltzmann(
 
     masses = system.masses if positions is None else system.masses.to(positions)
     shape = (n_replicas, system.n_atoms, 3)
-    noise = torch.randn(shape, generator=generator, dtype=masses.dtype, device=masses.device)
+    noise = torch.randn(shape, generator=generator, dtype=masses.dtype, device=generator.device).to(masses.device)
     velocities = torch.sqrt(kT_eV(temperature_K) / masses)[:, None] * noise
     velocities = _project(velocities, masses, remove_momentum, positions if remove_rotation else None)
     if exact_temperature:

@@ -55,6 +55,17 @@ class Frames:
     velocities: Float[Tensor, "frame atom 3"] | None = None
     cell: Float[Tensor, "3 3"] | None = None
 
+    @property
+    def labels(self) -> Float[Tensor, "frame atom 3"]:
+        """The forces, where they must be present.
+
+        Raises:
+            DatasetError: the frames have none.
+        """
+        if self.forces is None:
+            raise DatasetError("the frames hold no forces, and these are needed here")
+        return self.forces
+
     def __len__(self) -> int:
         return len(self.positions)
 

@@ -18,7 +18,7 @@ import torch
 from mdsim import checkpoints
 from mdsim.interfaces import ForceField, Observable
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.reporting.trajectories import write_gsd
+from mdsim.reporting.trajectories import LARGEST_COORDINATE_A, write_gsd
 from mdsim.schema import SimulateConfig
 from mdsim.stability import first_unstable
 from mdsim.state import MDState, Trajectory
@@ -128,21 +128,18 @@ class Evaluation:
         """One stretch of the replicas that are still stable."""
         alive = torch.nonzero(~self.broken).squeeze(-1)
         window = self.config.dense_window
-        dense = window is not None and self.epoch < window.epochs
-        keep_every = window.dump_every_steps if window is not None and dense else None
+        keep_every = window.dump_every_steps if window is not None and self.epoch < window.epochs else None
         outcome = self.stretch.run(self.force_field, self.state[alive], self.generator, keep_every)
-        if dense:
+        if keep_every is not None:
             self.dense.append(_scatter(outcome.trajectory, alive, len(self.reasons)))
-            outcome = self._at_dump_interval(outcome)
+            outcome = self._at_dump_interval(outcome, self.config.dynamics.dump_every_steps // keep_every)
         self.state = self.state.assign(alive, outcome.state)
         self._count(alive, outcome)
         self._keep_frames(alive, outcome)
         self.epoch += 1
 
-    def _at_dump_interval(self, outcome: Outcome) -> Outcome:
+    def _at_dump_interval(self, outcome: Outcome, stride: int) -> Outcome:
         """The frames at the dump interval alone, judged again: stability does not depend on the dense window."""
-        window = self.config.dense_window
-        stride = self.config.dynamics.dump_every_steps // window.dump_every_steps
         frames = outcome.trajectory[stride - 1 :: stride]
         return Outcome(outcome.state, frames, first_unstable(self.stretch.criteria, self.stretch.system, frames))
 
@@ -152,10 +149,8 @@ class Evaluation:
         frame = torch.arange(outcome.trajectory.n_frames)[:, None]
         stable = frame < first
         self.stable_frames[alive] += first
-        for replica, reason, unstable in zip(
-            alive.tolist(), outcome.verdict.reason, outcome.verdict.unstable.tolist(), strict=True
-        ):
-            if unstable:
+        for replica, reason in zip(alive.tolist(), outcome.verdict.reason, strict=True):
+            if reason is not None:
                 self.reasons[replica] = reason
         for name, compared in self.structural.items():
             values = compared.observable(self.stretch.system, outcome.trajectory).double().cpu()
@@ -171,9 +166,10 @@ class Evaluation:
         for replica, first in zip(alive.tolist(), outcome.verdict.first_frame.tolist(), strict=True):
             if first < new:
                 end = history.n_frames - new + first + 1
-                path = self.out_dir / "trajectories" / f"break_replica{replica:04d}.gsd"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_gsd(path, self.stretch.system, _finite(history[max(0, end - n_frames) : end], replica), replica)
+                frames = _drawable(history[max(0, end - n_frames) : end], replica)
+                if frames.n_frames:
+                    path = self.out_dir / "trajectories" / f"break_replica{replica:04d}.gsd"
+                    write_gsd(path, self.stretch.system, frames, replica)
         self.recent = history[max(0, history.n_frames - n_frames) :]
         followed = [replica for replica in self.config.save_trajectories if replica < len(self.reasons)]
         self.saved.append(everyone.replicas(torch.tensor(followed, dtype=torch.long)))
@@ -186,8 +182,7 @@ class Evaluation:
             stable = int(self.stable_frames[replica])
             if stable:
                 path = self.out_dir / "trajectories" / f"replica{replica:04d}.gsd"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_gsd(path, self.stretch.system, whole[:stable], column)
+                write_gsd(path, self.stretch.system, _drawable(whole[:stable], column), column)
 
     def _report(self, writer: ScalarWriter) -> None:
         time_ps = self.epoch * self.stretch.length_ps
@@ -227,14 +222,15 @@ class Evaluation:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
-        self.state = MDState(**saved["state"])
+        device = self.state.energy.device
+        self.state = MDState(**saved["state"]).to(device)
         self.epoch = saved["epoch"]
         self.stable_frames = saved["stable_frames"]
         self.reasons = saved["reasons"]
         self.sums = saved["sums"]
-        self.dense = [Trajectory(**t) for t in saved["dense"]]
-        self.recent = None if saved["recent"] is None else Trajectory(**saved["recent"])
-        self.saved = [Trajectory(**t) for t in saved["saved"]]
+        self.dense = [Trajectory(**t).to(device) for t in saved["dense"]]
+        self.recent = None if saved["recent"] is None else Trajectory(**saved["recent"]).to(device)
+        self.saved = [Trajectory(**t).to(device) for t in saved["saved"]]
         self.generator.set_state(saved["generator"])
 
 
@@ -245,22 +241,20 @@ def _tensors(trajectory: Trajectory) -> dict[str, Any]:
 def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: int) -> Trajectory:
     """The frames of some replicas among those of all; NaN where a replica no longer moves."""
 
-    def spread(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
+    def spread(values: Tensor) -> Tensor:
         everyone = values.new_full((values.shape[0], n_replicas, *values.shape[2:]), torch.nan)
         everyone[:, index.to(values.device)] = values
         return everyone
 
     return Trajectory(
         spread(trajectory.positions),
-        spread(trajectory.velocities),
-        spread(trajectory.energy),
+        None if trajectory.velocities is None else spread(trajectory.velocities),
+        None if trajectory.energy is None else spread(trajectory.energy),
         trajectory.frame_interval_fs,
     )
 
 
-def _finite(trajectory: Trajectory, replica: int) -> Trajectory:
-    """The frames in which a replica has finite positions: a file cannot hold others."""
-    finite = torch.isfinite(trajectory.positions[:, replica]).all(-1).all(-1)
-    return trajectory[torch.nonzero(finite).squeeze(-1)]
+def _drawable(trajectory: Trajectory, replica: int) -> Trajectory:
+    """The frames in which a replica has positions that a file can hold: finite, and not flown apart."""
+    drawable = (trajectory.positions[:, replica].abs() <= LARGEST_COORDINATE_A).all(-1).all(-1)
+    return trajectory[torch.nonzero(drawable).squeeze(-1)]

@@ -54,12 +54,12 @@ class Replicas:
         }
 
     @classmethod
-    def from_state_dict(cls, saved: dict) -> Replicas:
+    def from_state_dict(cls, saved: dict, device: torch.device | str = "cpu") -> Replicas:
         return cls(
-            MDState(**saved["state"]),
-            saved["parked"],
-            saved["stable_ps"],
-            tuple(MDState(**tensors) for tensors in saved["past"]),
+            MDState(**saved["state"]).to(device),
+            saved["parked"].to(device),
+            saved["stable_ps"].to(device),
+            tuple(MDState(**tensors).to(device) for tensors in saved["past"]),
         )
 
 
@@ -92,8 +92,9 @@ def rewind(replicas: Replicas, probability: float, generator: torch.Generator) -
     Returns:
         The replicas and how many were rewound.
     """
-    draw = torch.rand(len(replicas.parked), generator=generator)
-    which = torch.randint(max(len(replicas.past), 1), (len(replicas.parked),), generator=generator)
+    n_replicas, device = len(replicas.parked), generator.device
+    draw = torch.rand(n_replicas, generator=generator, device=device)
+    which = torch.randint(max(len(replicas.past), 1), (n_replicas,), generator=generator, device=device)
     chosen = (draw < probability).to(replicas.parked.device) & ~replicas.parked
     if not replicas.past or not bool(chosen.any()):
         return replicas, 0

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.boltzmann import BoltzmannGradient, boltzmann_gradient
+from mdsim.boltzmann import BoltzmannGradient, ReweightedMean, boltzmann_gradient, reweighted_mean
 from mdsim.interfaces import ForceField, Observable
 from mdsim.losses import EnergyForceLoss
 from mdsim.sample_energies import structure_energies
-from mdsim.schema import EstimatorConfig
+from mdsim.schema import EstimatorConfig, LearningConfig
+from mdsim.stability import non_finite
 from mdsim.state import System, Trajectory
 from mdsim.training.stretch import Outcome
 from mdsim.typing import Bool, Float, Tensor
@@ -46,7 +47,7 @@ class QMData:
 def usable(outcome: Outcome, settings: EstimatorConfig) -> Bool[Tensor, "frame replica"]:
     """Frames that the estimator learns from: finite ones, not too long after a break, of the replicas asked for."""
     trajectory, verdict = outcome.trajectory, outcome.verdict
-    finite = torch.isfinite(trajectory.positions).all(-1).all(-1) & torch.isfinite(trajectory.energy)
+    finite = ~non_finite(trajectory)
     frame = torch.arange(trajectory.n_frames, device=finite.device)[:, None]
     if settings.frames_after_break is not None:
         finite &= frame < verdict.first_frame.to(finite.device) + settings.frames_after_break
@@ -55,42 +56,75 @@ def usable(outcome: Outcome, settings: EstimatorConfig) -> Bool[Tensor, "frame r
     return finite
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What one rerun gives to the estimator: structures, their observables, and the energies they were sampled with."""
+
+    positions: Float[Tensor, "sample atom 3"]
+    observable: Float[Tensor, "sample bin"]  # of all targets, side by side
+    energy: Float[Tensor, "sample"]
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+
+def collect(
+    system: System, trajectory: Trajectory, mask: Bool[Tensor, "frame replica"], targets: Sequence[Target]
+) -> Samples:
+    """The chosen frames as samples."""
+    if trajectory.energy is None:
+        raise ValueError("the trajectory has no energies")
+    observable = torch.cat([target.observable(system, trajectory)[mask] for target in targets], dim=-1)
+    return Samples(trajectory.positions[mask], observable, trajectory.energy[mask])
+
+
+def importance(
+    force_field: ForceField, system: System, samples: Samples, kT: float, minibatch_size: int
+) -> ReweightedMean:
+    """Weights exp(-ΔU/kT) that carry the samples to the current parameters, with their effective sample size."""
+    energies = structure_energies(force_field, system, samples.positions)
+    with torch.no_grad():
+        index = torch.arange(len(samples), device=samples.energy.device)
+        current = torch.cat([energies(part) for part in index.split(minibatch_size)])
+    return reweighted_mean(samples.observable, current, samples.energy, kT)
+
+
 def observable_gradient(
     force_field: ForceField,
     system: System,
-    trajectory: Trajectory,
-    mask: Bool[Tensor, "frame replica"],
+    samples: Samples,
     targets: Sequence[Target],
     kT: float,
     settings: EstimatorConfig,
     generator: torch.Generator,
+    weights: Float[Tensor, "sample"] | None = None,
 ) -> BoltzmannGradient:
     """Boltzmann estimate of the gradient of the weighted sum of observable losses, one pass for all of them.
 
     Args:
         force_field: whose parameters the gradient is for.
         system: the system that was simulated.
-        trajectory: frames sampled with the current parameters.
-        mask: which of them to use.
+        samples: of one rerun.
         targets: the terms of the loss.
         kT: thermal energy in eV.
         settings: of the estimator.
         generator: shuffles minibatches where the published estimator is asked for.
+        weights: of the samples, where the parameters have moved since they were drawn.
     """
-    per_frame = [target.observable(system, trajectory)[mask] for target in targets]
-    sizes = [values.shape[-1] for values in per_frame]
+    sizes = [len(target.reference) for target in targets]
 
     def loss(mean: Tensor) -> Tensor:
         parts = zip(mean.split(sizes), targets, strict=True)
         return torch.stack([t.weight * t.loss(part, t.reference.to(part)) for part, t in parts]).sum()
 
     return boltzmann_gradient(
-        structure_energies(force_field, system, trajectory.positions[mask]),
+        structure_energies(force_field, system, samples.positions),
         force_field.parameters(),
-        torch.cat(per_frame, dim=-1),
+        samples.observable,
         loss,
         kT,
         minibatch_size=settings.minibatch_size,
+        weights=weights,
         paper_estimator=settings.paper_estimator,
         generator=generator,
     )
@@ -107,7 +141,7 @@ def qm_gradient(
     """Loss and gradient of the energy/force fit over the training set, or over ``n_frames`` drawn from it."""
     chosen = torch.arange(len(data.positions))
     if n_frames is not None and n_frames < len(chosen):
-        chosen = torch.randperm(len(chosen), generator=generator)[:n_frames]
+        chosen = torch.randperm(len(chosen), generator=generator, device=generator.device)[:n_frames]
     parameters = list(force_field.parameters())
     total, gradients = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
     for batch in chosen.to(data.positions.device).split(minibatch_size):
@@ -142,17 +176,40 @@ def compare(observable: Gradients, qm: Gradients) -> Comparison:
 def apply_gradient(
     force_field: ForceField,
     optimizer: torch.optim.Optimizer,
-    observable: Gradients,
+    observable: Gradients | None,
     qm: Gradients,
-    qm_weight: float,
-    clip_norm: float | None,
+    settings: LearningConfig,
 ) -> float:
-    """Step the parameters along the joint gradient; returns its norm before clipping."""
-    for parameter, first, second in zip(force_field.parameters(), observable, qm, strict=True):
-        parameter.grad = first + qm_weight * second
-    norm = torch.nn.utils.clip_grad_norm_(
-        force_field.parameters(), clip_norm if clip_norm is not None else float("inf"), error_if_nonfinite=True
-    )
+    """Step the parameters along the joint gradient; returns its norm before clipping.
+
+    Args:
+        force_field: stepped in place.
+        optimizer: of its parameters.
+        observable: the observable loss's gradient; None leaves it out.
+        qm: the energy/force loss's gradient.
+        settings: the QM weight, the largest ratio of the two, and the norm at which the sum is clipped.
+    """
+    joint = [settings.energy_force_loss_weight * gradient for gradient in qm]
+    if observable is not None:
+        scale = observable_scale(observable, qm, settings)
+        joint = [first + scale * second for first, second in zip(joint, observable, strict=True)]
+    for parameter, gradient in zip(force_field.parameters(), joint, strict=True):
+        parameter.grad = gradient
+    limit = float("inf") if settings.clip_norm is None else settings.clip_norm
+    norm = torch.nn.utils.clip_grad_norm_(force_field.parameters(), limit, error_if_nonfinite=True)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(norm)
+
+
+def observable_scale(observable: Gradients, qm: Gradients, settings: LearningConfig) -> float:
+    """Factor by which the observable's gradient is scaled down so as not to drown the QM gradient.
+
+    The estimator's norm spans orders of magnitude within one learning phase (a few broken frames dominate it); an
+    adaptive optimizer would remember such a spike for hundreds of steps.
+    """
+    if settings.max_gradient_ratio is None or settings.energy_force_loss_weight == 0:
+        return 1.0
+    relation = compare(observable, qm)
+    allowed = settings.max_gradient_ratio * settings.energy_force_loss_weight * relation.qm_norm
+    return min(1.0, allowed / max(relation.observable_norm, 1e-30))

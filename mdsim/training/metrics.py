@@ -48,7 +48,7 @@ def final_metrics(evaluation: Evaluation, errors: dict[str, float], config: Simu
         present = np.isfinite(values.numpy()).all(-1)
         axis_and_reference = _axis_and_reference(evaluation.dynamical[name])
         results |= observable_errors(name, *axis_and_reference, values.numpy(), present.astype(float))
-    return results | errors
+    return results | {key: value if np.isfinite(value) else None for key, value in errors.items()}
 
 
 def lifetimes(evaluation: Evaluation) -> Lifetimes:

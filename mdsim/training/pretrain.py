@@ -8,7 +8,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -40,7 +40,7 @@ def errors_on(model: ForceField, system: System, frames: Frames, batch_size: int
     positions = frames.positions.to(system.masses)
     energy, forces = predict(model, system, positions, batch_size)
     target = (frames.energy.to(energy.device) - model.energy_shift_eV).to(energy)
-    return energy_force_errors(energy, forces, target, frames.forces.to(forces))
+    return energy_force_errors(energy, forces, target, frames.labels.to(forces))
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Pretraining:
         self.train, self.val = train, val
         self.positions = train.positions.to(system.masses)
         self.energy = (train.energy.to(device) - model.energy_shift_eV).to(system.masses)
-        self.forces = train.forces.to(system.masses)
+        self.forces = train.labels.to(system.masses)
         self.run_dir = run_dir
         self.amp = amp
         self.provenance = provenance or {}
@@ -114,7 +114,7 @@ class Pretraining:
     @property
     def evaluated(self) -> ForceField:
         """The weights that are evaluated and kept: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(ForceField, self.average.module)
 
     @property
     def learning_rate(self) -> float:
@@ -171,7 +171,8 @@ class Pretraining:
             losses.append(self._step(batch))
             if self.progress.step % print_every == 0:
                 loss = float(losses[-1])
-                writer.log(self.progress.step, {"train/loss": loss, "train/learning_rate": self._warm_rate()})
+                rate = self.optimizer.param_groups[0]["lr"]
+                writer.log(self.progress.step, {"train/loss": loss, "train/learning_rate": rate})
                 log.info("epoch %d step %d: loss %.4f", self.progress.epoch + 1, self.progress.step, loss)
         return float(torch.stack(losses).mean())
 
@@ -219,7 +220,7 @@ class Pretraining:
         positions = self.val.positions.to(self.positions)
         energy, forces = predict(self.evaluated, self.system, positions, self.settings.eval_batch_size)
         target = (self.val.energy.to(energy.device) - self.model.energy_shift_eV).to(energy)
-        return float(self.loss(energy, forces, target, self.val.forces.to(forces)))
+        return float(self.loss(energy, forces, target, self.val.labels.to(forces)))
 
     def _save_best(self) -> None:
         metrics = self.progress.history[-1]

@@ -144,7 +144,8 @@ def _pooled(results: Results) -> dict[str, Any]:
         pooled |= observable_errors(name, axis, reference, values, results.weights)
     for key in results.summaries[0]:
         if key.startswith(("energy_mae_meV", "force_mae")):
-            pooled[key] = float(np.mean([summary[key] for summary in results.summaries]))
+            errors = [summary[key] for summary in results.summaries]
+            pooled[key] = None if None in errors else float(np.mean(errors))
     return pooled
 
 
@@ -154,7 +155,7 @@ def _change(key: str, before: Results, after: Results) -> str:
         return "-" if ratio is None else "× " + format_interval(ratio.estimate, ratio.low, ratio.high)
     if key.startswith(("energy_mae", "force_mae")):
         old, new = _pooled(before)[key], _pooled(after)[key]
-        return f"{100 * (new / old - 1):+.1f} %"
+        return "-" if None in (old, new) else f"{100 * (new / old - 1):+.1f} %"
     return ""
 
 

@@ -21,8 +21,20 @@ from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import TrainConfig
 from mdsim.state import MDState
 from mdsim.training.explore import Replicas, explore, rewind
-from mdsim.training.learn import QMData, Target, apply_gradient, compare, observable_gradient, qm_gradient, usable
+from mdsim.training.learn import (
+    QMData,
+    Samples,
+    Target,
+    apply_gradient,
+    collect,
+    compare,
+    importance,
+    observable_gradient,
+    qm_gradient,
+    usable,
+)
 from mdsim.training.stretch import Outcome, Stretch
+from mdsim.typing import Tensor
 from mdsim.units import kT_eV
 
 log = logging.getLogger("mdsim")
@@ -124,7 +136,7 @@ class StableTraining:
             "epoch %3d  cycle %d  explore   unstable %3.0f %%  mean stable time %.2f ps",
             *(self.position.epoch, self.position.cycle, 100 * fraction, stable_ps),
         )
-        if fraction >= self.config.start_learning_at:
+        if fraction > 0 and fraction >= self.config.start_learning_at:
             self.position.learning = True
             self._new_optimizer()
 
@@ -137,7 +149,7 @@ class StableTraining:
             self._report_learning(writer, scalars)
             self._end_cycle("the parked stretches hold")
             return
-        scalars |= self._step(outcome)
+        scalars |= self._steps(outcome)
         self.position.cycle_epoch += 1
         self._report_learning(writer, scalars)
         self._save_force_field(f"cycle{self.position.cycle}_epoch{self.position.cycle_epoch}.pt")
@@ -146,47 +158,44 @@ class StableTraining:
         elif self.position.cycle_epoch == self.config.learning.max_epochs_per_cycle:
             self._end_cycle("all epochs of this cycle are done")
 
-    def _step(self, outcome: Outcome) -> dict[str, float]:
-        """One parameter step from one rerun; returns what is logged of it."""
-        settings = self.config.learning
-        system = self.stretch.system
-        mask = usable(outcome, self.config.estimator)
+    def _steps(self, outcome: Outcome) -> dict[str, float]:
+        """The parameter steps from one rerun; returns what is logged of the first, and how many there were."""
+        estimator, learning = self.config.estimator, self.config.learning
+        system, kT = self.stretch.system, kT_eV(self.config.dynamics.temperature_K)
+        mask = usable(outcome, estimator)
         if int(mask.sum()) < MIN_SAMPLES:
-            log.warning("only %d usable frames: the observable gradient is left out of this step", int(mask.sum()))
-            boltzmann = None
-        else:
+            log.warning("only %d usable frames: this step is along the QM gradient alone", int(mask.sum()))
+            return self._one_step(None, None)
+        samples = collect(system, outcome.trajectory, mask, self.targets)
+        logged = self._one_step(samples, None)
+        for taken in range(1, learning.steps_per_rerun):
+            reweighted = importance(self.force_field, system, samples, kT, estimator.minibatch_size)
+            logged["learn/effective_fraction"] = reweighted.effective_sample_size / len(samples)
+            if logged["learn/effective_fraction"] < learning.min_effective_fraction:
+                break
+            self._one_step(samples, reweighted.weights)
+            logged["learn/steps"] = float(taken + 1)
+        return logged
+
+    def _one_step(self, samples: Samples | None, weights: Tensor | None) -> dict[str, float]:
+        """One parameter step along the joint gradient."""
+        system, batch = self.stretch.system, self.config.estimator.minibatch_size
+        boltzmann = None
+        if samples is not None:
+            kT = kT_eV(self.config.dynamics.temperature_K)
             boltzmann = observable_gradient(
-                self.force_field,
-                system,
-                outcome.trajectory,
-                mask,
-                self.targets,
-                kT_eV(self.config.dynamics.temperature_K),
-                self.config.estimator,
-                self.generator,
+                self.force_field, system, samples, self.targets, kT, self.config.estimator, self.generator, weights
             )
-        qm_loss, qm = qm_gradient(
-            self.force_field,
-            system,
-            self.qm,
-            self.config.estimator.minibatch_size,
-            self.generator,
-            settings.qm_batch_size,
-        )
-        observable = boltzmann.gradients if boltzmann else tuple(torch.zeros_like(g) for g in qm)
-        relation = compare(observable, qm)
-        norm = apply_gradient(
-            self.force_field,
-            self.optimizer,
-            observable,
-            qm,
-            settings.energy_force_loss_weight,
-            settings.clip_norm,
-        )
+        learning = self.config.learning
+        qm_loss, qm = qm_gradient(self.force_field, system, self.qm, batch, self.generator, learning.qm_batch_size)
+        observable = None if boltzmann is None else boltzmann.gradients
+        norm = apply_gradient(self.force_field, self.optimizer, observable, qm, learning)
+        relation = compare(observable or tuple(map(torch.zeros_like, qm)), qm)
         return {
-            "learn/observable_loss": float(boltzmann.loss) if boltzmann else float("nan"),
+            "learn/observable_loss": float("nan") if boltzmann is None else float(boltzmann.loss),
             "learn/qm_loss": qm_loss,
-            "learn/samples": float(mask.sum()),
+            "learn/samples": 0.0 if samples is None else float(len(samples)),
+            "learn/steps": 1.0,
             "learn/gradient_norm": norm,
             "learn/observable_gradient_norm": relation.observable_norm,
             "learn/qm_gradient_norm": relation.qm_norm,
@@ -261,6 +270,6 @@ class StableTraining:
         self.force_field.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.replicas = Replicas.from_state_dict(state["replicas"])
+        self.replicas = Replicas.from_state_dict(state["replicas"], self.replicas.parked.device)
         self.generator.set_state(state["generator"])
         self.position = Position(**state["position"])

@@ -64,6 +64,12 @@ class Stretch:
         """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest."""
         return self.integrator.init(self.system, force_field.bind(self.system), positions, velocities)
 
+    def judge(self, state: MDState) -> Verdict:
+        """Which replicas the criteria call unstable where they stand."""
+        interval_fs = self.dump_every * self.integrator.timestep_fs
+        frame = Trajectory(state.positions[None], state.velocities[None], state.energy[None], interval_fs)
+        return first_unstable(self.criteria, self.system, frame)
+
     @property
     def length_ps(self) -> float:
         return self.n_steps * self.integrator.timestep_fs / 1000

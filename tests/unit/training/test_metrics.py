@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+
+from mdsim.config import ConfigError
+from mdsim.statistics import Lifetimes
+from mdsim.training import metrics
+
+AXIS = np.array([0.5, 1.5, 2.5, 3.5])
+REFERENCE = np.array([0.1, 0.4, 0.4, 0.1])
+
+
+def test_stable_times_of_censored_replicas():
+    found = metrics.stable_times(Lifetimes(np.array([1.0, 3.0, 4.0, 4.0]), np.array([True, True, False, False])))
+    assert found["stable_time_mean_ps"] == pytest.approx(3.0)
+    assert found["stable_time_median_ps"] == pytest.approx(3.0)
+    assert found["fraction_stable_to_end"] == pytest.approx(0.5)
+    assert found["fraction_stable_to_end_low"] < 0.5 < found["fraction_stable_to_end_high"]
+    assert found["stable_time_mean_ps_low"] < 3.0 < found["stable_time_mean_ps_high"] <= 4.0
+
+
+def test_nobody_broke():
+    found = metrics.stable_times(Lifetimes(np.full(5, 2.0), np.zeros(5, dtype=bool)))
+    assert found["stable_time_mean_ps"] == found["stable_time_mean_ps_low"] == found["stable_time_mean_ps_high"] == 2.0
+    assert found["stable_time_median_ps"] is None
+    assert metrics.cell(found, "stable_time_median_ps") == "not reached"
+
+
+def test_the_error_of_a_density_is_the_area_between():
+    values = np.array([[0.2, 0.3, 0.4, 0.1], [0.1, 0.4, 0.5, 0.0]])
+    assert metrics.area_between(AXIS, REFERENCE, values) == pytest.approx([0.2, 0.2])
+    assert metrics.area_between(2 * AXIS, REFERENCE, values) == pytest.approx([0.4, 0.4])
+
+
+def test_the_error_over_lags_is_the_mean():
+    values = np.array([[1.0, 0.0, 0.4, 0.1]])
+    lags = np.array([0.0, 1.0, 2.0, 3.0])
+    assert metrics.area_between(lags, REFERENCE, values) == pytest.approx([(0.9 + 0.4) / 4])
+
+
+def test_replicas_count_by_their_stable_frames():
+    values = np.array([REFERENCE + 0.1, REFERENCE - 0.3, np.full(4, np.nan)])
+    found = metrics.observable_errors("rdf", AXIS, REFERENCE, values, np.array([3.0, 1.0, 0.0]))
+    assert found["rdf_mae"] == pytest.approx(0.0, abs=1e-12), "0.75 · 0.1 - 0.25 · 0.3"
+    assert found["rdf_mae_replica_mean"] == pytest.approx(np.mean([0.4, 1.2]))
+    assert found["rdf_mae_replica_std"] == pytest.approx(0.4)
+
+
+def test_an_observable_of_no_replica_has_no_error():
+    found = metrics.observable_errors("rdf", AXIS, REFERENCE, np.full((2, 4), np.nan), np.zeros(2))
+    assert found == {"rdf_mae": None}
+
+
+def test_intervals_cover():
+    """The true error lies in the 95 % interval about as often as it says."""
+    rng = np.random.default_rng(1)
+    truth, n_trials, n_replicas = REFERENCE + np.array([0.3, -0.2, 0.2, -0.3]), 400, 20
+    expected = metrics.area_between(AXIS, REFERENCE, truth)
+    covered = 0
+    for _ in range(n_trials):
+        values = truth + 0.2 * rng.standard_normal((n_replicas, 4))
+        interval = metrics.error_interval(AXIS, REFERENCE, values, np.ones(n_replicas))
+        assert interval.low <= interval.estimate <= interval.high
+        covered += interval.low <= expected <= interval.high
+    assert abs(covered / n_trials - 0.95) < 4 * (0.95 * 0.05 / n_trials) ** 0.5
+
+
+def test_one_replica_has_no_spread():
+    interval = metrics.error_interval(AXIS, REFERENCE, REFERENCE[None] + 0.1, np.ones(1))
+    assert (interval.low, interval.high) == (0.0, pytest.approx(0.4))
+
+
+def test_table_shows_what_is_there():
+    summary = {"stable_time_mean_ps": 1.5, "stable_time_mean_ps_low": 1.0, "stable_time_mean_ps_high": 2.0, "seed": 4}
+    text = metrics.table({"pre": summary, "post": {**summary, "stable_time_mean_ps": 2.0}})
+    assert "mean stable time (ps)" in text
+    assert "1.50 [1.00, 2.00]" in text
+    assert "seed" not in text
+
+
+def test_json_refuses_what_json_has_not(tmp_path):
+    metrics.write_json(tmp_path / "a.json", {"x": 1.0})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        metrics.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [None, "{", ""])
+def test_damaged_results_are_one_clear_error(tmp_path, content):
+    path = tmp_path / "final_metrics.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=r"final_metrics\.json: cannot be read.*run the evaluation first"):
+        metrics.read_json(path)

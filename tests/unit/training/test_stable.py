@@ -1,0 +1,221 @@
+import pytest
+import torch
+from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, train_config, water
+
+from mdsim import build, checkpoints
+from mdsim.models.loading import load_force_field, model_config
+from mdsim.training.learn import QMData, Target
+from mdsim.training.stable import StableTraining
+from mdsim.training.stretch import Stretch, initial_conditions
+
+
+class Distances:
+    """Mean distance of the atoms from the first: cheap, and it has a gradient."""
+
+    name = "distances"
+
+    def __call__(self, system, trajectory):
+        return (trajectory.positions[..., 1:, :] - trajectory.positions[..., :1, :]).norm(dim=-1)
+
+
+class Script:
+    """A criterion that says in advance how many of the moving replicas break in each stretch."""
+
+    name = "script"
+
+    def __init__(self, *broken: int) -> None:
+        self.broken = list(broken)
+
+    def __call__(self, system, trajectory):
+        unstable = torch.zeros(trajectory.n_frames, trajectory.n_replicas, dtype=torch.bool)
+        unstable[1:, : self.broken.pop(0)] = True
+        return unstable
+
+
+class Displacement:
+    """A criterion that depends on the frames alone: the molecule has stretched."""
+
+    name = "displacement"
+
+    def __call__(self, system, trajectory):
+        return (Distances()(system, trajectory) - 0.96).abs().amax(-1) > 0.12
+
+
+def _trainer(root, criterion, learning=None, dtype=torch.float64, **changes) -> StableTraining:
+    learning = {"learning_rate": 1e-3, "qm_batch_size": 8, **(learning or {})}
+    config = train_config(root, learning=learning, **changes)
+    system = water(dtype)
+    stretch = Stretch(system, build.integrator(config.dynamics), 12, 4, (criterion,))
+    model = schnet().to(dtype)
+    data = frames(20, seed=1)
+    start = initial_conditions(system, data.positions, 4, 300.0, torch.Generator().manual_seed(2))
+    qm = QMData(
+        data.positions.to(dtype),
+        (data.energy - SHIFT_EV).to(dtype),
+        data.forces.to(dtype),
+        build.energy_force_loss("mae", 0.05, 0.95),
+    )
+    target = Target(Distances(), torch.tensor([0.96, 0.96], dtype=dtype), build.losses.mean_squared_error)
+    (root / "run").mkdir(parents=True, exist_ok=True)
+    return StableTraining(
+        model,
+        model_config(model),
+        stretch,
+        stretch.begin(model, *start),
+        [target],
+        qm,
+        config,
+        root / "run",
+        torch.Generator().manual_seed(6),
+        {"data": "toy"},
+    )
+
+
+def _phases(writer: SilentWriter) -> str:
+    return "".join("e" if "explore/fraction_unstable" in values else "l" for _, values in writer.logged)
+
+
+def test_phases_alternate_by_the_thresholds(tmp_path):
+    # exploring: 1 of 4, then 1 of the 3 left -> 50 %; learning: 2, 1, 0 of the 2 parked; exploring again: 0, 2 of 4
+    script = Script(1, 1, 2, 1, 0, 0, 2, 1)
+    trainer, writer = _trainer(tmp_path, script, epochs=8, start_learning_at=0.5, reset_probability=0.0), SilentWriter()
+    trainer.run(writer)
+    assert _phases(writer) == "eelllee" + "l"
+    assert [value for _, value in writer.all("explore/fraction_unstable")] == [0.25, 0.5, 0.0, 0.5]
+    assert [value for _, value in writer.all("learn/fraction_unstable")] == [1.0, 0.5, 0.0, 0.5]
+    assert [value for _, value in writer.all("cycle")] == [1, 1, 1, 1, 1, 2, 2, 2]
+    assert [step for step, _ in writer.logged] == list(range(1, 9))
+    assert trainer.position.cycle == 2
+    assert trainer.position.cycle_epoch == 1
+    written = sorted(path.name for path in (tmp_path / "run").glob("*.pt"))
+    assert written == ["cycle1_epoch1.pt", "cycle1_epoch2.pt", "cycle2_epoch1.pt", "end_of_cycle1.pt", "last.pt"]
+
+
+def test_all_replicas_move_again_after_a_cycle(tmp_path):
+    trainer = _trainer(tmp_path, Script(2, 0), epochs=2, start_learning_at=0.5)
+    trainer.run(SilentWriter())
+    assert not trainer.replicas.parked.any()
+    assert not trainer.replicas.stable_ps.any()
+    assert not trainer.position.learning
+
+
+def test_a_tolerated_fraction_ends_the_cycle_without_a_step(tmp_path):
+    trainer = _trainer(tmp_path, Script(4, 2), epochs=2, stop_learning_at=0.5)
+    before = trainer.force_field.lin1.weight.detach().clone()
+    trainer.run(SilentWriter())
+    assert trainer.position.cycle == 2
+    assert torch.equal(trainer.force_field.lin1.weight, before)
+
+
+def test_learning_waits_for_a_replica_that_broke(tmp_path):
+    trainer, writer = _trainer(tmp_path, Script(0, 0, 1, 0), epochs=4, start_learning_at=0.0), SilentWriter()
+    trainer.run(writer)
+    assert _phases(writer) == "eeel"
+
+
+def test_every_file_is_a_force_field(tmp_path):
+    trainer = _trainer(tmp_path, Script(4, 4, 4, 0), epochs=4)
+    trainer.run(SilentWriter())
+    weights = {}
+    for path in (tmp_path / "run").glob("*.pt"):
+        model = load_force_field(path)
+        assert model.energy_shift_eV.item() == SHIFT_EV
+        weights[path.name] = model.lin1.weight
+    assert weights.keys() == {"cycle1_epoch1.pt", "cycle1_epoch2.pt", "end_of_cycle1.pt", "last.pt"}
+    assert torch.equal(weights["last.pt"], trainer.force_field.lin1.weight)
+    assert torch.equal(weights["end_of_cycle1.pt"], weights["cycle1_epoch2.pt"])
+    assert not torch.equal(weights["cycle1_epoch1.pt"], weights["cycle1_epoch2.pt"])
+    saved = checkpoints.load(tmp_path / "run" / "cycle1_epoch2.pt", "force_field")["provenance"]
+    assert (saved["data"], saved["epoch"], saved["cycle"], saved["cycle_epoch"]) == ("toy", 3, 1, 2)
+
+
+@pytest.mark.parametrize("max_times_reduce_lr", [0, 1])
+def test_plateaus_end_a_cycle(tmp_path, max_times_reduce_lr):
+    learning = {
+        "learning_rate": 1e-9,
+        "plateau_factor": 0.5,
+        "plateau_patience": 1,
+        "max_times_reduce_lr": max_times_reduce_lr,
+    }
+    trainer, writer = _trainer(tmp_path, Script(*[4] * 20), learning, epochs=20, max_cycles=1), SilentWriter()
+    trainer.scheduler.eps = 0.0
+    make_new = trainer._new_optimizer
+
+    def new_optimizer():
+        make_new()
+        trainer.scheduler.eps = 0.0
+        trainer.scheduler.threshold = 1.0  # no loss is ever good enough
+
+    trainer._new_optimizer = new_optimizer
+    trainer.run(writer)
+    rates = [rate for _, rate in writer.all("learn/learning_rate")]
+    assert rates == pytest.approx([1e-9] * 3 if max_times_reduce_lr == 0 else [1e-9] * 3 + [5e-10] * 2)
+    assert (tmp_path / "run" / "end_of_cycle1.pt").exists()
+
+
+def test_the_number_of_steps_in_a_cycle_can_be_bounded(tmp_path):
+    trainer = _trainer(tmp_path, Script(*[4] * 5), {"max_epochs_per_cycle": 2}, epochs=5)
+    trainer.run(SilentWriter())
+    assert trainer.position.cycle == 2
+    assert not (tmp_path / "run" / "cycle1_epoch3.pt").exists()
+
+
+def test_cycles_can_be_bounded(tmp_path):
+    trainer = _trainer(tmp_path, Script(*[4, 0] * 5), epochs=10, max_cycles=2)
+    trainer.run(SilentWriter())
+    assert trainer.position.epoch == 4
+
+
+def test_each_learning_phase_starts_with_a_fresh_optimizer(tmp_path):
+    trainer, writer = _trainer(tmp_path, Script(4, 4, 0, 4, 4), epochs=5), SilentWriter()
+    trainer.run(writer)
+    assert _phases(writer) == "ellel"
+    (state,) = {int(state["step"]) for state in trainer.optimizer.state.values()}
+    assert state == 1
+
+
+def test_without_usable_frames_the_labels_still_teach(tmp_path, caplog):
+    trainer, writer = _trainer(tmp_path, Script(4, 4), epochs=2), SilentWriter()
+    state = trainer.replicas.state
+    nowhere = torch.full_like(state.positions, torch.nan)
+    trainer.replicas = type(trainer.replicas).at(type(state)(**{**state.tensors(), "positions": nowhere}))
+    before = trainer.force_field.lin1.weight.detach().clone()
+    trainer.run(writer)
+    after = trainer.force_field.lin1.weight
+    assert torch.isfinite(after).all()
+    assert not torch.equal(after, before)
+    assert writer.all("learn/samples") == [(2, 0.0)]
+
+
+def test_the_bond_criterion_breaks_and_learning_repairs_something(tmp_path):
+    trainer, writer = _trainer(tmp_path, Displacement(), epochs=6), SilentWriter()
+    trainer.run(writer)
+    assert "l" in _phases(writer)
+    assert all(torch.isfinite(p).all() for p in trainer.force_field.parameters())
+
+
+def test_resuming_is_bit_identical_at_every_epoch(tmp_path):
+    """Model, optimizer, schedule, replicas with their past, and random numbers."""
+    epochs = 7
+    changes = {"reset_probability": 0.5, "start_learning_at": 0.5}
+    learning = {"max_epochs_per_cycle": 2, "qm_batch_size": 5}
+    whole, whole_writer = (
+        _trainer(tmp_path / "whole", Displacement(), learning, epochs=epochs, **changes),
+        SilentWriter(),
+    )
+    whole.run(whole_writer)
+    assert {"e", "l"} == set(_phases(whole_writer))
+    for stop in range(1, epochs):
+        root = tmp_path / f"stopped_{stop}"
+        _trainer(root, Displacement(), learning, epochs=stop, **changes).run(SilentWriter())
+        resumed, writer = _trainer(root, Displacement(), learning, epochs=epochs, **changes), SilentWriter()
+        resumed.resume_from(root / "run" / "last.pt")
+        resumed.run(writer)
+        assert same_bits(resumed.state_dict(), whole.state_dict()), f"stopped after epoch {stop}"
+        assert same_bits(writer.logged, whole_writer.logged[stop:])
+
+
+def test_resuming_a_run_without_a_checkpoint_begins_at_the_beginning(tmp_path):
+    trainer = _trainer(tmp_path, Script())
+    trainer.resume_from(tmp_path / "run" / "last.pt")
+    assert trainer.position.epoch == 0
