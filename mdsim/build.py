@@ -154,7 +154,10 @@ def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
     moves = integrator(config.dynamics)
     judges = [criterion(chosen, system, dataset) for chosen in config.stability]
     judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
-    return Stretch(system, moves, config.dynamics.steps_per_epoch, config.dynamics.dump_every_steps, tuple(judges))
+    dynamics = config.dynamics
+    return Stretch(
+        system, moves, dynamics.steps_per_epoch, dynamics.dump_every_steps, tuple(judges), fast=dynamics.fast
+    )
 
 
 def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> StabilityCriterion:

@@ -108,15 +108,26 @@ class ForceField(nn.Module):
                 f"the force field knows the atomic numbers {self.species.tolist()}, but the system has {unknown}"
             )
 
-    def bind(self, system: System, differentiable: bool = False, skin: float = 0.5) -> Potential:
+    def fast_potential(self, system: System) -> Potential | None:
+        """A quicker potential with frozen parameters, equal to the plain one within rounding; None where there is none.
+
+        Args:
+            system: the system that is simulated.
+        """
+        return None
+
+    def bind(self, system: System, differentiable: bool = False, skin: float = 0.5, fast: bool = False) -> Potential:
         """The potential of this system that integrators call, with its own neighbour list.
 
         Args:
             system: the system that is simulated.
             differentiable: keep the graph to parameters and positions; otherwise the parameters are a frozen copy.
             skin: of the neighbour list, Å.
+            fast: take `fast_potential` where there is one; worth its preparation for hundreds of steps.
         """
         self.check_species(system)
+        if fast and not differentiable and (potential := self.fast_potential(system)) is not None:
+            return potential
         model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
         neighbor_list = NeighborList(system, self.cutoff, skin)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,29 +15,23 @@ import torch
 import mdsim
 from mdsim import build
 from mdsim.calculator import ForceFieldCalculator
-from mdsim.config import ConfigError, read_yaml, save_config
+from mdsim.config import ConfigError
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.npz import DatasetError, Frames
 from mdsim.interfaces import ForceField, UnknownSpeciesError
 from mdsim.models.loading import load_force_field, model_config
 from mdsim.reporting.console import format_table, setup_logging
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.schema import PretrainConfig, RunConfig, Section, SimulateConfig, TrainConfig
+from mdsim.schema import PretrainConfig, RunConfig, SimulateConfig, TrainConfig
 from mdsim.state import MDState
 from mdsim.training import metrics, report
 from mdsim.training.evaluate import Evaluation
 from mdsim.training.pretrain import Pretraining, errors_on
+from mdsim.training.run_folder import check_folder, open_folder
 from mdsim.training.stable import StableTraining
 from mdsim.training.stretch import Stretch, initial_conditions
 
 log = logging.getLogger("mdsim")
-
-#: Keys that may differ between a stopped run and its continuation: they say how long, or how it is shown.
-MAY_CHANGE = {"epochs", "max_cycles", "optim.max_epochs", "optim.early_stopping_time_s", "print_every", "wandb"}
-OUTPUTS = (
-    *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference"),
-    *("trajectories", "final_metrics.json", "*.npy", "*.png"),
-)
 
 
 # ----------------------------------------------------------------------------------------------------- pretraining
@@ -231,7 +224,7 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
     log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
 
 
-# ---------------------------------------------------------------------------------------------------------- folders
+# ----------------------------------------------------------------------------------------------------------- pieces
 
 
 @contextmanager
@@ -248,52 +241,6 @@ def mistakes_in_the_configuration() -> Iterator[None]:
 def check_readable(data: Dataset) -> None:
     """Read every labelled split, so that a damaged one is found before a fit and not at its end."""
     log.debug("%d training, %d validation, %d test frames", len(data.train), len(data.val), len(data.test))
-
-
-def check_folder(folder: Path, config: Section, resume: bool, overwrite: bool) -> None:
-    """Refuse an existing run unless it is to be continued as it was started, or replaced."""
-    file = folder / "config.yml"
-    if file.exists() and not (resume or overwrite):
-        raise ConfigError(
-            f"{folder}: holds a run; continue it with --resume, replace it with --overwrite, or choose another name"
-        )
-    if file.exists() and resume:
-        _check_unchanged(file, config)
-
-
-def open_folder(folder: Path, config: Section, overwrite: bool) -> None:
-    """Make the run folder and log into it. Called once all input was read, so that a mistake in it changes nothing."""
-    if overwrite:
-        _remove_outputs(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    setup_logging(folder)
-    save_config(config, folder / "config.yml")
-
-
-def _check_unchanged(file: Path, config: Section) -> None:
-    old, new = _flat(read_yaml(file)), _flat(config.model_dump(mode="json"))
-    differing = [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{file}: the run was started with other settings ({'; '.join(differing)}); "
-            "resume with the old ones, or choose another name"
-        )
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, dict) and values:
-        return {k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
-    return {prefix.rstrip("."): values}
-
-
-def _remove_outputs(folder: Path) -> None:
-    for pattern in OUTPUTS:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: int) -> ScalarWriter:

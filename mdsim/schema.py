@@ -100,6 +100,7 @@ class DynamicsConfig(Section):
     replicas: Count = 16
     steps_per_epoch: Count = Field(1000, description="Steps of one stretch of simulation.")
     dump_every_steps: Count = Field(50, description="Steps between kept frames; stability is resolved to these.")
+    fast: bool = Field(True, description="Allow a quicker force evaluation that is equal within rounding.")
 
     @model_validator(mode="after")
     def _whole_frames(self) -> DynamicsConfig:
@@ -339,6 +340,12 @@ class TrainConfig(RunConfig):
     training_observables: tuple[TrainingObservable, ...] = Field(min_length=1)
     estimator: EstimatorConfig = EstimatorConfig()
     learning: LearningConfig = LearningConfig()
+
+    @model_validator(mode="after")
+    def _published_steps_are_single(self) -> TrainConfig:
+        if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
+            raise ValueError("estimator.paper_estimator knows no reweighting: set learning.steps_per_rerun to 1")
+        return self
 
 
 class SimulateConfig(RunConfig):

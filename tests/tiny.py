@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from mdsim.checkpoints import force_field_payload, save_atomically
@@ -15,6 +16,7 @@ from mdsim.geometry import all_pairs, pair_distances
 from mdsim.interfaces import ForceField
 from mdsim.models.loading import model_config
 from mdsim.models.schnet import SchNet
+from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import SimulateConfig, TrainConfig
 from mdsim.state import System
 
@@ -39,8 +41,8 @@ class Springs(ForceField):
         return (energy / system.n_atoms).expand(-1, system.n_atoms)
 
 
-class SilentWriter:
-    """Keeps scalars in a list."""
+class SilentWriter(ScalarWriter):
+    """Keeps scalars in a list, and opens nothing."""
 
     def __init__(self) -> None:
         self.logged: list[tuple[int, dict[str, float]]] = []
@@ -152,6 +154,26 @@ def simulate_values(root: Path) -> dict[str, Any]:
         "dense_window": {"epochs": 1, "dump_every_steps": 2},
         "frames_before_break": 3,
     }
+
+
+def pretrain_values(root: Path) -> dict[str, Any]:
+    return {
+        "data": run_values(root)["data"],
+        "model": {"name": "schnet", "hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 6},
+        "optim": {"batch_size": 5, "warmup_steps": 0, "max_epochs": 3, "checkpoint_every_epochs": 1, "ema_decay": 0.9},
+        "run_dir": str(root / "fits"),
+        "cpu": True,
+        "print_every": 2,
+    }
+
+
+def write_world(root: Path) -> Path:
+    """Data sets, a pretrained force field, and `pretrain.yml`, `train.yml` and `simulate.yml` that use them."""
+    write_data(root / "data", ("20", "10"))
+    write_pretrained(root / "models")
+    for name, values in {"pretrain": pretrain_values, "train": train_values, "simulate": simulate_values}.items():
+        (root / f"{name}.yml").write_text(yaml.safe_dump(values(root)), encoding="utf-8")
+    return root
 
 
 def train_config(root: Path, **changes: Any) -> TrainConfig:

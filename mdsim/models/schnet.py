@@ -15,12 +15,13 @@ serves both atoms; pairs come from `mdsim.neighbors`, without a cap on their num
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 
 import torch
 from torch import nn
 from torch_geometric.nn.models.schnet import GaussianSmearing, InteractionBlock, ShiftedSoftplus
 
-from mdsim.interfaces import ForceField
+from mdsim.interfaces import ForceField, Potential
 from mdsim.neighbors import Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -90,6 +91,14 @@ class SchNet(ForceField):
             features = features + _interaction(block, features, basis, weight, neighbors)
         output = self.lin2(self.act(self.lin1(features)))
         return self.energy_scale * output.reshape(positions.shape[:2])
+
+    def fast_potential(self, system: System) -> Potential | None:
+        """Tabulated filters in compiled loops, for open systems on the CPU, where numba is installed."""
+        if find_spec("numba") is None:
+            return None
+        from mdsim.models.schnet_tabulated import TabulatedSchNet, supports
+
+        return TabulatedSchNet(self, system) if supports(self, system) else None
 
 
 def _interaction(

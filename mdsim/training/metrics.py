@@ -17,7 +17,7 @@ import numpy as np
 from mdsim.config import ConfigError
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.schema import SimulateConfig
-from mdsim.statistics import Interval, Lifetimes, median_survival, restricted_mean, wilson_interval
+from mdsim.statistics import Estimate, Interval, Lifetimes, median_survival, restricted_mean, wilson_interval
 from mdsim.training.evaluate import Compared, Evaluation
 
 NORMAL_95 = 1.959964
@@ -63,7 +63,7 @@ def stable_times(times: Lifetimes) -> dict[str, float | None]:
     was simulated.
     """
     end = float(times.times.max())
-    mean = restricted_mean(times, end)
+    mean = restricted_mean(times, end) if end > 0 else Estimate(0.0, 0.0)  # all broke before the first frame
     spread = NORMAL_95 * mean.standard_error
     stable = wilson_interval(int((~times.broken).sum()), len(times.broken))
     return {
@@ -114,7 +114,8 @@ def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, 
 
     Percentiles of a bootstrap would lie above the estimate: resampling adds noise, and noise adds to an absolute error.
     """
-    estimate = float(area_between(axis, reference, weights @ values / weights.sum()))
+    mean = weights @ values / weights.sum()
+    estimate = float(area_between(axis, reference, mean[None])[0])
     n = len(values)
     if n < 2:
         return Interval(estimate, 0.0, estimate)

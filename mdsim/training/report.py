@@ -164,7 +164,7 @@ def stable_time_ratio(before: Results, after: Results) -> Interval | None:
     horizon = min(before.followed_ps, after.followed_ps)
     if not np.isfinite(horizon):
         horizon = float(max(before.lifetimes.times.max(), after.lifetimes.times.max()))
-    if restricted_mean(before.lifetimes, horizon).value == 0:
+    if horizon == 0 or restricted_mean(before.lifetimes, horizon).value == 0:
         return None
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     return restricted_mean_ratio(before.lifetimes, after.lifetimes, horizon, rng=rng, n_resamples=RESAMPLES)

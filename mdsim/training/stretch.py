@@ -33,6 +33,7 @@ class Stretch:
     n_steps: int
     dump_every: int
     criteria: Sequence[StabilityCriterion]
+    fast: bool = True  # let the force field choose a quicker path that is equal within rounding
 
     def run(
         self,
@@ -51,7 +52,7 @@ class Stretch:
         """
         state, trajectory = simulate(
             self.system,
-            force_field.bind(self.system),
+            force_field.bind(self.system, fast=self.fast),
             self.integrator,
             state,
             self.n_steps,
@@ -62,7 +63,7 @@ class Stretch:
 
     def begin(self, force_field: ForceField, positions: Float[Tensor, "replica atom 3"], velocities: Tensor) -> MDState:
         """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest."""
-        return self.integrator.init(self.system, force_field.bind(self.system), positions, velocities)
+        return self.integrator.init(self.system, force_field.bind(self.system, fast=self.fast), positions, velocities)
 
     def judge(self, state: MDState) -> Verdict:
         """Which replicas the criteria call unstable where they stand."""

@@ -6,10 +6,20 @@ from tiny import GEOMETRY, PAIRS, SHIFT_EV, STIFFNESS, Springs, frames, schnet, 
 
 from mdsim import losses
 from mdsim.geometry import pair_distances
-from mdsim.schema import EstimatorConfig
+from mdsim.schema import EstimatorConfig, LearningConfig
 from mdsim.stability import Verdict
 from mdsim.state import MDState, Trajectory
-from mdsim.training.learn import QMData, Target, apply_gradient, compare, observable_gradient, qm_gradient, usable
+from mdsim.training.learn import (
+    QMData,
+    Target,
+    apply_gradient,
+    collect,
+    compare,
+    importance,
+    observable_gradient,
+    qm_gradient,
+    usable,
+)
 from mdsim.training.stretch import Outcome
 from mdsim.units import kT_eV
 
@@ -94,7 +104,8 @@ def test_observable_gradient_is_the_covariance(minibatch_size, generator):
     mask[3:, 1] = False
     trajectory.positions[3:, 1] = torch.nan
     settings = EstimatorConfig(minibatch_size=minibatch_size)
-    result = observable_gradient(Springs(), water(), trajectory, mask, _targets(), KT, settings, generator)
+    samples = collect(water(), trajectory, mask, _targets())
+    result = observable_gradient(Springs(), water(), samples, _targets(), KT, settings, generator)
     loss, gradient = _explicit(trajectory.positions[mask])
     assert result.n_samples == 18
     torch.testing.assert_close(result.loss, loss, rtol=1e-10, atol=0)
@@ -104,7 +115,8 @@ def test_observable_gradient_is_the_covariance(minibatch_size, generator):
 def test_the_published_estimator_can_be_asked_for(generator):
     mask = torch.ones(N_FRAMES, N_REPLICAS, dtype=torch.bool)
     settings = EstimatorConfig(minibatch_size=1000, paper_estimator=True)
-    paper = observable_gradient(Springs(), water(), _trajectory(), mask, _targets(), KT, settings, generator)
+    samples = collect(water(), _trajectory(), mask, _targets())
+    paper = observable_gradient(Springs(), water(), samples, _targets(), KT, settings, generator)
     _, gradient = _explicit(_trajectory().positions[mask])
     torch.testing.assert_close(paper.gradients[0], gradient * KT * 19 / 20, rtol=1e-9, atol=0)
 
@@ -160,7 +172,7 @@ def test_the_qm_gradient_lowers_the_loss(generator):
     for _ in range(60):
         loss, gradients = qm_gradient(model, water(), data, 100, generator)
         seen.append(loss)
-        apply_gradient(model, optimizer, (torch.zeros(3),), gradients, 1.0, None)
+        apply_gradient(model, optimizer, None, gradients, LearningConfig(energy_force_loss_weight=1.0, clip_norm=None))
     assert seen[-1] < 0.01 * seen[0]
     torch.testing.assert_close(model.stiffness.detach(), STIFFNESS, rtol=0.02, atol=0)
 
@@ -170,18 +182,45 @@ def test_apply_gradient_adds_weighs_and_clips(clip_norm):
     model = Springs()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     observable, qm = (torch.tensor([1.0, 0.0, 0.0]).double(),), (torch.tensor([1.0, 6.0, 0.0]).double(),)
-    norm = apply_gradient(model, optimizer, observable, qm, 2.0, clip_norm)
+    settings = LearningConfig(energy_force_loss_weight=2.0, clip_norm=clip_norm, max_gradient_ratio=None)
+    norm = apply_gradient(model, optimizer, observable, qm, settings)
     assert norm == pytest.approx((3.0**2 + 12.0**2) ** 0.5)
     step = torch.tensor([3.0, 12.0, 0.0]).double() * min(1.0, (clip_norm or 100.0) / norm)
     torch.testing.assert_close(model.stiffness.detach(), STIFFNESS - step, rtol=1e-5, atol=0)
     assert model.stiffness.grad is None
 
 
+@pytest.mark.parametrize(("ratio", "expected"), [(None, 5.0), (10.0, 5.0), (1.0, 2.0), (0.5, 1.0)])
+def test_the_observable_gradient_is_bounded_by_the_weighted_qm_gradient(ratio, expected):
+    settings = LearningConfig(optimizer="sgd", energy_force_loss_weight=2.0, clip_norm=None, max_gradient_ratio=ratio)
+    model = Springs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    observable, qm = (torch.tensor([3.0, 4.0, 0.0]).double(),), (torch.tensor([0.0, 0.0, 1.0]).double(),)
+    apply_gradient(model, optimizer, observable, qm, settings)
+    step = STIFFNESS - model.stiffness.detach()
+    assert step[:2].norm().item() == pytest.approx(expected)
+    assert step[2].item() == pytest.approx(2.0)
+
+
+def test_importance_carries_samples_to_other_parameters():
+    trajectory, mask = _trajectory(), torch.ones(N_FRAMES, N_REPLICAS, dtype=torch.bool)
+    old, new = Springs(), Springs(STIFFNESS * 1.01)
+    energy = old(water(), trajectory.positions.flatten(0, 1))[0].reshape(N_FRAMES, N_REPLICAS)
+    trajectory = Trajectory(trajectory.positions, trajectory.velocities, energy, 2.0)
+    samples = collect(water(), trajectory, mask, _targets())
+    same = importance(old, water(), samples, KT, minibatch_size=3)
+    torch.testing.assert_close(same.weights, torch.full((20,), 1 / 20, dtype=torch.float64))
+    moved = importance(new, water(), samples, KT, minibatch_size=3)
+    change = 0.01 * energy.flatten()
+    torch.testing.assert_close(moved.weights, torch.softmax(-change / KT, 0), rtol=1e-9, atol=0)
+    assert 1 < moved.effective_sample_size < 20
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing():
     model = Springs()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with pytest.raises(RuntimeError, match="non-finite"):
-        apply_gradient(model, optimizer, (torch.full((3,), torch.nan).double(),), (torch.zeros(3).double(),), 1.0, None)
+        apply_gradient(model, optimizer, None, (torch.full((3,), torch.nan).double(),), LearningConfig())
     assert torch.equal(model.stiffness, STIFFNESS)
 
 

@@ -1,0 +1,280 @@
+"""Mistakes of the user and of files: one line on stderr, exit status 1, nothing overwritten, no traceback."""
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from tiny import write_pretrained, write_world
+
+from mdsim import cli
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    return write_world(tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture
+def world(original, tmp_path, monkeypatch) -> Path:
+    """A copy that a test may damage; all its paths are relative."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*.yml"):
+        path.write_text(path.read_text().replace(f"{original}/", ""))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def error_of(world, capsys) -> Callable[..., str]:
+    """The message with which a command fails, once it is clear that nothing else happened."""
+
+    def error_of(command: Callable, *arguments: str, changes: bool = False) -> str:
+        before = _snapshot(world)
+        capsys.readouterr()
+        assert command([str(argument) for argument in arguments]) == 1
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err + shown.out
+        position = shown.err.index("error: ")
+        assert position == 0 or shown.err[position - 1] == "\n"
+        if not changes:
+            assert _snapshot(world) == before, "a mistake must change nothing"
+        return shown.err[position:].removeprefix("error: ").rstrip("\n")
+
+    return error_of
+
+
+PRETRAIN = ("--config-yml", "pretrain.yml")
+TRAIN = ("--config-yml", "train.yml")
+SIMULATE = ("--config-yml", "simulate.yml")
+CHECKPOINT = Path("models", "schnet", "toy-water_20_schnet", "checkpoints", "best_checkpoint.pt")
+COMMANDS = [(cli.pretraining, PRETRAIN), (cli.stable_training, TRAIN), (cli.stable_training, SIMULATE)]
+EACH_COMMAND = pytest.mark.parametrize(("command", "arguments"), COMMANDS, ids=["pretrain", "train", "simulate"])
+
+
+# ------------------------------------------------------------------------------------------------------ configuration
+
+
+@EACH_COMMAND
+def test_unknown_key(error_of, command, arguments):
+    message = error_of(command, *arguments, "--data.molecul=x")
+    assert "unknown key 'data.molecul'; did you mean 'molecule'?" in message
+    assert "\n" not in message
+
+
+@EACH_COMMAND
+def test_missing_data_set(error_of, command, arguments):
+    message = error_of(command, *arguments, "--data.size=7k")
+    assert "no data set here" in message or "does not exist" in message
+    assert "7k" in message
+
+
+@EACH_COMMAND
+def test_missing_configuration(error_of, command, arguments):
+    assert error_of(command) == "--config-yml CONFIG is missing"
+    assert "nowhere.yml: cannot be read" in error_of(command, "--config-yml", "nowhere.yml")
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--seed", "x"], ["--unknown"], ["--resume", "--overwrite"]])
+def test_arguments_that_are_none(arguments, world, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.pretraining([*PRETRAIN, *arguments])
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--training_observables.0.observable.bin_width_A=0.03", "not a whole number of bins"),
+        ("--training_observables.0.observable.pair=[C, H]", "C"),
+        ("--training_observables.0.reference_file=nowhere.dat", "nowhere.dat"),
+        ("--stability=[{name: minimum_intermolecular_distance}]", "needs at least two molecules"),
+    ],
+)
+def test_pieces_that_do_not_fit_the_system(error_of, override, message):
+    assert message in error_of(cli.stable_training, *TRAIN, override)
+
+
+def test_a_lag_longer_than_the_window(error_of):
+    message = error_of(cli.stable_training, *SIMULATE, "--dynamical_observables=[{name: vacf, max_lag_fs: 40}]")
+    assert "max_lag_fs = 40.0 needs windows of 21 frames" in message
+
+
+@pytest.mark.parametrize("eval_model", ["last", "post", "post_cycle1", "9k", "lmax=3"])
+def test_wrong_eval_model(error_of, eval_model):
+    message = error_of(cli.stable_training, *SIMULATE, "--eval_model", eval_model)
+    assert message.startswith(("eval_model: found 'last', expected pre", f"eval_model '{eval_model}': "))
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+@EACH_COMMAND
+@pytest.mark.parametrize("name", ["20/train.npz", "test.npz"])
+def test_damaged_data(world, error_of, command, arguments, name):
+    if command is cli.stable_training and name == "test.npz" and arguments == TRAIN:
+        pytest.skip("training does not read the test frames")
+    path = world / "data" / "toy" / "water" / name
+    path.write_bytes(path.read_bytes()[:-100])
+    message = error_of(command, *arguments)
+    assert name.split("/")[-1] in message
+    assert "truncated or was changed" in message
+
+
+def test_data_that_are_no_archive(world, error_of):
+    folder = world / "data" / "toy" / "water" / "20"
+    (folder / "train.npz").write_bytes(b"not an archive")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["sha256"].pop("train.npz")
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    assert "train.npz" in error_of(cli.pretraining, *PRETRAIN)
+
+
+@pytest.mark.parametrize("arguments", [TRAIN, SIMULATE], ids=["train", "simulate"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "foreign", "truncated"])
+def test_damaged_checkpoint(world, error_of, arguments, content):
+    path = world / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
+    message = error_of(cli.stable_training, *arguments)
+    assert str(CHECKPOINT) in message
+    assert "truncated, or no checkpoint" in message
+
+
+def test_missing_checkpoint(world, error_of):
+    (world / CHECKPOINT).unlink()
+    assert f"there is no checkpoint {CHECKPOINT}" in error_of(cli.stable_training, *TRAIN)
+
+
+@pytest.mark.parametrize("arguments", [TRAIN, SIMULATE], ids=["train", "simulate"])
+def test_elements_that_the_force_field_has_not_seen(world, error_of, arguments):
+    write_pretrained(world / "models", species=(6, 8))
+    message = error_of(cli.stable_training, *arguments)
+    assert message == "the force field knows the atomic numbers [6, 8], but the system has [1]"
+
+
+# ------------------------------------------------------------------------------------------------------- run folders
+
+
+@EACH_COMMAND
+def test_an_existing_run_is_left_alone(error_of, command, arguments):
+    short = ["--optim.max_epochs=1"] if command is cli.pretraining else ["--epochs=1"]
+    assert command([*arguments, *short]) == 0
+    assert "holds a run; continue it with --resume, replace it with --overwrite" in error_of(command, *arguments)
+    changed = "--seed=77" if command is cli.pretraining else "--dynamics.temperature_K=77"
+    message = error_of(command, *arguments, *short, changed, "--resume")
+    assert "was started with other settings" in message
+    assert "-> 77" in message
+
+
+def test_a_mistake_beside_overwrite_costs_nothing(world, error_of):
+    assert cli.stable_training([*TRAIN, "--epochs=1"]) == 0
+    (world / CHECKPOINT).write_bytes(b"damaged")
+    error_of(cli.stable_training, *TRAIN, "--overwrite")
+
+
+def test_a_damaged_state_is_not_resumed(world, error_of):
+    assert cli.stable_training([*TRAIN, "--epochs=1"]) == 0
+    (last,) = (world / "runs").rglob("last.pt")
+    last.write_bytes(last.read_bytes()[:500])
+    assert "last.pt is truncated" in error_of(cli.stable_training, *TRAIN, "--epochs=1", "--resume", changes=True)
+    assert last.stat().st_size == 500
+
+
+def test_a_force_field_that_changed_is_not_resumed(world, error_of):
+    assert cli.stable_training([*SIMULATE, "--epochs=1"]) == 0
+    (state,) = (world / "runs").rglob("state.pt")
+    before = state.read_bytes()
+    write_pretrained(world / "models", seed=8)
+    message = error_of(cli.stable_training, *SIMULATE, "--resume", changes=True)
+    assert "evaluates another force field than the checkpoint holds now" in message
+    assert state.read_bytes() == before
+
+
+@pytest.fixture
+def no_space():
+    """Files can grow to 20 kB: no checkpoint fits, all else does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_reported(world, error_of, no_space):
+    big = [f"--model.{key}=48" for key in ("hidden_channels", "num_filters")]
+    message = error_of(cli.pretraining, *PRETRAIN, *big, changes=True)
+    assert "best_checkpoint.pt was not written (File too large)" in message
+    assert not list(world.rglob("*checkpoint.pt*.tmp"))
+
+
+def test_a_disk_that_fills_up_keeps_the_last_state(world, error_of, monkeypatch):
+    assert cli.stable_training([*TRAIN, "--epochs=2"]) == 0
+    (last,) = (world / "runs").rglob("last.pt")
+    before = last.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mdsim.checkpoints.os.fsync", full)
+    message = error_of(cli.stable_training, *TRAIN, "--epochs=4", "--resume", changes=True)
+    assert "was not written (No space left on device)" in message
+    assert last.read_bytes() == before
+    monkeypatch.undo()
+
+
+# -------------------------------------------------------------------------------------------------------- prediction
+
+
+def _predict(error_of, frames: str, checkpoint=CHECKPOINT, output: str = "out.extxyz") -> str:
+    arguments = ["--mode", "predict", "--checkpoint", checkpoint, "--frames", frames, "--output", output, "--cpu"]
+    return error_of(cli.pretraining, *arguments)
+
+
+def test_prediction_without_its_arguments(error_of):
+    message = error_of(cli.pretraining, "--mode", "predict", "--frames", "frames.xyz")
+    assert message == "--mode predict needs --checkpoint, --output"
+
+
+def test_frames_that_cannot_be_read(world, error_of):
+    assert "nowhere.xyz: cannot be read as frames" in _predict(error_of, "nowhere.xyz")
+    (world / "text.xyz").write_text("no frames at all\n")
+    assert "text.xyz: cannot be read as frames" in _predict(error_of, "text.xyz")
+
+
+def test_frames_of_other_elements_or_boundaries(world, error_of):
+    water = Atoms("OH2", np.eye(3))
+    ase.io.write(world / "gold.xyz", [water, Atoms("Au", [[0, 0, 0]])])
+    assert "gold.xyz, frame 1: the force field knows the atomic numbers [1, 8]" in _predict(error_of, "gold.xyz")
+    ase.io.write(world / "slab.xyz", Atoms("OH2", np.eye(3), cell=[9, 9, 9], pbc=[True, True, False]), format="extxyz")
+    assert "slab.xyz, frame 0: the atoms have pbc" in _predict(error_of, "slab.xyz")
+
+
+def test_predicting_to_nowhere(world, error_of):
+    ase.io.write(world / "water.xyz", Atoms("OH2", np.eye(3)))
+    assert "No such file" in _predict(error_of, "water.xyz", output="no/where.extxyz")
+
+
+# -------------------------------------------------------------------------------------------------------- comparison
+
+
+def test_comparing_what_was_not_evaluated(error_of):
+    message = error_of(cli.compare, "runs/none")
+    assert "runs/none/inference/pre/final_metrics.json: cannot be read" in message
+    assert message.endswith("run the evaluation first")
+
+
+def test_a_configuration_that_is_no_yaml(world, error_of):
+    (world / "train.yml").write_text("a: [")
+    assert "train.yml: is not valid YAML" in error_of(cli.stable_training, *TRAIN)
+    (world / "train.yml").write_text(yaml.safe_dump({"mode": "trian"}))
+    assert "expected one of train, simulate" in error_of(cli.stable_training, *TRAIN)
