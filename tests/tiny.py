@@ -96,7 +96,7 @@ def schnet(seed: int = 0, species: tuple[int, ...] = (1, 8)) -> SchNet:
     """Random weights: the molecule falls apart within some tens of femtoseconds."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SchNet(8, 8, 1, 6, cutoff=4.0, species=species, energy_shift_eV=SHIFT_EV)
+        model = SchNet(8, 8, 1, 10, cutoff=2.5, species=species, energy_shift_eV=SHIFT_EV)
     return model.eval()
 
 

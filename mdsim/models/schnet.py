@@ -119,5 +119,6 @@ def _convolve(
 ) -> Float[Tensor, "node filter"]:
     """Sum over the neighbours of each atom of their features times the filter of the pair."""
     first, second = neighbors.first, neighbors.second
+    features = features.to(filters.dtype)  # under autocast they come from other layers, in another precision
     received = torch.zeros_like(features).index_add(0, first, filters * features.index_select(0, second))
     return received.index_add(0, second, filters * features.index_select(0, first))

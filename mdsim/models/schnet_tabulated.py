@@ -5,7 +5,8 @@ is tabulated once as a cubic Hermite spline, and forces are the exact derivative
 conserved. The rest of the network and its hand-written backward pass run atom by atom without materialized pair
 features, replicas in parallel. Interpolation errors are below the rounding errors of float32 (`KNOTS`).
 
-Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path.
+Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path. Run-time type checks would get in the
+compiler's way, hence `no_type_check`.
 
     forward, layer l                                backward
     h = x W1ᵀ                                       gs = gx W3,  ga = gs σ(a),  gm = ga W2
@@ -16,16 +17,19 @@ Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path.
 from __future__ import annotations
 
 import math
+from typing import no_type_check
 
 import numpy as np
 import torch
-from numba import njit, prange, set_num_threads
-from numba.core.config import NUMBA_NUM_THREADS
+from numba import config, njit, prange, set_num_threads
 
 from mdsim.geometry import all_pairs
 from mdsim.neighbors import ALL_PAIRS_UP_TO_ATOMS
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
+
+# numba's own pool of threads: its OpenMP layer shares, and changes, the number of threads that torch computes with.
+config.THREADING_LAYER = "workqueue"
 
 KNOTS = 512  # on [0, cutoff]; for basis functions 0.2 Å wide the error of a filter is about 1e-7 of its size
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption that numbers are finite: a broken replica is data
@@ -70,7 +74,7 @@ class TabulatedSchNet:
         coordinates = positions.detach().contiguous().numpy()
         energy = np.empty(len(coordinates), np.float32)
         forces = np.empty_like(coordinates)
-        set_num_threads(min(torch.get_num_threads(), NUMBA_NUM_THREADS))
+        set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
         _energies_and_forces(coordinates, *self.arguments, energy, forces)
         return torch.from_numpy(energy), torch.from_numpy(forces)
 
@@ -107,17 +111,20 @@ def _tabulate(model) -> Float[np.ndarray, "knot layer 2 filter"]:
 
 
 @njit(fastmath=FAST, cache=True)
+@no_type_check
 def _softplus(x):
     """log(1 + exp(x)) - log 2 without overflow."""
     return max(x, np.float32(0.0)) + np.log1p(np.exp(-abs(x))) - np.float32(LOG2)
 
 
 @njit(fastmath=FAST, cache=True)
+@no_type_check
 def _sigmoid(x):
     return np.float32(1.0) / (np.float32(1.0) + np.exp(-x))
 
 
 @njit(fastmath=FAST, cache=True)
+@no_type_check
 def _find_pairs(r, first, second, cutoff, index, vector, distance):
     """Pairs within the cutoff: their atoms, unit vectors and distances; returns how many."""
     n = 0
@@ -136,6 +143,7 @@ def _find_pairs(r, first, second, cutoff, index, vector, distance):
 
 
 @njit(fastmath=FAST, cache=True)
+@no_type_check
 def _hermite(distance, scale, knots, weights, slopes):
     """Knot below a distance, and the four weights of the spline and of its derivative there."""
     u = distance * scale
@@ -155,6 +163,7 @@ def _hermite(distance, scale, knots, weights, slopes):
 
 
 @njit(fastmath=FAST, cache=True)
+@no_type_check
 def _convolve(low, high, w, h_i, h_j, m_i, m_j):
     """Both messages of one pair."""
     a, b, c, d = w[0], w[1], w[2], w[3]
@@ -165,6 +174,7 @@ def _convolve(low, high, w, h_i, h_j, m_i, m_j):
 
 
 @njit(fastmath=FAST, cache=True)
+@no_type_check
 def _convolve_backward(low, high, w, s, h_i, h_j, gm_i, gm_j, gh_i, gh_j):
     """Gradients of the features of one pair; returns the energy's derivative with respect to its distance."""
     a, b, c, d = w[0], w[1], w[2], w[3]
@@ -180,6 +190,7 @@ def _convolve_backward(low, high, w, s, h_i, h_j, gm_i, gm_j, gh_i, gh_j):
 
 
 @njit(fastmath=FAST, cache=True, parallel=True)
+@no_type_check
 def _energies_and_forces(
     positions, first, second, table, cutoff, embedded, w1, w2, b2, w3, b3, r1, c1, r2, c2, scale, energy, forces
 ):

@@ -197,8 +197,11 @@ class Evaluation:
 
     def dynamical_values(self) -> dict[str, Float[Tensor, "replica bin"]]:
         """Dynamical observables of each replica; NaN for those that broke within the dense window."""
-        if not self.dense:
-            return {}
+        window = self.config.dense_window
+        if window is None or self.epoch < window.epochs:  # the run ended within the window: all had broken
+            return {
+                name: torch.full((len(self.reasons), len(c.reference)), torch.nan) for name, c in self.dynamical.items()
+            }
         trajectory = Trajectory.cat(self.dense)
         length_ps = trajectory.n_frames * trajectory.frame_interval_fs / 1000
         whole = (self.stable_ps >= length_ps - 1e-9)[:, None]

@@ -52,7 +52,7 @@ class Progress:
     seconds: float = 0.0
     best_loss: float = math.inf
     best: int = 0  # place in the history
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
 
 
 class Pretraining:

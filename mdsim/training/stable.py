@@ -93,7 +93,9 @@ class StableTraining:
         self.generator = generator
         self.provenance = provenance or {}
         self.position = Position()
-        self._new_optimizer()
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.learning.optimizer]
+        self.optimizer = kind(force_field.parameters(), lr=config.learning.learning_rate)
+        self._restart_schedule()
 
     # ------------------------------------------------------------------------------------------------ the algorithm
 
@@ -138,7 +140,7 @@ class StableTraining:
         )
         if fraction > 0 and fraction >= self.config.start_learning_at:
             self.position.learning = True
-            self._new_optimizer()
+            self._restart_schedule()
 
     def _learn(self, writer: ScalarWriter) -> None:
         """Rerun the parked stretches, step the parameters, and end the cycle once they hold."""
@@ -217,11 +219,11 @@ class StableTraining:
         self.replicas = self.replicas.released()
         self.position = Position(epoch=self.position.epoch, cycle=self.position.cycle + 1)
 
-    def _new_optimizer(self) -> None:
-        """A learning phase starts with a fresh optimizer and the full learning rate."""
+    def _restart_schedule(self) -> None:
+        """A learning phase starts with the full learning rate; what the optimizer knows of the gradients stays."""
         settings = self.config.learning
-        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings.optimizer]
-        self.optimizer = kind(self.force_field.parameters(), lr=settings.learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
         )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import GEOMETRY, frames, run_values, simulate_config, train_config, water, write_data
+from tiny import GEOMETRY, NUMBERS, frames, run_values, simulate_config, train_config, water, write_data
 
 from mdsim import build, losses
 from mdsim.config import ConfigError
@@ -83,7 +83,7 @@ def test_bond_lengths_are_judged_against_the_mean_of_the_data(dataset):
 
 @pytest.mark.parametrize("cell", [None, 20.0])
 def test_the_rdf_is_normalized_by_what_there_is(cell):
-    system = water() if cell is None else System.from_geometry([8, 1, 1], GEOMETRY, cell * torch.eye(3).double())
+    system = water() if cell is None else System.from_geometry(NUMBERS, GEOMETRY, cell * torch.eye(3).double())
     rdf = build.observable(RDFConfig(name="rdf", max_distance_A=4.0, bin_width_A=0.5, pair=("O", "H")), system)
     values = rdf(system, Trajectory(GEOMETRY[None, None], None, None, 1.0))[0, 0]
     if cell is None:

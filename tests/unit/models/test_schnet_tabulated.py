@@ -1,0 +1,101 @@
+"""The tabulated path gives the plain path's energies and forces, conserves energy, and keeps replicas apart."""
+
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from mdsim.integrators.nve import VelocityVerlet
+from mdsim.models.schnet import SchNet
+from mdsim.models.schnet_tabulated import TabulatedSchNet, supports
+from mdsim.simulation import simulate
+from mdsim.state import System, kinetic_energy_eV
+from mdsim.velocities import maxwell_boltzmann
+
+
+@pytest.fixture(scope="module")
+def system(aspirin_geometry) -> System:
+    return System.from_geometry(*aspirin_geometry)
+
+
+@pytest.fixture(scope="module")
+def model() -> SchNet:
+    torch.manual_seed(3)
+    model = SchNet(hidden_channels=32, num_filters=24, num_interactions=3, num_gaussians=25, energy_scale=1.7)
+    with torch.no_grad():  # biases are zero at first, and would hide mistakes
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0.0, 0.1)
+    return model.eval()
+
+
+@pytest.fixture
+def positions(aspirin_geometry, generator) -> torch.Tensor:
+    geometry = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32)
+    return geometry + 0.1 * torch.randn(5, *geometry.shape, generator=generator)
+
+
+def test_equals_the_plain_path_within_float32_rounding(model, system, positions):
+    exact = SchNet(**model.hyperparameters, energy_scale=1.7).double()
+    exact.load_state_dict(model.state_dict())
+    energy, forces = exact.bind(system.to(dtype=torch.float64))(positions.double())
+    fast_energy, fast_forces = model.fast_potential(system)(positions)
+    plain_energy, plain_forces = model.bind(system)(positions)
+    rounding_energy = (plain_energy - energy).abs().max()
+    rounding_forces = (plain_forces - forces).abs().max()
+    assert (fast_energy - energy).abs().max() < 5 * rounding_energy + 1e-6
+    assert (fast_forces - forces).abs().max() < 5 * rounding_forces + 1e-5
+
+
+def test_bind_takes_it_when_asked(model, system):
+    assert isinstance(model.bind(system, fast=True), TabulatedSchNet)
+    assert not isinstance(model.bind(system), TabulatedSchNet)
+    assert not isinstance(model.bind(system, differentiable=True, fast=True), TabulatedSchNet)
+
+
+def test_plain_path_where_it_does_not_apply(model, system):
+    assert not supports(model, system.to(dtype=torch.float64))
+    periodic = System(system.atomic_numbers, system.masses, 20 * torch.eye(3), system.bonds, system.molecules)
+    assert not supports(model, periodic)
+
+
+def test_broken_replica_is_not_finite_and_touches_no_other(model, system, positions):
+    potential = model.fast_potential(system)
+    energy, forces = potential(positions)
+    broken = positions.clone()
+    broken[2, 4] = torch.nan
+    broken[3] *= 1e6
+    broken_energy, broken_forces = potential(broken)
+    assert broken_energy[2].isnan() and broken_forces[2].isnan().all()
+    assert torch.equal(broken_energy[[0, 1, 4]], energy[[0, 1, 4]])
+    assert torch.equal(broken_forces[[0, 1, 4]], forces[[0, 1, 4]])
+
+
+def test_forces_are_the_gradient_of_the_same_spline(model, system, positions, generator):
+    """Along a random direction, by central differences wide enough for float32."""
+    potential = model.fast_potential(system)
+    direction = torch.randn(positions.shape, generator=generator)
+    step = 2e-2 / direction.norm(dim=(1, 2), keepdim=True)
+    ahead, behind = potential(positions + step * direction)[0], potential(positions - step * direction)[0]
+    slope = (ahead.double() - behind.double()) / (2 * step[:, 0, 0].double())
+    expected = -(potential(positions)[1].double() * direction).sum((1, 2))
+    torch.testing.assert_close(slope, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_conserves_energy(model, system, aspirin_geometry, generator):
+    start = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32).repeat(4, 1, 1)
+    velocities = maxwell_boltzmann(system, 4, 300.0, generator, positions=start)
+    integrator, potential = VelocityVerlet(0.25), model.fast_potential(system)
+    state = integrator.init(system, potential, start, velocities)
+    _, trajectory = simulate(system, potential, integrator, state, 400, 20, generator)
+    total = trajectory.energy.double() + kinetic_energy_eV(trajectory.velocities.double(), system.masses.double())
+    assert (total - total[0]).abs().max() < 2e-3  # of about 0.8 eV of kinetic energy
+    assert (trajectory.energy - trajectory.energy[0]).abs().max() > 2e-2  # energy did move
+
+
+def test_same_bits_every_time_and_for_any_batch(model, system, positions):
+    potential = model.fast_potential(system)
+    first, second = potential(positions), potential(positions)
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    alone = potential(positions[1:2])
+    assert torch.equal(alone[1][0], first[1][1])
