@@ -126,7 +126,7 @@ def run_values(root: Path) -> dict[str, Any]:
             "steps_per_epoch": 12,
             "dump_every_steps": 4,
         },
-        "stability": [{"name": "bond_length_deviation", "bond_dev_tol_A": 0.3}],
+        "stability": [{"name": "bond_length_deviation", "bond_dev_tol_A": 0.15}],
     }
 
 

@@ -50,7 +50,7 @@ def _training_state(path: Path, kind: str) -> dict:
 
 
 def test_killed_pretraining(world):
-    common = ["--config-yml", str(world / "pretrain.yml"), "--optim.max_epochs=60", "--optim.warmup_steps=50"]
+    common = ["--config-yml", str(world / "pretrain.yml"), "--optim.max_epochs=40", "--optim.warmup_steps=50"]
     assert cli.pretraining([*common, "--identifier", "whole"]) == 0
     whole, killed = (world / "fits" / "schnet" / f"toy-water_20_schnet_{name}" for name in ("whole", "killed"))
     identified = [*common, "--identifier", "killed"]
@@ -65,7 +65,7 @@ def test_killed_pretraining(world):
 
 
 def test_killed_stable_training(world):
-    common = ["--config-yml", str(world / "train.yml"), "--epochs=40", "--reset_probability=0.3"]
+    common = ["--config-yml", str(world / "train.yml"), "--epochs=25", "--reset_probability=0.3"]
     assert cli.stable_training([*common, "--exp_name=whole"]) == 0
     whole, killed = (world / "runs" / "stable_training" / f"schnet_water_{name}" for name in ("whole", "killed"))
     named = [*common, "--exp_name=killed"]
@@ -82,7 +82,7 @@ def test_killed_stable_training(world):
 
 def test_killed_evaluation(world):
     endless = ["--stability.0.bond_dev_tol_A=1000", "--max_temperature_K=1e9", "--save_trajectories=[]"]
-    common = ["--config-yml", str(world / "simulate.yml"), "--epochs=60", *endless]
+    common = ["--config-yml", str(world / "simulate.yml"), "--epochs=40", *endless]
     assert cli.stable_training([*common, "--exp_name=whole"]) == 0
     whole, killed = (
         world / "runs" / "stable_training" / f"schnet_water_{name}" / "inference" / "pre"

@@ -69,7 +69,7 @@ def test_a_stretch_has_every_criterion_and_the_temperature(tmp_path, dataset):
     config = train_config(tmp_path, stability=stability, max_temperature_K=5000)
     stretch = build.stretch(config, dataset.system(), dataset)
     assert [c.name for c in stretch.criteria] == ["bond_length_deviation", "rdf_deviation", "temperature_explosion"]
-    assert [c.tolerance for c in stretch.criteria] == [0.3, 3.0, 5000]
+    assert [c.tolerance for c in stretch.criteria] == [0.15, 3.0, 5000]
     assert (stretch.n_steps, stretch.dump_every) == (12, 4)
     assert stretch.criteria[0].reference_lengths_A.tolist() == pytest.approx([0.96, 0.96], abs=0.03)
 
