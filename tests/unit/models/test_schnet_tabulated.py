@@ -82,15 +82,20 @@ def test_forces_are_the_gradient_of_the_same_spline(model, system, positions, ge
     torch.testing.assert_close(slope, expected, rtol=2e-3, atol=2e-3)
 
 
-def test_conserves_energy(model, system, aspirin_geometry, generator):
+def test_conserves_energy_as_well_as_the_plain_path(model, system, aspirin_geometry, generator):
     start = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32).repeat(4, 1, 1)
     velocities = maxwell_boltzmann(system, 4, 300.0, generator, positions=start)
-    integrator, potential = VelocityVerlet(0.25), model.fast_potential(system)
-    state = integrator.init(system, potential, start, velocities)
-    _, trajectory = simulate(system, potential, integrator, state, 400, 20, generator)
-    total = trajectory.energy.double() + kinetic_energy_eV(trajectory.velocities.double(), system.masses.double())
-    assert (total - total[0]).abs().max() < 2e-3  # of about 0.8 eV of kinetic energy
-    assert (trajectory.energy - trajectory.energy[0]).abs().max() > 2e-2  # energy did move
+
+    def fluctuation(potential) -> float:
+        integrator = VelocityVerlet(0.25)
+        state = integrator.init(system, potential, start, velocities)
+        _, trajectory = simulate(system, potential, integrator, state, 200, 10, generator)
+        assert (trajectory.energy - trajectory.energy[0]).abs().max() > 2e-2  # energy did move
+        kinetic = kinetic_energy_eV(trajectory.velocities.double(), system.masses.double())
+        total = trajectory.energy.double() + kinetic
+        return float((total - total[0]).abs().max())
+
+    assert fluctuation(model.fast_potential(system)) < 1.1 * fluctuation(model.bind(system)) + 2e-5
 
 
 def test_same_bits_every_time_and_for_any_batch(model, system, positions):
