@@ -49,6 +49,7 @@ def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = Fal
         trainer.resume_from(folder / "checkpoints" / "last.pt")
     with _writer(folder, config, trainer.progress.step) as writer:
         trainer.fit(writer, config.print_every)
+    report.draw_training(folder)
     report_fit(config, data, folder / "checkpoints" / "best_checkpoint.pt")
 
 
@@ -138,6 +139,7 @@ def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = Fa
         trainer.resume_from(config.run_path / "last.pt")
     with _writer(config.run_path, config, trainer.position.epoch + 1) as writer:
         trainer.run(writer)
+    report.draw_training(config.run_path)
 
 
 def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:

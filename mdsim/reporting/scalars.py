@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 WANDB_ID_FILE = "wandb_run_id.txt"
@@ -73,6 +75,17 @@ class ScalarWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def read_scalars(run_dir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Steps and values of every scalar in the TensorBoard events of a run, resumed stretches joined."""
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: (np.array([event.step for event in found]), np.array([event.value for event in found]))
+        for tag in events.Tags()["scalars"]
+        if (found := events.Scalars(tag))
+    }
 
 
 def _start_wandb(run_dir: Path, config: dict[str, Any] | None, options: dict[str, Any]) -> Any:

@@ -226,7 +226,7 @@ class Evaluation:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
         device = self.state.energy.device
-        self.state = MDState(**saved["state"]).to(device)
+        self.state = MDState(**saved["state"]).to(self.stretch.system.masses.device).to(device)
         self.epoch = saved["epoch"]
         self.stable_frames = saved["stable_frames"]
         self.reasons = saved["reasons"]

@@ -11,7 +11,8 @@ import numpy as np
 
 from mdsim.config import ConfigError
 from mdsim.reporting.console import format_interval, format_table
-from mdsim.reporting.figures import observable_figure, survival_figure
+from mdsim.reporting.figures import observable_figure, survival_figure, training_figure
+from mdsim.reporting.scalars import read_scalars
 from mdsim.statistics import Interval, Lifetimes, kaplan_meier, restricted_mean, restricted_mean_ratio
 from mdsim.training.metrics import (
     NORMAL_95,
@@ -73,6 +74,13 @@ def read_results(folders: Sequence[Path]) -> Results:
             for name in names
         },
     )
+
+
+def draw_training(run_dir: Path) -> None:
+    """Everything that a training run recorded, as `training.png` in its folder."""
+    scalars = read_scalars(run_dir)
+    if scalars:
+        training_figure(run_dir / "training.png", scalars, xlabel="step" if "train/loss" in scalars else "epoch")
 
 
 def draw(folder: Path, results: dict[str, Results]) -> None:
