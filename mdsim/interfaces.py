@@ -126,8 +126,8 @@ class ForceField(nn.Module):
             fast: take `fast_potential` where there is one; worth its preparation for hundreds of steps.
         """
         self.check_species(system)
-        if fast and not differentiable and (potential := self.fast_potential(system)) is not None:
-            return potential
+        if fast and not differentiable and (quicker := self.fast_potential(system)) is not None:
+            return quicker
         model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
         neighbor_list = NeighborList(system, self.cutoff, skin)
 

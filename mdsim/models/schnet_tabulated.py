@@ -21,7 +21,8 @@ from typing import no_type_check
 
 import numpy as np
 import torch
-from numba import config, njit, prange, set_num_threads
+from numba import njit, prange, set_num_threads
+from numba.core import config
 
 from mdsim.geometry import all_pairs
 from mdsim.neighbors import ALL_PAIRS_UP_TO_ATOMS
@@ -29,8 +30,9 @@ from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
 # numba's own pool of threads: its OpenMP layer shares, and changes, the number of threads that torch computes with.
-config.THREADING_LAYER = "workqueue"
+config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
+MOST_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 KNOTS = 512  # on [0, cutoff]; for basis functions 0.2 Å wide the error of a filter is about 1e-7 of its size
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption that numbers are finite: a broken replica is data
 LOG2 = math.log(2.0)
@@ -74,7 +76,7 @@ class TabulatedSchNet:
         coordinates = positions.detach().contiguous().numpy()
         energy = np.empty(len(coordinates), np.float32)
         forces = np.empty_like(coordinates)
-        set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
+        set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
         _energies_and_forces(coordinates, *self.arguments, energy, forces)
         return torch.from_numpy(energy), torch.from_numpy(forces)
 
@@ -105,7 +107,7 @@ def _tabulate(model) -> Float[np.ndarray, "knot layer 2 filter"]:
             cutoff = 0.5 * (torch.cos(math.pi / model.cutoff * d) + 1.0)
             return (hidden @ weights[2].T + weights[3]) * cutoff[:, None]
 
-        values, slopes = torch.func.jvp(filters, (distances,), (torch.ones_like(distances),))
+        values, slopes = torch.func.jvp(filters, (distances,), (torch.ones_like(distances),))[:2]
         layers.append(torch.stack([values, slopes * (model.cutoff / KNOTS)], dim=1))
     return np.ascontiguousarray(torch.stack(layers, dim=1).numpy(), dtype=np.float32)
 
