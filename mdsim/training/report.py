@@ -44,6 +44,11 @@ class Results:
     weights: np.ndarray  # stable frames of each replica
     observables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # values [replica bin], axis, reference
 
+    def weights_of(self, name: str) -> np.ndarray:
+        """Structural observables count by stable frames; dynamical ones (lags start at zero) come from one window."""
+        axis = self.observables[name][1]
+        return self.weights if len(axis) > 1 and axis[0] > 0 else np.ones_like(self.weights)
+
     @property
     def followed_ps(self) -> float:
         """Up to where survival is known."""
@@ -109,10 +114,10 @@ def _survival(results: Results) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     values = results.observables[name][0]
-    known = np.isfinite(values).all(-1) & (results.weights > 0)
+    known = np.isfinite(values).all(-1) & (results.weights_of(name) > 0)
     if not known.any():
         return None
-    values, weights = values[known], results.weights[known]
+    values, weights = values[known], results.weights_of(name)[known]
     share = weights / weights.sum()
     mean = share @ values
     n = len(values)
@@ -149,7 +154,7 @@ def _pooled(results: Results) -> dict[str, Any]:
     """The metrics of all replicas together; energy and force errors are averaged over runs."""
     pooled: dict[str, Any] = dict(stable_times(results.lifetimes))
     for name, (values, axis, reference) in results.observables.items():
-        pooled |= observable_errors(name, axis, reference, values, results.weights)
+        pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
     for key in results.summaries[0]:
         if key.startswith(("energy_mae_meV", "force_mae")):
             errors = [summary[key] for summary in results.summaries]
