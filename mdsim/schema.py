@@ -342,6 +342,12 @@ class TrainConfig(RunConfig):
     learning: LearningConfig = LearningConfig()
 
     @model_validator(mode="after")
+    def _published_estimator_takes_one_step(self) -> TrainConfig:
+        if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
+            raise ValueError("estimator.paper_estimator knows no reweighting: set learning.steps_per_rerun to 1")
+        return self
+
+    @model_validator(mode="after")
     def _published_steps_are_single(self) -> TrainConfig:
         if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
             raise ValueError("estimator.paper_estimator knows no reweighting: set learning.steps_per_rerun to 1")
