@@ -129,8 +129,7 @@ def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Datas
         raise DatasetError(
             f"{folder}: no data set here (metadata.json is missing). Under {root} there are:"
             f" {', '.join(found) or 'none'}. Make this one with"
-            f" `python data/generate.py --molecule {molecule} --name {name} --db-path {root}`,"
-            " or see `python download_data.py --help` for published ones"
+            f" `python data/generate.py --molecule {molecule} --name {name} --db-path {root}`"
         )
     return Dataset(folder, read_metadata(folder / "metadata.json"))
 
