@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.rdf import RDF
-from mdsim.observables.reference import reference_from_file, reference_from_frames
+from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
 from mdsim.observables.vacf import VACF
 from mdsim.schema import (
     ADFConfig,
@@ -55,6 +56,10 @@ from mdsim.training.evaluate import Compared
 from mdsim.training.learn import QMData, Target
 from mdsim.training.stretch import Stretch
 from mdsim.typing import Float, Tensor
+
+log = logging.getLogger("mdsim")
+
+FEW_FRAMES = 50.0  # a reference carried by fewer is announced as a warning
 
 
 def device(cpu: bool) -> torch.device:
@@ -207,18 +212,53 @@ def dynamical_observable(config: DynamicalConfig) -> VACF | Diffusivity:
 
 
 def reference(
-    quantity: BinnedObservable, system: System, dataset: Dataset, file: str | None = None
+    quantity: BinnedObservable,
+    system: System,
+    dataset: Dataset,
+    file: str | None = None,
+    temperature_K: float | None = None,
 ) -> Float[Tensor, "bin"]:
-    """What a structural observable should be: from a file, or the mean over the data set's training frames."""
+    """What a structural observable should be: from a file, or the mean over the data set's training frames.
+
+    Args:
+        quantity: the observable.
+        system: what the frames are of.
+        dataset: its training frames are used.
+        file: two columns, instead of the frames.
+        temperature_K: reweight the frames to this temperature.
+    """
     if file is not None:
         return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
-    return reference_from_frames(quantity, system, dataset.train.positions.to(system.masses))[0]
+    weights = None if temperature_K is None else _weights_at(temperature_K, dataset)
+    return reference_from_frames(quantity, system, dataset.train.positions.to(system.masses), weights)[0]
+
+
+def _weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:
+    """Weights of the training frames at another temperature; says how many frames carry them."""
+    known = dataset.metadata.temperature_K
+    if known is None:
+        raise ConfigError(f"reweight_reference: {dataset.folder / 'metadata.json'} states no temperature")
+    weights, effective = reweight(dataset.train.energy, known, temperature_K)
+    log.log(
+        logging.INFO if float(effective) >= FEW_FRAMES else logging.WARNING,
+        "reference reweighted from %g to %g K: effective sample size %.1f of %d frames",
+        *(known, temperature_K, float(effective), len(weights)),
+    )
+    return weights
+
+
+def _reference_temperature(config: RunConfig) -> float | None:
+    return config.dynamics.temperature_K if config.reweight_reference else None
 
 
 def compared_structural(config: SimulateConfig, system: System, source: Dataset) -> dict[str, Compared]:
     """The structural observables of an evaluation by name, with references from the training frames of ``source``."""
     quantities = [observable(chosen, system) for chosen in config.observables]
-    return {q.name: Compared(q, reference(q, system, source), q.bin_centers) for q in quantities}
+    temperature_K = _reference_temperature(config)
+    return {
+        q.name: Compared(q, reference(q, system, source, temperature_K=temperature_K), q.bin_centers)
+        for q in quantities
+    }
 
 
 def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) -> dict[str, Compared]:
@@ -261,7 +301,7 @@ def targets(config: TrainConfig, system: System, data: Dataset) -> list[Target]:
     terms = []
     for term in config.training_observables:
         quantity = observable(term.observable, system)
-        expected = reference(quantity, system, data, term.reference_file)
+        expected = reference(quantity, system, data, term.reference_file, _reference_temperature(config))
         terms.append(Target(quantity, expected, observable_loss(term.loss, quantity), term.weight))
     return terms
 

@@ -265,6 +265,9 @@ class RunConfig(Section):
     reference_size: Name | None = Field(
         None, description="Size of the data set whose training frames give reference observables; null: `data.size`."
     )
+    reweight_reference: bool = Field(
+        False, description="Carry reference observables from the data's temperature to that of the dynamics."
+    )
     model: ModelReference
     model_dir: str = Field("qm_pretrained_checkpoints", description="Where the QM-pretrained checkpoints lie.")
     log_dir: str = "runs"

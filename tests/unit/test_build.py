@@ -24,6 +24,7 @@ from mdsim.schema import (
     VACFConfig,
 )
 from mdsim.state import System, Trajectory
+from mdsim.units import kT_eV
 
 
 @pytest.fixture
@@ -233,3 +234,22 @@ def test_structural_references_may_come_from_another_size(tmp_path, dataset):
     rdf = compared[name].observable
     torch.testing.assert_close(compared[name].reference, build.reference(rdf, dataset.system(), small))
     assert len(small.train) == 10
+
+
+def test_references_are_reweighted_to_the_temperature_of_the_dynamics(dataset, caplog, monkeypatch):
+    monkeypatch.setattr(build.log, "propagate", True)
+    system = water()
+    rdf = build.observable(RDFConfig(name="rdf", max_distance_A=4.0, bin_width_A=0.5, pair=None), system)
+    known = dataset.metadata.temperature_K
+    plain = build.reference(rdf, system, dataset)
+    with caplog.at_level("INFO", logger="mdsim"):
+        same = build.reference(rdf, system, dataset, temperature_K=known)
+        hotter = build.reference(rdf, system, dataset, temperature_K=1.5 * known)
+    torch.testing.assert_close(same, plain)
+    energy = dataset.train.energy
+    weights = torch.softmax(-(1 / 1.5 - 1) * energy / kT_eV(known), dim=0)
+    frames = Trajectory(dataset.train.positions[:, None].to(system.masses), None, None, 1.0)
+    expected = (weights[:, None] * rdf(system, frames)[:, 0].double()).sum(0)
+    torch.testing.assert_close(hotter.double(), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(hotter, plain)
+    assert f"of {len(energy)} frames" in caplog.text
