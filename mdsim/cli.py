@@ -20,6 +20,7 @@ from mdsim.checkpoints import CheckpointError
 from mdsim.config import ConfigError, load_config
 from mdsim.datasets.npz import DatasetError
 from mdsim.interfaces import UnknownSpeciesError
+from mdsim.reporting.console import setup_logging
 from mdsim.schema import PretrainConfig, Section, SimulateConfig, TrainConfig
 
 #: Mistakes of the user or of the files: one clear line instead of a traceback.
@@ -147,6 +148,7 @@ def _as_overrides(named: dict[str, object]) -> list[str]:
 
 def _run(action: Callable[[], None]) -> int:
     """Carry out, and turn expected errors into one message and exit status 1."""
+    setup_logging(None)  # to the console; a run adds its own file
     try:
         action()
     except EXPECTED_ERRORS as error:

@@ -20,7 +20,7 @@ from mdsim.datasets.folder import Dataset
 from mdsim.datasets.npz import DatasetError, Frames
 from mdsim.interfaces import ForceField, UnknownSpeciesError
 from mdsim.models.loading import load_force_field, model_config
-from mdsim.reporting.console import format_table, setup_logging
+from mdsim.reporting.console import format_table
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import PretrainConfig, RunConfig, SimulateConfig, TrainConfig
 from mdsim.state import MDState
@@ -55,7 +55,6 @@ def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = Fal
 
 def validate(config: PretrainConfig, checkpoint: Path | None = None) -> None:
     """Report the errors of an existing fit."""
-    setup_logging(None)
     folder = build.pretraining_run_path(config)
     report_fit(config, build.dataset(config.data), checkpoint or folder / "checkpoints" / "best_checkpoint.pt", False)
 
@@ -79,7 +78,6 @@ def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: b
 
 def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False) -> None:
     """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz."""
-    setup_logging(None)
     calculator = ForceFieldCalculator(checkpoint, device=str(build.device(cpu)))
     try:
         images = ase.io.read(frames, index=":")
@@ -222,7 +220,6 @@ def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir
 
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
     """One table and one set of figures: before against after, from the evaluations in one or several run folders."""
-    setup_logging(None)
     log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
 
 
