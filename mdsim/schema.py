@@ -112,10 +112,6 @@ class DynamicsConfig(Section):
         return self
 
     @property
-    def frames_per_epoch(self) -> int:
-        return self.steps_per_epoch // self.dump_every_steps
-
-    @property
     def frame_interval_fs(self) -> float:
         return self.timestep_fs * self.dump_every_steps
 
