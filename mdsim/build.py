@@ -27,6 +27,7 @@ from mdsim.observables.reference import reference_from_file, reference_from_fram
 from mdsim.observables.vacf import VACF
 from mdsim.schema import (
     ADFConfig,
+    AngleDeviationConfig,
     BondDeviationConfig,
     BondLengthsConfig,
     CriterionConfig,
@@ -50,7 +51,13 @@ from mdsim.schema import (
     VACFConfig,
     VelocityVerletConfig,
 )
-from mdsim.stability import BondLengthDeviation, MinimumIntermolecularDistance, RDFDeviation, TemperatureExplosion
+from mdsim.stability import (
+    AngleDeviation,
+    BondLengthDeviation,
+    MinimumIntermolecularDistance,
+    RDFDeviation,
+    TemperatureExplosion,
+)
 from mdsim.state import System
 from mdsim.training.evaluate import Compared
 from mdsim.training.learn import QMData, Target
@@ -170,6 +177,8 @@ def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> Stab
     match config:
         case BondDeviationConfig():
             return BondLengthDeviation(dataset.reference_bond_lengths().to(system.masses), config.bond_dev_tol_A)
+        case AngleDeviationConfig():
+            return AngleDeviation(dataset.reference_angles_deg().to(system.masses), config.angle_dev_tol_deg)
         case IntermolecularDistanceConfig():
             return MinimumIntermolecularDistance(config.tolerance_A)
         case RDFDeviationConfig():
@@ -341,7 +350,8 @@ def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
         "mse": losses.mean_squared_error,
         "sse": losses.sum_squared_error,
         "wasserstein": partial(losses.wasserstein_1, spacing=spacing),
-        "log_ratio": losses.kullback_leibler,
+        "forward_kl": losses.forward_kl,
+        "reverse_kl": losses.reverse_kl,
     }
     return by_name[kind]
 

@@ -127,6 +127,13 @@ class BondDeviationConfig(Section):
     bond_dev_tol_A: Positive = 0.25
 
 
+class AngleDeviationConfig(Section):
+    """Unstable when an angle between bonds differs from its mean in the training data by more than the tolerance."""
+
+    name: Literal["angle_deviation"]
+    angle_dev_tol_deg: Positive = 45.0
+
+
 class IntermolecularDistanceConfig(Section):
     """Unstable when atoms of different molecules come closer than this."""
 
@@ -144,7 +151,8 @@ class RDFDeviationConfig(Section):
 
 
 CriterionConfig = Annotated[
-    BondDeviationConfig | IntermolecularDistanceConfig | RDFDeviationConfig, Field(discriminator="name")
+    BondDeviationConfig | AngleDeviationConfig | IntermolecularDistanceConfig | RDFDeviationConfig,
+    Field(discriminator="name"),
 ]
 
 
@@ -284,8 +292,10 @@ class TrainingObservable(Section):
     """One term of the observable loss."""
 
     observable: StructuralConfig
-    loss: Literal["mse", "sse", "wasserstein", "log_ratio"] = Field(
-        "sse", description="sse: sum of squared differences over bins, as in the paper; mse: their mean."
+    loss: Literal["mse", "sse", "wasserstein", "forward_kl", "reverse_kl"] = Field(
+        "sse",
+        description="sse: sum of squared differences over bins, as in the paper; mse: their mean; reverse_kl: "
+        "Σ p log(p / p_ref), sharpest for what the reference never shows.",
     )
     weight: Positive = 1.0
     reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
@@ -299,12 +309,18 @@ class EstimatorConfig(Section):
     frames_after_break: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Frames kept of a replica after its first unstable one; null keeps all finite frames."
     )
+    signal_every: Count | None = Field(
+        None, description="Learning epochs between measurements of the gradient's signal-to-noise ratio; null: never."
+    )
     only_unstable: bool = Field(False, description="Learn from the replicas that broke in the rerun alone.")
 
 
 class LearningConfig(Section):
     """How the force field is stepped in the learning phase."""
 
+    direction: Literal["joint", "qm", "random"] = Field(
+        "joint", description="qm, random: controls with steps of the same number and size, of the QM loss or at random."
+    )
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 3e-4
     clip_norm: Positive | None = 1.0
@@ -312,6 +328,7 @@ class LearningConfig(Section):
     max_gradient_ratio: Positive | None = Field(
         1.0, description="The observable's gradient is scaled down to this times the weighted QM gradient; null: never."
     )
+    reruns_per_stretch: Count = Field(1, description="Copies of every parked stretch, each with its own noise.")
     steps_per_rerun: Count = Field(
         1, description="Parameter steps from one rerun; its frames are reweighted by exp(-ΔU/kT) after the first."
     )
@@ -333,8 +350,15 @@ class TrainConfig(RunConfig):
     mode: Literal["train"]
     epochs: Count = Field(500, description="Explore and learn epochs together.")
     max_cycles: Count | None = None
+    max_force_evaluations: Count | None = Field(
+        None, description="End when so many structures have been evaluated, in dynamics and in gradients; null: never."
+    )
     start_learning_at: Fraction = Field(0.75, description="Fraction of unstable replicas that ends exploring.")
     stop_learning_at: Fraction = Field(0.0, description="Fraction still unstable at or below which learning ends.")
+    stop_window: Count = Field(1, description="Latest reruns of a cycle that are pooled for this fraction.")
+    stop_confidence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Two-sided confidence whose upper bound is compared; null: the fraction itself."
+    )
     reset_probability: Fraction = Field(0.05, description="Chance that an exploring replica rewinds, each epoch.")
     training_observables: tuple[TrainingObservable, ...] = Field(min_length=1)
     estimator: EstimatorConfig = EstimatorConfig()
@@ -342,12 +366,6 @@ class TrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _published_estimator_takes_one_step(self) -> TrainConfig:
-        if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
-            raise ValueError("estimator.paper_estimator knows no reweighting: set learning.steps_per_rerun to 1")
-        return self
-
-    @model_validator(mode="after")
-    def _published_steps_are_single(self) -> TrainConfig:
         if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
             raise ValueError("estimator.paper_estimator knows no reweighting: set learning.steps_per_rerun to 1")
         return self

@@ -14,6 +14,7 @@ import torch
 
 from mdsim.geometry import all_pairs, pair_distances
 from mdsim.interfaces import BinnedObservable, StabilityCriterion
+from mdsim.observables.adf import angles_deg, bonded_triplets
 from mdsim.state import System, Trajectory, kinetic_temperature_K
 from mdsim.typing import Bool, Float, Int, Tensor
 
@@ -51,6 +52,43 @@ class BondLengthDeviation:
             return (pair_distances(positions, system.bonds, system.cell) - reference).abs().amax(-1)
 
         return _in_pieces(largest, trajectory.positions, len(system.bonds))
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
+        return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class AngleDeviation:
+    """Unstable when any angle between two bonds differs from its reference by more than the tolerance.
+
+    A force field with spurious minima often folds an angle long before a bond breaks; the place where the error
+    begins, and not where it ends, is what the learning phase needs.
+
+    Args:
+        reference_angles_deg: one for each of `bonded_triplets`, e.g. the mean over the reference data, degrees.
+        tolerance_deg: largest deviation of a stable molecule, degrees.
+    """
+
+    reference_angles_deg: Float[Tensor, "triplet"]
+    tolerance_deg: float
+    name: str = "angle_deviation"
+
+    @property
+    def tolerance(self) -> float:
+        return self.tolerance_deg
+
+    def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
+        """Largest deviation of any angle, degrees."""
+        triplets = bonded_triplets(system)
+        found, expected = len(self.reference_angles_deg), len(triplets)
+        if found != expected or not expected:
+            raise ValueError(f"the system has {expected} bonded angles, but {found} references are given")
+        reference = self.reference_angles_deg.to(trajectory.positions)
+
+        def largest(positions: Tensor) -> Tensor:
+            return (angles_deg(positions, triplets, system.cell) - reference).abs().amax(-1)
+
+        return _in_pieces(largest, trajectory.positions, 2 * len(triplets))
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
         return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)

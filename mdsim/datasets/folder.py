@@ -24,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mdsim.datasets.npz import UNITS, DatasetError, Frames, read_frames, write_atomically, write_frames
 from mdsim.geometry import all_pairs, pair_distances
+from mdsim.observables.adf import angles_deg, bonded_triplets
 from mdsim.state import BOND_TOLERANCE, System, Trajectory
 from mdsim.typing import Float, Tensor
 
@@ -90,6 +91,11 @@ class Dataset:
     def reference_bond_lengths(self) -> Float[Tensor, "bond"]:
         """Mean length in Å of each bond of `system` over the training frames."""
         return pair_distances(self.train.positions.double(), self.system().bonds, self.train.cell).mean(0)
+
+    def reference_angles_deg(self) -> Float[Tensor, "triplet"]:
+        """Mean in degrees of each of the `bonded_triplets` of `system` over the training frames."""
+        system = self.system()
+        return angles_deg(self.train.positions.double(), bonded_triplets(system), self.train.cell).mean(0)
 
     def _read(self, name: str) -> Frames:
         path = _locate(self.folder, name)

@@ -57,7 +57,7 @@ class ADF:
             ValueError: the system has no such angle.
         """
         triplets = of_elements(system, bonded_triplets(system), self.elements, "bonded angle")
-        counts = tuple_histogram(_angles_deg, trajectory.positions, triplets, system.cell, self.bins)
+        counts = tuple_histogram(angles_deg, trajectory.positions, triplets, system.cell, self.bins)
         return counts / (len(triplets) * self.bins.width)
 
 
@@ -79,7 +79,8 @@ def bonded_triplets(system: System) -> Int[Tensor, "triplet 3"]:
     return triplets[triplets[:, 2] >= 0]
 
 
-def _angles_deg(
+def angles_deg(
     positions: Float[Tensor, "*batch atom 3"], triplets: Int[Tensor, "triplet 3"], cell: Float[Tensor, "3 3"] | None
 ) -> Float[Tensor, "*batch triplet"]:
+    """Angles i-j-k in degrees."""
     return torch.rad2deg(angles(positions, triplets, cell))

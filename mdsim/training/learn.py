@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.boltzmann import BoltzmannGradient, ReweightedMean, boltzmann_gradient, reweighted_mean
+from mdsim.boltzmann import (
+    BoltzmannGradient,
+    ReweightedMean,
+    boltzmann_gradient,
+    gradient_signal_to_noise,
+    reweighted_mean,
+)
 from mdsim.interfaces import ForceField, Observable
 from mdsim.losses import EnergyForceLoss
 from mdsim.sample_energies import structure_energies
@@ -19,7 +25,9 @@ from mdsim.schema import EstimatorConfig, LearningConfig
 from mdsim.stability import non_finite
 from mdsim.state import System, Trajectory
 from mdsim.training.stretch import Outcome
-from mdsim.typing import Bool, Float, Tensor
+from mdsim.typing import Bool, Float, Int, Tensor
+
+SIGNAL_BLOCKS = 8  # of reruns, for the jackknife of the gradient's error
 
 Gradients = tuple[Tensor, ...]
 
@@ -63,6 +71,7 @@ class Samples:
     positions: Float[Tensor, "sample atom 3"]
     observable: Float[Tensor, "sample bin"]  # of all targets, side by side
     energy: Float[Tensor, "sample"]
+    replica: Int[Tensor, "sample"]  # which rerun each comes from: the samples of one are correlated
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -75,7 +84,7 @@ def collect(
     if trajectory.energy is None:
         raise ValueError("the trajectory has no energies")
     observable = torch.cat([target.observable(system, trajectory)[mask] for target in targets], dim=-1)
-    return Samples(trajectory.positions[mask], observable, trajectory.energy[mask])
+    return Samples(trajectory.positions[mask], observable, trajectory.energy[mask], torch.nonzero(mask)[:, 1])
 
 
 def importance(
@@ -87,6 +96,17 @@ def importance(
         index = torch.arange(len(samples), device=samples.energy.device)
         current = torch.cat([energies(part) for part in index.split(minibatch_size)])
     return reweighted_mean(samples.observable, current, samples.energy, kT)
+
+
+def total_loss(targets: Sequence[Target]) -> Callable[[Tensor], Tensor]:
+    """The weighted sum of the targets' losses, of their mean observables side by side."""
+    sizes = [len(target.reference) for target in targets]
+
+    def loss(mean: Tensor) -> Tensor:
+        parts = zip(mean.split(sizes), targets, strict=True)
+        return torch.stack([t.weight * t.loss(part, t.reference.to(part)) for part, t in parts]).sum()
+
+    return loss
 
 
 def observable_gradient(
@@ -111,23 +131,38 @@ def observable_gradient(
         generator: shuffles minibatches where the published estimator is asked for.
         weights: of the samples, where the parameters have moved since they were drawn.
     """
-    sizes = [len(target.reference) for target in targets]
-
-    def loss(mean: Tensor) -> Tensor:
-        parts = zip(mean.split(sizes), targets, strict=True)
-        return torch.stack([t.weight * t.loss(part, t.reference.to(part)) for part, t in parts]).sum()
-
     return boltzmann_gradient(
         structure_energies(force_field, system, samples.positions),
         force_field.parameters(),
         samples.observable,
-        loss,
+        total_loss(targets),
         kT,
         minibatch_size=settings.minibatch_size,
         weights=weights,
         paper_estimator=settings.paper_estimator,
         generator=generator,
     )
+
+
+def signal_to_noise(
+    force_field: ForceField,
+    system: System,
+    samples: Samples,
+    targets: Sequence[Target],
+    kT: float,
+    settings: EstimatorConfig,
+) -> float:
+    """Norm of the observable's gradient over its standard error; blocks of reruns are left out in turn."""
+    signal = gradient_signal_to_noise(
+        structure_energies(force_field, system, samples.positions),
+        force_field.parameters(),
+        samples.observable,
+        total_loss(targets),
+        kT,
+        samples.replica % SIGNAL_BLOCKS,
+        minibatch_size=settings.minibatch_size,
+    )
+    return signal.ratio
 
 
 def qm_gradient(
@@ -213,3 +248,15 @@ def observable_scale(observable: Gradients, qm: Gradients, settings: LearningCon
     relation = compare(observable, qm)
     allowed = settings.max_gradient_ratio * settings.energy_force_loss_weight * relation.qm_norm
     return min(1.0, allowed / max(relation.observable_norm, 1e-30))
+
+
+def randomize_step(before: Sequence[Tensor], force_field: ForceField, generator: torch.Generator) -> None:
+    """Replace the step taken since ``before`` by one in a random direction, of equal length in every tensor.
+
+    The control that tells what a step achieves from what any disturbance of that size does.
+    """
+    with torch.no_grad():
+        for old, parameter in zip(before, force_field.parameters(), strict=True):
+            direction = torch.randn(old.shape, generator=generator, device=generator.device).to(old)
+            length = (parameter - old).norm()
+            parameter.copy_(old + direction * (length / direction.norm().clamp(min=1e-30)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mdsim.interfaces import ForceField
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import TrainConfig
 from mdsim.state import MDState
+from mdsim.statistics import wilson_interval
 from mdsim.training.explore import Replicas, explore, rewind
 from mdsim.training.learn import (
     QMData,
@@ -31,6 +32,8 @@ from mdsim.training.learn import (
     importance,
     observable_gradient,
     qm_gradient,
+    randomize_step,
+    signal_to_noise,
     usable,
 )
 from mdsim.training.stretch import Outcome, Stretch
@@ -50,7 +53,9 @@ class Position:
     cycle: int = 1
     cycle_epoch: int = 0  # parameter steps in this cycle
     learning: bool = False
+    force_evaluations: int = 0  # structures evaluated so far, in dynamics and in gradients
     reductions: int = 0  # of the learning rate, in this cycle
+    recent: list[tuple[int, int]] = field(default_factory=list)  # unstable replicas and all, in the last reruns
 
 
 class StableTraining:
@@ -118,10 +123,13 @@ class StableTraining:
         log.info("done: %d epochs, %d finished cycles", self.position.epoch, self.position.cycle - 1)
 
     def _done(self) -> bool:
-        cycles = self.config.max_cycles
-        return self.position.epoch >= self.config.epochs or (cycles is not None and self.position.cycle > cycles)
+        position, config = self.position, self.config
+        limits = {position.cycle - 1: config.max_cycles, position.force_evaluations: config.max_force_evaluations}
+        spent = any(limit is not None and used >= limit for used, limit in limits.items())
+        return spent or position.epoch >= config.epochs
 
     def _explore(self, writer: ScalarWriter) -> None:
+        self._count(int((~self.replicas.parked).sum()) * self.stretch.n_steps)
         replicas, rewound = rewind(self.replicas, self.config.reset_probability, self.generator)
         self.replicas, outcome = explore(replicas, self.force_field, self.stretch, self.generator)
         fraction = self.replicas.fraction_parked
@@ -132,6 +140,7 @@ class StableTraining:
             "explore/mean_stable_time_ps": stable_ps,
             "explore/rewound": float(rewound),
             "cycle": float(self.position.cycle),
+            "cost/force_evaluations": float(self.position.force_evaluations),
         }
         writer.log(self.position.epoch, scalars)
         log.info(
@@ -144,10 +153,12 @@ class StableTraining:
 
     def _learn(self, writer: ScalarWriter) -> None:
         """Rerun the parked stretches, step the parameters, and end the cycle once they hold."""
-        outcome = self.stretch.run(self.force_field, self.replicas.state[self.replicas.parked], self.generator)
-        fraction = float(outcome.verdict.unstable.double().mean())
-        scalars = {"learn/fraction_unstable": fraction, "cycle": float(self.position.cycle)}
-        if fraction <= self.config.stop_learning_at:
+        start = torch.nonzero(self.replicas.parked).squeeze(-1).repeat(self.config.learning.reruns_per_stretch)
+        outcome = self.stretch.run(self.force_field, self.replicas.state[start], self.generator)
+        self._count(len(start) * self.stretch.n_steps)
+        unstable = outcome.verdict.unstable
+        scalars = {"learn/fraction_unstable": float(unstable.double().mean()), "cycle": float(self.position.cycle)}
+        if self._stretches_hold(int(unstable.sum()), len(unstable)):
             self._report_learning(writer, scalars)
             self._end_cycle("the parked stretches hold")
             return
@@ -160,17 +171,33 @@ class StableTraining:
         elif self.position.cycle_epoch == self.config.learning.max_epochs_per_cycle:
             self._end_cycle("all epochs of this cycle are done")
 
+    def _stretches_hold(self, unstable: int, reruns: int) -> bool:
+        """Whether the last few reruns together leave no doubt, at the confidence asked for."""
+        self.position.recent = [*self.position.recent, (unstable, reruns)][-self.config.stop_window :]
+        broken, trials = (sum(counts) for counts in zip(*self.position.recent, strict=True))
+        confidence = self.config.stop_confidence
+        bound = broken / trials if confidence is None else wilson_interval(broken, trials, confidence).high
+        return bound <= self.config.stop_learning_at
+
     def _steps(self, outcome: Outcome) -> dict[str, float]:
         """The parameter steps from one rerun; returns what is logged of the first, and how many there were."""
         estimator, learning = self.config.estimator, self.config.learning
         system, kT = self.stretch.system, kT_eV(self.config.dynamics.temperature_K)
+        if learning.direction == "qm":
+            logged = [self._one_step(None, None) for _ in range(learning.steps_per_rerun)]
+            return logged[0] | {"learn/steps": float(learning.steps_per_rerun)}
         mask = usable(outcome, estimator)
         if int(mask.sum()) < MIN_SAMPLES:
             log.warning("only %d usable frames: this step is along the QM gradient alone", int(mask.sum()))
             return self._one_step(None, None)
         samples = collect(system, outcome.trajectory, mask, self.targets)
-        logged = self._one_step(samples, None)
+        every, signal = estimator.signal_every, {}
+        if every is not None and self.position.cycle_epoch % every == 0:
+            ratio = signal_to_noise(self.force_field, system, samples, self.targets, kT, estimator)
+            signal["learn/signal_to_noise"] = ratio
+        logged = self._one_step(samples, None) | signal
         for taken in range(1, learning.steps_per_rerun):
+            self._count(len(samples))
             reweighted = importance(self.force_field, system, samples, kT, estimator.minibatch_size)
             logged["learn/effective_fraction"] = reweighted.effective_sample_size / len(samples)
             if logged["learn/effective_fraction"] < learning.min_effective_fraction:
@@ -188,10 +215,15 @@ class StableTraining:
             boltzmann = observable_gradient(
                 self.force_field, system, samples, self.targets, kT, self.config.estimator, self.generator, weights
             )
+            self._count(len(samples))
         learning = self.config.learning
         qm_loss, qm = qm_gradient(self.force_field, system, self.qm, batch, self.generator, learning.qm_batch_size)
+        self._count(min(learning.qm_batch_size or len(self.qm.positions), len(self.qm.positions)))
         observable = None if boltzmann is None else boltzmann.gradients
+        before = [parameter.detach().clone() for parameter in self.force_field.parameters()]
         norm = apply_gradient(self.force_field, self.optimizer, observable, qm, learning)
+        if learning.direction == "random":
+            randomize_step(before, self.force_field, self.generator)
         relation = compare(observable or tuple(map(torch.zeros_like, qm)), qm)
         return {
             "learn/observable_loss": float("nan") if boltzmann is None else float(boltzmann.loss),
@@ -206,6 +238,9 @@ class StableTraining:
             "learn/learning_rate": self.optimizer.param_groups[0]["lr"],
         }
 
+    def _count(self, force_evaluations: int) -> None:
+        self.position.force_evaluations += force_evaluations
+
     def _plateau_over(self, loss: float) -> bool:
         """Advance the plateau schedule; True once it would reduce the learning rate once too often."""
         before = self.optimizer.param_groups[0]["lr"]
@@ -217,7 +252,8 @@ class StableTraining:
         log.info("cycle %d ends: %s", self.position.cycle, reason)
         self._save_force_field(f"end_of_cycle{self.position.cycle}.pt")
         self.replicas = self.replicas.released()
-        self.position = Position(epoch=self.position.epoch, cycle=self.position.cycle + 1)
+        here = self.position
+        self.position = Position(here.epoch, here.cycle + 1, force_evaluations=here.force_evaluations)
 
     def _restart_schedule(self) -> None:
         """A learning phase starts with the full learning rate; what the optimizer knows of the gradients stays."""
@@ -231,6 +267,7 @@ class StableTraining:
     # ------------------------------------------------------------------------------------ reporting and checkpoints
 
     def _report_learning(self, writer: ScalarWriter, scalars: dict[str, float]) -> None:
+        scalars = {**scalars, "cost/force_evaluations": float(self.position.force_evaluations)}
         writer.log(self.position.epoch, scalars)
         line = f"unstable {100 * scalars['learn/fraction_unstable']:3.0f} %"
         if "learn/observable_loss" in scalars:

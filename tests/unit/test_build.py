@@ -118,7 +118,7 @@ def test_references_come_from_training_frames_or_from_a_file(tmp_path, dataset):
 def test_targets(tmp_path, dataset):
     terms = [
         {"observable": {"name": "rdf", "max_distance_A": 4.0, "bin_width_A": 0.1}, "loss": kind, "weight": weight}
-        for kind, weight in {"mse": 1.0, "sse": 2.0, "wasserstein": 3.0, "log_ratio": 4.0}.items()
+        for kind, weight in {"mse": 1.0, "sse": 2.0, "wasserstein": 3.0, "reverse_kl": 4.0}.items()
     ]
     targets = build.targets(train_config(tmp_path, training_observables=terms), dataset.system(), dataset)
     assert [target.weight for target in targets] == [1.0, 2.0, 3.0, 4.0]
@@ -128,7 +128,7 @@ def test_targets(tmp_path, dataset):
         losses.mean_squared_error(mean, reference),
         losses.sum_squared_error(mean, reference),
         losses.wasserstein_1(mean, reference, 0.1),
-        losses.kullback_leibler(mean, reference),
+        losses.reverse_kl(mean, reference),
     ]
     assert found == pytest.approx([float(value) for value in expected])
     assert found[2] == pytest.approx(0.1, rel=0.05), "a shift by one bin moves the mass by its width, in Å"

@@ -8,11 +8,12 @@ import torch
 from mdsim.losses import (
     energy_force_errors,
     energy_force_loss,
+    forward_kl,
     huber,
-    kullback_leibler,
     l2_mean_absolute_error,
     mean_absolute_error,
     mean_squared_error,
+    reverse_kl,
     sum_squared_error,
     wasserstein_1,
 )
@@ -43,19 +44,33 @@ def test_wasserstein_of_a_shift_is_the_shift():
     assert float(wasserstein_1(density, density.roll(25), spacing=0.1)) == pytest.approx(2.5)
 
 
-def test_kullback_leibler_against_scipy(densities):
-    expected = scipy.stats.entropy(densities[1].numpy(), densities[0].numpy())
-    assert float(kullback_leibler(*densities, floor=0.0)) == pytest.approx(expected, rel=1e-12)
+def test_kullback_leibler_divergences_against_scipy(densities):
+    mean, reference = densities
+    forward = scipy.stats.entropy(reference.numpy(), mean.numpy())
+    reverse = scipy.stats.entropy(mean.numpy(), reference.numpy())
+    assert float(forward_kl(mean, reference, floor=0.0)) == pytest.approx(forward, rel=1e-12)
+    assert float(reverse_kl(mean, reference, floor=0.0)) == pytest.approx(reverse, rel=1e-12)
 
 
-def test_kullback_leibler_with_empty_bins_is_finite_and_zero_only_at_equality():
+@pytest.mark.parametrize("divergence", [forward_kl, reverse_kl])
+def test_divergences_with_empty_bins_are_finite_and_zero_only_at_equality(divergence):
     density = torch.zeros(20, dtype=torch.float64)
     density[3:6] = 1.0
-    assert float(kullback_leibler(density, density)) == pytest.approx(0, abs=1e-15)
-    assert 1 < float(kullback_leibler(density, density.roll(8))) < 20
+    assert float(divergence(density, density)) == pytest.approx(0, abs=1e-15)
+    assert 1 < float(divergence(density, density.roll(8))) < 20
 
 
-@pytest.mark.parametrize("loss", [lambda a, b: wasserstein_1(a, b, 0.1), kullback_leibler, mean_squared_error])
+def test_reverse_divergence_weighs_what_the_reference_never_shows():
+    reference = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64)
+    mean = torch.tensor([0.01, 0.52, 0.47], dtype=torch.float64, requires_grad=True)
+    slope = {}
+    for loss in (sum_squared_error, reverse_kl):
+        (gradient,) = torch.autograd.grad(loss(mean, reference), mean)
+        slope[loss] = float((gradient[0] - gradient[1]) / (gradient[1] - gradient[2]).abs())
+    assert slope[sum_squared_error] < 1 < 10 < slope[reverse_kl]
+
+
+@pytest.mark.parametrize("loss", [lambda a, b: wasserstein_1(a, b, 0.1), forward_kl, reverse_kl, mean_squared_error])
 def test_observable_losses_are_differentiable(loss, densities):
     mean = densities[0].clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: loss(x, densities[1]), mean)

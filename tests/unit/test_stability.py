@@ -9,6 +9,7 @@ import torch
 import mdsim.stability
 from mdsim.interfaces import StabilityCriterion
 from mdsim.stability import (
+    AngleDeviation,
     BondLengthDeviation,
     MinimumIntermolecularDistance,
     RDFDeviation,
@@ -63,6 +64,21 @@ def test_bonds_are_measured_across_the_boundary(system, trajectory):
     assert float(measure[3, 1]) == pytest.approx(0.3)
     assert float(measure[4, 2]) == pytest.approx(0.2)
     assert BONDS(system, trajectory).nonzero().tolist() == [[3, 1]]
+
+
+def test_angles_are_compared_each_with_its_own_reference():
+    bent = System.from_geometry(torch.tensor([8, 1, 1]), torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]]))
+    opening_deg = torch.tensor([90.0, 134.0, 136.0, 44.0, 180.0])
+    positions = torch.zeros(5, 1, 3, 3)
+    positions[..., 1, 0] = 0.96
+    positions[:, 0, 2, 0] = 0.96 * torch.cos(torch.deg2rad(opening_deg))
+    positions[:, 0, 2, 1] = 0.96 * torch.sin(torch.deg2rad(opening_deg))
+    criterion = AngleDeviation(torch.tensor([90.0]), tolerance_deg=45.0)
+    trajectory = Trajectory(positions, None, None, 1.0)
+    torch.testing.assert_close(criterion.measure(bent, trajectory)[:, 0], (opening_deg - 90).abs(), rtol=0, atol=1e-2)
+    assert criterion(bent, trajectory)[:, 0].tolist() == [False, False, True, True, True]
+    with pytest.raises(ValueError, match="1 bonded angles, but 2 references"):
+        AngleDeviation(torch.tensor([90.0, 90.0]), 45.0).measure(bent, trajectory)
 
 
 def test_bonds_far_outside_the_box_are_the_same(system, trajectory):

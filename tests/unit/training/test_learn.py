@@ -18,6 +18,8 @@ from mdsim.training.learn import (
     importance,
     observable_gradient,
     qm_gradient,
+    randomize_step,
+    signal_to_noise,
     usable,
 )
 from mdsim.training.stretch import Outcome
@@ -41,6 +43,15 @@ class Squares(Distances):
 
     def __call__(self, system, trajectory):
         return pair_distances(trajectory.positions, PAIRS[:2]).square()
+
+
+class Strains(Distances):
+    """Squared deviations, which the energy of the springs is made of: strongly correlated with it."""
+
+    name = "strains"
+
+    def __call__(self, system, trajectory):
+        return (pair_distances(trajectory.positions, PAIRS) - pair_distances(GEOMETRY, PAIRS)).square()
 
 
 def _trajectory() -> Trajectory:
@@ -200,6 +211,32 @@ def test_the_observable_gradient_is_bounded_by_the_weighted_qm_gradient(ratio, e
     step = STIFFNESS - model.stiffness.detach()
     assert step[:2].norm().item() == pytest.approx(expected)
     assert step[2].item() == pytest.approx(2.0)
+
+
+def test_a_randomized_step_is_as_long_as_the_one_it_replaces(generator):
+    model = schnet()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1
+    randomize_step(before, model, generator)
+    steps = [parameter.detach() - old for old, parameter in zip(before, model.parameters(), strict=True)]
+    for step in steps:
+        assert float(step.norm()) == pytest.approx(0.1 * step.numel() ** 0.5, rel=1e-4)
+    largest = max(steps, key=torch.numel)
+    assert abs(float(largest.mean())) < 0.1 * 4 / largest.numel() ** 0.5, "the direction is random, not the old one"
+
+
+def test_signal_to_noise_grows_with_the_number_of_independent_reruns():
+    far = [Target(Strains(), torch.tensor([0.5, 0.5, 0.5]).double(), losses.mean_squared_error)]
+    ratios = []
+    for n_replicas in (16, 256):
+        positions = frames(2 * n_replicas, seed=3).positions.double().reshape(2, n_replicas, 3, 3)
+        trajectory = Trajectory(positions, None, torch.zeros(2, n_replicas).double(), 2.0)
+        samples = collect(water(), trajectory, torch.ones(2, n_replicas, dtype=torch.bool), far)
+        assert samples.replica.bincount().tolist() == [2] * n_replicas
+        ratios.append(signal_to_noise(Springs(), water(), samples, far, KT, EstimatorConfig()))
+    assert 2 < ratios[1] / ratios[0] < 8, "16 times the samples should be about 4 times the signal"
 
 
 def test_importance_carries_samples_to_other_parameters():

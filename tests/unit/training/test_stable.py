@@ -110,6 +110,42 @@ def test_a_tolerated_fraction_ends_the_cycle_without_a_step(tmp_path):
     assert torch.equal(trainer.force_field.lin1.weight, before)
 
 
+def test_learning_ends_when_the_pooled_reruns_leave_no_doubt(tmp_path):
+    # 4 parked, two copies each: 8, 1, 0, 0, 0 unstable; the upper 80 % bounds of 1/16, 0/16 and 0/24 are 17, 9 and 6 %
+    script = Script(4, 8, 1, 0, 0, 0, 4)
+    options = {"stop_window": 2, "stop_confidence": 0.8, "stop_learning_at": 0.1}
+    trainer = _trainer(tmp_path, script, {"reruns_per_stretch": 2}, epochs=6, **options)
+    writer = SilentWriter()
+    trainer.run(writer)
+    assert _phases(writer) == "elllle"
+    assert [value for _, value in writer.all("learn/fraction_unstable")] == [1.0, 0.125, 0.0, 0.0]
+    assert trainer.position.recent == []
+
+
+def test_a_budget_of_force_evaluations_ends_the_run(tmp_path):
+    trainer, writer = _trainer(tmp_path, Script(2, *[2] * 20), epochs=20, max_force_evaluations=150), SilentWriter()
+    trainer.run(writer)
+    # Exploring: 4 replicas of 12 steps. Learning: 2 of them, the 2 · 3 samples of the estimator and 8 labelled frames.
+    spent = [48.0, 48 + 38, 48 + 2 * 38, 48 + 3 * 38]
+    assert [value for _, value in writer.all("cost/force_evaluations")] == spent
+
+
+def test_controls_step_as_often_and_as_far_but_elsewhere(tmp_path):
+    steps = {}
+    for direction in ("joint", "qm", "random"):
+        trainer = _trainer(tmp_path / direction, Script(4, 4), {"direction": direction}, epochs=2)
+        before = trainer.force_field.lin1.weight.detach().clone()
+        writer = SilentWriter()
+        trainer.run(writer)
+        assert writer.all("learn/steps") == [(2, 1.0)]
+        steps[direction] = trainer.force_field.lin1.weight.detach() - before
+    for control in ("qm", "random"):
+        assert float(steps[control].norm()) == pytest.approx(float(steps["joint"].norm()), rel=0.1)
+        assert not torch.equal(steps[control], steps["joint"])
+    cosine = torch.nn.functional.cosine_similarity(steps["random"].flatten(), steps["joint"].flatten(), dim=0)
+    assert abs(float(cosine)) < 0.5
+
+
 def test_learning_waits_for_a_replica_that_broke(tmp_path):
     trainer, writer = _trainer(tmp_path, Script(0, 0, 1, 0), epochs=4, start_learning_at=0.0), SilentWriter()
     trainer.run(writer)

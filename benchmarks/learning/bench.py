@@ -1,0 +1,180 @@
+"""How well does a recipe stabilize a force field? Recipes and controls from fixed checkpoints at a fixed budget.
+
+    python benchmarks/learning/bench.py --recipes default qm_steps random_steps --sizes 40 100 --seeds 123 124 125
+
+A recipe is a YAML file in `recipes/`, a configuration of StABlE training. Each is run from the shipped checkpoint of each
+data size with each seed until it has spent ``--budget`` force evaluations, and then evaluated like the checkpoint
+itself: held-out initial conditions, the same for all recipes. Finished runs are kept and reused, stopped ones continued.
+
+The table shows for each size and recipe, over all seeds: restricted mean stable time with its ratio to "no training"
+and their 95 % intervals (bootstrap over seeds and replicas), the fraction stable to the end, errors of observables,
+energies and forces, the estimator's signal-to-noise ratio and its cosine with the QM gradient (medians over the
+learning epochs), and the cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mdsim.reporting.console import format_interval, format_table
+from mdsim.reporting.scalars import read_scalars
+from mdsim.statistics import Interval, Lifetimes, restricted_mean_over_groups
+from mdsim.training.report import Results, read_results
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+NO_TRAINING = "no_training"
+OBSERVABLES = ("rdf", "adf", "vacf")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training and one evaluation."""
+
+    recipe: str
+    size: str
+    seed: int
+    out: Path
+
+    @property
+    def run_dir(self) -> Path:
+        return self.out / self.size / f"schnet_aspirin_{self.recipe}_{self.seed}"
+
+    @property
+    def eval_model(self) -> str:
+        return "pre" if self.recipe == NO_TRAINING else "post"
+
+    @property
+    def results(self) -> Path:
+        return self.run_dir / "inference" / self.eval_model
+
+    def overrides(self) -> list[str]:
+        return [
+            f"--log_dir={self.out}",
+            f"--results_dir={self.size}",
+            f"--exp_name={self.recipe}_{self.seed}",
+            f"--data.size={self.size}",
+            f"--seed={self.seed}",
+            "--resume",
+        ]
+
+
+def carry_out(trial: Trial, budget: int, threads: int) -> None:
+    """Train (but for the control without) and evaluate, in processes of their own."""
+    if (trial.results / "final_metrics.json").exists():
+        return
+    trial.run_dir.mkdir(parents=True, exist_ok=True)
+    train = [str(HERE / "recipes" / f"{trial.recipe}.yml"), f"--max_force_evaluations={budget}"]
+    evaluate = [str(HERE / "evaluate.yml"), f"--eval_model={trial.eval_model}"]
+    start = time.monotonic()
+    for arguments in (evaluate,) if trial.recipe == NO_TRAINING else (train, evaluate):
+        command = [sys.executable, "stable_training.py", "--config-yml", *arguments, *trial.overrides()]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    print(f"{trial.recipe} from {trial.size}, seed {trial.seed}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def row(trials: list[Trial], before: list[Trial]) -> list[str]:
+    """One line of the table: all seeds of one recipe from one checkpoint."""
+    results = [read_results([trial.results]) for trial in trials]
+    untrained = [read_results([trial.results]) for trial in before]
+    mean, ratio = stable_time(results, untrained)
+    summaries = [result.summaries[0] for result in results]
+    error = float(np.mean([s["force_mae_meV_per_A"] for s in summaries]))
+    unchanged = float(np.mean([u.summaries[0]["force_mae_meV_per_A"] for u in untrained]))
+    stable = np.concatenate([~result.lifetimes.broken for result in results]).mean()
+    return [
+        trials[0].size,
+        trials[0].recipe,
+        format_interval(mean.estimate, mean.low, mean.high),
+        "1" if trials[0].recipe == NO_TRAINING else format_interval(ratio.estimate, ratio.low, ratio.high),
+        f"{100 * stable:.0f}",
+        *(f"{np.mean([s[f'{name}_mae'] for s in summaries]):.3f}" for name in OBSERVABLES),
+        f"{np.mean([s['energy_mae_meV'] for s in summaries]):.0f}",
+        f"{error:.0f} ({100 * (error / unchanged - 1):+.0f} %)",
+        *(median_of(trials, key) for key in ("learn/signal_to_noise", "learn/gradient_cosine")),
+        *cost(trials),
+    ]
+
+
+HEADER = [
+    *("labels", "recipe", "mean stable time (ps)", "ratio", "stable to end (%)"),
+    *("RDF MAE", "ADF MAE", "VACF MAE", "energy MAE (meV)", "force MAE (meV/Å)"),
+    *("signal/noise", "cosine", "steps", "10³ force evaluations"),
+]
+
+
+def stable_time(results: list[Results], untrained: list[Results]) -> tuple[Interval, Interval]:
+    """Restricted mean over all seeds, and its ratio to that without training."""
+    horizon = min(r.summaries[0]["horizon_ps"] for r in results)
+
+    def lifetimes(group: list[Results]) -> list[Lifetimes]:
+        return [result.lifetimes for result in group]
+
+    return restricted_mean_over_groups(lifetimes(untrained), lifetimes(results), horizon, rng=np.random.default_rng(0))
+
+
+def median_of(trials: list[Trial], key: str) -> str:
+    """Median of a scalar over the learning epochs of all seeds."""
+    values = [value for trial in trials for value in scalars(trial).get(key, ((), ()))[1]]
+    return f"{np.median(values):.2f}" if values else "-"
+
+
+def cost(trials: list[Trial]) -> list[str]:
+    """Parameter steps and force evaluations of a run, on average."""
+    if trials[0].recipe == NO_TRAINING:
+        return ["0", "0"]
+    steps = [sum(scalars(trial).get("learn/steps", ((), ()))[1]) for trial in trials]
+    spent = [scalars(trial)["cost/force_evaluations"][1][-1] for trial in trials]
+    return [f"{np.mean(steps):.0f}", f"{np.mean(spent) / 1000:.0f}"]
+
+
+def scalars(trial: Trial) -> dict:
+    return {} if trial.recipe == NO_TRAINING else read_scalars(trial.run_dir)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = sorted(path.stem for path in (HERE / "recipes").glob("*.yml"))
+    parser.add_argument("--recipes", nargs="+", default=known, choices=known)
+    parser.add_argument("--sizes", nargs="+", default=["40", "100", "1k"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[123, 124, 125])
+    parser.add_argument("--budget", type=int, default=600_000, help="force evaluations of one training")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "learning")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+
+    def trials(recipe: str, size: str) -> list[Trial]:
+        return [Trial(recipe, size, seed, out) for seed in arguments.seeds]
+
+    cells = list(itertools.product(arguments.sizes, [NO_TRAINING, *arguments.recipes]))
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        running = [
+            pool.submit(carry_out, trial, arguments.budget, arguments.threads)
+            for size, recipe in cells
+            for trial in trials(recipe, size)
+        ]
+        for future in running:
+            future.result()
+    rows = [row(trials(recipe, size), trials(NO_TRAINING, size)) for size, recipe in cells]
+    (out / "table.json").write_text(json.dumps([dict(zip(HEADER, line, strict=True)) for line in rows], indent=1))
+    print(format_table(HEADER, rows))
+
+
+if __name__ == "__main__":
+    main()
