@@ -18,6 +18,7 @@ from mdsim.integrators.nose_hoover import NoseHooverChain
 from mdsim.integrators.nve import VelocityVerlet
 from mdsim.integrators.paper_euler import PaperEuler
 from mdsim.interfaces import BinnedObservable, ForceField, Integrator, StabilityCriterion
+from mdsim.models.nequip import NequIP
 from mdsim.models.schnet import SchNet
 from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution
@@ -25,6 +26,7 @@ from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.rdf import RDF
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
 from mdsim.observables.vacf import VACF
+from mdsim.restraint import BondedRestraint
 from mdsim.schema import (
     ADFConfig,
     AngleDeviationConfig,
@@ -38,6 +40,9 @@ from mdsim.schema import (
     IntermolecularDistanceConfig,
     LangevinConfig,
     ModelConfig,
+    ModelReference,
+    NequIPConfig,
+    NequIPReference,
     NoseHooverConfig,
     PaperEulerConfig,
     PretrainConfig,
@@ -63,6 +68,7 @@ from mdsim.training.evaluate import Compared
 from mdsim.training.learn import QMData, Target
 from mdsim.training.stretch import Stretch
 from mdsim.typing import Float, Tensor
+from mdsim.units import kT_eV
 
 log = logging.getLogger("mdsim")
 
@@ -89,6 +95,9 @@ def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
                 cutoff=config.cutoff_A,
                 species=tuple(species),
             )
+        case NequIPConfig():
+            settings = config.model_dump(exclude={"name", "cutoff_A"})
+            return NequIP(tuple(species), cutoff=config.cutoff_A, **settings)
     raise ConfigError(f"model.name: {config.name!r} has no force field")
 
 
@@ -98,9 +107,15 @@ def pretraining_path(root: str | Path, model: str, data: DataConfig, identifier:
     return Path(root) / model / f"{data.name}-{data.molecule}_{data.size}_{model}{suffix}"
 
 
-def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier: str = "") -> Path:
-    """The QM-pretrained checkpoint that a run starts from, or that of another data size."""
+def variant(model: ModelConfig | ModelReference) -> str:
+    """What the name of a fit says besides the architecture, so that several can lie side by side: l_max of NequIP."""
+    return f"lmax={model.l_max}" if isinstance(model, NequIPConfig | NequIPReference) else ""
+
+
+def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier: str | None = None) -> Path:
+    """The QM-pretrained checkpoint that a run starts from, or that of another data size or variant."""
     data = config.data.model_copy(update={"size": size or config.data.size})
+    identifier = variant(config.model) if identifier is None else identifier
     folder = pretraining_path(config.model_dir, config.model.name, data, identifier)
     return folder / "checkpoints" / "best_checkpoint.pt"
 
@@ -170,6 +185,14 @@ def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
     return Stretch(
         system, moves, dynamics.steps_per_epoch, dynamics.dump_every_steps, tuple(judges), fast=dynamics.fast
     )
+
+
+def prior(config: SimulateConfig, system: System, data: Dataset) -> BondedRestraint | None:
+    """What an evaluation adds to the force field."""
+    if config.prior is None:
+        return None
+    temperature_K = data.metadata.temperature_K or config.dynamics.temperature_K
+    return BondedRestraint.from_frames(system, data.train.positions, kT_eV(temperature_K), config.prior.margin_A)
 
 
 def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> StabilityCriterion:
@@ -358,4 +381,5 @@ def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
 
 def pretraining_run_path(config: PretrainConfig) -> Path:
     """Folder of the fit that a configuration describes."""
-    return pretraining_path(config.run_dir, config.model.name, config.data, config.identifier)
+    identifier = "_".join(filter(None, [variant(config.model), config.identifier]))
+    return pretraining_path(config.run_dir, config.model.name, config.data, identifier)

@@ -19,7 +19,7 @@ from mdsim.state import System
 class ForceFieldCalculator(Calculator):
     """Energies and forces of a force field for ASE, with neighbours that are kept while atoms move little.
 
-    Energies are total energies on the scale of the training labels: the model's plus its `energy_shift_eV`. Boundaries
+    Energies are total energies on the scale of the training labels: the model's plus its `zero_energy_eV`. Boundaries
     are periodic along all three axes or none.
 
     Args:
@@ -68,7 +68,7 @@ class ForceFieldCalculator(Calculator):
         atomic = self.force_field.atomic_energies(self._system, positions, self._neighbor_list(positions))[0]
         (gradient,) = torch.autograd.grad(atomic.sum(), positions)
 
-        shift = self.force_field.energy_shift_eV.item()
+        shift = self.force_field.zero_energy_eV(self._system).item()
         energies = atomic.detach().cpu().double().numpy()
         energy = float(energies.sum()) + shift
         self.results = {

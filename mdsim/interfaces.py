@@ -76,7 +76,21 @@ class ForceField(nn.Module):
         neighbors_of_all: Neighbors | None = None,
     ) -> Float[Tensor, "replica"]:
         """Energy of each replica in eV, float64, on the scale of the training labels."""
-        return self.energy(system, positions, neighbors_of_all).double() + self.energy_shift_eV
+        return self.energy(system, positions, neighbors_of_all).double() + self.zero_energy_eV(system)
+
+    def zero_energy_eV(self, system: System) -> Float[Tensor, ""]:
+        """Total energy (eV, float64) of a replica at which the model energy is zero."""
+        return self.energy_shift_eV
+
+    def normalize_to(
+        self,
+        system: System,
+        positions: Float[Tensor, "frame atom 3"],
+        energy: Float[Tensor, "frame"],
+        forces: Float[Tensor, "frame atom 3"],
+    ) -> None:
+        """Take shift, scale and the like from the training set (Å, eV, eV/Å) before a fit."""
+        self.energy_shift_eV.fill_(energy.mean())
 
     def forward(
         self,

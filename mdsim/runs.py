@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
         stretch,
         _start(config, stretch, force_field, data.train),
         build.targets(config, system, build.dataset(config.data, config.reference_size)),
-        build.qm_data(config, system, data, float(force_field.energy_shift_eV)),
+        build.qm_data(config, system, data, float(force_field.zero_energy_eV(system))),
         config,
         config.run_path,
         torch.Generator(system.masses.device).manual_seed(config.seed),
@@ -204,7 +205,7 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
 def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
     system = data.system().to(build.device(config.cpu))
     force_field = load_force_field(checkpoint).to(system.masses.device)
-    stretch = build.stretch(config, system, data)
+    stretch = replace(build.stretch(config, system, data), prior=build.prior(config, system, data))
     return Evaluation(
         force_field,
         stretch,

@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Degree = Annotated[int, Field(ge=0, le=11)]  # e3nn has spherical harmonics up to 11
 #: Text that may look like a number, which YAML then reads as one: `size: 40`, `exp_name: 1`.
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
@@ -45,13 +46,38 @@ class SchNetConfig(Section):
     cutoff_A: Positive = 5.0
 
 
-ModelConfig = SchNetConfig
+class NequIPConfig(Section):
+    """NequIP (Batzner et al., Nat. Commun. 13, 2453 (2022)); scale, shift and neighbours come from the data."""
+
+    name: Literal["nequip"]
+    l_max: Degree = Field(1, description="Highest degree of the features; part of the name of the run.")
+    parity: bool = Field(True, description="Features of both parities.")
+    num_layers: Count = 3
+    num_features: Count = Field(32, description="Channels of each irrep.")
+    num_bessels: Count = Field(8, description="Radial basis functions, with trainable frequencies.")
+    polynomial_cutoff_p: Count = 6
+    radial_mlp_depth: Count = Field(2, description="Hidden layers of the radial network.")
+    radial_mlp_width: Count = 64
+    cutoff_A: Positive = 5.0
 
 
-class ModelReference(Section):
-    """Which pretrained force field a run starts from."""
+ModelConfig = Annotated[SchNetConfig | NequIPConfig, Field(discriminator="name")]
+
+
+class SchNetReference(Section):
+    """The pretrained SchNet that a run starts from."""
 
     name: Literal["schnet"] = Field(description="Architecture; picks the folder below `model_dir`.")
+
+
+class NequIPReference(Section):
+    """The pretrained NequIP that a run starts from."""
+
+    name: Literal["nequip"]
+    l_max: Degree = Field(1, description="Of several fits to the same data, the one with this degree.")
+
+
+ModelReference = Annotated[SchNetReference | NequIPReference, Field(discriminator="name")]
 
 
 # ------------------------------------------------------------------------------------------------------- dynamics
@@ -319,16 +345,27 @@ class LearningConfig(Section):
     """How the force field is stepped in the learning phase."""
 
     direction: Literal["joint", "qm", "random"] = Field(
-        "joint", description="qm, random: controls with steps of the same number and size, of the QM loss or at random."
+        "joint",
+        description="Controls without observables: qm, along the QM gradient; random, as long as these, anywhere.",
     )
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 3e-4
+    min_gradient_ratio: Positive | None = Field(
+        None, description="The observable's gradient is scaled up to this times the weighted QM gradient; null: never."
+    )
+    learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Factor on the learning rate from each cycle to the next."
+    )
     clip_norm: Positive | None = 1.0
     energy_force_loss_weight: NonNegative = Field(10.0, description="Weight of the QM gradient.")
     max_gradient_ratio: Positive | None = Field(
         1.0, description="The observable's gradient is scaled down to this times the weighted QM gradient; null: never."
     )
-    reruns_per_stretch: Count = Field(1, description="Copies of every parked stretch, each with its own noise.")
+    reruns: Count | None = Field(
+        None,
+        description="Reruns of each learning epoch, spread over the parked stretches, each with its own noise; "
+        "null: every parked stretch once, as in the paper.",
+    )
     steps_per_rerun: Count = Field(
         1, description="Parameter steps from one rerun; its frames are reweighted by exp(-ΔU/kT) after the first."
     )
@@ -354,6 +391,13 @@ class TrainConfig(RunConfig):
         None, description="End when so many structures have been evaluated, in dynamics and in gradients; null: never."
     )
     start_learning_at: Fraction = Field(0.75, description="Fraction of unstable replicas that ends exploring.")
+    learn_while_exploring: bool = Field(
+        False, description="Step the parameters also after explore epochs in which a replica broke, with their frames."
+    )
+    max_explore_epochs: Count | None = Field(
+        None,
+        description="Explore epochs of a cycle after which learning starts with whatever is parked; null: no limit.",
+    )
     stop_learning_at: Fraction = Field(0.0, description="Fraction still unstable at or below which learning ends.")
     stop_window: Count = Field(1, description="Latest reruns of a cycle that are pooled for this fraction.")
     stop_confidence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -371,6 +415,13 @@ class TrainConfig(RunConfig):
         return self
 
 
+class BondedRestraintConfig(Section):
+    """A prior in place of learning: bonds and 1-3 distances are pulled back into the range of the training data."""
+
+    name: Literal["bonded_restraint"]
+    margin_A: NonNegative = Field(0.1, description="Added to both ends of the range; nothing acts within it.")
+
+
 class SimulateConfig(RunConfig):
     """`stable_training.py` with `mode: simulate`: held-out evaluation."""
 
@@ -382,6 +433,7 @@ class SimulateConfig(RunConfig):
     end_when_unstable: Annotated[float, Field(gt=0, le=1)] = Field(
         0.99, description="Stop early when this fraction of replicas has broken."
     )
+    prior: BondedRestraintConfig | None = Field(None, description="Added to the force field: a control, or a crutch.")
     observables: tuple[StructuralConfig, ...] = ()
     dynamical_observables: tuple[DynamicalConfig, ...] = ()
     dense_window: DenseWindowConfig | None = None

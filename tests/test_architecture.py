@@ -12,7 +12,7 @@ FLOORS = {
     1: ("geometry", "state"),
     2: ("neighbors", "interfaces", "checkpoints", "statistics", "velocities"),
     3: ("models", "integrators", "observables", "datasets", "simulation", "boltzmann", "sample_energies", "losses"),
-    4: ("stability", "reporting"),
+    4: ("stability", "restraint", "reporting"),
     5: ("training.stretch", "training.explore", "training.learn"),
     6: ("training", "calculator"),
     7: ("build", "runs"),

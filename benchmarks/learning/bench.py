@@ -2,9 +2,9 @@
 
     python benchmarks/learning/bench.py --recipes default qm_steps random_steps --sizes 40 100 --seeds 123 124 125
 
-A recipe is a YAML file in `recipes/`, a configuration of StABlE training. Each is run from the shipped checkpoint of each
-data size with each seed until it has spent ``--budget`` force evaluations, and then evaluated like the checkpoint
-itself: held-out initial conditions, the same for all recipes. Finished runs are kept and reused, stopped ones continued.
+A recipe is a YAML file in `recipes/`, a configuration of StABlE training. Each is run from the shipped checkpoint of
+each data size with each seed until it has spent ``--budget`` force evaluations, and then evaluated like the checkpoint
+itself: held-out initial conditions, the same for all recipes. Finished runs are kept and reused, stopped ones continue.
 
 The table shows for each size and recipe, over all seeds: restricted mean stable time with its ratio to "no training"
 and their 95 % intervals (bootstrap over seeds and replicas), the fraction stable to the end, errors of observables,
@@ -49,7 +49,7 @@ class Trial:
 
     @property
     def run_dir(self) -> Path:
-        return self.out / self.size / f"schnet_aspirin_{self.recipe}_{self.seed}"
+        return self.out / f"labels_{self.size}" / f"schnet_aspirin_{self.recipe}_{self.seed}"
 
     @property
     def eval_model(self) -> str:
@@ -62,7 +62,7 @@ class Trial:
     def overrides(self) -> list[str]:
         return [
             f"--log_dir={self.out}",
-            f"--results_dir={self.size}",
+            f"--results_dir=labels_{self.size}",
             f"--exp_name={self.recipe}_{self.seed}",
             f"--data.size={self.size}",
             f"--seed={self.seed}",

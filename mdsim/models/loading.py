@@ -10,10 +10,12 @@ import torch
 from mdsim import checkpoints
 from mdsim.checkpoints import CheckpointError
 from mdsim.interfaces import ForceField
+from mdsim.models.nequip import NequIP
+from mdsim.models.nequip_published import is_published_nequip, published_nequip
 from mdsim.models.published import is_published_schnet, published_schnet
 from mdsim.models.schnet import SchNet
 
-MODELS: dict[str, type[ForceField]] = {"schnet": SchNet}
+MODELS: dict[str, type[ForceField]] = {"nequip": NequIP, "schnet": SchNet}
 
 
 def model_config(model: ForceField) -> dict[str, Any]:
@@ -39,6 +41,8 @@ def load_force_field(path: str | os.PathLike) -> ForceField:
     payload = checkpoints.read(path)
     if is_published_schnet(payload):
         return published_schnet(payload, path)
+    if is_published_nequip(payload):
+        return published_nequip(payload, path)
     payload = checkpoints.load(path)
     if "model" not in payload or "state_dict" not in payload:
         raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r} that holds no force field")

@@ -238,16 +238,19 @@ def apply_gradient(
 
 
 def observable_scale(observable: Gradients, qm: Gradients, settings: LearningConfig) -> float:
-    """Factor by which the observable's gradient is scaled down so as not to drown the QM gradient.
+    """Factor that keeps the observable's gradient within bounds relative to the weighted QM gradient.
 
-    The estimator's norm spans orders of magnitude within one learning phase (a few broken frames dominate it); an
-    adaptive optimizer would remember such a spike for hundreds of steps.
+    The estimator's norm spans orders of magnitude within one learning phase. Where a few broken frames dominate it, it
+    would drown the QM gradient, and an adaptive optimizer would remember such a spike for hundreds of steps. Where few
+    reruns still break, it would be drowned itself, although their message is as clear.
     """
-    if settings.max_gradient_ratio is None or settings.energy_force_loss_weight == 0:
+    largest, smallest = settings.max_gradient_ratio, settings.min_gradient_ratio
+    if settings.energy_force_loss_weight == 0:
         return 1.0
     relation = compare(observable, qm)
-    allowed = settings.max_gradient_ratio * settings.energy_force_loss_weight * relation.qm_norm
-    return min(1.0, allowed / max(relation.observable_norm, 1e-30))
+    ratio = relation.ratio / settings.energy_force_loss_weight
+    bounded = max(ratio, smallest or 0.0) if largest is None else min(max(ratio, smallest or 0.0), largest)
+    return bounded / ratio if ratio > 0 else 1.0
 
 
 def randomize_step(before: Sequence[Tensor], force_field: ForceField, generator: torch.Generator) -> None:

@@ -39,7 +39,7 @@ def errors_on(model: ForceField, system: System, frames: Frames, batch_size: int
     """Energy and force MAE and RMSE of a force field on labelled frames; units are in the keys."""
     positions = frames.positions.to(system.masses)
     energy, forces = predict(model, system, positions, batch_size)
-    target = (frames.energy.to(energy.device) - model.energy_shift_eV).to(energy)
+    target = (frames.energy.to(energy.device) - model.zero_energy_eV(system)).to(energy)
     return energy_force_errors(energy, forces, target, frames.labels.to(forces))
 
 
@@ -59,7 +59,7 @@ class Pretraining:
     """Fits one force field to the labelled frames of one system.
 
     Args:
-        model: the force field; its energy shift is set to the mean training energy here.
+        model: the force field; its shift and scale are taken from the training frames here.
         model_config: what rebuilds the model; stored in every checkpoint.
         system: the system, on the device and in the precision to train in.
         train, val: labelled frames.
@@ -85,7 +85,7 @@ class Pretraining:
         amp: bool = False,
         provenance: dict[str, Any] | None = None,
     ) -> None:
-        model.energy_shift_eV.fill_(train.energy.mean())
+        model.normalize_to(system, train.positions, train.energy, train.labels)
         device = system.masses.device
         self.model = model.to(device, system.masses.dtype)
         self.model_config = model_config
@@ -93,7 +93,7 @@ class Pretraining:
         self.settings = settings
         self.train, self.val = train, val
         self.positions = train.positions.to(system.masses)
-        self.energy = (train.energy.to(device) - model.energy_shift_eV).to(system.masses)
+        self.energy = (train.energy.to(device) - self.model.zero_energy_eV(system)).to(system.masses)
         self.forces = train.labels.to(system.masses)
         self.run_dir = run_dir
         self.amp = amp
@@ -219,7 +219,7 @@ class Pretraining:
     def _validation_loss(self) -> float:
         positions = self.val.positions.to(self.positions)
         energy, forces = predict(self.evaluated, self.system, positions, self.settings.eval_batch_size)
-        target = (self.val.energy.to(energy.device) - self.model.energy_shift_eV).to(energy)
+        target = (self.val.energy.to(energy.device) - self.model.zero_energy_eV(self.system)).to(energy)
         return float(self.loss(energy, forces, target, self.val.labels.to(forces)))
 
     def _save_best(self) -> None:

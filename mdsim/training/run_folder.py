@@ -11,7 +11,15 @@ from mdsim.reporting.console import setup_logging
 from mdsim.schema import Section
 
 #: Keys that may differ between a stopped run and its continuation: they say how long, or how it is shown.
-MAY_CHANGE = {"epochs", "max_cycles", "optim.max_epochs", "optim.early_stopping_time_s", "print_every", "wandb"}
+MAY_CHANGE = {
+    "epochs",
+    "max_cycles",
+    "max_force_evaluations",
+    "optim.max_epochs",
+    "optim.early_stopping_time_s",
+    "print_every",
+    "wandb",
+}
 OUTPUTS = (
     *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference"),
     *("trajectories", "final_metrics.json", "*.npy", "*.png"),

@@ -51,6 +51,7 @@ class Position:
 
     epoch: int = 0
     cycle: int = 1
+    explore_epochs: int = 0  # in this cycle
     cycle_epoch: int = 0  # parameter steps in this cycle
     learning: bool = False
     force_evaluations: int = 0  # structures evaluated so far, in dynamics and in gradients
@@ -140,20 +141,26 @@ class StableTraining:
             "explore/mean_stable_time_ps": stable_ps,
             "explore/rewound": float(rewound),
             "cycle": float(self.position.cycle),
-            "cost/force_evaluations": float(self.position.force_evaluations),
         }
-        writer.log(self.position.epoch, scalars)
+        if self.config.learn_while_exploring and outcome.verdict.unstable.any():
+            scalars |= self._steps(outcome)
+        writer.log(self.position.epoch, scalars | {"cost/force_evaluations": float(self.position.force_evaluations)})
         log.info(
             "epoch %3d  cycle %d  explore   unstable %3.0f %%  mean stable time %.2f ps",
             *(self.position.epoch, self.position.cycle, 100 * fraction, stable_ps),
         )
-        if fraction > 0 and fraction >= self.config.start_learning_at:
+        self.position.explore_epochs += 1
+        limit = self.config.max_explore_epochs
+        long_enough = limit is not None and self.position.explore_epochs >= limit
+        if fraction > 0 and (fraction >= self.config.start_learning_at or long_enough):
             self.position.learning = True
             self._restart_schedule()
 
     def _learn(self, writer: ScalarWriter) -> None:
         """Rerun the parked stretches, step the parameters, and end the cycle once they hold."""
-        start = torch.nonzero(self.replicas.parked).squeeze(-1).repeat(self.config.learning.reruns_per_stretch)
+        parked = torch.nonzero(self.replicas.parked).squeeze(-1)
+        reruns = max(len(parked), self.config.learning.reruns or 0)
+        start = parked[torch.arange(reruns, device=parked.device) % len(parked)]
         outcome = self.stretch.run(self.force_field, self.replicas.state[start], self.generator)
         self._count(len(start) * self.stretch.n_steps)
         unstable = outcome.verdict.unstable
@@ -166,7 +173,8 @@ class StableTraining:
         self.position.cycle_epoch += 1
         self._report_learning(writer, scalars)
         self._save_force_field(f"cycle{self.position.cycle}_epoch{self.position.cycle_epoch}.pt")
-        if self._plateau_over(scalars["learn/observable_loss"]):
+        monitored = "learn/observable_loss" if self.config.learning.direction == "joint" else "learn/qm_loss"
+        if self._plateau_over(scalars[monitored]):
             self._end_cycle("the learning rate has been reduced as often as allowed")
         elif self.position.cycle_epoch == self.config.learning.max_epochs_per_cycle:
             self._end_cycle("all epochs of this cycle are done")
@@ -183,9 +191,9 @@ class StableTraining:
         """The parameter steps from one rerun; returns what is logged of the first, and how many there were."""
         estimator, learning = self.config.estimator, self.config.learning
         system, kT = self.stretch.system, kT_eV(self.config.dynamics.temperature_K)
-        if learning.direction == "qm":
-            logged = [self._one_step(None, None) for _ in range(learning.steps_per_rerun)]
-            return logged[0] | {"learn/steps": float(learning.steps_per_rerun)}
+        if learning.direction != "joint":
+            steps = [self._one_step(None, None) for _ in range(learning.steps_per_rerun)]
+            return steps[0] | {"learn/steps": float(len(steps))}
         mask = usable(outcome, estimator)
         if int(mask.sum()) < MIN_SAMPLES:
             log.warning("only %d usable frames: this step is along the QM gradient alone", int(mask.sum()))
@@ -256,10 +264,10 @@ class StableTraining:
         self.position = Position(here.epoch, here.cycle + 1, force_evaluations=here.force_evaluations)
 
     def _restart_schedule(self) -> None:
-        """A learning phase starts with the full learning rate; what the optimizer knows of the gradients stays."""
+        """A learning phase starts with the learning rate of its cycle; the optimizer's knowledge of gradients stays."""
         settings = self.config.learning
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate
+            group["lr"] = settings.learning_rate * settings.learning_rate_decay ** (self.position.cycle - 1)
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
         )

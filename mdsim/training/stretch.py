@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.interfaces import ForceField, Integrator, StabilityCriterion
+from mdsim.interfaces import ForceField, Integrator, Potential, StabilityCriterion
 from mdsim.simulation import simulate
 from mdsim.stability import Verdict, first_unstable
 from mdsim.state import MDState, System, Trajectory
@@ -34,6 +34,7 @@ class Stretch:
     dump_every: int
     criteria: Sequence[StabilityCriterion]
     fast: bool = True  # let the force field choose a quicker path that is equal within rounding
+    prior: Potential | None = None  # added to the force field
 
     def run(
         self,
@@ -52,7 +53,7 @@ class Stretch:
         """
         state, trajectory = simulate(
             self.system,
-            force_field.bind(self.system, fast=self.fast),
+            self._potential(force_field),
             self.integrator,
             state,
             self.n_steps,
@@ -63,7 +64,19 @@ class Stretch:
 
     def begin(self, force_field: ForceField, positions: Float[Tensor, "replica atom 3"], velocities: Tensor) -> MDState:
         """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest."""
-        return self.integrator.init(self.system, force_field.bind(self.system, fast=self.fast), positions, velocities)
+        return self.integrator.init(self.system, self._potential(force_field), positions, velocities)
+
+    def _potential(self, force_field: ForceField) -> Potential:
+        potential, prior = force_field.bind(self.system, fast=self.fast), self.prior
+        if prior is None:
+            return potential
+
+        def total(positions: Tensor) -> tuple[Tensor, Tensor]:
+            energy, forces = potential(positions)
+            held, pull = prior(positions)
+            return energy + held, forces + pull
+
+        return total
 
     def judge(self, state: MDState) -> Verdict:
         """Which replicas the criteria call unstable where they stand."""

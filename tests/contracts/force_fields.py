@@ -9,16 +9,31 @@ from collections.abc import Callable
 import torch
 
 from mdsim.interfaces import ForceField
-from mdsim.models import SchNet
+from mdsim.models import NequIP, SchNet
+
+SPECIES = (1, 6, 7, 8)
+
+
+def _nequip(l_max: int, parity: bool, num_layers: int, num_features: int) -> ForceField:
+    model = NequIP(SPECIES, l_max, parity, num_layers, num_features, radial_mlp_width=8, cutoff=4.0)
+    model.avg_num_neighbors.fill_(8.0)
+    model.energy_scale.copy_(30.0 * torch.tensor([0.5, 2.0, 1.5, 1.0]))
+    return model
 
 
 def _schnet() -> ForceField:
-    model = SchNet(hidden_channels=16, num_filters=16, num_interactions=3, num_gaussians=12, cutoff=4.0)
+    model = SchNet(
+        hidden_channels=16, num_filters=16, num_interactions=3, num_gaussians=12, cutoff=4.0, species=SPECIES
+    )
     torch.nn.init.normal_(model.lin2.weight, std=4.0)
     return model
 
 
-FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {"schnet": _schnet}
+FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
+    "nequip_l1": lambda: _nequip(l_max=1, parity=False, num_layers=2, num_features=6),
+    "nequip_l2_parity": lambda: _nequip(l_max=2, parity=True, num_layers=4, num_features=4),
+    "schnet": _schnet,
+}
 
 
 def build(name: str, seed: int = 3) -> ForceField:

@@ -201,9 +201,13 @@ def test_apply_gradient_adds_weighs_and_clips(clip_norm):
     assert model.stiffness.grad is None
 
 
-@pytest.mark.parametrize(("ratio", "expected"), [(None, 5.0), (10.0, 5.0), (1.0, 2.0), (0.5, 1.0)])
-def test_the_observable_gradient_is_bounded_by_the_weighted_qm_gradient(ratio, expected):
-    settings = LearningConfig(optimizer="sgd", energy_force_loss_weight=2.0, clip_norm=None, max_gradient_ratio=ratio)
+@pytest.mark.parametrize(
+    ("smallest", "largest", "expected"),
+    [(None, None, 5.0), (None, 10.0, 5.0), (None, 1.0, 2.0), (0.2, 0.5, 1.0), (1.0, None, 5.0), (4.0, 5.0, 8.0)],
+)
+def test_the_observable_gradient_is_bounded_by_the_weighted_qm_gradient(smallest, largest, expected):
+    bounds = {"min_gradient_ratio": smallest, "max_gradient_ratio": largest}
+    settings = LearningConfig(optimizer="sgd", energy_force_loss_weight=2.0, clip_norm=None, **bounds)
     model = Springs()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     observable, qm = (torch.tensor([3.0, 4.0, 0.0]).double(),), (torch.tensor([0.0, 0.0, 1.0]).double(),)

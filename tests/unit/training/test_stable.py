@@ -111,15 +111,41 @@ def test_a_tolerated_fraction_ends_the_cycle_without_a_step(tmp_path):
 
 
 def test_learning_ends_when_the_pooled_reruns_leave_no_doubt(tmp_path):
-    # 4 parked, two copies each: 8, 1, 0, 0, 0 unstable; the upper 80 % bounds of 1/16, 0/16 and 0/24 are 17, 9 and 6 %
+    # 4 parked, 8 reruns: 8, 1, 0, 0, 0 unstable; the upper 80 % bounds of 1/16, 0/16 and 0/24 are 17, 9 and 6 %
     script = Script(4, 8, 1, 0, 0, 0, 4)
     options = {"stop_window": 2, "stop_confidence": 0.8, "stop_learning_at": 0.1}
-    trainer = _trainer(tmp_path, script, {"reruns_per_stretch": 2}, epochs=6, **options)
+    trainer = _trainer(tmp_path, script, {"reruns": 8}, epochs=6, **options)
     writer = SilentWriter()
     trainer.run(writer)
     assert _phases(writer) == "elllle"
     assert [value for _, value in writer.all("learn/fraction_unstable")] == [1.0, 0.125, 0.0, 0.0]
     assert trainer.position.recent == []
+
+
+def test_exploring_can_be_bounded(tmp_path):
+    # Without the bound, learning would wait for all four; it cannot start before one has broken.
+    script = Script(1, 0, 1, 0, 0, 0, 2, 1)
+    trainer = _trainer(tmp_path, script, epochs=8, start_learning_at=1.0, max_explore_epochs=2, reset_probability=0.0)
+    writer = SilentWriter()
+    trainer.run(writer)
+    assert _phases(writer) == "eelleeel"
+
+
+def test_learning_while_exploring_steps_when_a_replica_broke(tmp_path):
+    trainer = _trainer(tmp_path, Script(0, 1, 0), epochs=3, start_learning_at=1.0, learn_while_exploring=True)
+    writer = SilentWriter()
+    trainer.run(writer)
+    assert _phases(writer) == "eee"
+    assert [step for step, _ in writer.all("learn/steps")] == [2]
+    # Three stretches of 4, 4 and 3 replicas, the samples of the second one, and 8 labelled frames.
+    assert trainer.position.force_evaluations == 11 * 12 + 4 * 3 + 8
+
+
+def test_the_learning_rate_can_decay_from_cycle_to_cycle(tmp_path):
+    learning = {"learning_rate": 1e-3, "learning_rate_decay": 0.5}
+    trainer, writer = _trainer(tmp_path, Script(*[4, 4, 0] * 3), learning, epochs=9), SilentWriter()
+    trainer.run(writer)
+    assert [rate for _, rate in writer.all("learn/learning_rate")] == pytest.approx([1e-3, 5e-4, 2.5e-4])
 
 
 def test_a_budget_of_force_evaluations_ends_the_run(tmp_path):

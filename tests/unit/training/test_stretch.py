@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny import GEOMETRY, Springs, frames, water
+from tiny import GEOMETRY, PAIRS, Springs, frames, water
 
+from mdsim.geometry import pair_distances
 from mdsim.integrators.nve import VelocityVerlet
+from mdsim.restraint import BondedRestraint
 from mdsim.stability import BondLengthDeviation
 from mdsim.state import kinetic_temperature_K
 from mdsim.training.stretch import Stretch, initial_conditions
+from mdsim.units import kT_eV
 
 
 @pytest.fixture
@@ -41,6 +46,20 @@ def test_a_stretch_is_a_function_of_its_arguments(stretch):
     first, second = (stretch.run(model, state, torch.Generator()) for _ in range(2))
     assert torch.equal(first.trajectory.positions, second.trajectory.positions)
     assert model.stiffness.grad is None
+
+
+def test_a_prior_holds_what_the_force_field_drives_apart(stretch):
+    explosive = Springs(torch.full((3,), -1.0, dtype=torch.float64))
+    long = replace(stretch, n_steps=200)
+    held = replace(long, prior=BondedRestraint.from_frames(water(), frames(50).positions, kT_eV(300.0), 0.0))
+    state = _begin(stretch)
+
+    def largest_change(chosen: Stretch) -> float:
+        trajectory = chosen.run(explosive, state, torch.Generator()).trajectory
+        return float((pair_distances(trajectory.positions, PAIRS) - pair_distances(GEOMETRY, PAIRS)).abs().max())
+
+    assert largest_change(long) > 1.0
+    assert largest_change(held) < 0.5
 
 
 def test_judging_a_state_sees_what_a_frame_shows(stretch):

@@ -1,0 +1,104 @@
+"""The tabulated path gives the plain path's energies and forces, conserves energy, and keeps replicas apart."""
+
+import copy
+
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from mdsim.integrators.nve import VelocityVerlet
+from mdsim.models.nequip import NequIP
+from mdsim.models.nequip_tabulated import TabulatedNequIP, supports
+from mdsim.simulation import simulate
+from mdsim.state import System, kinetic_energy_eV
+from mdsim.velocities import maxwell_boltzmann
+
+
+@pytest.fixture(scope="module")
+def system(aspirin_geometry) -> System:
+    return System.from_geometry(*aspirin_geometry)
+
+
+@pytest.fixture(scope="module")
+def model() -> NequIP:
+    torch.manual_seed(3)
+    model = NequIP((1, 6, 8), l_max=2, num_layers=3, num_features=8, radial_mlp_width=16)
+    model.avg_num_neighbors.fill_(14.0)
+    model.energy_scale.fill_(30.0)
+    return model.eval()
+
+
+@pytest.fixture
+def positions(aspirin_geometry, generator) -> torch.Tensor:
+    geometry = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32)
+    return geometry + 0.1 * torch.randn(5, *geometry.shape, generator=generator)
+
+
+def test_equals_the_plain_path_within_float32_rounding(model, system, positions):
+    exact = copy.deepcopy(model).double().bind(system.to(dtype=torch.float64))
+    energy, forces = exact(positions.double())
+    fast_energy, fast_forces = model.fast_potential(system)(positions)
+    plain_energy, plain_forces = model.bind(system)(positions)
+    rounding_energy = (plain_energy - energy).abs().max()
+    rounding_forces = (plain_forces - forces).abs().max()
+    assert (fast_energy - energy).abs().max() < 5 * rounding_energy + 1e-6
+    assert (fast_forces - forces).abs().max() < 5 * rounding_forces + 1e-5
+
+
+def test_the_splines_are_finer_than_that(model, system, positions):
+    precise, double = copy.deepcopy(model).double(), system.to(dtype=torch.float64)
+    expected = precise.bind(double)(positions.double())
+    for new, old in zip(precise.fast_potential(double)(positions.double()), expected, strict=True):
+        assert (new - old).abs().max() < 1e-5 * old.abs().max()
+
+
+def test_bind_takes_it_when_asked(model, system):
+    assert isinstance(model.bind(system, fast=True), TabulatedNequIP)
+    assert not isinstance(model.bind(system), TabulatedNequIP)
+    assert not isinstance(model.bind(system, differentiable=True, fast=True), TabulatedNequIP)
+    assert not supports(model, system.to(dtype=torch.float64))
+
+
+def test_parameters_are_frozen_at_the_time_of_binding(model, system, positions):
+    trained = copy.deepcopy(model)
+    potential = trained.fast_potential(system)
+    energy, _ = potential(positions)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.mul_(1.5)
+    assert torch.equal(potential(positions)[0], energy)
+
+
+def test_broken_replica_is_not_finite_and_touches_no_other(model, system, positions):
+    potential = model.fast_potential(system)
+    energy, forces = potential(positions)
+    broken = positions.clone()
+    broken[2, 4] = torch.nan
+    broken[3] *= 1e6
+    broken_energy, broken_forces = potential(broken)
+    assert broken_energy[2].isnan() and broken_forces[2, 4].isnan().all()
+    assert torch.equal(broken_energy[[0, 1, 4]], energy[[0, 1, 4]])
+    assert torch.equal(broken_forces[[0, 1, 4]], forces[[0, 1, 4]])
+
+
+def test_conserves_energy_as_well_as_the_plain_path(model, system, aspirin_geometry, generator):
+    start = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32).repeat(2, 1, 1)
+    velocities = maxwell_boltzmann(system, 2, 300.0, generator, positions=start)
+
+    def fluctuation(potential) -> float:
+        integrator = VelocityVerlet(0.25)
+        state = integrator.init(system, potential, start, velocities)
+        _, trajectory = simulate(system, potential, integrator, state, 60, 10, generator)
+        assert (trajectory.energy - trajectory.energy[0]).abs().max() > 2e-2  # energy did move
+        kinetic = kinetic_energy_eV(trajectory.velocities.double(), system.masses.double())
+        total = trajectory.energy.double() + kinetic
+        return float((total - total[0]).abs().max())
+
+    assert fluctuation(model.fast_potential(system)) < 1.1 * fluctuation(model.bind(system)) + 2e-5
+
+
+def test_same_bits_every_time(model, system, positions):
+    potential = model.fast_potential(system)
+    for first, second in zip(potential(positions), potential(positions), strict=True):
+        assert torch.equal(first, second)
