@@ -349,7 +349,9 @@ def qm_data(config: TrainConfig, system: System, data: Dataset, energy_shift_eV:
     )
 
 
-def energy_force_loss(kind: str, energy_weight: float, force_weight: float) -> losses.EnergyForceLoss:
+def energy_force_loss(
+    kind: str, energy_weight: float, force_weight: float, energy_per_atom: bool = False
+) -> losses.EnergyForceLoss:
     """The loss of the energy/force fit."""
     energy_loss, force_loss = {
         "mae": (losses.mean_absolute_error, losses.mean_absolute_error),
@@ -363,6 +365,7 @@ def energy_force_loss(kind: str, energy_weight: float, force_weight: float) -> l
         force_weight=force_weight,
         energy_loss=energy_loss,
         force_loss=force_loss,
+        energy_per_atom=energy_per_atom,
     )
 
 

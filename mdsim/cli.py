@@ -39,6 +39,8 @@ def pretraining(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("train", "validate", "predict"), help="default: the configuration's")
     parser.add_argument("--molecule", help="overrides data.molecule")
     parser.add_argument("--size", help="overrides data.size")
+    parser.add_argument("--l_max", type=int, help="overrides model.l_max of NequIP")
+    parser.add_argument("--nequip", action="store_true", help="check that the configuration is one of NequIP")
     parser.add_argument("--identifier", help="appended to the name of the run")
     parser.add_argument("--run-dir", help="root below which checkpoints are written")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
@@ -61,6 +63,7 @@ def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
         "mode": known.mode,
         "data.molecule": known.molecule,
         "data.size": known.size,
+        "model.l_max": known.l_max,
         "identifier": known.identifier,
         "run_dir": known.run_dir,
         "seed": known.seed,
@@ -70,6 +73,8 @@ def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
     }
     debug = PRETRAIN_DEBUG if known.debug else ()
     config = load_config(_config_path(known), PretrainConfig, [*debug, *_as_overrides(named), *overrides])
+    if known.nequip and config.model.name != "nequip":
+        raise ConfigError(f"--nequip: the configuration is one of {config.model.name}")
     if config.mode == "validate":
         runs.validate(config, known.checkpoint)
     else:

@@ -113,8 +113,12 @@ def energy_force_loss(
     force_weight: float,
     energy_loss: Loss = mean_squared_error,
     force_loss: Loss = mean_squared_error,
+    energy_per_atom: bool = False,
 ) -> Float[Tensor, ""]:
-    """Weighted sum of an energy loss (eV) and a force loss (eV/Å)."""
+    """Weighted sum of an energy loss (eV, or eV per atom) and a force loss (eV/Å)."""
+    if energy_per_atom:
+        n_atoms = forces.shape[-2]
+        energy, reference_energy = energy / n_atoms, reference_energy / n_atoms
     return energy_weight * energy_loss(energy, reference_energy) + force_weight * force_loss(forces, reference_forces)
 
 

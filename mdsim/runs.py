@@ -113,7 +113,12 @@ def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretrai
         data.val,
         config.optim,
         folder,
-        build.energy_force_loss(config.optim.loss, config.optim.energy_coefficient, config.optim.force_coefficient),
+        build.energy_force_loss(
+            config.optim.loss,
+            config.optim.energy_coefficient,
+            config.optim.force_coefficient,
+            config.optim.energy_per_atom,
+        ),
         seed=config.seed,
         amp=config.amp,
         provenance=_provenance(data) | {"seed": config.seed},

@@ -255,6 +255,7 @@ class OptimizationConfig(Section):
     loss: Literal["mae", "mse", "huber", "l2mae"] = Field("mae", description="l2mae: per-atom L2 norm of force errors.")
     energy_coefficient: NonNegative = 0.05
     force_coefficient: NonNegative = 0.95
+    energy_per_atom: bool = Field(False, description="Errors of energies are divided by the number of atoms.")
     warmup_steps: Annotated[int, Field(ge=0)] = 5000
     warmup_factor: Fraction = 0.2
     plateau_factor: Fraction = 0.8

@@ -117,6 +117,14 @@ def test_energy_force_loss_weighs_its_parts():
     assert float(loss) == pytest.approx(0.05 * 1.5 + 0.95 * 4.0)
 
 
+def test_energies_can_count_per_atom():
+    energy, forces = torch.tensor([8.0, 16.0]), torch.zeros(2, 4, 3)
+    loss = energy_force_loss(
+        energy, forces, torch.zeros(2), forces + 2.0, energy_weight=1.0, force_weight=1000.0, energy_per_atom=True
+    )
+    assert float(loss) == pytest.approx((2.0**2 + 4.0**2) / 2 + 1000 * 4.0)
+
+
 def test_errors_carry_their_units():
     energy = torch.tensor([0.003, -0.001])
     forces = torch.zeros(2, 4, 3)

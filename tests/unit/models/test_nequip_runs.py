@@ -88,3 +88,18 @@ def test_a_fit_takes_its_normalization_from_the_data_and_learns(tmp_path):
     assert model.avg_num_neighbors.item() == 2.0
     history = torch.load(checkpoints / "last.pt", weights_only=True)["training"]["progress"]["history"]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_flags_of_the_command_line(tmp_path, capsys):
+    write_data(tmp_path / "data", ("20",))
+    for name, values in {"nequip": _pretrain_values(tmp_path, 1), "schnet": pretrain_values(tmp_path)}.items():
+        (tmp_path / f"{name}.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    flags = ["--mode", "train", "--nequip", "--debug", "--cpu"]
+    assert cli.pretraining(["--config-yml", str(tmp_path / "nequip.yml"), "--l_max", "2", *flags]) == 0
+    path = tmp_path / "fits" / "nequip" / "toy-water_20_nequip_lmax=2_debug" / "checkpoints" / "best_checkpoint.pt"
+    assert load_force_field(path).hyperparameters["l_max"] == 2
+    capsys.readouterr()
+    assert cli.pretraining(["--config-yml", str(tmp_path / "schnet.yml"), *flags]) == 1
+    assert "--nequip: the configuration is one of schnet" in capsys.readouterr().err
+    assert cli.pretraining(["--config-yml", str(tmp_path / "schnet.yml"), "--l_max", "2", *flags[2:]]) == 1
+    assert "l_max" in capsys.readouterr().err
