@@ -1,8 +1,10 @@
 """Make a reference data set: GFN2-xTB molecular dynamics of any molecule, written in the data set format.
 
 Several independent Langevin trajectories are run in parallel processes (one thread each), equilibration is
-discarded, and frames are kept every ``--every`` steps. A further, weakly thermostatted trajectory is kept
-frame by frame with velocities, for dynamical observables. The labels are GFN2-xTB
+discarded, and frames are kept every ``--every`` steps. If the file of the molecule holds several structures, the
+trajectories start from them in turn (`build_molecule.py` makes such a file from a SMILES string). A further, weakly
+thermostatted trajectory is kept with velocities, for dynamical observables; with ``--contiguous-start mean-energy``
+it starts from the sampled frame whose total energy is nearest to the mean. The labels are GFN2-xTB
 (Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019)), *not* density-functional theory.
 
 Sampling advances in blocks (`xtb_dynamics.py`). Each finished block is one file that holds its frames and
@@ -12,9 +14,13 @@ self-consistent field, so a killed run continues bit for bit where it stopped: r
 The test set is the end of each trajectory, behind a gap; training and validation frames are drawn from what comes
 before, so that every smaller size is part of every larger one.
 
-Example (the bundled data set, about 40 minutes on two cores):
+Examples (the bundled data sets, about 40 minutes on two cores and 25 minutes on one):
     python data/generate.py --molecule aspirin --name aspirin_gfn2 --temperature-K 500 --trajectories 5 \\
         --sizes 40 100 1k 5k --db-path data/bundled
+    python data/generate.py --molecule ac_Ala3_NHMe --name ac_ala3_nhme_gfn2 --temperature-K 500 --timestep-fs 1 \\
+        --trajectories 4 --equilibration-ps 1.5 --frames 480 --every 10 --contiguous-frames 1000 --contiguous-every 2 \\
+        --contiguous-start mean-energy --test-frames 400 --gap-frames 20 --sizes 5percent 25percent 100percent \\
+        --db-path data/bundled
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from xtb_dynamics import Plan, block_files, collect, read_geometry, sample
+from xtb_dynamics import Plan, block_files, collect, read_geometries, sample, write_mean_energy_start
 
 from mdsim.datasets.folder import Metadata, read_metadata, write_dataset
 from mdsim.datasets.npz import UNITS, Frames
@@ -83,12 +89,15 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
         "charge": arguments.charge,
         "spin": arguments.unpaired_electrons,
     }
-    kept = [(arguments.frames, arguments.every, STRUCTURAL_FRICTION_PER_PS)] * arguments.trajectories
-    kept += [(arguments.contiguous_frames, arguments.contiguous_every, CONTIGUOUS_FRICTION_PER_PS)]
-    return [
-        Plan(index=index, frames=frames, every=every, friction_per_ps=friction, **common)
-        for index, (frames, every, friction) in enumerate(kept)
-    ]
+    structural = {"frames": arguments.frames, "every": arguments.every, "friction_per_ps": STRUCTURAL_FRICTION_PER_PS}
+    contiguous = {
+        "frames": arguments.contiguous_frames,
+        "every": arguments.contiguous_every,
+        "friction_per_ps": CONTIGUOUS_FRICTION_PER_PS,
+        "start": arguments.contiguous_start,
+    }
+    kept = [structural] * arguments.trajectories + [contiguous]
+    return [Plan(index=index, **own, **common) for index, own in enumerate(kept)]
 
 
 def work_folders(plans: list[Plan], work: Path) -> list[Path]:
@@ -104,10 +113,13 @@ def work_folders(plans: list[Plan], work: Path) -> list[Path]:
     return folders
 
 
-def check_target(target: Path, settings: dict) -> None:
-    """Refuse to mix two data sets: whatever is there must have been made with the same settings."""
+def check_target(target: Path, settings: dict, defaults: dict) -> None:
+    """Refuse to mix two data sets: whatever is there must have been made with the same settings.
+
+    Options that did not exist when it was made count as left at their defaults.
+    """
     for path in sorted(target.glob("*/metadata.json")):
-        there = read_metadata(path).settings
+        there = defaults | read_metadata(path).settings
         other = sorted(key for key in settings | there if settings.get(key) != there.get(key))
         if other:
             raise SystemExit(
@@ -184,9 +196,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def parse_arguments() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--molecule", required=True, help="a built-in molecule or a file that ASE reads")
+    parser.add_argument(
+        "--molecule", required=True, help="a built-in molecule, or a file that ASE reads: structures to start from"
+    )
     parser.add_argument("--name", required=True, help="of the data set, e.g. aspirin_gfn2")
     parser.add_argument("--temperature-K", type=float, default=500.0)
     parser.add_argument("--timestep-fs", type=float, default=0.5)
@@ -196,35 +210,47 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=positive, default=30, help="steps between kept frames")
     parser.add_argument("--contiguous-frames", type=positive, default=3000, help="length of the time-ordered stretch")
     parser.add_argument("--contiguous-every", type=positive, default=4, help="steps between its frames")
+    parser.add_argument("--contiguous-start", choices=["equilibrated", "mean-energy"], default="equilibrated")
     parser.add_argument("--test-frames", type=positive, default=1000, help="held out at the ends of the trajectories")
     parser.add_argument("--gap-frames", type=int, default=25, help="unused before the test frames of each trajectory")
-    parser.add_argument("--sizes", nargs="+", default=["40", "100", "1k", "10k"], help="training and validation frames")
+    parser.add_argument("--sizes", nargs="+", default=["40", "100", "1k", "10k"], help="frames (1k) or 25percent")
     parser.add_argument("--charge", type=float, default=0.0, help="total charge of the molecule")
     parser.add_argument("--unpaired-electrons", type=int, default=0)
     parser.add_argument("--seed", type=int, default=2024, help="of the dynamics and of the split")
     parser.add_argument("--workers", type=positive, default=os.cpu_count())
     parser.add_argument("--db-path", type=Path, required=True, help="folder of all data sets")
     parser.add_argument("--work-path", type=Path, help="for unfinished trajectories [work/NAME/MOLECULE]")
-    return parser.parse_args()
+    return parser
+
+
+def sample_all(arguments: argparse.Namespace, plans: list[Plan], folders: list[Path], masses: np.ndarray) -> None:
+    """Run all trajectories, the contiguous one last where it starts from a frame of the others."""
+    if arguments.contiguous_start == "mean-energy":
+        run_all(plans[:-1], folders[:-1], arguments.workers)
+        write_mean_energy_start(folders[:-1], masses, folders[-1])
+        run_all(plans[-1:], folders[-1:], arguments.workers)
+    else:
+        run_all(plans, folders, arguments.workers)
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    parser = make_parser()
+    arguments = parser.parse_args()
     molecule = Path(arguments.molecule).stem
     target = arguments.db_path / arguments.name / molecule
     settings = {key: value for key, value in vars(arguments).items() if key not in NOT_SETTINGS}
-    atoms = read_geometry(arguments.molecule)
+    atoms = read_geometries(arguments.molecule)[0]
     if find_spec("tblite") is None:
         raise SystemExit("GFN2-xTB needs the package tblite: pip install 'mdsim[data]'")
     # All that can be wrong is found out now, not after hours of sampling.
-    check_target(target, settings)
+    check_target(target, settings, {key: parser.get_default(key) for key in settings})
     try:
         divide(arguments)
     except ValueError as error:
         raise SystemExit(f"--frames, --test-frames, --gap-frames and --sizes do not fit: {error}") from error
     plans = make_plans(arguments)
     folders = work_folders(plans, arguments.work_path or Path("work", arguments.name, molecule))
-    run_all(plans, folders, arguments.workers)
+    sample_all(arguments, plans, folders, atoms.get_masses())
     write_sizes(target, folders, arguments, describe(arguments, settings, atoms.numbers))
     print(f"{target}: wrote the sizes {', '.join(arguments.sizes)}")
 

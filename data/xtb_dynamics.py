@@ -18,6 +18,7 @@ from mdsim.datasets.npz import write_npz
 MOLECULES = Path(__file__).parent / "molecules"
 BLOCK_FRAMES = 50
 EQUILIBRATION_FRICTION_PER_PS = 10.0
+START_FILE = "start.npz"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
     every: int
     charge: float
     spin: int
+    start: str = "equilibrated"  # or "mean-energy": from the state that `write_mean_energy_start` chose
 
     @property
     def blocks(self) -> int:
@@ -71,18 +73,23 @@ def equilibrated(plan: Plan, rng: np.random.Generator) -> Atoms:
 
 
 def restored(plan: Plan, path: Path, rng: np.random.Generator) -> Atoms:
-    """The atoms, and the random numbers, as they were after the block in ``path``."""
+    """The atoms, and where they were saved the random numbers, as they were after the block in ``path``."""
     atoms = charged_atoms(plan)
     with np.load(path, allow_pickle=False) as saved:
         atoms.set_positions(saved["positions"])
         atoms.set_momenta(saved["momenta"])
-        rng.bit_generator.state = json.loads(str(saved["rng"]))
+        if "rng" in saved:
+            rng.bit_generator.state = json.loads(str(saved["rng"]))
     return atoms
 
 
 def charged_atoms(plan: Plan) -> Atoms:
-    """The starting geometry; the calculator takes total charge and spin from sums over the atoms."""
-    atoms = read_geometry(plan.geometry)
+    """The starting geometry; the calculator takes total charge and spin from sums over the atoms.
+
+    Trajectories take the structures of the file in turn, so that they start from different conformers.
+    """
+    structures = read_geometries(plan.geometry)
+    atoms = structures[plan.index % len(structures)]
     atoms.set_initial_charges([plan.charge / len(atoms)] * len(atoms))
     atoms.set_initial_magnetic_moments([plan.spin / len(atoms)] * len(atoms))
     return atoms
@@ -120,7 +127,9 @@ def sample(plan: Plan, folder: Path) -> None:
             continue
         if parent is not None and not parent.is_alive():
             return  # the main process was killed: leave the rest to the run that continues it
-        if block == 0:
+        if block == 0 and plan.start == "mean-energy":
+            atoms = restored(plan, folder / START_FILE, rng)
+        elif block == 0:
             atoms = equilibrated(plan, rng)
         elif atoms is None:
             atoms = restored(plan, folder / f"block{block - 1:05d}.npz", rng)
@@ -128,6 +137,20 @@ def sample(plan: Plan, folder: Path) -> None:
         # Momenta, because velocities times masses would differ from them in the last bit.
         state = {"positions": atoms.get_positions(), "momenta": atoms.get_momenta()}
         write_npz(path, frames | state | {"rng": np.array(json.dumps(rng.bit_generator.state))})
+
+
+def write_mean_energy_start(folders: list[Path], masses: np.ndarray, folder: Path) -> None:
+    """Save into ``folder`` the frame of finished trajectories whose total energy is nearest to the mean of all.
+
+    Weakly coupled dynamics keep the total energy that they start with, for longer than a short stretch lasts. From an
+    equilibrated state that is one draw from a broad distribution, T/sqrt(3N-6) in temperature; from this frame the
+    stretch has the temperature of the ensemble.
+    """
+    arrays = collect(folders, ("R", "V", "E"))
+    total = arrays["E"] + 0.5 * (masses[:, None] * arrays["V"] ** 2).sum((1, 2))
+    chosen = np.abs(total - total.mean()).argmin()
+    state = {"positions": arrays["R"][chosen], "momenta": masses[:, None] * arrays["V"][chosen]}
+    write_npz(folder / START_FILE, state)
 
 
 def block_files(folder: Path) -> list[Path]:
@@ -144,17 +167,19 @@ def collect(folders: list[Path], keys: tuple[str, ...]) -> dict[str, np.ndarray]
     return {key: np.concatenate([block[key] for block in blocks]) for key in keys}
 
 
-def read_geometry(source: str) -> Atoms:
-    """Atoms of a built-in molecule, or of any file that ASE reads."""
+def read_geometries(source: str) -> list[Atoms]:
+    """All structures in the file of a built-in molecule, or in any file that ASE reads."""
     builtin = MOLECULES / f"{source}.xyz"
     path = builtin if builtin.exists() else Path(source)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in MOLECULES.glob("*.xyz")))
         raise SystemExit(f"--molecule {source}: neither a file nor one of the built-in molecules ({known})")
     try:
-        atoms = read(path)
+        structures = read(path, index=":")
     except Exception as error:  # each of ASE's readers raises errors of its own
         raise SystemExit(f"--molecule {path}: ASE cannot read a structure from it ({error})") from error
-    if atoms.pbc.any():
+    if any(atoms.pbc.any() for atoms in structures):
         raise SystemExit(f"--molecule {path}: is periodic; this script makes data of molecules with open boundaries")
-    return atoms
+    if any(atoms.numbers.tolist() != structures[0].numbers.tolist() for atoms in structures):
+        raise SystemExit(f"--molecule {path}: its {len(structures)} structures are not of one molecule, atom by atom")
+    return structures
