@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -46,12 +47,8 @@ class BondLengthDeviation:
         found, expected = len(self.reference_lengths_A), len(system.bonds)
         if found != expected:
             raise ValueError(f"the system has {expected} bonds, but {found} reference lengths are given")
-        reference = self.reference_lengths_A.to(trajectory.positions)
-
-        def largest(positions: Tensor) -> Tensor:
-            return (pair_distances(positions, system.bonds, system.cell) - reference).abs().amax(-1)
-
-        return _in_pieces(largest, trajectory.positions, len(system.bonds))
+        lengths = partial(pair_distances, pairs=system.bonds, cell=system.cell)
+        return _largest_deviation(lengths, self.reference_lengths_A, trajectory.positions, len(system.bonds))
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
         return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
@@ -83,12 +80,8 @@ class AngleDeviation:
         found, expected = len(self.reference_angles_deg), len(triplets)
         if found != expected or not expected:
             raise ValueError(f"the system has {expected} bonded angles, but {found} references are given")
-        reference = self.reference_angles_deg.to(trajectory.positions)
-
-        def largest(positions: Tensor) -> Tensor:
-            return (angles_deg(positions, triplets, system.cell) - reference).abs().amax(-1)
-
-        return _in_pieces(largest, trajectory.positions, 2 * len(triplets))
+        angles = partial(angles_deg, triplets=triplets, cell=system.cell)
+        return _largest_deviation(angles, self.reference_angles_deg, trajectory.positions, 2 * len(triplets))
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
         return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
@@ -260,6 +253,17 @@ def _outside(
 ) -> Bool[Tensor, "frame replica"]:
     """Frames beyond the bounds. Written as "not within", which a number that is not a number never is."""
     return ~((measure >= lower) & (measure <= upper)) | non_finite(trajectory)
+
+
+def _largest_deviation(
+    coordinates: Callable[[Tensor], Tensor],
+    references: Float[Tensor, "coordinate"],
+    positions: Float[Tensor, "frame replica atom 3"],
+    distances_each: int,
+) -> Float[Tensor, "frame replica"]:
+    """How far the worst internal coordinate of each structure is from its reference."""
+    references = references.to(positions)
+    return _in_pieces(lambda part: (coordinates(part) - references).abs().amax(-1), positions, distances_each)
 
 
 def _in_pieces(
