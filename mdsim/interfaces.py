@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -37,6 +37,7 @@ class ForceField(nn.Module):
     cutoff: float  # Å
     species: Tensor  # atomic numbers, a buffer
     energy_shift_eV: Tensor  # a float64 buffer
+    float64_buffers: ClassVar[tuple[str, ...]] = ("energy_shift_eV",)  # these keep their precision in `.float()`
     hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
 
     def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
@@ -46,10 +47,11 @@ class ForceField(nn.Module):
         self.register_buffer("energy_shift_eV", torch.tensor(energy_shift_eV, dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForceField:
-        # `.to(dtype)`, `.float()` and `.half()` come through here; the shift moves with the device but stays float64.
-        shift = self.energy_shift_eV
+        # `.to(dtype)`, `.float()` and `.half()` come through here; these buffers move with the device alone.
+        precise = {name: getattr(self, name) for name in self.float64_buffers}
         super()._apply(fn, recurse)
-        self.energy_shift_eV = shift.to(self.energy_shift_eV.device)
+        for name, buffer in precise.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 
     def atomic_energies(

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from e3nn.o3 import Irrep, Irreps, spherical_harmonics
@@ -57,6 +57,7 @@ class NequIP(ForceField):
     atomic_shifts_eV: Tensor  # of each species, on top of `energy_shift_eV`; float64 like it
     avg_num_neighbors: Tensor  # over the training set; its root divides sums over neighbours
     one_hot: Tensor  # by atomic number
+    float64_buffers: ClassVar[tuple[str, ...]] = (*ForceField.float64_buffers, "atomic_shifts_eV")
 
     def __init__(
         self,
@@ -189,12 +190,6 @@ class NequIP(ForceField):
         counted = positions[::every].to(system.masses)
         n_pairs = find_neighbors(system, counted, self.cutoff).n_pairs
         self.avg_num_neighbors.fill_(max(1.0, 2 * n_pairs / (len(counted) * system.n_atoms)))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NequIP:
-        shifts = self.atomic_shifts_eV
-        super()._apply(fn, recurse)
-        self.atomic_shifts_eV = shifts.to(self.atomic_shifts_eV.device)
-        return self
 
 
 def _needed(hidden: Sequence[Irrep], harmonics: Sequence[Irrep], num_layers: int) -> list[list[Irrep]]:
