@@ -23,6 +23,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,9 @@ def cost(trials: list[Trial]) -> list[str]:
     return [f"{np.mean(steps):.0f}", f"{np.mean(spent) / 1000:.0f}"]
 
 
+@cache
 def scalars(trial: Trial) -> dict:
+    """What a training recorded, read once."""
     return {} if trial.recipe == NO_TRAINING else read_scalars(trial.run_dir)
 
 

@@ -80,16 +80,14 @@ def main() -> None:
     replicas = torch.nonzero(left & torch.isfinite(beyond[when, torch.arange(len(left))]).all(-1)).squeeze(-1)
     which = beyond[when[replicas], replicas].argmax(-1)
     larger = (seen - known.amax(0))[when[replicas], replicas, which] > 0
-    first = [f"{names(system)[c]} {'grows' if up else 'shrinks'}" for c, up in zip(which, larger, strict=True)]
+    name = names(system)
+    first = Counter(f"{name[c]} {'grows' if up else 'shrinks'}" for c, up in zip(which, larger, strict=True))
     print(
-        f"{len(left)} replicas, {arguments.ps:g} ps: {int(left.sum())} left the range of the reference data, ", end=""
+        f"{len(left)} replicas, {arguments.ps:g} ps: {int(left.sum())} left the range of the reference data, "
+        f"{int(outcome.verdict.unstable.sum())} broke a bond"
     )
-    print(f"{int(outcome.verdict.unstable.sum())} broke a bond")
-    print(
-        format_table(
-            ["what leaves the range first", "replicas"], [[k, str(n)] for k, n in Counter(first).most_common()]
-        )
-    )
+    rows = [[what, str(replicas_of_it)] for what, replicas_of_it in first.most_common()]
+    print(format_table(["what leaves the range first", "replicas"], rows))
     both = replicas[outcome.verdict.unstable[replicas]]
     lag_fs = (outcome.verdict.first_frame[both] - when[both]) * FRAME_FS
     if len(both):
@@ -99,8 +97,10 @@ def main() -> None:
         structures = outcome.trajectory.positions[when[replicas], replicas]
         predicted = force_field.total_energy(system, structures).detach()
         error = predicted - gfn2_energies_eV(system, structures)
-        print(f"energy there, force field minus GFN2-xTB: median {error.median():.2f} eV, ", end="")
-        print(f"from {error.min():.2f} to {error.max():.2f} eV")
+        print(
+            f"energy there, force field minus GFN2-xTB: median {error.median():.2f} eV, "
+            f"from {error.min():.2f} to {error.max():.2f} eV"
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ energies and forces of the training set (Raja et al., arXiv 2402.13984, algorith
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -244,13 +245,12 @@ def observable_scale(observable: Gradients, qm: Gradients, settings: LearningCon
     would drown the QM gradient, and an adaptive optimizer would remember such a spike for hundreds of steps. Where few
     reruns still break, it would be drowned itself, although their message is as clear.
     """
-    largest, smallest = settings.max_gradient_ratio, settings.min_gradient_ratio
-    if settings.energy_force_loss_weight == 0:
+    smallest, largest = settings.min_gradient_ratio or 0.0, settings.max_gradient_ratio or math.inf
+    unbounded = smallest == 0 and largest == math.inf
+    if unbounded or settings.energy_force_loss_weight == 0:
         return 1.0
-    relation = compare(observable, qm)
-    ratio = relation.ratio / settings.energy_force_loss_weight
-    bounded = max(ratio, smallest or 0.0) if largest is None else min(max(ratio, smallest or 0.0), largest)
-    return bounded / ratio if ratio > 0 else 1.0
+    ratio = compare(observable, qm).ratio / settings.energy_force_loss_weight
+    return min(max(ratio, smallest), largest) / ratio if ratio > 0 else 1.0
 
 
 def randomize_step(before: Sequence[Tensor], force_field: ForceField, generator: torch.Generator) -> None:

@@ -125,9 +125,12 @@ class StableTraining:
 
     def _done(self) -> bool:
         position, config = self.position, self.config
-        limits = {position.cycle - 1: config.max_cycles, position.force_evaluations: config.max_force_evaluations}
-        spent = any(limit is not None and used >= limit for used, limit in limits.items())
-        return spent or position.epoch >= config.epochs
+        limits = (
+            (position.epoch, config.epochs),
+            (position.cycle - 1, config.max_cycles),
+            (position.force_evaluations, config.max_force_evaluations),
+        )
+        return any(limit is not None and used >= limit for used, limit in limits)
 
     def _explore(self, writer: ScalarWriter) -> None:
         self._count(int((~self.replicas.parked).sum()) * self.stretch.n_steps)
@@ -140,11 +143,10 @@ class StableTraining:
             "explore/newly_unstable": float(outcome.verdict.unstable.sum()),
             "explore/mean_stable_time_ps": stable_ps,
             "explore/rewound": float(rewound),
-            "cycle": float(self.position.cycle),
         }
         if self.config.learn_while_exploring and outcome.verdict.unstable.any():
             scalars |= self._steps(outcome)
-        writer.log(self.position.epoch, scalars | {"cost/force_evaluations": float(self.position.force_evaluations)})
+        self._log(writer, scalars)
         log.info(
             "epoch %3d  cycle %d  explore   unstable %3.0f %%  mean stable time %.2f ps",
             *(self.position.epoch, self.position.cycle, 100 * fraction, stable_ps),
@@ -164,7 +166,7 @@ class StableTraining:
         outcome = self.stretch.run(self.force_field, self.replicas.state[start], self.generator)
         self._count(len(start) * self.stretch.n_steps)
         unstable = outcome.verdict.unstable
-        scalars = {"learn/fraction_unstable": float(unstable.double().mean()), "cycle": float(self.position.cycle)}
+        scalars = {"learn/fraction_unstable": float(unstable.double().mean())}
         if self._stretches_hold(int(unstable.sum()), len(unstable)):
             self._report_learning(writer, scalars)
             self._end_cycle("the parked stretches hold")
@@ -228,9 +230,10 @@ class StableTraining:
         qm_loss, qm = qm_gradient(self.force_field, system, self.qm, batch, self.generator, learning.qm_batch_size)
         self._count(min(learning.qm_batch_size or len(self.qm.positions), len(self.qm.positions)))
         observable = None if boltzmann is None else boltzmann.gradients
-        before = [parameter.detach().clone() for parameter in self.force_field.parameters()]
+        random = learning.direction == "random"
+        before = [parameter.detach().clone() for parameter in self.force_field.parameters()] if random else []
         norm = apply_gradient(self.force_field, self.optimizer, observable, qm, learning)
-        if learning.direction == "random":
+        if random:
             randomize_step(before, self.force_field, self.generator)
         relation = compare(observable or tuple(map(torch.zeros_like, qm)), qm)
         return {
@@ -274,9 +277,13 @@ class StableTraining:
 
     # ------------------------------------------------------------------------------------ reporting and checkpoints
 
+    def _log(self, writer: ScalarWriter, scalars: dict[str, float]) -> None:
+        here = self.position
+        position = {"cycle": float(here.cycle), "cost/force_evaluations": float(here.force_evaluations)}
+        writer.log(here.epoch, scalars | position)
+
     def _report_learning(self, writer: ScalarWriter, scalars: dict[str, float]) -> None:
-        scalars = {**scalars, "cost/force_evaluations": float(self.position.force_evaluations)}
-        writer.log(self.position.epoch, scalars)
+        self._log(writer, scalars)
         line = f"unstable {100 * scalars['learn/fraction_unstable']:3.0f} %"
         if "learn/observable_loss" in scalars:
             line += (
