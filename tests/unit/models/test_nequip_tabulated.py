@@ -7,17 +7,8 @@ import torch
 
 pytest.importorskip("numba")
 
-from mdsim.integrators.nve import VelocityVerlet
 from mdsim.models.nequip import NequIP
 from mdsim.models.nequip_tabulated import TabulatedNequIP, supports
-from mdsim.simulation import simulate
-from mdsim.state import System, kinetic_energy_eV
-from mdsim.velocities import maxwell_boltzmann
-
-
-@pytest.fixture(scope="module")
-def system(aspirin_geometry) -> System:
-    return System.from_geometry(*aspirin_geometry)
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +20,11 @@ def model() -> NequIP:
     return model.eval()
 
 
-@pytest.fixture
-def positions(aspirin_geometry, generator) -> torch.Tensor:
-    geometry = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32)
-    return geometry + 0.1 * torch.randn(5, *geometry.shape, generator=generator)
-
-
-def test_equals_the_plain_path_within_float32_rounding(model, system, positions):
-    exact = copy.deepcopy(model).double().bind(system.to(dtype=torch.float64))
-    energy, forces = exact(positions.double())
-    fast_energy, fast_forces = model.fast_potential(system)(positions)
-    plain_energy, plain_forces = model.bind(system)(positions)
-    rounding_energy = (plain_energy - energy).abs().max()
-    rounding_forces = (plain_forces - forces).abs().max()
-    assert (fast_energy - energy).abs().max() < 5 * rounding_energy + 1e-6
-    assert (fast_forces - forces).abs().max() < 5 * rounding_forces + 1e-5
+def test_equals_the_plain_path_within_float32_rounding(model, errors_of_rounding):
+    exact = copy.deepcopy(model).double()
+    (energy, forces), (rounding_energy, rounding_forces) = errors_of_rounding(model, exact)
+    assert energy < 5 * rounding_energy + 1e-6
+    assert forces < 5 * rounding_forces + 1e-5
 
 
 def test_the_splines_are_finer_than_that(model, system, positions):
@@ -82,20 +63,9 @@ def test_broken_replica_is_not_finite_and_touches_no_other(model, system, positi
     assert torch.equal(broken_forces[[0, 1, 4]], forces[[0, 1, 4]])
 
 
-def test_conserves_energy_as_well_as_the_plain_path(model, system, aspirin_geometry, generator):
-    start = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32).repeat(2, 1, 1)
-    velocities = maxwell_boltzmann(system, 2, 300.0, generator, positions=start)
-
-    def fluctuation(potential) -> float:
-        integrator = VelocityVerlet(0.25)
-        state = integrator.init(system, potential, start, velocities)
-        _, trajectory = simulate(system, potential, integrator, state, 60, 10, generator)
-        assert (trajectory.energy - trajectory.energy[0]).abs().max() > 2e-2  # energy did move
-        kinetic = kinetic_energy_eV(trajectory.velocities.double(), system.masses.double())
-        total = trajectory.energy.double() + kinetic
-        return float((total - total[0]).abs().max())
-
-    assert fluctuation(model.fast_potential(system)) < 1.1 * fluctuation(model.bind(system)) + 2e-5
+def test_conserves_energy_as_well_as_the_plain_path(model, system, energy_fluctuation):
+    fast, plain = (energy_fluctuation(bound, 2, 60) for bound in (model.fast_potential(system), model.bind(system)))
+    assert fast < 1.1 * plain + 2e-5
 
 
 def test_same_bits_every_time(model, system, positions):

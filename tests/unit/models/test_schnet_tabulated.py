@@ -5,17 +5,9 @@ import torch
 
 pytest.importorskip("numba")
 
-from mdsim.integrators.nve import VelocityVerlet
 from mdsim.models.schnet import SchNet
 from mdsim.models.schnet_tabulated import TabulatedSchNet, supports
-from mdsim.simulation import simulate
-from mdsim.state import System, kinetic_energy_eV
-from mdsim.velocities import maxwell_boltzmann
-
-
-@pytest.fixture(scope="module")
-def system(aspirin_geometry) -> System:
-    return System.from_geometry(*aspirin_geometry)
+from mdsim.state import System
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +21,12 @@ def model() -> SchNet:
     return model.eval()
 
 
-@pytest.fixture
-def positions(aspirin_geometry, generator) -> torch.Tensor:
-    geometry = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32)
-    return geometry + 0.1 * torch.randn(5, *geometry.shape, generator=generator)
-
-
-def test_equals_the_plain_path_within_float32_rounding(model, system, positions):
+def test_equals_the_plain_path_within_float32_rounding(model, errors_of_rounding):
     exact = SchNet(**model.hyperparameters, energy_scale=1.7).double()
     exact.load_state_dict(model.state_dict())
-    energy, forces = exact.bind(system.to(dtype=torch.float64))(positions.double())
-    fast_energy, fast_forces = model.fast_potential(system)(positions)
-    plain_energy, plain_forces = model.bind(system)(positions)
-    rounding_energy = (plain_energy - energy).abs().max()
-    rounding_forces = (plain_forces - forces).abs().max()
-    assert (fast_energy - energy).abs().max() < 5 * rounding_energy + 1e-6
-    assert (fast_forces - forces).abs().max() < 5 * rounding_forces + 1e-5
+    (energy, forces), (rounding_energy, rounding_forces) = errors_of_rounding(model, exact)
+    assert energy < 5 * rounding_energy + 1e-6
+    assert forces < 5 * rounding_forces + 1e-5
 
 
 def test_bind_takes_it_when_asked(model, system):
@@ -82,20 +64,9 @@ def test_forces_are_the_gradient_of_the_same_spline(model, system, positions, ge
     torch.testing.assert_close(slope, expected, rtol=2e-3, atol=2e-3)
 
 
-def test_conserves_energy_as_well_as_the_plain_path(model, system, aspirin_geometry, generator):
-    start = torch.as_tensor(aspirin_geometry[1], dtype=torch.float32).repeat(4, 1, 1)
-    velocities = maxwell_boltzmann(system, 4, 300.0, generator, positions=start)
-
-    def fluctuation(potential) -> float:
-        integrator = VelocityVerlet(0.25)
-        state = integrator.init(system, potential, start, velocities)
-        _, trajectory = simulate(system, potential, integrator, state, 200, 10, generator)
-        assert (trajectory.energy - trajectory.energy[0]).abs().max() > 2e-2  # energy did move
-        kinetic = kinetic_energy_eV(trajectory.velocities.double(), system.masses.double())
-        total = trajectory.energy.double() + kinetic
-        return float((total - total[0]).abs().max())
-
-    assert fluctuation(model.fast_potential(system)) < 1.1 * fluctuation(model.bind(system)) + 2e-5
+def test_conserves_energy_as_well_as_the_plain_path(model, system, energy_fluctuation):
+    fast, plain = (energy_fluctuation(bound, 4, 200) for bound in (model.fast_potential(system), model.bind(system)))
+    assert fast < 1.1 * plain + 2e-5
 
 
 def test_same_bits_every_time_and_for_any_batch(model, system, positions):
