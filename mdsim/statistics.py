@@ -154,10 +154,15 @@ def restricted_mean_over_groups(
         rng: source of the resampling.
         n_resamples: bootstrap samples.
         confidence: of the intervals.
+
+    Raises:
+        ValueError: groups that are no pairs of one size, or an unreachable horizon.
     """
     sizes = {len(lifetimes.times) for lifetimes in (*before, *after)}
     if len(sizes) != 1 or len(before) != len(after):
         raise ValueError(f"the groups must be pairs of one size: found {len(before)} and {len(after)}, of {sizes}")
+    for lifetimes in (*before, *after):
+        _check_horizon(lifetimes, horizon)
     size, n_groups = sizes.pop(), len(before)
     rows = np.arange(n_resamples)
     totals = np.zeros((2, n_resamples))

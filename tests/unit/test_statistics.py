@@ -11,6 +11,7 @@ from mdsim.statistics import (
     kaplan_meier,
     median_survival,
     restricted_mean,
+    restricted_mean_over_groups,
     restricted_mean_ratio,
     wilson_interval,
 )
@@ -198,3 +199,31 @@ def test_block_error_uses_every_frame():
 def test_impossible_lifetimes_are_refused(times):
     with pytest.raises(ValueError, match="lifetimes"):
         lifetimes(times)
+
+
+def test_means_over_groups_know_that_runs_differ():
+    """One group is the pooled bootstrap; groups that differ widen the interval, and the estimate is their mean."""
+    short, long = (lifetimes(np.full(24, value) + np.linspace(0, 0.1, 24)) for value in (1.0, 3.0))
+
+    def over(*after):
+        rng = np.random.default_rng(0)
+        return restricted_mean_over_groups([short] * len(after), after, 10.0, rng=rng, n_resamples=2000)
+
+    mean, ratio = over(short, long)
+    assert mean.estimate == pytest.approx(2.05)
+    assert ratio.estimate == pytest.approx(2.05 / 1.05)
+    assert (mean.low, mean.high) == (pytest.approx(1.05, abs=0.05), pytest.approx(3.05, abs=0.05))
+    alike, _ = over(long, long)
+    assert alike.high - alike.low < 0.1 < mean.high - mean.low
+    pooled = restricted_mean_ratio(short, long, 10.0, rng=np.random.default_rng(1), n_resamples=2000)
+    single = over(long)[1]
+    assert (single.low, single.high) == (pytest.approx(pooled.low, rel=0.01), pytest.approx(pooled.high, rel=0.01))
+
+
+def test_groups_of_other_sizes_and_unreached_horizons_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="pairs of one size"):
+        restricted_mean_over_groups([lifetimes([1, 2])], [lifetimes([1, 2, 3])], 1.0, rng=rng)
+    followed = Lifetimes(np.array([1.0, 2.0]), np.array([True, False]))
+    with pytest.raises(ValueError, match="followed up to the horizon"):
+        restricted_mean_over_groups([followed], [followed], 5.0, rng=rng)
