@@ -1,10 +1,12 @@
 """How well does a recipe stabilize a force field? Recipes and controls from fixed checkpoints at a fixed budget.
 
-    python benchmarks/learning/bench.py --recipes default qm_steps random_steps --sizes 40 100 --seeds 123 124 125
+    python benchmarks/learning/bench.py --recipes default qm_steps random_steps --sizes 40 --horizon-ps 40
 
 A recipe is a YAML file in `recipes/`, a configuration of StABlE training. Each is run from the shipped checkpoint of
 each data size with each seed until it has spent ``--budget`` force evaluations, and then evaluated like the checkpoint
-itself: held-out initial conditions, the same for all recipes. Finished runs are kept and reused, stopped ones continue.
+itself: held-out initial conditions, the same for all recipes, for ``--horizon-ps``. Finished runs are kept and reused,
+stopped ones and those of a shorter horizon continue. Two controls need no training: the checkpoint as it is, and the
+checkpoint with the bonded restraint as a physical prior.
 
 The table shows for each size and recipe, over all seeds: restricted mean stable time with its ratio to "no training"
 and their 95 % intervals (bootstrap over seeds and replicas), the fraction stable to the end, errors of observables,
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,6 +39,9 @@ from mdsim.training.report import Results, read_results
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NO_TRAINING = "no_training"
+RESTRAINT = "bonded_restraint"
+EVALUATION = {NO_TRAINING: "evaluate.yml", RESTRAINT: "evaluate_restrained.yml"}  # controls without training
+PS_PER_EPOCH = 0.5  # of evaluate.yml
 OBSERVABLES = ("rdf", "adf", "vacf")
 
 
@@ -53,8 +59,12 @@ class Trial:
         return self.out / f"labels_{self.size}" / f"schnet_aspirin_{self.recipe}_{self.seed}"
 
     @property
+    def trained(self) -> bool:
+        return self.recipe not in EVALUATION
+
+    @property
     def eval_model(self) -> str:
-        return "pre" if self.recipe == NO_TRAINING else "post"
+        return "post" if self.trained else "pre"
 
     @property
     def results(self) -> Path:
@@ -71,21 +81,28 @@ class Trial:
         ]
 
 
-def carry_out(trial: Trial, budget: int, threads: int) -> None:
-    """Train (but for the control without) and evaluate, in processes of their own."""
-    if (trial.results / "final_metrics.json").exists():
+def carry_out(trial: Trial, budget: int, horizon_ps: float, threads: int) -> None:
+    """Train (but for the controls without) and evaluate, in processes of their own."""
+    if evaluated_ps(trial) >= horizon_ps:
         return
     trial.run_dir.mkdir(parents=True, exist_ok=True)
     train = [str(HERE / "recipes" / f"{trial.recipe}.yml"), f"--max_force_evaluations={budget}"]
-    evaluate = [str(HERE / "evaluate.yml"), f"--eval_model={trial.eval_model}"]
+    evaluate = [str(HERE / EVALUATION.get(trial.recipe, "evaluate.yml")), f"--eval_model={trial.eval_model}"]
+    evaluate.append(f"--epochs={math.ceil(horizon_ps / PS_PER_EPOCH)}")
     start = time.monotonic()
-    for arguments in (evaluate,) if trial.recipe == NO_TRAINING else (train, evaluate):
+    for arguments in (train, evaluate) if trial.trained else (evaluate,):
         command = [sys.executable, "stable_training.py", "--config-yml", *arguments, *trial.overrides()]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     print(f"{trial.recipe} from {trial.size}, seed {trial.seed}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def evaluated_ps(trial: Trial) -> float:
+    """How far the evaluation of a finished run went; zero where there is none."""
+    path = trial.results / "final_metrics.json"
+    return json.loads(path.read_text())["horizon_ps"] if path.exists() else 0.0
 
 
 def row(trials: list[Trial], before: list[Trial]) -> list[str]:
@@ -101,7 +118,7 @@ def row(trials: list[Trial], before: list[Trial]) -> list[str]:
         trials[0].size,
         trials[0].recipe,
         format_interval(mean.estimate, mean.low, mean.high),
-        "1" if trials[0].recipe == NO_TRAINING else format_interval(ratio.estimate, ratio.low, ratio.high),
+        "1" if trials == before else format_interval(ratio.estimate, ratio.low, ratio.high),
         f"{100 * stable:.0f}",
         *(f"{np.mean([s[f'{name}_mae'] for s in summaries]):.3f}" for name in OBSERVABLES),
         f"{np.mean([s['energy_mae_meV'] for s in summaries]):.0f}",
@@ -136,7 +153,7 @@ def median_of(trials: list[Trial], key: str) -> str:
 
 def cost(trials: list[Trial]) -> list[str]:
     """Parameter steps and force evaluations of a run, on average."""
-    if trials[0].recipe == NO_TRAINING:
+    if not trials[0].trained:
         return ["0", "0"]
     steps = [sum(scalars(trial).get("learn/steps", ((), ()))[1]) for trial in trials]
     spent = [scalars(trial)["cost/force_evaluations"][1][-1] for trial in trials]
@@ -146,16 +163,17 @@ def cost(trials: list[Trial]) -> list[str]:
 @cache
 def scalars(trial: Trial) -> dict:
     """What a training recorded, read once."""
-    return {} if trial.recipe == NO_TRAINING else read_scalars(trial.run_dir)
+    return read_scalars(trial.run_dir) if trial.trained else {}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = sorted(path.stem for path in (HERE / "recipes").glob("*.yml"))
+    known = [RESTRAINT, *sorted(path.stem for path in (HERE / "recipes").glob("*.yml"))]
     parser.add_argument("--recipes", nargs="+", default=known, choices=known)
     parser.add_argument("--sizes", nargs="+", default=["40", "100", "1k"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[123, 124, 125])
     parser.add_argument("--budget", type=int, default=600_000, help="force evaluations of one training")
+    parser.add_argument("--horizon-ps", type=float, default=20.0, help="length of each evaluation")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "learning")
@@ -168,7 +186,7 @@ def main() -> None:
     cells = list(itertools.product(arguments.sizes, [NO_TRAINING, *arguments.recipes]))
     with ThreadPoolExecutor(arguments.jobs) as pool:
         running = [
-            pool.submit(carry_out, trial, arguments.budget, arguments.threads)
+            pool.submit(carry_out, trial, arguments.budget, arguments.horizon_ps, arguments.threads)
             for size, recipe in cells
             for trial in trials(recipe, size)
         ]
