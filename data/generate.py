@@ -30,6 +30,7 @@ import json
 import multiprocessing
 import os
 import platform
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -50,7 +51,7 @@ CONTIGUOUS_FRICTION_PER_PS = 0.1  # weak: time correlations should be those of t
 NOT_SETTINGS = ("db_path", "work_path", "workers")  # where and how fast, not what
 
 
-def run_all(plans: list[Plan], folders: list[Path], workers: int) -> None:
+def run_all(plans: list, folders: list[Path], workers: int, sample: Callable = sample, label: str = "GFN2-xTB") -> None:
     """Run every trajectory in parallel single-threaded processes, with one progress bar over all frames."""
 
     def frames_on_disk() -> int:
@@ -63,7 +64,7 @@ def run_all(plans: list[Plan], folders: list[Path], workers: int) -> None:
         return
     with (
         ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
-        tqdm(total=total, initial=done, unit="frame", desc="GFN2-xTB", mininterval=2.0) as bar,
+        tqdm(total=total, initial=done, unit="frame", desc=label, mininterval=2.0) as bar,
     ):
         pending = {pool.submit(sample, plan, folder) for plan, folder in zip(plans, folders, strict=True)}
         try:
@@ -100,7 +101,7 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
     return [Plan(index=index, **own, **common) for index, own in enumerate(kept)]
 
 
-def work_folders(plans: list[Plan], work: Path) -> list[Path]:
+def work_folders(plans: list, work: Path) -> list[Path]:
     """The folder of each trajectory, holding its plan; folders of other settings are refused."""
     folders = [work / f"trajectory{plan.index:03d}" for plan in plans]
     for plan, folder in zip(plans, folders, strict=True):

@@ -229,6 +229,7 @@ def gradient_signal_to_noise(
     blocks: Int[Tensor, "sample"],
     *,
     minibatch_size: int,
+    weights: Float[Tensor, "sample"] | None = None,
 ) -> GradientSignal:
     """Is the gradient more than noise? Its norm and standard error by a jackknife that leaves out one block at a time.
 
@@ -238,7 +239,7 @@ def gradient_signal_to_noise(
     Args:
         blocks: label of each sample; correlated samples (one replica, one stretch of time) share a label. Blocks
             should be about equal in size; ten are enough.
-        energy, parameters, observable, loss, kT, minibatch_size: see `boltzmann_gradient`.
+        energy, parameters, observable, loss, kT, minibatch_size, weights: see `boltzmann_gradient`.
     """
     parameters = tuple(parameters)
     labels = blocks.unique()
@@ -248,7 +249,13 @@ def gradient_signal_to_noise(
     def without(label: Tensor) -> Tensor:
         kept = torch.nonzero(blocks != label).squeeze(-1)
         estimate = boltzmann_gradient(
-            lambda index: energy(kept[index]), parameters, observable[kept], loss, kT, minibatch_size=minibatch_size
+            lambda index: energy(kept[index]),
+            parameters,
+            observable[kept],
+            loss,
+            kT,
+            minibatch_size=minibatch_size,
+            weights=None if weights is None else weights[kept],
         )
         return torch.cat([gradient.reshape(-1) for gradient in estimate.gradients])
 

@@ -18,8 +18,10 @@ from mdsim.integrators.nose_hoover import NoseHooverChain
 from mdsim.integrators.nve import VelocityVerlet
 from mdsim.integrators.paper_euler import PaperEuler
 from mdsim.interfaces import BinnedObservable, ForceField, Integrator, StabilityCriterion
+from mdsim.models.gemnet import GemNetT
 from mdsim.models.nequip import NequIP
 from mdsim.models.schnet import SchNet
+from mdsim.neighborhoods import NeighborhoodSampler
 from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution
 from mdsim.observables.diffusivity import Diffusivity
@@ -37,6 +39,7 @@ from mdsim.schema import (
     DiffusivityConfig,
     DynamicalConfig,
     DynamicsConfig,
+    GemNetTConfig,
     IntermolecularDistanceConfig,
     LangevinConfig,
     ModelConfig,
@@ -63,9 +66,10 @@ from mdsim.stability import (
     RDFDeviation,
     TemperatureExplosion,
 )
-from mdsim.state import System
+from mdsim.state import System, Trajectory
 from mdsim.training.evaluate import Compared
-from mdsim.training.learn import QMData, Target
+from mdsim.training.learn import QMData
+from mdsim.training.samples import Target
 from mdsim.training.stretch import Stretch
 from mdsim.typing import Float, Tensor
 from mdsim.units import kT_eV
@@ -98,6 +102,9 @@ def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
         case NequIPConfig():
             settings = config.model_dump(exclude={"name", "cutoff_A"})
             return NequIP(tuple(species), cutoff=config.cutoff_A, **settings)
+        case GemNetTConfig():
+            settings = config.model_dump(exclude={"name", "cutoff_A"})
+            return GemNetT(species=tuple(species), cutoff=config.cutoff_A, **settings)
     raise ConfigError(f"model.name: {config.name!r} has no force field")
 
 
@@ -179,7 +186,7 @@ def integrator(config: DynamicsConfig) -> Integrator:
 def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
     """The dynamics of one epoch with the criteria that judge it."""
     moves = integrator(config.dynamics)
-    judges = [criterion(chosen, system, dataset) for chosen in config.stability]
+    judges = [criterion(chosen, system, dataset, config.reference_run) for chosen in config.stability]
     judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
     dynamics = config.dynamics
     return Stretch(
@@ -195,8 +202,8 @@ def prior(config: SimulateConfig, system: System, data: Dataset) -> BondedRestra
     return BondedRestraint.from_frames(system, data.train.positions, kT_eV(temperature_K), config.prior.margin_A)
 
 
-def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> StabilityCriterion:
-    """What makes a frame unstable."""
+def criterion(config: CriterionConfig, system: System, dataset: Dataset, from_run: bool = False) -> StabilityCriterion:
+    """What makes a frame unstable; an RDF as reference comes from the data set's whole run if it is asked for."""
     match config:
         case BondDeviationConfig():
             return BondLengthDeviation(dataset.reference_bond_lengths().to(system.masses), config.bond_dev_tol_A)
@@ -206,10 +213,10 @@ def criterion(config: CriterionConfig, system: System, dataset: Dataset) -> Stab
             return MinimumIntermolecularDistance(config.tolerance_A)
         case RDFDeviationConfig():
             chosen = RDFConfig(
-                name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A, pair=None
+                name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A, pair=config.pair
             )
             rdf = observable(chosen, system)
-            return RDFDeviation(rdf, reference(rdf, system, dataset), config.tolerance)
+            return RDFDeviation(rdf, reference(rdf, system, dataset, from_run=from_run), config.tolerance)
     raise ConfigError(f"stability.name: {config.name!r} has no criterion")
 
 
@@ -225,6 +232,7 @@ def observable(config: StructuralConfig, system: System) -> BinnedObservable:
                 config.bin_width_A,
                 config.pair,
                 normalization="pair_density" if system.cell is None else "ideal_gas",
+                intermolecular_only=config.intermolecular_only,
             )
         case ADFConfig():
             return ADF(bin_width_deg=config.bin_width_deg)
@@ -239,7 +247,8 @@ def dynamical_observable(config: DynamicalConfig) -> VACF | Diffusivity:
         case VACFConfig():
             return VACF(max_lag_fs=config.max_lag_fs)
         case DiffusivityConfig():
-            return Diffusivity(element=config.element, fit_start_fs=config.fit_start_fs, fit_end_fs=config.fit_end_fs)
+            settings = config.model_dump(exclude={"name"})
+            return Diffusivity(**settings)
     raise ConfigError(f"observable.name: {config.name!r} has no observable")
 
 
@@ -249,8 +258,9 @@ def reference(
     dataset: Dataset,
     file: str | None = None,
     temperature_K: float | None = None,
+    from_run: bool = False,
 ) -> Float[Tensor, "bin"]:
-    """What a structural observable should be: from a file, or the mean over the data set's training frames.
+    """What a structural observable should be: from a file, the data set's whole run, or the mean over training frames.
 
     Args:
         quantity: the observable.
@@ -258,9 +268,12 @@ def reference(
         dataset: its training frames are used.
         file: two columns, instead of the frames.
         temperature_K: reweight the frames to this temperature.
+        from_run: prefer the tables of the whole run, where they hold the observable.
     """
     if file is not None:
         return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
+    if from_run and (tabulated := dataset.reference_run.mean_and_error(quantity)) is not None:
+        return tabulated[0].to(system.masses)
     weights = None if temperature_K is None else _weights_at(temperature_K, dataset)
     return reference_from_frames(quantity, system, dataset.train.positions.to(system.masses), weights)[0]
 
@@ -286,23 +299,60 @@ def _reference_temperature(config: RunConfig) -> float | None:
 def compared_structural(config: SimulateConfig, system: System, source: Dataset) -> dict[str, Compared]:
     """The structural observables of an evaluation by name, with references from the training frames of ``source``."""
     quantities = [observable(chosen, system) for chosen in config.observables]
-    temperature_K = _reference_temperature(config)
+    _check_names([quantity.name for quantity in quantities])
+    temperature_K, from_run = _reference_temperature(config), config.reference_run
     return {
-        q.name: Compared(q, reference(q, system, source, temperature_K=temperature_K), q.bin_centers)
+        q.name: Compared(q, reference(q, system, source, None, temperature_K, from_run), q.bin_centers)
         for q in quantities
     }
 
 
+def _check_names(names: list[str]) -> None:
+    """Results are kept by name: two observables of one name would be one."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"observables: {', '.join(twice)} stands there more than once")
+
+
 def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) -> dict[str, Compared]:
-    """The dynamical observables of an evaluation by name, with references from the contiguous frames.
+    """The dynamical observables of an evaluation by name, with references from the contiguous frames or the whole run.
 
     Raises:
         ConfigError: the evaluation keeps frames at no multiple of the data's frame interval.
-        ValueError: the dense window is too short for an observable.
+        ValueError: the dense window or the contiguous frames are too short for an observable.
     """
-    window, dynamics = config.dense_window, config.dynamics
-    if window is None or not config.dynamical_observables:
+    if config.dense_window is None:
         return {}
+    quantities = [dynamical_observable(chosen) for chosen in config.dynamical_observables]
+    _check_names([quantity.name for quantity in quantities])
+    return {quantity.name: _compared_dynamical(quantity, config, system, data) for quantity in quantities}
+
+
+def _compared_dynamical(
+    quantity: VACF | Diffusivity, config: SimulateConfig, system: System, data: Dataset
+) -> Compared:
+    _check_dense_window(quantity, config, system)
+    if config.reference_run and (tabulated := data.reference_run.mean_and_error(quantity)) is not None:
+        return Compared(quantity, tabulated[0], torch.zeros(1), standard_error=tabulated[1])
+    frames = _contiguous_frames(config, system, data)
+    axis = quantity.lags_fs(frames) if isinstance(quantity, VACF) else torch.zeros(1)
+    return Compared(quantity, quantity(system, frames)[0].double(), axis)
+
+
+def _check_dense_window(quantity: VACF | Diffusivity, config: SimulateConfig, system: System) -> None:
+    """Find out now, not at the end of a long simulation, whether the window is long enough for the observable."""
+    window, dynamics = config.dense_window, config.dynamics
+    assert window is not None
+    n_frames = window.epochs * dynamics.steps_per_epoch // window.dump_every_steps
+    still = torch.zeros(n_frames, 1, system.n_atoms, 3, dtype=system.masses.dtype, device=system.masses.device)
+    quantity(system, Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps))
+    if isinstance(quantity, Diffusivity):
+        quantity.finite_size_correction(system, dynamics.temperature_K)
+
+
+def _contiguous_frames(config: SimulateConfig, system: System, data: Dataset) -> Trajectory:
+    """The contiguous frames of the data set at the frame interval of the dense window."""
+    window, dynamics = config.dense_window, config.dynamics
+    assert window is not None
     interval_fs = dynamics.timestep_fs * window.dump_every_steps
     frames = data.contiguous_trajectory().to(system.masses.device, system.masses.dtype)
     stride = round(interval_fs / frames.frame_interval_fs)
@@ -311,16 +361,7 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
             f"dense_window.dump_every_steps: frames every {interval_fs:g} fs cannot be compared with the contiguous "
             f"frames of the data set, which are {frames.frame_interval_fs:g} fs apart; choose a multiple"
         )
-    # A window too short for the observable is found here, not at the end of a long simulation.
-    as_short = frames[: stride * window.epochs * dynamics.steps_per_epoch // window.dump_every_steps : stride]
-    compared = {}
-    for chosen in config.dynamical_observables:
-        quantity = dynamical_observable(chosen)
-        quantity(system, as_short)
-        expected = quantity(system, frames[::stride])[0].double()
-        lags = quantity.lags_fs(frames[::stride]) if isinstance(quantity, VACF) else torch.zeros(1)
-        compared[quantity.name] = Compared(quantity, expected, lags)
-    return compared
+    return frames[::stride]
 
 
 def dataset(config: DataConfig, size: str | None = None) -> Dataset:
@@ -333,9 +374,33 @@ def targets(config: TrainConfig, system: System, data: Dataset) -> list[Target]:
     terms = []
     for term in config.training_observables:
         quantity = observable(term.observable, system)
-        expected = reference(quantity, system, data, term.reference_file, _reference_temperature(config))
+        temperature_K = _reference_temperature(config)
+        expected = reference(quantity, system, data, term.reference_file, temperature_K, config.reference_run)
         terms.append(Target(quantity, expected, observable_loss(term.loss, quantity), term.weight))
     return terms
+
+
+def neighborhood_sampler(config: TrainConfig, system: System, data: Dataset) -> NeighborhoodSampler | None:
+    """What draws the samples of the local estimator; None for the global one.
+
+    Raises:
+        ConfigError: neighborhoods of more molecules than there are.
+    """
+    local = config.estimator.local
+    if local is None:
+        return None
+    if local.n_molecules > system.n_molecules:
+        raise ConfigError(
+            f"estimator.local.n_molecules: found {local.n_molecules}, but the system has {system.n_molecules} molecules"
+        )
+    return NeighborhoodSampler(
+        data.reference_bond_lengths().to(system.masses),
+        local.n_molecules,
+        local.per_frame,
+        local.n_strata,
+        local.max_per_stratum,
+        weighted=not local.paper_unweighted,
+    )
 
 
 def qm_data(config: TrainConfig, system: System, data: Dataset, energy_shift_eV: float) -> QMData:

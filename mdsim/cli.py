@@ -3,6 +3,7 @@
 python pretraining.py --config-yml CONFIG          fit energies and forces, validate a fit, predict frames
 python stable_training.py --config-yml CONFIG      StABlE training, held-out evaluation
 python -m mdsim.cli compare RUN_DIR [RUN_DIR ...]  before against after, as a table and figures
+python -m mdsim.cli data check PATH                what to look at before training on a data set
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from mdsim import runs
 from mdsim.checkpoints import CheckpointError
 from mdsim.config import ConfigError, load_config
+from mdsim.data_cli import data
 from mdsim.datasets.npz import DatasetError
 from mdsim.interfaces import UnknownSpeciesError
 from mdsim.reporting.console import setup_logging
@@ -27,10 +29,18 @@ from mdsim.schema import PretrainConfig, Section, SimulateConfig, TrainConfig
 EXPECTED_ERRORS = (CheckpointError, ConfigError, DatasetError, UnknownSpeciesError, OSError, ModuleNotFoundError)
 
 PRETRAIN_DEBUG = ("optim.max_epochs=3", "optim.warmup_steps=0", "identifier=debug", "print_every=1")
-STABLE_DEBUG = ("exp_name=debug", "dynamics.replicas=4", "dynamics.steps_per_epoch=60", "dynamics.dump_every_steps=4")
+DEBUG_DUMP_EVERY = 4
+STABLE_DEBUG = (
+    "exp_name=debug",
+    "dynamics.replicas=4",
+    "dynamics.steps_per_epoch=60",
+    f"dynamics.dump_every_steps={DEBUG_DUMP_EVERY}",
+    "epochs=4",
+)
 # At a bound of 1 K every replica is unstable: all park in the first epoch, and the next ones learn.
-TRAIN_DEBUG = (*STABLE_DEBUG, "epochs=4", "max_temperature_K=1", "learning.qm_batch_size=8")
-SIMULATE_DEBUG = (*STABLE_DEBUG, "epochs=4", "dense_window.epochs=4")
+TRAIN_DEBUG = (*STABLE_DEBUG, "max_temperature_K=1", "learning.qm_batch_size=8")
+SIMULATE_DEBUG = (*STABLE_DEBUG, "dense_window.epochs=4")
+NO_DENSE_WINDOW = ("dense_window=null", "dynamical_observables=[]")
 
 
 def pretraining(arguments: Sequence[str] | None = None) -> int:
@@ -93,12 +103,19 @@ def _stable_training(parser: argparse.ArgumentParser, arguments: Sequence[str] |
     path = _config_path(known)
     named = {"eval_model": known.eval_model, "seed": known.seed, "cpu": known.cpu or None}
     schemas: dict[str, type[Section]] = {"train": TrainConfig, "simulate": SimulateConfig}
-    debug: tuple[str, ...] = ()
-    if known.debug:
-        debug = TRAIN_DEBUG if load_config(path, schemas).mode == "train" else SIMULATE_DEBUG
+    debug = stable_debug(load_config(path, schemas)) if known.debug else ()
     config = load_config(path, schemas, [*debug, *_as_overrides(named), *overrides])
     action = runs.train_stable if isinstance(config, TrainConfig) else runs.evaluate
     action(config, resume=known.resume, overwrite=_overwrite(known))
+
+
+def stable_debug(config: Section) -> tuple[str, ...]:
+    """The overrides that run a configuration once through, tiny; a dense window of long times is left out."""
+    if not isinstance(config, SimulateConfig):
+        return TRAIN_DEBUG
+    window = config.dense_window
+    fits = window is not None and DEBUG_DUMP_EVERY % window.dump_every_steps == 0
+    return SIMULATE_DEBUG if fits else (*STABLE_DEBUG, *NO_DENSE_WINDOW)
 
 
 def compare(arguments: Sequence[str] | None = None) -> int:
@@ -169,7 +186,7 @@ def _run(action: Callable[[], None]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m mdsim.cli`."""
-    commands = {"pretraining": pretraining, "stable-training": stable_training, "compare": compare}
+    commands = {"pretraining": pretraining, "stable-training": stable_training, "compare": compare, "data": data}
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] not in commands:
         width = shutil.get_terminal_size().columns

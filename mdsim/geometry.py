@@ -7,6 +7,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from ase.geometry.minkowski_reduction import minkowski_reduce
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from mdsim.typing import Float, Int, Tensor
 
@@ -41,6 +43,69 @@ def minimum_image(
     candidates = wrapped.unsqueeze(-2) + shifts
     nearest = candidates.square().sum(-1).argmin(-1)
     return wrapped + shifts[nearest]
+
+
+def wrap(positions: Float[Tensor, "*batch atom 3"], cell: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch atom 3"]:
+    """Each atom moved by whole lattice vectors into the cell at the origin; molecules may be cut by its faces."""
+    cell = cell.to(positions)
+    return positions - torch.floor(positions @ torch.linalg.inv(cell)) @ cell
+
+
+def whole_molecules(
+    positions: Float[Tensor, "*batch atom 3"], bonds: Int[Tensor, "bond 2"], cell: Float[Tensor, "3 3"] | None
+) -> Float[Tensor, "*batch atom 3"]:
+    """Positions in which no bond crosses a face of the cell: the first atom of each molecule stays where it is.
+
+    Atoms are moved by whole lattice vectors, so that every bond is its minimum image; molecules that are whole already
+    come back bit for bit. Along a ring the bonds must agree, which those shorter than half the cell do.
+
+    Args:
+        positions: Å, wrapped or not.
+        bonds: each once, i < j, as in `System.bonds`.
+        cell: lattice vectors as rows in Å; None for open boundaries, which returns the input.
+    """
+    if cell is None or not len(bonds):
+        return positions
+    cell = cell.to(positions)
+    first, second = bonds.T
+    across = _lattice_steps(positions[..., second, :] - positions[..., first, :], cell)
+    steps = torch.zeros_like(positions)
+    placed = torch.ones(positions.shape[-2], dtype=torch.bool, device=positions.device)
+    placed[_beyond_the_first_atom(bonds, len(placed))] = False
+    while not bool(placed.all()):  # one pass for each generation of neighbours
+        for known, new, sign in ((first, second, 1.0), (second, first, -1.0)):
+            grows = placed[known] & ~placed[new]
+            steps[..., new[grows], :] = steps[..., known[grows], :] + sign * across[..., grows, :]
+            placed = placed.index_fill(0, new[grows], True)
+    return positions + steps @ cell
+
+
+def unwrapped_in_time(
+    positions: Float[Tensor, "frame *batch atom 3"], cell: Float[Tensor, "3 3"] | None
+) -> Float[Tensor, "frame *batch atom 3"]:
+    """Consecutive frames without the jumps of atoms that were wrapped back into the cell.
+
+    Each atom is moved by whole lattice vectors to the image nearest to where it was one frame before. That is its true
+    path as long as it moves by less than half the cell from frame to frame; paths without jumps come back bit for bit.
+    """
+    if cell is None:
+        return positions
+    cell = cell.to(positions)
+    steps = _lattice_steps(positions.diff(dim=0), cell).cumsum(0)
+    return positions + torch.cat([torch.zeros_like(positions[:1]), steps]) @ cell
+
+
+def _lattice_steps(displacements: Tensor, cell: Float[Tensor, "3 3"]) -> Tensor:
+    """Whole numbers of lattice vectors to add to each displacement for its shortest image."""
+    return torch.round((minimum_image(displacements, cell) - displacements) @ torch.linalg.inv(cell))
+
+
+def _beyond_the_first_atom(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Tensor, "other"]:
+    """Atoms that are not the one of lowest index in their molecule."""
+    graph = coo_matrix((np.ones(len(bonds)), bonds.cpu().numpy().T), shape=(n_atoms, n_atoms))
+    molecule = connected_components(graph, directed=False)[1]
+    first = np.unique(molecule, return_index=True)[1]
+    return torch.from_numpy(np.setdiff1d(np.arange(n_atoms), first)).to(bonds.device)
 
 
 def _is_orthorhombic(cell: Tensor) -> bool:

@@ -205,6 +205,15 @@ class BinnedObservable(Observable, Protocol):
 
 
 @runtime_checkable
+class LocalObservable(BinnedObservable, Protocol):
+    """A structural observable that is a mean of contributions of molecules, as the local estimator needs it."""
+
+    def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
+        """What each molecule contributes; the mean over molecules is the observable of the frame."""
+        ...
+
+
+@runtime_checkable
 class StabilityCriterion(Protocol):
     """Says which frames of which replicas are no longer physical. Non-finite frames are always unstable."""
 

@@ -162,6 +162,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
         config.run_path,
         torch.Generator(system.masses.device).manual_seed(config.seed),
         provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
+        sampler=build.neighborhood_sampler(config, system, data),
     )
 
 

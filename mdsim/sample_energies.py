@@ -75,7 +75,7 @@ def closest_molecules(
         centers: the central atom of each sample.
         n_molecules: whole molecules in each neighborhood, ranked by their atom nearest to the center.
     """
-    found = int(system.molecules.max()) + 1
+    found = system.n_molecules
     if not 1 <= n_molecules <= found:
         raise ValueError(f"n_molecules must lie between 1 and the {found} molecules of the system, found {n_molecules}")
     center = positions.gather(1, centers[:, None, None].expand(-1, 1, 3))

@@ -61,7 +61,30 @@ class NequIPConfig(Section):
     cutoff_A: Positive = 5.0
 
 
-ModelConfig = Annotated[SchNetConfig | NequIPConfig, Field(discriminator="name")]
+class GemNetTConfig(Section):
+    """GemNet-T (Gasteiger et al., arXiv 2106.08903); scale, shift and scaling factors come from the data."""
+
+    name: Literal["gemnet_t"]
+    num_spherical: Count = Field(7, description="Spherical harmonics of the angle, of degrees 0 to num_spherical - 1.")
+    num_radial: Annotated[int, Field(ge=2)] = 6
+    num_blocks: Count = 4
+    emb_size_atom: Count = 128
+    emb_size_edge: Count = Field(128, description="Features of a message.")
+    emb_size_trip: Count = Field(64, description="Features of a message within the triplet interaction.")
+    emb_size_rbf: Count = 16
+    emb_size_cbf: Count = 16
+    emb_size_bil_trip: Count = Field(64, description="Outputs of the bilinear layer.")
+    num_before_skip: Count = Field(1, description="Residual layers before messages are added to the former ones.")
+    num_after_skip: Count = 1
+    num_concat: Count = 1
+    num_atom: Count = 2
+    rbf: Literal["gaussian", "spherical_bessel"] = "gaussian"
+    envelope: Literal["polynomial", "exponential"] = "polynomial"
+    envelope_exponent: Count = 5
+    cutoff_A: Positive = 5.0
+
+
+ModelConfig = Annotated[SchNetConfig | NequIPConfig | GemNetTConfig, Field(discriminator="name")]
 
 
 class SchNetReference(Section):
@@ -77,7 +100,13 @@ class NequIPReference(Section):
     l_max: Degree = Field(1, description="Of several fits to the same data, the one with this degree.")
 
 
-ModelReference = Annotated[SchNetReference | NequIPReference, Field(discriminator="name")]
+class GemNetTReference(Section):
+    """The pretrained GemNet-T that a run starts from."""
+
+    name: Literal["gemnet_t"]
+
+
+ModelReference = Annotated[SchNetReference | NequIPReference | GemNetTReference, Field(discriminator="name")]
 
 
 # ------------------------------------------------------------------------------------------------------- dynamics
@@ -174,6 +203,7 @@ class RDFDeviationConfig(Section):
     tolerance: Positive = 3.0
     max_distance_A: Positive = 6.0
     bin_width_A: Positive = 0.012
+    pair: tuple[str, str] | None = Field(None, description="Element pair; all pairs when absent.")
 
 
 CriterionConfig = Annotated[
@@ -192,6 +222,7 @@ class RDFConfig(Section):
     max_distance_A: Positive = 10.0
     bin_width_A: Positive = 0.02
     pair: tuple[str, str] | None = Field(None, description="Element pair, e.g. [O, H]; all pairs when absent.")
+    intermolecular_only: bool = Field(False, description="Leave out the pairs within a molecule.")
 
 
 class ADFConfig(Section):
@@ -217,11 +248,19 @@ class VACFConfig(Section):
     max_lag_fs: Positive = 200.0
 
 
+WATER_VISCOSITY_MPA_S = 0.854  # of real water at 300 K and 0.1 MPa (IAPWS R12-08)
+
+
 class DiffusivityConfig(Section):
     """Self-diffusion coefficient by the Einstein relation."""
 
     name: Literal["diffusivity"]
     element: str | None = None
+    viscosity_mPa_s: Positive | None = Field(
+        WATER_VISCOSITY_MPA_S,
+        description="Shear viscosity of the liquid, for the correction of the box size (Yeh and Hummer) that is "
+        "reported beside the value; null: no correction.",
+    )
     fit_start_fs: NonNegative = 1000.0
     fit_end_fs: Positive = 10000.0
 
@@ -296,6 +335,11 @@ class RunConfig(Section):
     reference_size: Name | None = Field(
         None, description="Size of the data set whose training frames give reference observables; null: `data.size`."
     )
+    reference_run: bool = Field(
+        False,
+        description="Reference observables that the data set has from its whole run (reference.npz) are taken from "
+        "there, with their errors; the others, as without this, from its frames.",
+    )
     reweight_reference: bool = Field(
         False, description="Carry reference observables from the data's temperature to that of the dynamics."
     )
@@ -309,6 +353,12 @@ class RunConfig(Section):
     stability: tuple[CriterionConfig, ...] = Field(min_length=1)
     max_temperature_K: Positive = Field(10000.0, description="A replica hotter than this has exploded.")
     wandb: WandbConfig | None = None
+
+    @model_validator(mode="after")
+    def _a_run_has_one_temperature(self) -> RunConfig:
+        if self.reference_run and self.reweight_reference:
+            raise ValueError("reference_run has no frames to reweight: set it or reweight_reference to false")
+        return self
 
     @property
     def run_path(self) -> Path:
@@ -328,6 +378,20 @@ class TrainingObservable(Section):
     reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
 
 
+class LocalEstimatorConfig(Section):
+    """Samples are neighborhoods of molecules instead of whole structures: for liquids and other large systems."""
+
+    n_molecules: Count = Field(1, description="Whole molecules of a neighborhood, the central one included.")
+    per_frame: Count | None = Field(None, description="Neighborhoods looked at in each frame, at random; null: all.")
+    n_strata: Count = Field(100, description="Intervals of the central molecule's worst bond-length deviation.")
+    max_per_stratum: Count | None = Field(
+        None, description="Neighborhoods drawn from each interval, so that rare distorted ones weigh in; null: all."
+    )
+    paper_unweighted: bool = Field(
+        False, description="Leave out the importance weights of the strata, as published; averages are then biased."
+    )
+
+
 class EstimatorConfig(Section):
     """The Boltzmann estimator of the observable loss's gradient."""
 
@@ -340,6 +404,7 @@ class EstimatorConfig(Section):
         None, description="Learning epochs between measurements of the gradient's signal-to-noise ratio; null: never."
     )
     only_unstable: bool = Field(False, description="Learn from the replicas that broke in the rerun alone.")
+    local: LocalEstimatorConfig | None = Field(None, description="The local estimator; null: the global one.")
 
 
 class LearningConfig(Section):

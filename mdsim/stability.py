@@ -13,9 +13,10 @@ from functools import partial
 
 import torch
 
-from mdsim.geometry import all_pairs, pair_distances
+from mdsim.geometry import pair_distances
 from mdsim.interfaces import BinnedObservable, StabilityCriterion
 from mdsim.observables.adf import angles_deg, bonded_triplets
+from mdsim.observables.contacts import MinimumDistance
 from mdsim.state import System, Trajectory, kinetic_temperature_K
 from mdsim.typing import Bool, Float, Int, Tensor
 
@@ -104,15 +105,9 @@ class MinimumIntermolecularDistance:
 
     def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
         """Smallest distance between atoms of different molecules, Å."""
-        pairs = all_pairs(system.n_atoms, system.molecules.device)
-        pairs = pairs[system.molecules[pairs[:, 0]] != system.molecules[pairs[:, 1]]]
-        if not len(pairs):
+        if system.n_molecules < 2:
             raise ValueError(f"{self.name} needs at least two molecules, but the system is one")
-
-        def smallest(positions: Tensor) -> Tensor:
-            return pair_distances(positions, pairs, system.cell).amin(-1)
-
-        return _in_pieces(smallest, trajectory.positions, len(pairs))
+        return MinimumDistance()(system, trajectory).squeeze(-1)
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
         return _outside(self.measure(system, trajectory), trajectory, lower=self.tolerance)
@@ -139,7 +134,10 @@ class RDFDeviation:
     reference: Float[Tensor, "bin"]
     tolerance_A: float
     window_frames: int | None = None
-    name: str = "rdf_deviation"
+
+    @property
+    def name(self) -> str:
+        return f"{self.observable.name}_deviation"  # rdf_deviation, or rdf_OO_deviation: several can stand side by side
 
     def __post_init__(self) -> None:
         if self.window_frames is not None and self.window_frames < 1:

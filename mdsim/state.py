@@ -64,6 +64,10 @@ class System:
         return len(self.atomic_numbers)
 
     @property
+    def n_molecules(self) -> int:
+        return int(self.molecules.max()) + 1
+
+    @property
     def internal_degrees_of_freedom(self) -> int:
         """Momenta left when those of the centre of mass and, with open boundaries, of rotation are held at zero."""
         if self.n_atoms == 1:

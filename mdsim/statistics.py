@@ -207,6 +207,15 @@ def bootstrap_interval(
     return Interval(estimate, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
+def mean_interval(values: Float[np.ndarray, "sample"], confidence: float = 0.95) -> Interval:
+    """Student's interval of the mean of independent values; of one value alone the bounds are not numbers."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half)
+
+
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     """Score interval of a fraction; sensible also at 0 and 1, where ± one standard error is not."""
     if not 0 <= successes <= trials or trials < 1:

@@ -9,6 +9,11 @@ FS: float = _ase.fs  # one femtosecond in ASE time units
 PS: float = 1000.0 * _ase.fs
 KB_EV_PER_K: float = _ase.kB
 KCAL_PER_MOL: float = _ase.kcal / _ase.mol  # in eV
+KJ_PER_MOL: float = _ase.kJ / _ase.mol  # in eV
+HARTREE: float = _ase.Hartree  # in eV
+RYDBERG: float = _ase.Rydberg  # in eV
+BOHR: float = _ase.Bohr  # in Å
+NM: float = _ase.nm  # in Å
 PASCAL: float = _ase.Pascal  # in eV/Å³
 ANGSTROM2_PER_FS_IN_1E9_M2_PER_S: float = 1e4  # 1 Å²/fs = 1e-5 m²/s
 

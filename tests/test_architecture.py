@@ -12,11 +12,11 @@ FLOORS = {
     1: ("geometry", "state"),
     2: ("neighbors", "interfaces", "checkpoints", "statistics", "velocities"),
     3: ("models", "integrators", "observables", "datasets", "simulation", "boltzmann", "sample_energies", "losses"),
-    4: ("stability", "restraint", "reporting"),
-    5: ("training.stretch", "training.explore", "training.learn"),
+    4: ("stability", "restraint", "reporting", "neighborhoods"),
+    5: ("training.stretch", "training.explore", "training.samples", "training.learn"),
     6: ("training", "calculator"),
     7: ("build", "runs"),
-    8: ("cli",),
+    8: ("cli", "data_cli"),
 }
 
 
@@ -65,13 +65,15 @@ def test_no_circles() -> None:
 
 
 def test_scripts_are_short() -> None:
-    for script in ("pretraining.py", "stable_training.py"):
+    for script in ("pretraining.py", "stable_training.py", "download_data.py"):
         lines = (ROOT / script).read_text(encoding="utf-8").splitlines()
         assert len(lines) <= 40, f"{script} has {len(lines)} lines"
 
 
 def test_no_pickle_and_no_unsafe_yaml() -> None:
+    restricted = ROOT / "mdsim" / "datasets" / "plain_pickle.py"  # reads arrays out of one without running it
     for path in [*(ROOT / "mdsim").rglob("*.py"), *(ROOT / "data").glob("*.py")]:
         text = path.read_text(encoding="utf-8")
         assert "allow_pickle=True" not in text and "weights_only=False" not in text, path
         assert "import pickle" not in text and "yaml.unsafe" not in text, path
+        assert "from pickle import" not in text or path == restricted, path

@@ -22,11 +22,12 @@ from ase.neighborlist import natural_cutoffs
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from mdsim.datasets.npz import UNITS, DatasetError, Frames, read_frames, write_atomically, write_frames
-from mdsim.geometry import all_pairs, pair_distances
+from mdsim.datasets.npz import UNITS, DatasetError, Frames, holds, read_frames, write_atomically, write_frames
+from mdsim.datasets.reference_run import ReferenceRun, read_reference_run, write_reference_run
+from mdsim.geometry import all_pairs, pair_distances, unwrapped_in_time, whole_molecules
 from mdsim.observables.adf import angles_deg, bonded_triplets
 from mdsim.state import BOND_TOLERANCE, System, Trajectory
-from mdsim.typing import Float, Tensor
+from mdsim.typing import Float, Int, Tensor
 
 LABELED = ("train", "val", "test")  # these must hold forces
 FRAMES_TO_FIND_BONDS = 200
@@ -97,7 +98,13 @@ class Dataset:
         system = self.system()
         return angles_deg(self.train.positions.double(), bonded_triplets(system), self.train.cell).mean(0)
 
-    def _read(self, name: str) -> Frames:
+    @cached_property
+    def reference_run(self) -> ReferenceRun:
+        """Observables of the whole run that the frames were drawn from, where the data set has them."""
+        return read_reference_run(self._verified("reference"))
+
+    def _verified(self, name: str) -> Path:
+        """A file that is there, and is the one that the metadata describe."""
         path = _locate(self.folder, name)
         if path is None:
             raise DatasetError(f"{name}.npz is neither in {self.folder} nor one level up; make the data set again")
@@ -107,13 +114,20 @@ class Dataset:
                 f" {self.metadata.sha256.get(path.name, 'nothing')[:12]}…: the file is truncated or was changed;"
                 " download or make the data set again"
             )
+        return path
+
+    def _read(self, name: str) -> Frames:
+        path = self._verified(name)
         frames = read_frames(path, require_forces=name in LABELED)
         if frames.atomic_numbers.tolist() != self.metadata.atomic_numbers:
             raise DatasetError(
                 f"{path}: holds {len(frames.atomic_numbers)} atoms with other atomic numbers than the"
                 f" {len(self.metadata.atomic_numbers)} of metadata.json"
             )
-        return frames
+        if frames.cell is None:
+            return frames
+        bonds = system_of(frames if name == "train" else self.train).bonds
+        return unwrapped(frames, bonds, in_time_order=name == "contiguous")
 
 
 def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Dataset:
@@ -134,13 +148,30 @@ def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Datas
         found = sorted(str(path.parent.relative_to(root)) for path in root.glob("*/*/*/metadata.json"))
         raise DatasetError(
             f"{folder}: no data set here (metadata.json is missing). Under {root} there are:"
-            f" {', '.join(found) or 'none'}. Make this one with"
-            f" `python data/generate.py --molecule {molecule} --name {name} --db-path {root}`"
+            f" {', '.join(found) or 'none'}. Make this one with {_maker(root, name, molecule, size)}"
         )
     return Dataset(folder, read_metadata(folder / "metadata.json"))
 
 
-def write_dataset(folder: Path, own: Mapping[str, Frames], shared: Mapping[str, Frames], metadata: Metadata) -> None:
+def _maker(root: Path, name: str, molecule: str, size: str) -> str:
+    """The command that makes a data set."""
+    if name in ("md17", "md22", "water"):
+        which = "" if name == "water" else f" --molecule {molecule}"
+        return f"`python data/{name}.py{which} --size {size} --contiguous --db_path {root}`"
+    return (
+        f"`python data/generate.py --molecule {molecule} --name {name} --db-path {root}`"
+        f" (liquid water: `python data/generate_water.py --name {name} --db-path {root}`; your own frames:"
+        f" `python data/convert.py FILE --name {name} --molecule {molecule} --size {size} --db_path {root}`)"
+    )
+
+
+def write_dataset(
+    folder: Path,
+    own: Mapping[str, Frames],
+    shared: Mapping[str, Frames],
+    metadata: Metadata,
+    reference_run: ReferenceRun | None = None,
+) -> None:
     """Write one size of a data set; the metadata come last, so that an interrupted writing is never mistaken for done.
 
     Args:
@@ -148,15 +179,20 @@ def write_dataset(folder: Path, own: Mapping[str, Frames], shared: Mapping[str, 
         own: frames by file name (``train``, ``val``) that belong to this size.
         shared: frames (``test``, ``contiguous``) that all sizes share; written one level up.
         metadata: `n_frames` and `sha256` are filled in here.
+        reference_run: observables of the whole run, which all sizes share.
     """
     targets = {folder / f"{name}.npz": frames for name, frames in own.items()}
     targets |= {folder.parent / f"{name}.npz": frames for name, frames in shared.items()}
     for path, frames in targets.items():
-        write_frames(path, frames)
+        if not holds(path, frames):  # what other sizes share keeps its bytes, and so the sha256 in their metadata
+            write_frames(path, frames)
+    tables = folder.parent / "reference.npz"
+    if reference_run is not None:
+        write_reference_run(tables, reference_run)
     complete = replace(
         metadata,
         n_frames={path.stem: len(frames) for path, frames in targets.items()},
-        sha256={path.name: sha256_of(path) for path in targets},
+        sha256={path.name: sha256_of(path) for path in (*targets, *([tables] if reference_run is not None else []))},
     )
     text = json.dumps(asdict(complete), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "metadata.json", lambda file: file.write(text.encode()))
@@ -199,6 +235,19 @@ def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:
         bonds=bonds,
         molecules=torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64)),
     )
+
+
+def unwrapped(frames: Frames, bonds: Int[Tensor, "bond 2"], in_time_order: bool) -> Frames:
+    """Frames of a periodic system in which molecules are whole and, if in time order, no atom jumps.
+
+    The format asks for unwrapped positions, which come back bit for bit. Those that were wrapped into the cell are
+    made usable: bonds do not cross its faces, and paths are continuous, as displacements need them.
+    """
+    positions = frames.positions
+    if in_time_order:
+        start = whole_molecules(positions[:1], bonds, frames.cell)
+        return replace(frames, positions=unwrapped_in_time(torch.cat([start, positions[1:]]), frames.cell))
+    return replace(frames, positions=whole_molecules(positions, bonds, frames.cell))
 
 
 def sha256_of(path: Path) -> str:

@@ -8,6 +8,9 @@ Arrays carry the names the field uses, always in these units:
     F     (frame, atom, 3)  forces, eV/Å
     V     (frame, atom, 3)  velocities, Å/fs (converted to ASE units when read)
     cell  (3, 3)            lattice vectors as rows, Å; absent with open boundaries
+
+Positions of periodic systems are unwrapped: molecules are whole, and atoms leave the cell as they move. Wrapped ones
+follow from them and the cell (`mdsim.geometry.wrap`), but not the other way round, so they are not stored.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
 }
 # Even the stiffest bonds keep thermal forces near 2 eV/Å; those of an organic molecule in kcal/mol/Å are around 30.
 PLAUSIBLE_FORCE_RMS_EV_PER_A = (0.01, 10.0)
+#: What reading a damaged npz file may raise.
+DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class DatasetError(ValueError):
@@ -98,6 +103,24 @@ class Frames:
 
 def write_frames(path: Path, frames: Frames) -> None:
     """Write frames as npz: energies in double, all else in single precision; velocities as Å/fs."""
+    write_npz(path, _as_arrays(frames))
+
+
+def holds(path: Path, frames: Frames) -> bool:
+    """Whether a file is there and holds exactly these frames, whatever program compressed it."""
+    if not zipfile.is_zipfile(path):
+        return False
+    arrays = _as_arrays(frames)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return set(archive.files) == set(arrays) and all(
+                np.array_equal(archive[name], arrays[name]) for name in arrays
+            )
+    except DAMAGED:
+        return False
+
+
+def _as_arrays(frames: Frames) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {
         "z": frames.atomic_numbers.numpy().astype(np.int64),
         "R": frames.positions.numpy().astype(np.float32),
@@ -109,7 +132,7 @@ def write_frames(path: Path, frames: Frames) -> None:
         arrays["V"] = (frames.velocities.numpy() * FS).astype(np.float32)
     if frames.cell is not None:
         arrays["cell"] = frames.cell.numpy().astype(np.float64)
-    write_npz(path, arrays)
+    return arrays
 
 
 def read_frames(path: Path, require_forces: bool = False) -> Frames:
@@ -123,7 +146,7 @@ def read_frames(path: Path, require_forces: bool = False) -> Frames:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise DatasetError(f"{path}: not a readable npz file of plain arrays ({error})") from error
     _check_names(path, arrays, required={"z", "R", "E", "F"} if require_forces else {"z", "R", "E"})
     _check_shapes(path, arrays)

@@ -1,7 +1,8 @@
 """Force fields, by the name they have in configs and checkpoints."""
 
+from mdsim.models.gemnet import GemNetT
 from mdsim.models.loading import MODELS, load_force_field, model_config
 from mdsim.models.nequip import NequIP
 from mdsim.models.schnet import SchNet
 
-__all__ = ["MODELS", "NequIP", "SchNet", "load_force_field", "model_config"]
+__all__ = ["MODELS", "GemNetT", "NequIP", "SchNet", "load_force_field", "model_config"]

@@ -10,12 +10,14 @@ import torch
 from mdsim import checkpoints
 from mdsim.checkpoints import CheckpointError
 from mdsim.interfaces import ForceField
+from mdsim.models.gemnet.model import GemNetT
+from mdsim.models.gemnet.published import is_published_gemnet, published_gemnet
 from mdsim.models.nequip import NequIP
 from mdsim.models.nequip_published import is_published_nequip, published_nequip
 from mdsim.models.published import is_published_schnet, published_schnet
 from mdsim.models.schnet import SchNet
 
-MODELS: dict[str, type[ForceField]] = {"nequip": NequIP, "schnet": SchNet}
+MODELS: dict[str, type[ForceField]] = {"gemnet_t": GemNetT, "nequip": NequIP, "schnet": SchNet}
 
 
 def model_config(model: ForceField) -> dict[str, Any]:
@@ -43,6 +45,8 @@ def load_force_field(path: str | os.PathLike) -> ForceField:
         return published_schnet(payload, path)
     if is_published_nequip(payload):
         return published_nequip(payload, path)
+    if is_published_gemnet(payload):
+        return published_gemnet(payload, path)
     payload = checkpoints.load(path)
     if "model" not in payload or "state_dict" not in payload:
         raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r} that holds no force field")

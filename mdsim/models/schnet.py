@@ -93,7 +93,7 @@ class SchNet(ForceField):
         return self.energy_scale * output.reshape(positions.shape[:2])
 
     def fast_potential(self, system: System) -> Potential | None:
-        """Tabulated filters in compiled loops, for open systems on the CPU, where numba is installed."""
+        """Tabulated filters in compiled loops, on the CPU, where numba is installed."""
         if find_spec("numba") is None:
             return None
         from mdsim.models.schnet_tabulated import TabulatedSchNet, supports

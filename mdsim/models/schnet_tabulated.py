@@ -34,16 +34,17 @@ config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 MOST_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 KNOTS = 512  # on [0, cutoff]; for basis functions 0.2 Å wide the error of a filter is about 1e-7 of its size
+ALL_PERIODIC_PAIRS_UP_TO_ATOMS = 512  # looking at all distances takes a small part of the time up to there
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption that numbers are finite: a broken replica is data
 LOG2 = math.log(2.0)
 
 
 class TabulatedSchNet:
-    """The potential of an open system under a SchNet with fixed parameters.
+    """The potential of a small system under a SchNet with fixed parameters, see `supports`.
 
     Args:
         model: its parameters are copied.
-        system: without a cell.
+        system: open, or in an orthorhombic cell at least twice as wide as the cutoff.
     """
 
     def __init__(self, model, system: System) -> None:
@@ -51,7 +52,9 @@ class TabulatedSchNet:
         with torch.no_grad():
             embedded = model.embedding(system.atomic_numbers.cpu())
         blocks = model.interactions
+        box = np.zeros(3) if system.cell is None else torch.diagonal(system.cell).cpu().numpy()
         self.arguments = (
+            box.astype(np.float32),
             np.ascontiguousarray(pairs[:, 0]),
             np.ascontiguousarray(pairs[:, 1]),
             _tabulate(model),
@@ -82,10 +85,14 @@ class TabulatedSchNet:
 
 
 def supports(model, system: System) -> bool:
-    """Whether this path can stand in for the plain one: open boundaries, CPU, float32, few atoms."""
+    """Whether this path can stand in for the plain one: CPU, float32, few atoms, one image of each pair in reach."""
     weight = model.lin1.weight
     plain = weight.dtype == system.masses.dtype == torch.float32 and weight.device.type == "cpu"
-    return plain and system.cell is None and system.n_atoms <= ALL_PAIRS_UP_TO_ATOMS
+    if system.cell is None:
+        return plain and system.n_atoms <= ALL_PAIRS_UP_TO_ATOMS
+    edges = torch.diagonal(system.cell)
+    one_image = torch.equal(system.cell, torch.diag(edges)) and float(edges.min()) >= 2 * model.cutoff
+    return plain and one_image and system.n_atoms <= ALL_PERIODIC_PAIRS_UP_TO_ATOMS
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -127,12 +134,23 @@ def _sigmoid(x):
 
 @njit(fastmath=FAST, cache=True)
 @no_type_check
-def _find_pairs(r, first, second, cutoff, index, vector, distance):
-    """Pairs within the cutoff: their atoms, unit vectors and distances; returns how many."""
+def _find_pairs(r, box, first, second, cutoff, index, vector, distance):
+    """Pairs within the cutoff: their atoms, unit vectors and distances; returns how many.
+
+    The box has the edges of an orthorhombic cell, or zeros for open boundaries, where the nearest image is the pair.
+    """
     n = 0
+    per_edge = np.zeros(3, np.float32)
+    for axis in range(3):
+        if box[axis] > 0:
+            per_edge[axis] = np.float32(1.0) / box[axis]
+    half = np.float32(0.5)
     for p in range(len(first)):
         i, j = first[p], second[p]
         x, y, z = r[j, 0] - r[i, 0], r[j, 1] - r[i, 1], r[j, 2] - r[i, 2]
+        x -= box[0] * np.floor(x * per_edge[0] + half)
+        y -= box[1] * np.floor(y * per_edge[1] + half)
+        z -= box[2] * np.floor(z * per_edge[2] + half)
         squared = x * x + y * y + z * z
         if squared < cutoff * cutoff:  # false for numbers that are not finite
             d = np.sqrt(squared)
@@ -194,7 +212,7 @@ def _convolve_backward(low, high, w, s, h_i, h_j, gm_i, gm_j, gh_i, gh_j):
 @njit(fastmath=FAST, cache=True, parallel=True)
 @no_type_check
 def _energies_and_forces(
-    positions, first, second, table, cutoff, embedded, w1, w2, b2, w3, b3, r1, c1, r2, c2, scale, energy, forces
+    positions, box, first, second, table, cutoff, embedded, w1, w2, b2, w3, b3, r1, c1, r2, c2, scale, energy, forces
 ):
     knots, n_layers, n_filters = table.shape[0] - 1, table.shape[1], table.shape[3]
     n_atoms, n_hidden = embedded.shape
@@ -204,7 +222,7 @@ def _energies_and_forces(
         index = np.empty((len(first), 2), np.int64)
         vector = np.empty((len(first), 3), np.float32)
         distance = np.empty(len(first), np.float32)
-        n_pairs = _find_pairs(r, first, second, cutoff, index, vector, distance)
+        n_pairs = _find_pairs(r, box, first, second, cutoff, index, vector, distance)
         knot = np.empty(n_pairs, np.int64)
         weights = np.empty((n_pairs, 4), np.float32)
         slopes = np.empty((n_pairs, 4), np.float32)

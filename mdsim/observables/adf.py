@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from mdsim.geometry import angles
-from mdsim.observables.histogram import Bins, tuple_histogram
+from mdsim.observables.histogram import Bins, molecule_histogram, tuple_histogram
 from mdsim.observables.tuples import of_elements
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
@@ -59,6 +59,12 @@ class ADF:
         triplets = of_elements(system, bonded_triplets(system), self.elements, "bonded angle")
         counts = tuple_histogram(angles_deg, trajectory.positions, triplets, system.cell, self.bins)
         return counts / (len(triplets) * self.bins.width)
+
+    def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
+        """Each molecule's share: the mean over molecules is the density of the frame, see `LocalObservable`."""
+        triplets = of_elements(system, bonded_triplets(system), self.elements, "bonded angle")
+        counts = molecule_histogram(angles_deg, trajectory.positions, triplets, system, self.bins)
+        return counts * (system.n_molecules / (len(triplets) * self.bins.width))
 
 
 def bonded_triplets(system: System) -> Int[Tensor, "triplet 3"]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsim.geometry import pair_distances
-from mdsim.observables.histogram import Bins, tuple_histogram
+from mdsim.observables.histogram import Bins, molecule_histogram, tuple_histogram
 from mdsim.observables.tuples import of_elements
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
@@ -76,6 +76,12 @@ class BondLengthDistribution:
         bonds = of_elements(system, system.bonds, self.pair, "bond")
         counts = tuple_histogram(pair_distances, trajectory.positions, bonds, system.cell, self.bins)
         return counts / (len(bonds) * self.bins.width)
+
+    def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
+        """Each molecule's share: the mean over molecules is the density of the frame, see `LocalObservable`."""
+        bonds = of_elements(system, system.bonds, self.pair, "bond")
+        counts = molecule_histogram(pair_distances, trajectory.positions, bonds, system, self.bins)
+        return counts * (system.n_molecules / (len(bonds) * self.bins.width))
 
 
 def max_bond_deviation(

@@ -98,14 +98,15 @@ def _atoms_of(system: System, element: str) -> Tensor:
 class Diffusivity:
     """Self-diffusivity in 1e-9 m²/s: a sixth of the slope of the mean squared displacement (Einstein relation).
 
-    The slope is that of a least-squares line over the fit window. It is the value in the simulated box; the correction
-    for its size is `yeh_hummer_correction`.
+    The slope is that of a least-squares line over the fit window. It is the value in the simulated box; what to add for
+    an infinite one is `finite_size_correction`.
 
     Args:
         fit_start_fs: shortest lag of the fit, beyond the ballistic regime.
         fit_end_fs: longest lag of the fit, well below the length of the trajectory.
         element: chemical symbol of the atoms that are followed; None follows all.
         remove_center_of_mass: subtract the motion of the center of mass of the whole system.
+        viscosity_mPa_s: of the liquid, for the correction; None where there is none to be made.
 
     Raises:
         ValueError: an empty fit window.
@@ -115,6 +116,7 @@ class Diffusivity:
     fit_end_fs: float
     element: str | None = None
     remove_center_of_mass: bool = False
+    viscosity_mPa_s: float | None = None
 
     unit: ClassVar[str] = "1e-9 m²/s"
 
@@ -137,17 +139,46 @@ class Diffusivity:
             ValueError: fewer than two lags in the fit window, or a trajectory that does not reach its end.
         """
         msd = MSD(self.fit_end_fs, self.element, self.remove_center_of_mass)
-        lags = msd.lags_fs(trajectory)
-        fitted = lags >= self.fit_start_fs * (1.0 - 1e-6)
+        return self.from_msd(msd.lags_fs(trajectory), msd(system, trajectory))
+
+    def from_msd(self, lags_fs: Float[Tensor, "lag"], msd: Float[Tensor, "row lag"]) -> Float[Tensor, "row 1"]:
+        """Diffusivity in 1e-9 m²/s from a mean squared displacement (Å²) at evenly spaced lags.
+
+        Raises:
+            ValueError: fewer than two lags in the fit window, or lags that do not reach its end.
+        """
+        spacing = float(lags_fs[1] - lags_fs[0]) if len(lags_fs) > 1 else math.inf
+        tolerance = 1e-6 * self.fit_end_fs
+        fitted = (lags_fs >= self.fit_start_fs - tolerance) & (lags_fs <= self.fit_end_fs + tolerance)
         if fitted.sum() < 2:
             raise ValueError(
                 f"the fit window {self.fit_start_fs} to {self.fit_end_fs} fs holds {int(fitted.sum())} lags of frames "
-                f"{trajectory.frame_interval_fs} fs apart, but a slope needs two: widen it or record more often"
+                f"{spacing:g} fs apart, but a slope needs two: widen it or record more often"
             )
-        values = msd(system, trajectory)
-        centered = (lags[fitted] - lags[fitted].mean()).to(values)
-        slope = values[:, fitted.to(values.device)] @ centered / centered.square().sum()
+        if lags_fs[-1] + spacing <= self.fit_end_fs - tolerance:
+            raise ValueError(
+                f"the fit window ends at {self.fit_end_fs:g} fs, but the lags at {float(lags_fs[-1]):g} fs"
+            )
+        centered = (lags_fs[fitted] - lags_fs[fitted].mean()).to(msd)
+        slope = msd[:, fitted.to(msd.device)] @ centered / centered.square().sum()
         return ANGSTROM2_PER_FS_IN_1E9_M2_PER_S * slope[:, None] / 6.0
+
+    def finite_size_correction(self, system: System, temperature_K: float) -> float | None:
+        """`yeh_hummer_correction` for the cell of the system, in 1e-9 m²/s; None without a cell or a viscosity.
+
+        Raises:
+            ValueError: the cell is not a cube, for which alone the correction is known here.
+        """
+        if system.cell is None or self.viscosity_mPa_s is None:
+            return None
+        lengths = torch.linalg.vector_norm(system.cell.double(), dim=1)
+        cosines = system.cell.double() @ system.cell.double().T / torch.outer(lengths, lengths)
+        if (lengths / lengths.mean() - 1).abs().max() > 1e-5 or (cosines - torch.eye(3).to(cosines)).abs().max() > 1e-5:
+            raise ValueError(
+                f"the Yeh-Hummer correction is that of a cube, but the cell is {system.cell.tolist()}: "
+                "set the viscosity to null to go without"
+            )
+        return yeh_hummer_correction(temperature_K, self.viscosity_mPa_s, float(lengths.mean()))
 
 
 def yeh_hummer_correction(temperature_K: float, viscosity_mPa_s: float, box_length_A: float) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from mdsim.observables.tuples import map_in_chunks
+from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 VALUES_PER_CHUNK = 2**19  # distances or angles held at a time; the image search of a triclinic cell takes 27 times that
@@ -55,13 +56,22 @@ class Bins:
 
 def histogram(values: Float[Tensor, "row value"], bins: Bins) -> Int[Tensor, "row bin"]:
     """Number of values in each bin, row by row. Values outside the range, and NaN, are not counted."""
+    one_group = torch.zeros(values.shape[1], dtype=torch.long, device=values.device)
+    return grouped_histogram(values, bins, one_group, 1)[:, 0]
+
+
+def grouped_histogram(
+    values: Float[Tensor, "row value"], bins: Bins, groups: Int[Tensor, "value"], n_groups: int
+) -> Int[Tensor, "row group bin"]:
+    """`histogram` of the values of each group, where every column of values belongs to one."""
     values = values.detach()
     inside = (values >= bins.start) & (values <= bins.stop)
     index = ((values - bins.start) / bins.width).long().clamp_max(bins.count - 1)
     index = torch.where(inside, index, bins.count)  # one more bin per row takes what is outside
-    flat = _flat_index(index, bins).reshape(-1)
-    counts = torch.bincount(flat, minlength=len(values) * (bins.count + 1))
-    return counts.reshape(len(values), bins.count + 1)[:, :-1]
+    tables = n_groups * torch.arange(len(values), device=values.device)[:, None] + groups
+    flat = (index + (bins.count + 1) * tables).reshape(-1)
+    counts = torch.bincount(flat, minlength=len(values) * n_groups * (bins.count + 1))
+    return counts.reshape(len(values), n_groups, bins.count + 1)[..., :-1]
 
 
 def smeared_histogram(values: Float[Tensor, "row value"], bins: Bins, smearing: float) -> Float[Tensor, "row bin"]:
@@ -115,6 +125,31 @@ def tuple_histogram(
     blocks = map_in_chunks(count, rows, tuples, max(1, VALUES_PER_CHUNK // stencil))
     counts = torch.stack(blocks).sum(0).to(positions.dtype).unflatten(0, positions.shape[:2])
     return torch.where(finite[..., None], counts, torch.nan)
+
+
+def molecule_histogram(
+    measure: Measure,
+    positions: Float[Tensor, "frame replica atom 3"],
+    tuples: Int[Tensor, "tuple order"],
+    system: System,
+    bins: Bins,
+) -> Float[Tensor, "frame replica molecule bin"]:
+    """Plain counts that each molecule has a share in: a tuple counts for the molecules of its atoms in equal parts.
+
+    The sum over molecules is `tuple_histogram`. NaN where a coordinate of the frame is not finite.
+    """
+    finite = finite_frames(positions)
+    rows = torch.where(finite[..., None, None], positions, 0.0).detach().flatten(0, 1)
+    n_molecules, order = int(system.molecules.max()) + 1, tuples.shape[1]
+
+    def count(some_rows: Tensor, some_tuples: Tensor) -> Tensor:
+        values = measure(some_rows, some_tuples, system.cell)
+        molecules = system.molecules[some_tuples]
+        return torch.stack([grouped_histogram(values, bins, column, n_molecules) for column in molecules.T]).sum(0)
+
+    blocks = map_in_chunks(count, rows, tuples, VALUES_PER_CHUNK)
+    counts = torch.stack(blocks).sum(0).to(positions.dtype).unflatten(0, positions.shape[:2]) / order
+    return torch.where(finite[..., None, None], counts, torch.nan)
 
 
 def finite_frames(positions: Float[Tensor, "frame replica atom 3"]) -> Bool[Tensor, "frame replica"]:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 
 from mdsim.geometry import all_pairs, pair_distances
-from mdsim.observables.histogram import Bins, tuple_histogram
+from mdsim.observables.histogram import Bins, molecule_histogram, tuple_histogram
 from mdsim.observables.tuples import of_elements
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
@@ -55,7 +55,8 @@ class RDF:
 
     @property
     def name(self) -> str:
-        return "rdf" if self.pair is None else "rdf_" + "".join(self.pair)
+        pair = "" if self.pair is None else "_" + "".join(self.pair)
+        return "rdf" + pair + ("_intermolecular" if self.intermolecular_only else "")
 
     @property
     def bins(self) -> Bins:
@@ -84,6 +85,17 @@ class RDF:
         positions = trajectory.positions
         counts = tuple_histogram(pair_distances, positions, pairs, system.cell, self.bins, self.smearing_A)
         return counts / norm.to(positions)
+
+    def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
+        """Each molecule's share of the plain histogram: the mean over molecules is that of the frame.
+
+        A pair counts for the molecules of both atoms, half each; see `LocalObservable`.
+        """
+        self._check_range(system)
+        pairs = self._pairs(system)
+        norm = len(pairs) * self._share_per_pair(system) / system.n_molecules
+        counts = molecule_histogram(pair_distances, trajectory.positions, pairs, system, self.bins)
+        return counts / norm.to(counts)
 
     def _pairs(self, system: System) -> Int[Tensor, "pair 2"]:
         pairs = all_pairs(system.n_atoms, system.atomic_numbers.device)

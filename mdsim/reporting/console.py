@@ -75,6 +75,8 @@ def progress(
     desc: str = "",
     unit: str = "step",
     log_interval_s: float = 30.0,
+    initial: int = 0,
+    unit_scale: bool = False,
 ) -> tqdm:
     """A progress bar on a terminal; elsewhere (batch job, pipe) a log line every so often.
 
@@ -84,11 +86,14 @@ def progress(
         desc: what is going on, in front of the bar.
         unit: of an item.
         log_interval_s: seconds between log lines without a terminal. Loops shorter than that log nothing.
+        initial: items that an earlier run has done.
+        unit_scale: show thousands, millions, ... of items, as of bytes.
 
     Returns:
         The bar: iterable, and a context manager.
     """
     common = {"total": total, "desc": desc, "unit": f" {unit}", "miniters": 1}
+    common |= {"initial": initial, "unit_scale": unit_scale}
     if sys.stderr.isatty():
         return tqdm(iterable, mininterval=0.5, dynamic_ncols=True, leave=False, file=sys.stderr, **common)
     return tqdm(

@@ -1,4 +1,4 @@
-"""Trajectory files in HOOMD's GSD format, which OVITO, VMD and MDAnalysis open.
+"""Trajectory files in HOOMD's GSD format, which OVITO, VMD and MDAnalysis open; for other formats there is ASE.
 
 Units in the files are those of the package: Å, amu, eV, and for velocities Å per ASE time unit, which is also what
 HOOMD derives from these three. The step of a frame is its time in whole femtoseconds; the exact time is logged.
@@ -20,6 +20,8 @@ import ase.data
 import gsd.hoomd
 import numpy as np
 import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -123,6 +125,22 @@ def read_gsd(path: Path) -> tuple[System, Trajectory]:
         frame_interval_fs=float(first.log["frame_interval_fs"][0]),
     )
     return _system_of(path, first, cell), trajectory
+
+
+def to_ase(system: System, trajectory: Trajectory, replica: int) -> list[Atoms]:
+    """The frames of one replica for `ase.io.write`: unwrapped positions, cell, momenta, and energies as results."""
+    cell = None if system.cell is None else _array(system.cell)
+    masses = _array(system.masses)
+    frames = []
+    for index, positions in enumerate(_array(trajectory.positions[:, replica])):
+        atoms = Atoms(system.atomic_numbers.cpu().numpy(), positions, masses=masses, cell=cell, pbc=cell is not None)
+        atoms.info["time_ps"] = index * trajectory.frame_interval_fs / FS_PER_PS
+        if trajectory.velocities is not None:
+            atoms.set_velocities(_array(trajectory.velocities[index, replica]))
+        if trajectory.energy is not None:
+            atoms.calc = SinglePointCalculator(atoms, energy=float(trajectory.energy[index, replica]))
+        frames.append(atoms)
+    return frames
 
 
 def _check_drawable(path: Path, positions: np.ndarray, replica: int) -> None:

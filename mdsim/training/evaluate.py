@@ -32,11 +32,12 @@ STABLE = "stable"
 
 @dataclass(frozen=True)
 class Compared:
-    """An observable with its reference, and the axis to draw it on."""
+    """An observable with its reference, the axis to draw it on, and the reference's error where it is known."""
 
     observable: Observable
     reference: Float[Tensor, "bin"]
     axis: Float[Tensor, "bin"]
+    standard_error: Float[Tensor, "bin"] | None = None
 
 
 class Evaluation:

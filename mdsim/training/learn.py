@@ -12,35 +12,17 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.boltzmann import (
-    BoltzmannGradient,
-    ReweightedMean,
-    boltzmann_gradient,
-    gradient_signal_to_noise,
-    reweighted_mean,
-)
-from mdsim.interfaces import ForceField, Observable
+from mdsim.boltzmann import BoltzmannGradient, boltzmann_gradient, gradient_signal_to_noise
+from mdsim.interfaces import ForceField
 from mdsim.losses import EnergyForceLoss
-from mdsim.sample_energies import structure_energies
 from mdsim.schema import EstimatorConfig, LearningConfig
-from mdsim.stability import non_finite
-from mdsim.state import System, Trajectory
-from mdsim.training.stretch import Outcome
-from mdsim.typing import Bool, Float, Int, Tensor
+from mdsim.state import System
+from mdsim.training.samples import Samples, Target
+from mdsim.typing import Float, Tensor
 
 SIGNAL_BLOCKS = 8  # of reruns, for the jackknife of the gradient's error
 
 Gradients = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One term of the observable loss: what is compared with which reference, how, and how much it counts."""
-
-    observable: Observable
-    reference: Float[Tensor, "bin"]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,52 +33,6 @@ class QMData:
     energy: Float[Tensor, "frame"]
     forces: Float[Tensor, "frame atom 3"]
     loss: EnergyForceLoss
-
-
-def usable(outcome: Outcome, settings: EstimatorConfig) -> Bool[Tensor, "frame replica"]:
-    """Frames that the estimator learns from: finite ones, not too long after a break, of the replicas asked for."""
-    trajectory, verdict = outcome.trajectory, outcome.verdict
-    finite = ~non_finite(trajectory)
-    frame = torch.arange(trajectory.n_frames, device=finite.device)[:, None]
-    if settings.frames_after_break is not None:
-        finite &= frame < verdict.first_frame.to(finite.device) + settings.frames_after_break
-    if settings.only_unstable:
-        finite &= verdict.unstable.to(finite.device)
-    return finite
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What one rerun gives to the estimator: structures, their observables, and the energies they were sampled with."""
-
-    positions: Float[Tensor, "sample atom 3"]
-    observable: Float[Tensor, "sample bin"]  # of all targets, side by side
-    energy: Float[Tensor, "sample"]
-    replica: Int[Tensor, "sample"]  # which rerun each comes from: the samples of one are correlated
-
-    def __len__(self) -> int:
-        return len(self.energy)
-
-
-def collect(
-    system: System, trajectory: Trajectory, mask: Bool[Tensor, "frame replica"], targets: Sequence[Target]
-) -> Samples:
-    """The chosen frames as samples."""
-    if trajectory.energy is None:
-        raise ValueError("the trajectory has no energies")
-    observable = torch.cat([target.observable(system, trajectory)[mask] for target in targets], dim=-1)
-    return Samples(trajectory.positions[mask], observable, trajectory.energy[mask], torch.nonzero(mask)[:, 1])
-
-
-def importance(
-    force_field: ForceField, system: System, samples: Samples, kT: float, minibatch_size: int
-) -> ReweightedMean:
-    """Weights exp(-ΔU/kT) that carry the samples to the current parameters, with their effective sample size."""
-    energies = structure_energies(force_field, system, samples.positions)
-    with torch.no_grad():
-        index = torch.arange(len(samples), device=samples.energy.device)
-        current = torch.cat([energies(part) for part in index.split(minibatch_size)])
-    return reweighted_mean(samples.observable, current, samples.energy, kT)
 
 
 def total_loss(targets: Sequence[Target]) -> Callable[[Tensor], Tensor]:
@@ -125,21 +61,21 @@ def observable_gradient(
     Args:
         force_field: whose parameters the gradient is for.
         system: the system that was simulated.
-        samples: of one rerun.
+        samples: of one rerun; their importance is taken into account.
         targets: the terms of the loss.
         kT: thermal energy in eV.
         settings: of the estimator.
         generator: shuffles minibatches where the published estimator is asked for.
-        weights: of the samples, where the parameters have moved since they were drawn.
+        weights: further weights of the samples, where the parameters have moved since they were drawn.
     """
     return boltzmann_gradient(
-        structure_energies(force_field, system, samples.positions),
+        samples.energies(force_field, system),
         force_field.parameters(),
         samples.observable,
         total_loss(targets),
         kT,
-        minibatch_size=settings.minibatch_size,
-        weights=weights,
+        minibatch_size=samples.minibatch_size(settings.minibatch_size),
+        weights=_product(weights, samples.weights),
         paper_estimator=settings.paper_estimator,
         generator=generator,
     )
@@ -155,15 +91,23 @@ def signal_to_noise(
 ) -> float:
     """Norm of the observable's gradient over its standard error; blocks of reruns are left out in turn."""
     signal = gradient_signal_to_noise(
-        structure_energies(force_field, system, samples.positions),
+        samples.energies(force_field, system),
         force_field.parameters(),
         samples.observable,
         total_loss(targets),
         kT,
         samples.replica % SIGNAL_BLOCKS,
-        minibatch_size=settings.minibatch_size,
+        minibatch_size=samples.minibatch_size(settings.minibatch_size),
+        weights=samples.weights,
     )
     return signal.ratio
+
+
+def _product(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The product of weights, of which either may be absent."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first * second
 
 
 def qm_gradient(

@@ -15,12 +15,22 @@ from typing import Any
 import numpy as np
 
 from mdsim.config import ConfigError
+from mdsim.observables.diffusivity import Diffusivity
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.schema import SimulateConfig
-from mdsim.statistics import Estimate, Interval, Lifetimes, median_survival, restricted_mean, wilson_interval
+from mdsim.statistics import (
+    Estimate,
+    Interval,
+    Lifetimes,
+    mean_interval,
+    median_survival,
+    restricted_mean,
+    wilson_interval,
+)
 from mdsim.training.evaluate import Compared, Evaluation
 
 NORMAL_95 = 1.959964
+DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 
 
 def final_metrics(evaluation: Evaluation, errors: dict[str, float], config: SimulateConfig) -> dict[str, Any]:
@@ -31,12 +41,13 @@ def final_metrics(evaluation: Evaluation, errors: dict[str, float], config: Simu
         errors: energy and force errors on the test frames.
         config: what was asked for.
     """
-    broken = evaluation.broken.numpy()
+    broken, system = evaluation.broken.numpy(), evaluation.stretch.system
     results: dict[str, Any] = {
         "eval_model": config.eval_model,
         "temperature_K": config.dynamics.temperature_K,
         "replicas": len(broken),
         "horizon_ps": config.horizon_ps,
+        "periodic": system.cell is not None,
         **stable_times(lifetimes(evaluation)),
         "reasons_unstable": dict(Counter(reason for reason in evaluation.reasons if reason != "stable")),
     }
@@ -46,8 +57,12 @@ def final_metrics(evaluation: Evaluation, errors: dict[str, float], config: Simu
         results |= observable_errors(name, *_axis_and_reference(compared), means[name].numpy(), weights)
     for name, values in evaluation.dynamical_values().items():
         present = np.isfinite(values.numpy()).all(-1)
-        axis_and_reference = _axis_and_reference(evaluation.dynamical[name])
+        compared = evaluation.dynamical[name]
+        axis_and_reference = _axis_and_reference(compared)
         results |= observable_errors(name, *axis_and_reference, values.numpy(), present.astype(float))
+        if isinstance(compared.observable, Diffusivity):
+            correction = compared.observable.finite_size_correction(system, config.dynamics.temperature_K)
+            results |= diffusivity_values(name, compared, values[:, 0].numpy(), correction)
     return results | {key: value if np.isfinite(value) else None for key, value in errors.items()}
 
 
@@ -109,6 +124,38 @@ def observable_errors(
     }
 
 
+def diffusivity_values(
+    name: str, compared: Compared, values: np.ndarray, correction: float | None
+) -> dict[str, float | None]:
+    """The diffusivity itself, its reference, and what it would be in an infinite box, all in 1e-9 m²/s.
+
+    Args:
+        name: of the observable.
+        compared: the observable and its reference in a box of the same size.
+        values: one a replica, not a number where it broke.
+        correction: of the box size, the same for reference and simulation; None where it is not known.
+    """
+    reference, error = float(compared.reference[0]), compared.standard_error
+    interval = value_interval(name, values)
+    mean = interval[f"{name}{DIFFUSIVITY_UNIT}"]
+    return interval | {
+        f"{name}_reference{DIFFUSIVITY_UNIT}": reference,
+        f"{name}_reference_standard_error{DIFFUSIVITY_UNIT}": None if error is None else float(error[0]),
+        f"{name}_finite_size_correction{DIFFUSIVITY_UNIT}": correction,
+        f"{name}_infinite_box{DIFFUSIVITY_UNIT}": None if mean is None or correction is None else mean + correction,
+    }
+
+
+def value_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
+    """Mean over the replicas that have a diffusivity (1e-9 m²/s), with a 95 % interval from their scatter."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return dict.fromkeys([f"{name}{DIFFUSIVITY_UNIT}{bound}" for bound in ("", "_low", "_high")])
+    interval = mean_interval(known)
+    found = zip(("", "_low", "_high"), (interval.estimate, interval.low, interval.high), strict=True)
+    return {f"{name}{DIFFUSIVITY_UNIT}{bound}": value if np.isfinite(value) else None for bound, value in found}
+
+
 def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Interval:
     """The error of the weighted mean over replicas ± 1.96 standard errors from leaving out one replica at a time.
 
@@ -140,11 +187,14 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     """One row a quantity, one column an evaluation."""
     first = next(iter(summaries.values()))
     rows = [
-        [label(key), *(cell(summary, key) for summary in summaries.values())]
-        for key in first
-        if key in SHOWN or (key.endswith("_mae") and f"{key}_low" in first)
+        [label(key), *(cell(summary, key) for summary in summaries.values())] for key in first if is_shown(key, first)
     ]
     return format_table(["", *summaries], rows)
+
+
+def is_shown(key: str, summary: dict[str, Any]) -> bool:
+    """Whether tables have a row for it: what is listed below, and what has an interval."""
+    return key in SHOWN or (key.endswith(("_mae", DIFFUSIVITY_UNIT)) and f"{key}_low" in summary)
 
 
 SHOWN = {
@@ -158,6 +208,8 @@ SHOWN = {
 
 def label(key: str) -> str:
     """How a key is shown to people."""
+    if key.endswith(DIFFUSIVITY_UNIT):
+        return key.removesuffix(DIFFUSIVITY_UNIT).replace("_", " ") + " (1e-9 m²/s)"
     return SHOWN.get(key, key.removesuffix("_mae").upper().replace("_", " ") + " MAE")
 
 
@@ -166,7 +218,7 @@ def cell(summary: dict[str, Any], key: str) -> str:
     value = summary.get(key)
     if value is None:
         return "not reached" if key == "stable_time_median_ps" else "-"
-    if f"{key}_low" in summary:
+    if summary.get(f"{key}_low") is not None:
         return format_interval(value, summary[f"{key}_low"], summary[f"{key}_high"])
     return f"{value:.3g}"
 

@@ -16,12 +16,13 @@ from mdsim.reporting.scalars import read_scalars
 from mdsim.statistics import Interval, Lifetimes, kaplan_meier, restricted_mean, restricted_mean_ratio
 from mdsim.training.metrics import (
     NORMAL_95,
-    SHOWN,
     cell,
+    is_shown,
     label,
     observable_errors,
     read_json,
     stable_times,
+    value_interval,
 )
 
 RESAMPLES = 4999
@@ -96,9 +97,19 @@ def draw(folder: Path, results: dict[str, Results]) -> None:
         if len(axis) < 2:
             continue
         curves = {key: mean for key, r in results.items() if (mean := _mean_and_error(r, name)) is not None}
-        kind = next((known for known in AXES if name.startswith(known)), None)
         if curves:
-            observable_figure(folder / f"{name}.png", axis, reference, curves, *AXES.get(kind or "", ("", name)))
+            labels = axis_labels(name, periodic=first.summaries[0].get("periodic", False))
+            observable_figure(folder / f"{name}.png", axis, reference, curves, *labels)
+
+
+def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
+    """What stands on the axes of an observable's figure: its kind, and the element pair where it has one."""
+    kind = next((known for known in AXES if name.startswith(known)), "")
+    xlabel, ylabel = AXES.get(kind, ("", name))
+    if kind == "rdf" and periodic:
+        ylabel = "g(r)"
+    own = name.removeprefix(kind).strip("_").replace("_", " ")
+    return xlabel, f"{ylabel}, {own}" if kind and own else ylabel
 
 
 def _survival(results: Results) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -145,7 +156,7 @@ def _rows(before: Results, after: Results) -> list[list[str]]:
     summaries = [_pooled(before), _pooled(after)]
     rows = []
     for key in summaries[0]:
-        if key in SHOWN or (key.endswith("_mae") and f"{key}_low" in summaries[0]):
+        if is_shown(key, summaries[0]):
             rows.append([label(key), cell(summaries[0], key), cell(summaries[1], key), _change(key, before, after)])
     return rows
 
@@ -155,6 +166,8 @@ def _pooled(results: Results) -> dict[str, Any]:
     pooled: dict[str, Any] = dict(stable_times(results.lifetimes))
     for name, (values, axis, reference) in results.observables.items():
         pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
+        if name.startswith("diffusivity"):
+            pooled |= value_interval(name, values[:, 0])
     for key in results.summaries[0]:
         if key.startswith(("energy_mae_meV", "force_mae")):
             errors = [summary[key] for summary in results.summaries]

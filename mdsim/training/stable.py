@@ -17,27 +17,24 @@ import torch
 
 from mdsim import checkpoints
 from mdsim.interfaces import ForceField
+from mdsim.neighborhoods import NeighborhoodSampler
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import TrainConfig
-from mdsim.state import MDState
+from mdsim.state import MDState, Trajectory
 from mdsim.statistics import wilson_interval
 from mdsim.training.explore import Replicas, explore, rewind
 from mdsim.training.learn import (
     QMData,
-    Samples,
-    Target,
     apply_gradient,
-    collect,
     compare,
-    importance,
     observable_gradient,
     qm_gradient,
     randomize_step,
     signal_to_noise,
-    usable,
 )
+from mdsim.training.samples import Samples, Target, collect, collect_neighborhoods, importance, usable
 from mdsim.training.stretch import Outcome, Stretch
-from mdsim.typing import Tensor
+from mdsim.typing import Bool, Tensor
 from mdsim.units import kT_eV
 
 log = logging.getLogger("mdsim")
@@ -73,6 +70,7 @@ class StableTraining:
         run_dir: where checkpoints and scalars go.
         generator: all random numbers of the run.
         provenance: facts that are stored in every checkpoint.
+        sampler: draws the neighborhoods of the local estimator; None: the global one.
     """
 
     def __init__(
@@ -87,6 +85,7 @@ class StableTraining:
         run_dir: Path,
         generator: torch.Generator,
         provenance: dict[str, Any] | None = None,
+        sampler: NeighborhoodSampler | None = None,
     ) -> None:
         self.force_field = force_field
         self.model_config = model_config
@@ -98,6 +97,7 @@ class StableTraining:
         self.run_dir = run_dir
         self.generator = generator
         self.provenance = provenance or {}
+        self.sampler = sampler
         self.position = Position()
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.learning.optimizer]
         self.optimizer = kind(force_field.parameters(), lr=config.learning.learning_rate)
@@ -200,14 +200,14 @@ class StableTraining:
         if int(mask.sum()) < MIN_SAMPLES:
             log.warning("only %d usable frames: this step is along the QM gradient alone", int(mask.sum()))
             return self._one_step(None, None)
-        samples = collect(system, outcome.trajectory, mask, self.targets)
+        samples = self._samples(outcome.trajectory, mask)
         every, signal = estimator.signal_every, {}
         if every is not None and self.position.cycle_epoch % every == 0:
             ratio = signal_to_noise(self.force_field, system, samples, self.targets, kT, estimator)
             signal["learn/signal_to_noise"] = ratio
         logged = self._one_step(samples, None) | signal
         for taken in range(1, learning.steps_per_rerun):
-            self._count(len(samples))
+            self._count(len(samples.positions))
             reweighted = importance(self.force_field, system, samples, kT, estimator.minibatch_size)
             logged["learn/effective_fraction"] = reweighted.effective_sample_size / len(samples)
             if logged["learn/effective_fraction"] < learning.min_effective_fraction:
@@ -215,6 +215,17 @@ class StableTraining:
             self._one_step(samples, reweighted.weights)
             logged["learn/steps"] = float(taken + 1)
         return logged
+
+    def _samples(self, trajectory: Trajectory, mask: Bool[Tensor, "frame replica"]) -> Samples:
+        """What the estimator, global or local, takes from the chosen frames."""
+        system = self.stretch.system
+        if self.sampler is None:
+            return collect(system, trajectory, mask, self.targets)
+        self._count(int(mask.sum()))
+        at_once = self.config.estimator.minibatch_size
+        return collect_neighborhoods(
+            self.force_field, system, trajectory, mask, self.targets, self.sampler, at_once, self.generator
+        )
 
     def _one_step(self, samples: Samples | None, weights: Tensor | None) -> dict[str, float]:
         """One parameter step along the joint gradient."""
@@ -225,7 +236,7 @@ class StableTraining:
             boltzmann = observable_gradient(
                 self.force_field, system, samples, self.targets, kT, self.config.estimator, self.generator, weights
             )
-            self._count(len(samples))
+            self._count(len(samples.positions))
         learning = self.config.learning
         qm_loss, qm = qm_gradient(self.force_field, system, self.qm, batch, self.generator, learning.qm_batch_size)
         self._count(min(learning.qm_batch_size or len(self.qm.positions), len(self.qm.positions)))

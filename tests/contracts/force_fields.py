@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from mdsim.interfaces import ForceField
-from mdsim.models import NequIP, SchNet
+from mdsim.models import GemNetT, NequIP, SchNet
 
 SPECIES = (1, 6, 7, 8)
 
@@ -29,7 +29,28 @@ def _schnet() -> ForceField:
     return model
 
 
+def _gemnet_t(rbf: str, envelope: str) -> ForceField:
+    return GemNetT(
+        num_spherical=4,
+        num_radial=5,
+        num_blocks=2,
+        emb_size_atom=10,
+        emb_size_edge=12,
+        emb_size_trip=8,
+        emb_size_rbf=5,
+        emb_size_cbf=6,
+        emb_size_bil_trip=7,
+        num_atom=1,
+        cutoff=4.0,
+        rbf=rbf,
+        envelope=envelope,
+        species=SPECIES,
+    )
+
+
 FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
+    "gemnet_t": lambda: _gemnet_t("gaussian", "polynomial"),
+    "gemnet_t_bessel": lambda: _gemnet_t("spherical_bessel", "exponential"),
     "nequip_l1": lambda: _nequip(l_max=1, parity=False, num_layers=2, num_features=6),
     "nequip_l2_parity": lambda: _nequip(l_max=2, parity=True, num_layers=4, num_features=4),
     "schnet": _schnet,

@@ -165,15 +165,16 @@ def test_a_batch_is_its_replicas_one_by_one(force_field, case):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_broken_replica_leaves_the_bits_of_the_others(force_field, case, bad):
+def test_a_broken_replica_leaves_the_others_alone(force_field, case, bad):
+    """To rounding: the last bits of a matrix product may depend on how many rows it has beside."""
     system, positions = case
     potential = force_field.bind(system)
     energy, forces = potential(positions)
     broken = positions.clone()
     broken[1, 2] = bad
     broken_energy, broken_forces = potential(broken)
-    assert torch.equal(broken_energy[[0, 2]], energy[[0, 2]])
-    assert torch.equal(broken_forces[[0, 2]], forces[[0, 2]])
+    torch.testing.assert_close(broken_energy[[0, 2]], energy[[0, 2]], rtol=0, atol=1e-11)
+    torch.testing.assert_close(broken_forces[[0, 2]], forces[[0, 2]], rtol=0, atol=1e-11)
 
 
 def test_a_replica_that_flies_apart_does_not_disturb_the_others(force_field, case):

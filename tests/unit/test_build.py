@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,8 @@ from tiny import GEOMETRY, NUMBERS, frames, run_values, simulate_config, train_c
 
 from mdsim import build, losses
 from mdsim.config import ConfigError
+from mdsim.datasets.folder import Dataset, read_metadata, sha256_of
+from mdsim.datasets.reference_run import ReferenceRun, write_reference_run
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nose_hoover import NoseHooverChain
 from mdsim.integrators.nve import VelocityVerlet
@@ -20,6 +24,7 @@ from mdsim.schema import (
     DiffusivityConfig,
     DynamicsConfig,
     RDFConfig,
+    RDFDeviationConfig,
     SchNetConfig,
     VACFConfig,
 )
@@ -253,3 +258,71 @@ def test_references_are_reweighted_to_the_temperature_of_the_dynamics(dataset, c
     torch.testing.assert_close(hotter.double(), expected, rtol=1e-5, atol=1e-7)
     assert not torch.allclose(hotter, plain)
     assert f"of {len(energy)} frames" in caplog.text
+
+
+# --------------------------------------------------------------------------------------------------- periodic liquids
+
+
+@pytest.fixture
+def liquid(dataset) -> System:
+    return replace(dataset.system(), cell=8.0 * torch.eye(3))
+
+
+@pytest.fixture
+def with_run(dataset, tmp_path) -> Dataset:
+    """The data set with tables of g(r) and displacements that no frame would give."""
+    blocks = torch.arange(1.0, 3.0, dtype=torch.float64)[:, None]
+    run = ReferenceRun(0.01, {"HO": blocks.expand(2, 400)}, 4.0, {"O": blocks * 4.0 * torch.arange(6)})
+    write_reference_run(dataset.folder.parent / "reference.npz", run)
+    metadata = json.loads((dataset.folder / "metadata.json").read_text())
+    metadata["sha256"]["reference.npz"] = sha256_of(dataset.folder.parent / "reference.npz")
+    (dataset.folder / "metadata.json").write_text(json.dumps(metadata))
+    return Dataset(dataset.folder, read_metadata(dataset.folder / "metadata.json"))
+
+
+def test_references_come_from_the_whole_run_where_it_has_them(tmp_path, liquid, with_run):
+    rdfs = [{"name": "rdf", "pair": pair, "max_distance_A": 4.0, "bin_width_A": 0.1} for pair in ("OH", "HH")]
+    diffusivity = {"name": "diffusivity", "element": "O", "fit_start_fs": 4.0, "fit_end_fs": 20.0}
+    config = simulate_config(
+        tmp_path,
+        reference_run=True,
+        observables=[{**rdf, "pair": tuple(rdf["pair"])} for rdf in rdfs],
+        dynamical_observables=[diffusivity, {"name": "vacf", "max_lag_fs": 8.0}],
+        dense_window={"epochs": 4, "dump_every_steps": 2},
+    )
+    structural = build.compared_structural(config, liquid, with_run)
+    assert structural["rdf_OH"].reference.tolist() == pytest.approx([1.5] * 40), "mean of two blocks"
+    assert structural["rdf_HH"].reference.max() > 2, "from the frames, as without a run"
+    dynamical = build.compared_dynamical(config, liquid, with_run)
+    found = dynamical["diffusivity_O"]
+    assert float(found.reference) == pytest.approx(1e4 * 1.5 / 6) and found.observable.viscosity_mPa_s == 0.854
+    assert float(found.standard_error) == pytest.approx(1e4 * 0.5 / 6)
+    assert dynamical["vacf"].standard_error is None and len(dynamical["vacf"].reference) == 5
+
+
+def test_rdf_criteria_of_several_pairs_have_names_of_their_own(liquid, with_run):
+    settings = {"name": "rdf_mae", "max_distance_A": 4.0, "bin_width_A": 0.1}
+    judges = [
+        build.criterion(RDFDeviationConfig(**settings, pair=pair), liquid, with_run, from_run=True)
+        for pair in (None, ("O", "H"))
+    ]
+    assert [judge.name for judge in judges] == ["rdf_deviation", "rdf_OH_deviation"]
+    assert judges[1].reference.tolist() == pytest.approx([1.5] * 40)
+
+
+def test_a_dense_window_too_short_for_the_fit_is_found_at_once(tmp_path, liquid, with_run):
+    diffusivity = {"name": "diffusivity", "element": "O", "fit_start_fs": 4.0, "fit_end_fs": 20.0}
+    config = simulate_config(tmp_path, reference_run=True, dynamical_observables=[diffusivity])
+    with pytest.raises(ValueError, match=r"needs 11 frames, 2\.0 fs apart, but the trajectory has 6"):
+        build.compared_dynamical(config, liquid, with_run)
+
+
+def test_observables_of_one_name_are_refused(tmp_path, dataset):
+    rdf = {"name": "rdf", "max_distance_A": 4.0, "bin_width_A": 0.1}
+    with pytest.raises(ConfigError, match="rdf stands there more than once"):
+        build.compared_structural(simulate_config(tmp_path, observables=[rdf, rdf]), dataset.system(), dataset)
+
+
+def test_a_run_and_another_temperature_exclude_each_other(tmp_path):
+    with pytest.raises(ValueError, match="no frames to reweight"):
+        simulate_config(tmp_path, reference_run=True, reweight_reference=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mdsim.cli import PRETRAIN_DEBUG, SIMULATE_DEBUG, TRAIN_DEBUG
+from mdsim.cli import PRETRAIN_DEBUG, stable_debug
 from mdsim.config import ConfigError, load_config, read_yaml, save_config
 from mdsim.schema import LangevinConfig, NoseHooverConfig, PretrainConfig, SimulateConfig, TrainConfig
 
@@ -55,7 +55,7 @@ def test_every_bundled_configuration_is_valid_and_survives_saving(path, tmp_path
 def test_every_bundled_configuration_can_be_debugged(path):
     debug = PRETRAIN_DEBUG
     if "stable_training" in path.parts:
-        debug = TRAIN_DEBUG if load_config(path, STABLE).mode == "train" else SIMULATE_DEBUG
+        debug = stable_debug(load_config(path, STABLE))
     load_config(path, _schemas(path), debug)
 
 

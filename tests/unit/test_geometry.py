@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from mdsim.geometry import all_pairs, angles, center_of_mass, minimum_image, pair_distances
+from mdsim.geometry import (
+    all_pairs,
+    angles,
+    center_of_mass,
+    minimum_image,
+    pair_distances,
+    unwrapped_in_time,
+    whole_molecules,
+    wrap,
+)
 
 CELLS = {
     "orthorhombic": [[6.0, 0, 0], [0, 7.5, 0], [0, 0, 9.0]],
@@ -100,3 +109,58 @@ def test_center_of_mass():
 def test_all_pairs():
     assert all_pairs(4).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     assert all_pairs(1).shape == (0, 2)
+
+
+def _chain_and_ring(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Atoms of a bent chain of seven, a ring of five and one alone, in shuffled order, and their bonds."""
+    steps = torch.tensor(
+        [[1.0, 0.3, 0], [0.2, 1.1, 0.4], [0, 0.2, 1.2], [-0.9, 0.4, 0.1], [0.1, -1.0, 0], [0.7, 0, 0.8]]
+    )
+    chain = torch.cat([torch.zeros(1, 3), steps.cumsum(0)])
+    turn = 2 * math.pi / 5 * torch.arange(5)
+    ring = torch.stack([turn.cos() + 4, turn.sin(), 0.2 * turn], dim=1)
+    bonds = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5, 6], [7, 8], [8, 9], [9, 10], [10, 11], [7, 11]])
+    place = torch.randperm(13, generator=generator)
+    positions = torch.empty(13, 3, dtype=torch.float64)
+    positions[place] = torch.cat([chain, ring, torch.tensor([[9.0, 9, 9]])]).double()
+    return positions, place[bonds].sort(dim=1).values
+
+
+@pytest.mark.parametrize("name", ["orthorhombic", "reduced triclinic", "non-reduced", "left-handed"])
+def test_wrapped_molecules_are_made_whole(name, generator):
+    cell = _cell(name)
+    geometry, bonds = _chain_and_ring(generator)
+    shifts = 10.0 * torch.randn(3, 2, 1, 3, generator=generator, dtype=torch.float64)
+    intact = geometry + shifts
+    wrapped = wrap(intact, cell)
+    fractional = wrapped @ torch.linalg.inv(cell)
+    assert fractional.min() > -1e-12 and fractional.max() < 1 + 1e-12
+    whole = whole_molecules(wrapped, bonds, cell)
+    vectors = whole[..., bonds[:, 1], :] - whole[..., bonds[:, 0], :]
+    torch.testing.assert_close(vectors, (geometry[bonds[:, 1]] - geometry[bonds[:, 0]]).expand_as(vectors))
+    translations = (whole - wrapped) @ torch.linalg.inv(cell)
+    torch.testing.assert_close(translations, translations.round(), rtol=0, atol=1e-9)
+    assert torch.equal(whole_molecules(intact, bonds, cell), intact), "whole molecules come back bit for bit"
+
+
+def test_the_first_atom_of_a_molecule_stays():
+    cell = _cell("orthorhombic")
+    positions = torch.tensor([[0.2, 1.0, 1.0], [5.8, 1.0, 1.0], [5.9, 8.0, 1.0]], dtype=torch.float64)
+    whole = whole_molecules(positions, torch.tensor([[0, 1]]), cell)
+    expected = torch.tensor([[0.2, 1.0, 1.0], [-0.2, 1.0, 1.0], [5.9, 8.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(whole, expected)
+    assert whole_molecules(positions, torch.empty(0, 2, dtype=torch.long), cell) is positions
+    assert whole_molecules(positions, torch.tensor([[0, 1]]), None) is positions
+
+
+@pytest.mark.parametrize("name", ["orthorhombic", "reduced triclinic", "non-reduced"])
+def test_wrapped_paths_are_unwrapped(name, generator):
+    cell = _cell(name)
+    start = torch.rand(1, 4, 5, 3, generator=generator, dtype=torch.float64) @ cell
+    path = start + 0.4 * torch.randn(200, 4, 5, 3, generator=generator, dtype=torch.float64).cumsum(0)
+    wrapped = wrap(path, cell)
+    assert (path - wrapped).abs().max() > 5.0
+    unwrapped = unwrapped_in_time(wrapped, cell)
+    torch.testing.assert_close(unwrapped - unwrapped[0], path - path[0], rtol=0, atol=1e-9)
+    assert torch.equal(unwrapped_in_time(path, cell), path)
+    assert unwrapped_in_time(path, None) is path

@@ -9,6 +9,7 @@ from mdsim.statistics import (
     block_standard_error,
     bootstrap_interval,
     kaplan_meier,
+    mean_interval,
     median_survival,
     restricted_mean,
     restricted_mean_over_groups,
@@ -227,3 +228,11 @@ def test_groups_of_other_sizes_and_unreached_horizons_are_refused():
     followed = Lifetimes(np.array([1.0, 2.0]), np.array([True, False]))
     with pytest.raises(ValueError, match="followed up to the horizon"):
         restricted_mean_over_groups([followed], [followed], 5.0, rng=rng)
+
+
+def test_mean_interval_against_scipy():
+    values = np.array([1.2, 0.7, 2.1, 1.4, 1.1])
+    expected = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
+    found = mean_interval(values, confidence=0.9)
+    assert (found.estimate, found.low, found.high) == pytest.approx((values.mean(), expected.low, expected.high))
+    assert mean_interval(values[:1]).estimate == 1.2 and np.isnan(mean_interval(values[:1]).low)

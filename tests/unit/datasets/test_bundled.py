@@ -21,6 +21,7 @@ SIZES = {  # frames that train, validate, test, and are contiguous
     (*ASPIRIN, "100"): (95, 5, 1000, 3000),
     (*ASPIRIN, "1k"): (950, 50, 1000, 3000),
     (*ASPIRIN, "5k"): (4750, 250, 1000, 3000),
+    (*PEPTIDE, "1percent"): (12, 2, 400, 1000),
     (*PEPTIDE, "5percent"): (68, 4, 400, 1000),
     (*PEPTIDE, "25percent"): (342, 18, 400, 1000),
     (*PEPTIDE, "100percent"): (1368, 72, 400, 1000),

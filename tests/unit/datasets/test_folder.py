@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mdsim.datasets import DatasetError, load_dataset, write_dataset
+from mdsim.datasets import DatasetError, Frames, load_dataset, write_dataset
 from mdsim.datasets.folder import read_metadata, system_of
+from mdsim.geometry import pair_distances, wrap
 
 
 @pytest.fixture
@@ -159,3 +160,48 @@ def test_reference_bond_lengths_are_means_over_the_training_frames(dataset, etha
     i, j = dataset.system().bonds.T
     expected = (ethanol_frames.positions[:20, i] - ethanol_frames.positions[:20, j]).norm(dim=-1).mean(0)
     torch.testing.assert_close(dataset.reference_bond_lengths(), expected, rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ periodic systems
+
+
+@pytest.fixture
+def two_waters(metadata) -> tuple:
+    """Forty frames of two molecules that drift across a triclinic cell, and their metadata."""
+    generator = torch.Generator().manual_seed(2)
+    cell = torch.tensor([[6.5, 0, 0], [1.0, 7.0, 0], [-0.5, 0.8, 6.8]], dtype=torch.float64)
+    molecule = torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], dtype=torch.float64)
+    start = torch.cat([molecule, molecule + torch.tensor([2.9, 2.2, 3.1])])
+    drift = 0.4 * torch.arange(40, dtype=torch.float64)[:, None, None] * torch.tensor([1.0, -0.7, 0.3])
+    positions = start + drift + 0.02 * torch.randn(40, 6, 3, generator=generator, dtype=torch.float64)
+    forces = torch.randn(40, 6, 3, generator=generator, dtype=torch.float64)
+    frames = Frames(torch.tensor([8, 1, 1] * 2), positions.float(), torch.zeros(40).double(), forces, cell=cell)
+    return frames, replace(metadata, atomic_numbers=[8, 1, 1] * 2)
+
+
+def _read_back(root, frames, metadata):
+    own = {"train": frames[::2], "val": frames[1::2]}
+    write_dataset(root / "toy" / "dimer" / "40", own, {"test": frames[:6], "contiguous": frames}, metadata)
+    return load_dataset(root, "toy", "dimer", "40")
+
+
+def test_unwrapped_frames_come_back_bit_for_bit(tmp_path, two_waters):
+    frames, metadata = two_waters
+    dataset = _read_back(tmp_path, frames, metadata)
+    assert torch.equal(dataset.train.positions, frames.positions[::2])
+    assert torch.equal(dataset.contiguous.positions, frames.positions)
+
+
+def test_wrapped_frames_are_made_whole_and_paths_continuous(tmp_path, two_waters):
+    frames, metadata = two_waters
+    wrapped = replace(frames, positions=wrap(frames.positions, frames.cell))
+    cut = (wrapped.positions[:, 1] - wrapped.positions[:, 0]).norm(dim=-1) > 2.0
+    assert 0 < cut.sum() < 40, "the faces of the cell cut molecules in some of the frames"
+    dataset = _read_back(tmp_path, wrapped, metadata)
+    system = dataset.system(torch.float64)
+    assert system.bonds.tolist() == [[0, 1], [0, 2], [3, 4], [3, 5]]
+    for split in (dataset.train, dataset.val, dataset.test, dataset.contiguous):
+        direct = pair_distances(split.positions.double(), system.bonds)  # without the minimum image
+        assert (direct - 0.96).abs().max() < 0.2
+    path = dataset.contiguous.positions
+    torch.testing.assert_close(path - path[0], frames.positions - frames.positions[0], rtol=0, atol=1e-4)

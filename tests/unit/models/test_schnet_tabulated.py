@@ -1,5 +1,7 @@
 """The tabulated path gives the plain path's energies and forces, conserves energy, and keeps replicas apart."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,8 +39,38 @@ def test_bind_takes_it_when_asked(model, system):
 
 def test_plain_path_where_it_does_not_apply(model, system):
     assert not supports(model, system.to(dtype=torch.float64))
-    periodic = System(system.atomic_numbers, system.masses, 20 * torch.eye(3), system.bonds, system.molecules)
-    assert not supports(model, periodic)
+    skewed = 20 * torch.eye(3)
+    skewed[1, 0] = 1.0
+    narrow = torch.diag(torch.tensor([20.0, 20.0, 1.99 * model.cutoff]))
+    assert supports(model, replace(system, cell=20 * torch.eye(3)))
+    assert not supports(model, replace(system, cell=skewed))
+    assert not supports(model, replace(system, cell=narrow)), "a pair may meet through two images"
+
+
+def test_periodic_systems_equal_the_plain_path(model, generator):
+    """A gas in an orthorhombic cell, with atoms that have wandered across several cells."""
+    edges = torch.tensor([10.0, 11.3, 13.1], dtype=torch.float64)
+    fractional = torch.rand(3, 60, 3, dtype=torch.float64, generator=generator)
+    wandered = (fractional + torch.randint(-3, 4, (3, 60, 3), generator=generator)) * edges
+    system = System(
+        torch.tensor([8, 1, 1]).repeat(20),
+        torch.ones(60, dtype=torch.float64),
+        torch.diag(edges),
+        torch.empty(0, 2, dtype=torch.long),
+        torch.arange(60),
+    )
+    exact = SchNet(**model.hyperparameters, energy_scale=1.7).double()
+    exact.load_state_dict(model.state_dict())
+    energy, forces = exact(system, wandered.float().double())
+    single = system.to(dtype=torch.float32)
+    potential = model.bind(single, fast=True)
+    assert isinstance(potential, TabulatedSchNet)
+    found_energy, found_forces = potential(wandered.float())
+    plain_energy, plain_forces = model(single, wandered.float())
+    for found, plain, expected in ((found_energy, plain_energy, energy), (found_forces, plain_forces, forces)):
+        rounding = (plain.double() - expected).abs().max()
+        assert (found.double() - expected).abs().max() < 5 * rounding + 1e-5
+    assert forces.abs().max() > 0.1
 
 
 def test_broken_replica_is_not_finite_and_touches_no_other(model, system, positions):

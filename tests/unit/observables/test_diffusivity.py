@@ -1,5 +1,6 @@
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,3 +126,30 @@ def test_wrong_settings():
         Diffusivity(10.0, 10.0)
     with pytest.raises(ValueError, match="are positive"):
         yeh_hummer_correction(300.0, 0.0, 10.0)
+
+
+def test_from_msd_fits_the_lags_of_the_window_alone():
+    lags = 10.0 * torch.arange(11, dtype=torch.float64)
+    msd = torch.stack([0.5 + 0.03 * lags, 0.06 * lags])
+    msd[:, lags < 20.0] = 7.0
+    msd[:, lags > 80.0] = -7.0
+    found = Diffusivity(20.0, 80.0).from_msd(lags, msd)
+    torch.testing.assert_close(found[:, 0], 1e4 * torch.tensor([0.03, 0.06]).double() / 6)
+    with pytest.raises(ValueError, match="ends at 150 fs, but the lags at 100 fs"):
+        Diffusivity(20.0, 150.0).from_msd(lags, msd)
+
+
+def test_the_finite_size_correction_is_that_of_a_turned_cube():
+    turn = torch.linalg.qr(torch.tensor([[1.0, 2.0, 0.5], [0.3, -1.0, 2.0], [1.0, 1.0, 1.0]], dtype=torch.float64))[0]
+    system = replace(atoms([8]), cell=12.4 * turn)
+    found = Diffusivity(1.0, 2.0, viscosity_mPa_s=0.8).finite_size_correction(system, 300.0)
+    assert found == pytest.approx(yeh_hummer_correction(300.0, 0.8, 12.4))
+    assert Diffusivity(1.0, 2.0).finite_size_correction(system, 300.0) is None
+    assert Diffusivity(1.0, 2.0, viscosity_mPa_s=0.8).finite_size_correction(atoms([8]), 300.0) is None
+
+
+@pytest.mark.parametrize("cell", [[[9, 0, 0], [0, 9, 0], [0, 0, 9.1]], [[9, 0, 0], [1, 8.944272, 0], [0, 0, 9]]])
+def test_the_correction_is_refused_for_other_cells(cell):
+    system = replace(atoms([8]), cell=torch.tensor(cell, dtype=torch.float64))
+    with pytest.raises(ValueError, match="is that of a cube"):
+        Diffusivity(1.0, 2.0, viscosity_mPa_s=0.8).finite_size_correction(system, 300.0)

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.io import read, write
 from gsd import hoomd
 from MDAnalysis.lib.distances import distance_array
 from MDAnalysis.lib.mdamath import triclinic_vectors
 
 from mdsim.geometry import all_pairs, pair_distances
-from mdsim.reporting.trajectories import frames_before_break, read_gsd, write_gsd
+from mdsim.reporting.trajectories import frames_before_break, read_gsd, to_ase, write_gsd
 from mdsim.state import System, Trajectory
 
 SINGLE_A = 2e-6  # rounding of a coordinate of some ten Å to single precision
@@ -207,3 +208,28 @@ def test_frames_before_break_refuses_what_is_not_there(ethanol_frames):
         frames_before_break(ethanol_frames, 5, 1)
     with pytest.raises(ValueError, match="ask for at least one frame"):
         frames_before_break(ethanol_frames, 4, 0)
+
+
+@pytest.mark.parametrize("cell", [ORTHORHOMBIC, TRICLINIC], ids=["orthorhombic", "triclinic"])
+def test_ase_writes_and_reads_a_periodic_replica(tmp_path, generator, cell):
+    system, start = two_waters(cell)
+    frames = random_trajectory(system, start, generator, drift_A=5.0)
+    write(tmp_path / "water.extxyz", to_ase(system, frames, replica=2))
+    found = read(tmp_path / "water.extxyz", index=":")
+    assert len(found) == 4
+    for index, atoms in enumerate(found):
+        assert atoms.pbc.all() and atoms.get_chemical_formula() == "H4O2"
+        np.testing.assert_allclose(atoms.cell.array, cell.numpy(), atol=1e-7)
+        np.testing.assert_allclose(atoms.positions, frames.positions[index, 2].numpy(), atol=1e-7)
+        np.testing.assert_allclose(atoms.get_velocities(), frames.velocities[index, 2].numpy(), atol=1e-6)
+        assert atoms.get_potential_energy() == pytest.approx(float(frames.energy[index, 2]), abs=1e-6)
+        assert atoms.info["time_ps"] == pytest.approx(0.0125 * index)
+        expected = pair_distances(frames.positions[index, 2], all_pairs(6), cell)
+        distances = atoms.get_all_distances(mic=True)[np.triu_indices(6, 1)]
+        np.testing.assert_allclose(distances, expected.numpy(), atol=1e-6)
+
+
+def test_ase_frames_of_an_open_molecule_have_no_cell(ethanol, ethanol_frames):
+    bare = Trajectory(ethanol_frames.positions, None, None, 2.0)
+    atoms = to_ase(ethanol, bare, replica=0)[1]
+    assert not atoms.pbc.any() and atoms.cell.rank == 0 and atoms.calc is None

@@ -11,17 +11,14 @@ from mdsim.stability import Verdict
 from mdsim.state import MDState, Trajectory
 from mdsim.training.learn import (
     QMData,
-    Target,
     apply_gradient,
-    collect,
     compare,
-    importance,
     observable_gradient,
     qm_gradient,
     randomize_step,
     signal_to_noise,
-    usable,
 )
+from mdsim.training.samples import Target, collect, importance, usable
 from mdsim.training.stretch import Outcome
 from mdsim.units import kT_eV
 
@@ -249,9 +246,9 @@ def test_importance_carries_samples_to_other_parameters():
     energy = old(water(), trajectory.positions.flatten(0, 1))[0].reshape(N_FRAMES, N_REPLICAS)
     trajectory = Trajectory(trajectory.positions, trajectory.velocities, energy, 2.0)
     samples = collect(water(), trajectory, mask, _targets())
-    same = importance(old, water(), samples, KT, minibatch_size=3)
+    same = importance(old, water(), samples, KT, structures_at_once=3)
     torch.testing.assert_close(same.weights, torch.full((20,), 1 / 20, dtype=torch.float64))
-    moved = importance(new, water(), samples, KT, minibatch_size=3)
+    moved = importance(new, water(), samples, KT, structures_at_once=3)
     change = 0.01 * energy.flatten()
     torch.testing.assert_close(moved.weights, torch.softmax(-change / KT, 0), rtol=1e-9, atol=0)
     assert 1 < moved.effective_sample_size < 20

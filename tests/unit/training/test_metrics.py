@@ -2,10 +2,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from mdsim.config import ConfigError
+from mdsim.observables import Diffusivity
 from mdsim.statistics import Lifetimes
 from mdsim.training import metrics
+from mdsim.training.evaluate import Compared
 
 AXIS = np.array([0.5, 1.5, 2.5, 3.5])
 REFERENCE = np.array([0.1, 0.4, 0.4, 0.1])
@@ -94,3 +97,42 @@ def test_damaged_results_are_one_clear_error(tmp_path, content):
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"final_metrics\.json: cannot be read.*run the evaluation first"):
         metrics.read_json(path)
+
+
+def _diffusivity(reference: float, error: float | None) -> Compared:
+    known = None if error is None else torch.tensor([error])
+    return Compared(Diffusivity(1.0, 2.0, "O"), torch.tensor([reference]), torch.zeros(1), known)
+
+
+def test_a_diffusivity_stands_beside_its_reference_and_its_correction():
+    values = np.array([1.5, np.nan, 1.9, 2.0])
+    found = metrics.diffusivity_values("diffusivity_O", _diffusivity(1.75, 0.125), values, correction=0.5)
+    half = 4.302653 * np.std([1.5, 1.9, 2.0], ddof=1) / np.sqrt(3)  # Student, two degrees of freedom
+    assert found == {
+        "diffusivity_O_1e-9_m2_per_s": pytest.approx(1.8),
+        "diffusivity_O_1e-9_m2_per_s_low": pytest.approx(1.8 - half),
+        "diffusivity_O_1e-9_m2_per_s_high": pytest.approx(1.8 + half),
+        "diffusivity_O_reference_1e-9_m2_per_s": 1.75,
+        "diffusivity_O_reference_standard_error_1e-9_m2_per_s": 0.125,
+        "diffusivity_O_finite_size_correction_1e-9_m2_per_s": 0.5,
+        "diffusivity_O_infinite_box_1e-9_m2_per_s": pytest.approx(2.3),
+    }
+    text = metrics.table({"pre": found})
+    assert text.count("diffusivity O (1e-9 m²/s)") == 1 and "1.80 [" in text
+
+
+def test_a_diffusivity_of_one_replica_has_no_interval_and_of_none_no_value():
+    one = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan, 1.5]), None)
+    assert one["diffusivity_1e-9_m2_per_s"] == 1.5
+    absent = {key for key, value in one.items() if value is None}
+    assert absent == {
+        "diffusivity_1e-9_m2_per_s_low",
+        "diffusivity_1e-9_m2_per_s_high",
+        "diffusivity_reference_standard_error_1e-9_m2_per_s",
+        "diffusivity_finite_size_correction_1e-9_m2_per_s",
+        "diffusivity_infinite_box_1e-9_m2_per_s",
+    }
+    assert metrics.cell(one, "diffusivity_1e-9_m2_per_s") == "1.5"
+    none = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan]), 0.5)
+    assert none["diffusivity_1e-9_m2_per_s"] is None and none["diffusivity_infinite_box_1e-9_m2_per_s"] is None
+    assert metrics.cell(none, "diffusivity_1e-9_m2_per_s") == "-"

@@ -100,3 +100,33 @@ def test_a_missing_array_is_named(run):
     (run / "inference" / "pre" / "broken.npy").unlink()
     with pytest.raises(ConfigError, match=r"broken\.npy is missing or damaged.*evaluate again"):
         report.compare([run], "pre", "post")
+
+
+@pytest.mark.parametrize(
+    ("name", "periodic", "expected"),
+    [
+        ("rdf", False, ("r (Å)", "h(r) (1/Å)")),
+        ("rdf_OO", True, ("r (Å)", "g(r), OO")),
+        ("rdf_HH_intermolecular", True, ("r (Å)", "g(r), HH intermolecular")),
+        ("bond_length_distribution_OH", True, ("bond length (Å)", "density (1/Å), OH")),
+        ("vacf", True, ("lag (fs)", "VACF / VACF(0)")),
+        ("something", True, ("", "something")),
+    ],
+)
+def test_axes_say_what_is_drawn(name, periodic, expected):
+    assert report.axis_labels(name, periodic) == expected
+
+
+def test_pooled_runs_have_one_diffusivity(tmp_path):
+    values = {"a": [[1.5], [1.7]], "b": [[2.0], [np.nan]]}
+    for run, own in values.items():
+        for name in ("pre", "post"):
+            folder = tmp_path / run / "inference" / name
+            _write(folder, [10.0, 10.0])
+            arrays = {"diffusivity_O": own, "diffusivity_O_axis": [0.0], "diffusivity_O_reference": [1.75]}
+            for key, array in arrays.items():
+                np.save(folder / f"{key}.npy", np.array(array))
+    text = report.compare([tmp_path / "a", tmp_path / "b"], "pre", "post")
+    (line,) = [line for line in text.splitlines() if line.startswith("diffusivity O (1e-9 m²/s)")]
+    assert line.count("1.73 [") == 2
+    assert "DIFFUSIVITY O MAE" in text

@@ -7,7 +7,8 @@ from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, train_config
 
 from mdsim import build, checkpoints
 from mdsim.models.loading import load_force_field, model_config
-from mdsim.training.learn import QMData, Target
+from mdsim.training.learn import QMData
+from mdsim.training.samples import Target
 from mdsim.training.stable import StableTraining
 from mdsim.training.stretch import Stretch, initial_conditions
 

@@ -1,0 +1,8 @@
+"""Fetch and convert sizes of a published data set. See `python data/md22.py --help`."""
+
+import sys
+
+from mdsim.data_cli import one_set
+
+if __name__ == "__main__":
+    sys.exit(one_set("md22"))

@@ -1,0 +1,8 @@
+"""Fetch and convert all data of the published experiments. See `python download_data.py --help`."""
+
+import sys
+
+from mdsim.data_cli import download_data
+
+if __name__ == "__main__":
+    sys.exit(download_data())

@@ -1,0 +1,84 @@
+"""Which frames of one source train, validate and test, for one size after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mdsim.datasets.npz import DatasetError
+from mdsim.datasets.splits import MINIMUM_VALIDATION_FRAMES, block_holdout, nested_splits, parse_size
+
+RANDOM = "test: random frames, the same for all sizes; train and val: nested random sizes of the rest"
+BLOCKS = "test: end of each trajectory, behind a gap; val: from a stretch before it, behind a gap; train: from the rest"
+
+
+@dataclass(frozen=True)
+class Division:
+    """Indices of frames, ascending, and how they were chosen."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    method: str
+
+
+def at_random(n_frames: int, size: str, n_test: int, seed: int, validation_fraction: float = 0.05) -> Division:
+    """Independent frames: any may test. Sizes divided with one seed share their test frames and are nested.
+
+    Args:
+        n_frames: of the source.
+        size: name of the size, see `parse_size`; training and validation frames together.
+        n_test: frames held out.
+        seed: of the random order.
+        validation_fraction: of the size.
+
+    Raises:
+        DatasetError: the source has too few frames.
+    """
+    if not 0 < n_test < n_frames:
+        raise DatasetError(
+            f"{n_test} test frames cannot be taken from {n_frames} frames: ask for fewer (--test-frames)"
+        )
+    test = np.sort(np.random.default_rng([seed, 1]).permutation(n_frames)[:n_test])
+    pool = np.setdiff1d(np.arange(n_frames), test, assume_unique=True)
+    try:
+        split = nested_splits(len(pool), [size], seed, validation_fraction)[size]
+    except ValueError as error:
+        raise DatasetError(f"{error} beside {n_test} test frames (--size, --test-frames)") from error
+    return Division(pool[split.train], pool[split.val], test, RANDOM)
+
+
+def in_blocks(
+    lengths: Sequence[int], size: str, n_test: int, gap: int, seed: int, validation_fraction: float = 0.05
+) -> Division:
+    """Correlated frames: of each trajectory the end tests, a stretch before it validates, and gaps separate them.
+
+    Args:
+        lengths: frames of each trajectory, in the order of the source.
+        size: name of the size, see `parse_size`; training and validation frames together, drawn from their stretches.
+        n_test: frames held out, in all trajectories together.
+        gap: frames between the stretches that nothing uses; several correlation times.
+        seed: of the draw.
+        validation_fraction: of what is not for testing.
+
+    Raises:
+        DatasetError: the trajectories are too short.
+    """
+    try:
+        rest, test = block_holdout(lengths, n_test, gap)
+        owner = np.repeat(np.arange(len(lengths)), lengths)[rest]
+        kept = np.bincount(owner, minlength=len(lengths)).tolist()
+        n_val = max(MINIMUM_VALIDATION_FRAMES, round(validation_fraction * len(rest)))
+        front, back = block_holdout(kept, n_val, gap)
+        wanted = parse_size(size, len(front) + len(back))
+    except ValueError as error:
+        raise DatasetError(f"{error} (--size, --test-frames, --gap-frames)") from error
+    for_val = min(len(back), max(MINIMUM_VALIDATION_FRAMES, round(validation_fraction * wanted)))
+    if not 0 < wanted - for_val <= len(front):
+        raise DatasetError(f"size {size!r} asks for {wanted - for_val} training frames of the {len(front)} there are")
+    rng = np.random.default_rng(seed)
+    train = np.sort(rng.permutation(len(front))[: wanted - for_val])
+    val = np.sort(rng.permutation(len(back))[:for_val])
+    return Division(rest[front[train]], rest[back[val]], test, BLOCKS)

@@ -1,0 +1,5 @@
+"""GemNet-T."""
+
+from mdsim.models.gemnet.model import GemNetT
+
+__all__ = ["GemNetT"]

@@ -1,0 +1,170 @@
+"""Directed edges of all replicas, and the two layouts of what they carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.neighbors import Neighbors
+from mdsim.typing import Float, Int, Tensor
+
+MAX_BUCKETS = 8  # of atoms: each bucket has as many places for edges as its fullest atom needs
+MIN_BUCKET = 32  # atoms; smaller buckets cost more in calls than they save in padding
+ALIGNMENT = 16  # pairs; rows of a matrix product that are whole multiples apart come out with the same bits
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Consecutive rows of the dense layout: some atoms, all with the same number of places for their edges."""
+
+    start: int
+    n_nodes: int
+    n_places: int
+
+    def of(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "node place channel"]:
+        """The rows of these atoms."""
+        stop = self.start + self.n_nodes * self.n_places
+        return x[self.start : stop].reshape(self.n_nodes, self.n_places, x.shape[1])
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Every pair within the cutoff from both ends: edges 2p and 2p + 1 are the two directions of pair p.
+
+    What depends on the distance alone is evaluated once a pair. Sums over the edges that end at one atom run in the
+    dense layout, in which the edges of an atom lie side by side with zeros after them; all else runs over the edges.
+    """
+
+    senders: Int[Tensor, "edge"]
+    receivers: Int[Tensor, "edge"]
+    rows: Int[Tensor, "edge"]  # of each edge in the dense layout
+    buckets: tuple[Bucket, ...]
+    n_nodes: int
+    distances: Float[Tensor, "pair"]  # Å
+    directions: Float[Tensor, "pair 3"]  # of the first edge of each pair, from its receiver to its sender
+    present: Float[Tensor, "pair 1"] | None = None  # 0 for pairs that only fill up a replica, 1 for all others
+
+    @classmethod
+    def within(cls, cutoff: float, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors) -> Edges:
+        """Both directions of every pair closer than the cutoff (Å)."""
+        n_nodes = positions.shape[0] * positions.shape[1]
+        first, second, distances, directions = _pairs_within(cutoff, positions, neighbors)
+        return cls._of_pairs(first, second, n_nodes, distances, directions)
+
+    @classmethod
+    def aligned(cls, cutoff: float, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors) -> Edges:
+        """The same, replica by replica, each filled up with pairs that are not `present`.
+
+        What one replica has more or fewer then leaves the bits of the others.
+        """
+        first, second, distances, directions = _pairs_within(cutoff, positions, neighbors)
+        n_replicas, n_atoms, _ = positions.shape
+        replicas = first // n_atoms
+        counts = torch.bincount(replicas, minlength=n_replicas)
+        filled = -(-counts // ALIGNMENT) * ALIGNMENT
+        places = _ranks(replicas, counts) + (filled.cumsum(0) - filled).index_select(0, replicas)
+
+        owners = torch.arange(n_replicas, device=first.device).repeat_interleave(filled)
+        filler = owners * n_atoms + torch.arange(len(owners), device=first.device) % n_atoms
+        anywhere = directions.new_tensor([0.0, 0.0, 1.0]).expand(len(owners), 3)
+        return cls._of_pairs(
+            filler.index_copy(0, places, first),
+            filler.index_copy(0, places, second),
+            n_replicas * n_atoms,
+            distances.new_full((len(owners),), 0.5 * cutoff).index_copy(0, places, distances),
+            anywhere.index_copy(0, places, directions),
+            present=distances.new_zeros(len(owners), 1).index_fill(0, places, 1.0),
+        )
+
+    @classmethod
+    def _of_pairs(
+        cls,
+        first: Int[Tensor, "pair"],
+        second: Int[Tensor, "pair"],
+        n_nodes: int,
+        distances: Float[Tensor, "pair"],
+        directions: Float[Tensor, "pair 3"],
+        present: Float[Tensor, "pair 1"] | None = None,
+    ) -> Edges:
+        # The first atom of a pair receives its first edge: directions are then seen from the receiver.
+        receivers, senders = torch.stack([first, second], 1).flatten(), torch.stack([second, first], 1).flatten()
+        rows, buckets = _dense_layout(receivers, n_nodes)
+        return cls(senders, receivers, rows, buckets, n_nodes, distances, directions, present)
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.distances)
+
+    @property
+    def n_rows(self) -> int:
+        return sum(bucket.n_nodes * bucket.n_places for bucket in self.buckets)
+
+    def dense(self, x: Float[Tensor, "edge channel"]) -> Float[Tensor, "row channel"]:
+        """Into the layout of the sums over neighbours."""
+        return x.new_zeros(self.n_rows, x.shape[1]).index_copy(0, self.rows, x)
+
+    def sparse(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "edge channel"]:
+        """Back from the layout of the sums over neighbours."""
+        return x.index_select(0, self.rows)
+
+    def sum_to_receivers(self, x: Float[Tensor, "edge channel"]) -> Float[Tensor, "node channel"]:
+        """Sum over the edges that end at each atom."""
+        return x.new_zeros(self.n_nodes, x.shape[1]).index_add(0, self.receivers, x)
+
+    def triplets_of_each(self) -> Int[Tensor, "edge"]:
+        """Other edges that end at the same atom: the triplets that an edge takes part in."""
+        counts = torch.bincount(self.receivers, minlength=self.n_nodes)
+        return counts.index_select(0, self.receivers) - 1
+
+
+def swapped(x: Float[Tensor, "edge channel"]) -> Float[Tensor, "edge channel"]:
+    """For each edge what its reverse carries."""
+    return x.reshape(-1, 2, x.shape[1]).flip(1).reshape(x.shape)
+
+
+def times_pairs(
+    x: Float[Tensor, "edge channel"], radial: Float[Tensor, "pair channel"]
+) -> Float[Tensor, "edge channel"]:
+    """Product with what both directions of a pair share."""
+    return (x.reshape(-1, 2, x.shape[1]) * radial[:, None]).reshape(x.shape)
+
+
+def on_both(radial: Float[Tensor, "pair channel"]) -> Float[Tensor, "edge channel"]:
+    """What both directions of a pair share, on each of them."""
+    return radial.repeat_interleave(2, dim=0)
+
+
+def _pairs_within(
+    cutoff: float, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
+) -> tuple[Int[Tensor, "pair"], Int[Tensor, "pair"], Float[Tensor, "pair"], Float[Tensor, "pair 3"]]:
+    """First and second atoms, distances (Å) and directions."""
+    displacements = neighbors.displacements(positions)
+    squared = displacements.detach().square().sum(-1)
+    # Pairs of an atom that is not finite are kept: its energy must not be finite either.
+    kept = torch.nonzero((squared < cutoff**2) | ~squared.isfinite())[:, 0]
+    displacements = displacements.index_select(0, kept)
+    distances = torch.linalg.vector_norm(displacements, dim=-1)
+    first, second = neighbors.first.index_select(0, kept), neighbors.second.index_select(0, kept)
+    return first, second, distances, displacements / distances[:, None]
+
+
+def _ranks(owners: Int[Tensor, "item"], counts: Int[Tensor, "owner"]) -> Int[Tensor, "item"]:
+    """How many items before each one have the same owner."""
+    order = torch.argsort(owners, stable=True)
+    starts = (counts.cumsum(0) - counts).index_select(0, owners.index_select(0, order))
+    return torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device) - starts)
+
+
+def _dense_layout(receivers: Int[Tensor, "edge"], n_nodes: int) -> tuple[Int[Tensor, "edge"], tuple[Bucket, ...]]:
+    """The row of each edge, bucket by bucket, atom by atom."""
+    degrees = torch.bincount(receivers, minlength=n_nodes)
+    size = max(MIN_BUCKET, -(-n_nodes // MAX_BUCKETS))
+    n_places = torch.stack([of_bucket.max() for of_bucket in degrees.split(size)])
+    buckets, start = [], 0
+    for number, places in enumerate(n_places.tolist()):
+        buckets.append(Bucket(start, min(size, n_nodes - number * size), places))
+        start += buckets[-1].n_nodes * places
+    places = n_places.repeat_interleave(size)[:n_nodes]
+    rows = (places.cumsum(0) - places).index_select(0, receivers) + _ranks(receivers, degrees)
+    return rows, tuple(buckets)

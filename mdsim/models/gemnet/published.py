@@ -1,0 +1,131 @@
+"""GemNet-T checkpoints of OCP's ``gemnet_t``, among them those of the StABlE paper, read into `GemNetT`.
+
+A checkpoint holds the parameters, its configuration (the model's part under ``config.model_attributes``,
+``config.model`` or ``config`` itself) and, where labels were normalized, by which total energy = std · network + mean.
+The published cap on neighbours is not applied: where an atom has more of them, energies differ from the published ones.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from mdsim.checkpoints import CheckpointError, read
+from mdsim.models.gemnet.model import GemNetT
+from mdsim.typing import Tensor
+
+_SIZES = (
+    "num_spherical",
+    "num_radial",
+    "num_blocks",
+    "emb_size_atom",
+    "emb_size_edge",
+    "emb_size_trip",
+    "emb_size_rbf",
+    "emb_size_cbf",
+    "emb_size_bil_trip",
+    "num_before_skip",
+    "num_after_skip",
+    "num_concat",
+    "num_atom",
+    "cutoff",
+)
+_DEFAULTS: dict[str, Any] = {
+    "rbf": {"name": "gaussian"},
+    "envelope": {"name": "polynomial", "exponent": 5},
+    "cbf": {"name": "spherical_harmonics"},
+}
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "activation": ("silu", "swish"),
+    "cbf": ({"name": "spherical_harmonics"},),
+    "direct_forces": (False,),
+    "extensive": (True,),
+    "num_targets": (1,),
+}
+_MARK = "int_blocks.0.trip_interaction.mlp_cbf.weight"
+
+
+def read_published_gemnet(path: str | os.PathLike) -> GemNetT:
+    """A published GemNet-T checkpoint.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model in evaluation mode; its energies are relative to the mean energy of its training set.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, no such checkpoint, or of a variant that `GemNetT` is not.
+    """
+    payload = read(path)
+    if not is_published_gemnet(payload):
+        raise CheckpointError(
+            f"{path} is no published GemNet-T checkpoint: it has the keys {sorted(map(str, payload))}"
+        )
+    return published_gemnet(payload, path)
+
+
+def is_published_gemnet(payload: dict[str, Any]) -> bool:
+    """Whether a file's content has the layout of the published GemNet-T checkpoints."""
+    state = payload.get("state_dict")
+    published = isinstance(payload.get("config"), dict) and isinstance(state, dict)
+    return published and any(str(name).endswith(_MARK) for name in state or {}) and "species" not in (state or {})
+
+
+def published_gemnet(payload: dict[str, Any], path: str | os.PathLike) -> GemNetT:
+    """The model in the content of a published checkpoint; ``path`` is for error messages."""
+    settings = _settings(payload["config"], path)
+    mean, std = _normalization(payload)
+    weights = _weights(payload["state_dict"], path)
+    try:
+        model = GemNetT(**settings, energy_shift_eV=mean, energy_scale=std)
+        model.to(weights["atom_emb.embeddings.weight"].dtype)
+        own = {name: model.get_buffer(name) for name in ("species", "energy_shift_eV", "energy_scale")}
+        model.load_state_dict({**weights, **own})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the weights in {path} do not fit the GemNet-T it describes: {error}") from error
+    return model.eval()
+
+
+def _settings(config: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+    """Arguments of `GemNetT`."""
+    config = config.get("model_attributes", config.get("model", config))
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} names the model {config!r}, but does not say its settings")
+    if missing := [name for name in _SIZES if name not in config]:
+        raise CheckpointError(f"{path} does not say the model's {', '.join(missing)}")
+    config = {**_DEFAULTS, **config}
+    for key, supported in _SUPPORTED.items():
+        if config.get(key, supported[0]) not in supported:
+            raise CheckpointError(f"{path}: {key} is {config[key]!r}, and GemNetT here has {supported[0]!r} only")
+    settings = {name: config[name] for name in _SIZES}
+    settings |= {"rbf": config["rbf"].get("name"), "envelope": config["envelope"].get("name")}
+    if "exponent" in config["envelope"]:
+        settings["envelope_exponent"] = config["envelope"]["exponent"]
+    return settings
+
+
+def _weights(state: dict[str, Tensor], path: str | os.PathLike) -> dict[str, Tensor]:
+    """Parameters by name, without what the published state repeats: layers of the energy, and offsets of Gaussians."""
+    prefix = next(name for name in state if name.endswith(_MARK)).removesuffix(_MARK)
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if not name.endswith(".rbf.offset")}
+    for name in [name for name in weights if name.startswith("out_blocks.") and ".layers." in name]:
+        twin = weights.get(name.replace(".layers.", ".seq_energy."))
+        if twin is None or not torch.equal(twin, weights.pop(name)):
+            raise CheckpointError(f"{path}: {name} is not the same as the layers of the energy that it repeats")
+    return weights
+
+
+def _normalization(payload: dict[str, Any]) -> tuple[float, float]:
+    """Mean (eV) and standard deviation of the energy labels; 0 and 1 where labels were not normalized.
+
+    The mean is also kept as a float32 tensor; the data set's configuration has all its digits.
+    """
+    target = (payload.get("normalizers") or {}).get("target")
+    if target is None:
+        return 0.0, 1.0
+    datasets = payload["config"].get("dataset") or {}
+    dataset = datasets[0] if isinstance(datasets, list) else datasets
+    return float(dataset.get("target_mean", target["mean"])), float(target["std"])
