@@ -287,6 +287,7 @@ class OptimizationConfig(Section):
 
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Positive = 1e-3
+    eps: Positive = Field(1e-8, description="Of Adam and AdamW: added to the root of the second moment.")
     weight_decay: NonNegative = 0.0
     amsgrad: bool = False
     batch_size: Count = 100

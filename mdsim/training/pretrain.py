@@ -149,7 +149,9 @@ class Pretraining:
     def _optimizer(self) -> torch.optim.Optimizer:
         s = self.settings
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.optimizer]
-        optimizer = kind(self.model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, amsgrad=s.amsgrad)
+        optimizer = kind(
+            self.model.parameters(), lr=s.learning_rate, eps=s.eps, weight_decay=s.weight_decay, amsgrad=s.amsgrad
+        )
         for group in optimizer.param_groups:
             group["base_lr"] = s.learning_rate
         return optimizer
