@@ -15,6 +15,7 @@ import math
 import torch
 from torch import nn
 
+from mdsim.models.gemnet.edges import Edges
 from mdsim.typing import Float, Tensor
 
 
@@ -127,11 +128,23 @@ def _normalization(degree: int, m: int) -> float:
     return math.sqrt(of_the_sum) * ((2 * degree + 1) / (4 * math.pi)) ** 0.25
 
 
-def parities(num_spherical: int) -> list[float]:
-    """(-1)^l of each y_lm: its sign for the opposite direction."""
-    return [(-1.0) ** degree for degree in range(num_spherical) for _ in range(2 * degree + 1)]
-
-
 def at_zero_angle(num_spherical: int) -> list[float]:
     """Y_l0(1) = √((2l + 1) / 4π) of each degree: what an edge contributes with itself."""
     return [math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(num_spherical)]
+
+
+def circular_basis(
+    edges: Edges, radial: Float[Tensor, "edge radial"], num_spherical: int
+) -> tuple[Float[Tensor, "row harmonic"], Float[Tensor, "row harmonic_radial"]]:
+    """The harmonics of the edges in the dense layout, and their products with functions of the distance.
+
+    Args:
+        edges: all of them.
+        radial: functions of the distance.
+        num_spherical: degrees.
+    """
+    harmonics = circular_harmonics(edges.directions, num_spherical)
+    parity = [(-1.0) ** degree for degree in range(num_spherical) for _ in range(2 * degree + 1)]
+    reverse = harmonics.new_tensor(parity) * harmonics
+    harmonics = edges.dense(torch.stack([harmonics, reverse], dim=1).flatten(0, 1))
+    return harmonics, (harmonics[:, :, None] * edges.dense(radial)[:, None, :]).flatten(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -99,6 +100,11 @@ class Edges:
     @property
     def n_rows(self) -> int:
         return sum(bucket.n_nodes * bucket.n_places for bucket in self.buckets)
+
+    def radial(self, basis: Callable[[Tensor], Tensor]) -> Float[Tensor, "pair radial"]:
+        """A basis of functions of the distance; zero for pairs that are not present."""
+        values = basis(self.distances)
+        return values if self.present is None else values * self.present
 
     def dense(self, x: Float[Tensor, "edge channel"]) -> Float[Tensor, "row channel"]:
         """Into the layout of the sums over neighbours."""

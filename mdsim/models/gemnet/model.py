@@ -19,13 +19,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mdsim.interfaces import ForceField
-from mdsim.models.gemnet.basis import RadialBasis, circular_harmonics, parities
+from mdsim.interfaces import ForceField, Potential
+from mdsim.models.gemnet.basis import RadialBasis, circular_basis
 from mdsim.models.gemnet.edges import Edges, on_both
+from mdsim.models.gemnet.frozen import FrozenGemNetT
 from mdsim.models.gemnet.interaction import Bases, InteractionBlock, OutputBlock
 from mdsim.models.gemnet.layers import MAX_ATOMIC_NUMBER, AtomEmbedding, Dense, EdgeEmbedding, he_orthogonal_
 from mdsim.models.gemnet.scaling import fitting
-from mdsim.neighbors import Neighbors
+from mdsim.neighbors import NeighborList, Neighbors
 from mdsim.neighbors import neighbors as find_neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -155,7 +156,7 @@ class GemNetT(ForceField):
     ) -> Float[Tensor, "replica atom"]:
         """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
         edges = Edges.within(self.cutoff, positions, neighbors)
-        rbf = self.radial_basis(edges.distances)
+        rbf = edges.radial(self.radial_basis)
         rbf_out = self.mlp_rbf_out(rbf)
         bases = self.bases(rbf, edges)
         h = self.atom_emb(system.atomic_numbers).repeat(len(positions), 1)
@@ -166,17 +167,34 @@ class GemNetT(ForceField):
             output = output + out(m, rbf_out, edges)
         return self.energy_scale * output.reshape(positions.shape[:2])
 
+    def forward(
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors_of_all: Neighbors | None = None,
+        create_graph: bool = False,
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV) and forces (eV/Å); see `ForceField`. Where no graph is asked for, by `FrozenGemNetT`."""
+        if create_graph:
+            return super().forward(system, positions, neighbors_of_all, create_graph)
+        if neighbors_of_all is None:
+            neighbors_of_all = find_neighbors(system, positions, self.cutoff)
+        return FrozenGemNetT(self)(system, positions, neighbors_of_all)
+
+    def fast_potential(self, system: System) -> Potential | None:
+        """The weights are prepared once, not at each call."""
+        frozen, neighbor_list = FrozenGemNetT(self), NeighborList(system, self.cutoff)
+        return lambda positions: frozen(system, positions, neighbor_list(positions))
+
     def bases(self, rbf: Float[Tensor, "pair radial"], edges: Edges) -> Bases:
         """What all interaction blocks share."""
-        harmonics = circular_harmonics(edges.directions, self.num_spherical)
-        signs = harmonics.new_tensor(parities(self.num_spherical))
-        harmonics = edges.dense(torch.stack([harmonics, signs * harmonics], dim=1).flatten(0, 1))
-        radial = on_both(self.cbf_basis3.radial_basis(edges.distances))
+        radial = on_both(edges.radial(self.cbf_basis3.radial_basis))
+        harmonics, cbf3 = circular_basis(edges, radial, self.num_spherical)
         return Bases(
             rbf3=self.mlp_rbf3(rbf),
             rbf_h=self.mlp_rbf_h(rbf),
             harmonics=harmonics,
-            cbf3=(harmonics[:, :, None] * edges.dense(radial)[:, None, :]).flatten(1),
+            cbf3=cbf3,
             radial=radial,
             mlp_cbf3=self.mlp_cbf3.weight,
         )

@@ -108,13 +108,20 @@ def _settings(config: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]
 
 
 def _weights(state: dict[str, Tensor], path: str | os.PathLike) -> dict[str, Tensor]:
-    """Parameters by name, without what the published state repeats: layers of the energy, and offsets of Gaussians."""
+    """Parameters by name, without what the published state holds twice or as constants.
+
+    Output blocks list the layers of the energy under two names; the centers of the Gaussians are no parameters here.
+    """
     prefix = next(name for name in state if name.endswith(_MARK)).removesuffix(_MARK)
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if not name.endswith(".rbf.offset")}
+    weights = {name.removeprefix(prefix): value for name, value in state.items()}
     for name in [name for name in weights if name.startswith("out_blocks.") and ".layers." in name]:
         twin = weights.get(name.replace(".layers.", ".seq_energy."))
         if twin is None or not torch.equal(twin, weights.pop(name)):
-            raise CheckpointError(f"{path}: {name} is not the same as the layers of the energy that it repeats")
+            raise CheckpointError(f"{path}: {name} is not the same as the layers of the energy, which it repeats")
+    for name in [name for name in weights if name.endswith(".rbf.offset")]:
+        centers = weights.pop(name)
+        if not torch.allclose(centers, torch.linspace(0.0, 1.0, len(centers), dtype=centers.dtype)):
+            raise CheckpointError(f"{path}: the Gaussians of {name} are not evenly spaced from 0 to the cutoff")
     return weights
 
 

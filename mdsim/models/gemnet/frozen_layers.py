@@ -1,0 +1,178 @@
+"""Layers of GemNet with constant weights, forwards and backwards by hand, in place.
+
+Features x are kept as x̂ with x = scale · x̂: constants like 1/√2 and the scale of the activation then live in weights,
+and adding a residual is all that is left to do. What the way back needs is returned as `saved`; gradients are those
+with respect to x̂.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from mdsim.models.gemnet.interaction import EfficientInteractionBilinear
+from mdsim.models.gemnet.layers import INV_SQRT_2, SILU_SCALE, Dense, ResidualLayer
+from mdsim.typing import Float, Tensor
+
+silu = nn.functional.silu
+silu_backward = torch.ops.aten.silu_backward
+
+
+class Workspace:
+    """Memory for what the way back needs, kept from one call to the next.
+
+    On a CPU, taking it from the system anew costs more than filling it.
+    """
+
+    BLOCK = 2**22  # numbers in a block of memory, unless a single tensor needs more
+    ALIGNMENT = 16  # numbers, so that rows of vector registers begin at multiples of their size
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """All that was handed out is free to be used again."""
+        self._current, self._used = 0, 0
+
+    def empty(self, like: Tensor, *shape: int) -> Tensor:
+        """A tensor of this shape, of the type and on the device of another."""
+        size = math.prod(shape)
+        while self._current < len(self._blocks):
+            block = self._blocks[self._current]
+            if self._used + size <= len(block) and block.dtype == like.dtype and block.device == like.device:
+                start = self._used
+                self._used = start + -(-size // self.ALIGNMENT) * self.ALIGNMENT
+                return block[start : start + size].view(shape)
+            self._current, self._used = self._current + 1, 0
+        self._blocks.append(like.new_empty(max(size, self.BLOCK)))
+        return self.empty(like, *shape)
+
+    def product(
+        self, x: Float[Tensor, "row channel"], matrix: Float[Tensor, "channel out"]
+    ) -> Float[Tensor, "row out"]:
+        """A matrix product that is kept."""
+        return torch.mm(x, matrix, out=self.empty(x, len(x), matrix.shape[1]))
+
+    def copy(self, x: Tensor) -> Tensor:
+        """A copy that is kept."""
+        return self.empty(x, *x.shape).copy_(x)
+
+
+def weight(layer: nn.Module) -> Float[Tensor, "out fan_in"]:
+    """The weights of a dense layer, out of the reach of autograd."""
+    assert isinstance(layer, Dense)
+    return layer.linear.weight.detach()
+
+
+class FrozenResiduals:
+    """Residual layers one after the other.
+
+    Args:
+        layers: what they are in the model.
+        scale: of the features that come in; ``self.scale`` is that of those that go out.
+        workspace: for what is saved.
+    """
+
+    def __init__(self, layers: nn.Module, scale: float, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.layers: list[tuple[Tensor, Tensor, float]] = []
+        for layer in layers.children():
+            assert isinstance(layer, ResidualLayer)
+            inner, outer = map(weight, layer.dense_mlp)
+            self.layers.append((scale * inner, SILU_SCALE * outer, SILU_SCALE / scale))
+            scale *= INV_SQRT_2
+        self.scale = scale
+
+    def forward(self, x: Float[Tensor, "row channel"]) -> list[tuple[Tensor, Tensor]]:
+        """Add the residuals to the features."""
+        saved = []
+        for inner, outer, step in self.layers:
+            first = self.workspace.product(x, inner.T)
+            second = self.workspace.product(silu(first), outer.T)
+            x.add_(silu(second), alpha=step)
+            saved.append((first, second))
+        return saved
+
+    def backward(self, gradient: Float[Tensor, "row channel"], saved: list[tuple[Tensor, Tensor]]) -> None:
+        """From the gradient of what went out to that of what came in."""
+        for (inner, outer, step), (first, second) in zip(reversed(self.layers), reversed(saved), strict=True):
+            of_first = silu_backward(silu_backward(gradient, second) @ outer, first)
+            gradient.addmm_(of_first, inner, alpha=step)
+
+
+class FrozenAtomLayers:
+    """The dense layer and the residual layers that turn a sum over edges into features of an atom."""
+
+    def __init__(self, layers: nn.Module, workspace: Workspace) -> None:
+        dense, *residuals = layers.children()
+        self.dense = weight(dense).clone()
+        self.residuals = FrozenResiduals(nn.Sequential(*residuals), SILU_SCALE, workspace)
+        self.scale = self.residuals.scale
+
+    def forward(self, x: Float[Tensor, "node channel"]) -> tuple[Float[Tensor, "node atom_channel"], tuple]:
+        first = x @ self.dense.T
+        out = silu(first)
+        return out, (first, self.residuals.forward(out))
+
+    def backward(self, gradient: Float[Tensor, "node atom_channel"], saved: tuple) -> Float[Tensor, "node channel"]:
+        first, residuals = saved
+        self.residuals.backward(gradient, residuals)
+        return silu_backward(gradient, first) @ self.dense
+
+
+class FrozenMixing:
+    """The bilinear layer between the sums over neighbours (see `EfficientInteractionBilinear`).
+
+    Args:
+        layer: what it is in the model.
+        mlp_cbf3: the shared down-projection of the circular basis.
+        scale: factor on the result.
+    """
+
+    def __init__(
+        self,
+        layer: EfficientInteractionBilinear,
+        mlp_cbf3: Float[Tensor, "spherical radial cbf"],
+        scale: float,
+    ) -> None:
+        mixed, itself = layer.mixing(mlp_cbf3)
+        self.of_degree = [scale * of_degree.detach() for of_degree in mixed]
+        self.itself = scale * itself.detach()
+        self.shape = len(mixed) ** 2 * mlp_cbf3.shape[1], itself.shape[1]  # of the result for one atom
+
+    def forward(
+        self, sums: Float[Tensor, "node harmonic trip"], out: Float[Tensor, "node harmonic_radial bil"]
+    ) -> None:
+        """The weights of each degree applied to the sums over its harmonics."""
+        by_degree = sums.transpose(0, 1).contiguous()
+        mixed = sums.new_empty(*by_degree.shape[:2], self.of_degree[0].shape[1])
+        for degree, weights in enumerate(self.of_degree):
+            harmonics = slice(degree**2, (degree + 1) ** 2)
+            torch.mm(by_degree[harmonics].flatten(0, 1), weights, out=mixed[harmonics].flatten(0, 1))
+        out.view(len(sums), len(by_degree), -1).copy_(mixed.transpose(0, 1))
+
+    def backward(self, gradient: Float[Tensor, "node harmonic_radial bil"]) -> Float[Tensor, "node harmonic trip"]:
+        n_harmonics = len(self.of_degree) ** 2
+        mixed = gradient.view(len(gradient), n_harmonics, -1).transpose(0, 1).contiguous()
+        by_degree = gradient.new_empty(*mixed.shape[:2], len(self.of_degree[0]))
+        for degree, weights in enumerate(self.of_degree):
+            harmonics = slice(degree**2, (degree + 1) ** 2)
+            torch.mm(mixed[harmonics].flatten(0, 1), weights.T, out=by_degree[harmonics].flatten(0, 1))
+        return by_degree.transpose(0, 1)
+
+    def own(self, x: Float[Tensor, "edge trip"], radial: Float[Tensor, "edge radial"]) -> Float[Tensor, "edge bil"]:
+        """What an edge contributes with itself."""
+        return (radial[:, :, None] * x[:, None, :]).flatten(1) @ self.itself
+
+    def own_backward(
+        self,
+        gradient: Float[Tensor, "edge bil"],
+        x: Float[Tensor, "edge trip"],
+        radial: Float[Tensor, "edge radial"],
+    ) -> tuple[Float[Tensor, "edge trip"], Float[Tensor, "edge radial"]]:
+        """Gradients of the message and of the radial functions."""
+        spread = (gradient @ self.itself.T).reshape(*radial.shape, x.shape[1])
+        return (spread * radial[:, :, None]).sum(1), (spread * x[:, None, :]).sum(2)
