@@ -1,0 +1,160 @@
+"""What every benchmark needs: interleaved timing, peak memory, the peak speed of the machine, and tables.
+
+Figures of one table come from one process, alternately: what disturbs the machine for a while disturbs all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mdsim.reporting.console import format_table
+
+Action = Callable[[], object]
+
+
+def median_seconds(actions: Mapping[str, Action], repetitions: int = 5, warm_up: int = 1) -> dict[str, float]:
+    """Median wall-clock seconds of each action. They take turns: A B C A B C ...
+
+    Args:
+        actions: what to time, by name.
+        repetitions: measured calls of each.
+        warm_up: unmeasured calls of each before (compilation, caches, memory pools).
+    """
+    for action in actions.values():
+        for _ in range(warm_up):
+            action()
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repetitions):
+        for name, action in actions.items():
+            seconds[name].append(_seconds(action))
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _seconds(action: Action) -> float:
+    _synchronize()
+    start = time.perf_counter()
+    action()
+    _synchronize()
+    return time.perf_counter() - start
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_memory_MiB(action: Action) -> float:
+    """Most memory that an action holds beyond what was held before: resident on the CPU, allocated on a GPU.
+
+    Call the action once before, so that libraries and thread pools are not counted. Memory that the allocator kept
+    from earlier calls and uses again is not seen, so measure the largest case in a process of its own.
+
+    Raises:
+        OSError: not on Linux, whose `/proc` knows the peak.
+    """
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        action()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _status_MiB("VmRSS")
+    action()
+    return _status_MiB("VmHWM") - before
+
+
+def process_peak_MiB() -> float:
+    """Most resident memory of this process since its start, or since the last `peak_memory_MiB`."""
+    return _status_MiB("VmHWM")
+
+
+def _status_MiB(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(key + ":")) / 1024
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the hardware gives to float32 work: matrix products, and copies between arrays that fit in no cache."""
+
+    flops_per_s: float
+    bytes_per_s: float
+
+    @classmethod
+    def measured(cls, device: torch.device | str = "cpu") -> Machine:
+        """The better of a few runs, with the threads that torch has now."""
+        n, n_bytes = (4096, 2**30) if torch.device(device).type == "cuda" else (1536, 2**28)
+        a, b = torch.randn(2, n, n, device=device)
+        source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
+        target = torch.zeros_like(source)
+        product = min(_seconds(lambda: a @ b) for _ in range(6))
+        copy = min(_seconds(lambda: target.copy_(source)) for _ in range(4))
+        return cls(2 * n**3 / product, 2 * n_bytes / copy)
+
+    def __str__(self) -> str:
+        return f"peak {self.flops_per_s / 1e9:.0f} GFLOP/s (sgemm), {self.bytes_per_s / 1e9:.1f} GB/s (copy)"
+
+    def roofline(self, seconds: float, flops: float, n_bytes: float) -> str:
+        """What a piece of work needs, and the share of the machine's peak that was reached.
+
+        Args:
+            seconds: taken.
+            flops: floating-point operations that the work cannot do without.
+            n_bytes: that must come from or go to memory, were caches perfect.
+        """
+        needed = max(flops / self.flops_per_s, n_bytes / self.bytes_per_s)
+        bound = "compute" if flops / self.flops_per_s >= n_bytes / self.bytes_per_s else "memory"
+        return (
+            f"{flops / 1e9:.3g} GFLOP, {n_bytes / 2**20:.3g} MiB: at least {1e3 * needed:.3g} ms ({bound}); "
+            f"taken {1e3 * seconds:.3g} ms, {100 * needed / seconds:.1f} % of the roofline"
+        )
+
+
+def ratio_rows(labels: Sequence[str], seconds: Mapping[str, float], amount: float, baseline: str) -> list[list[str]]:
+    """Rows of a table: labels, name, milliseconds, amount per second, and speed relative to the baseline.
+
+    Args:
+        labels: first cells of each row.
+        seconds: by name.
+        amount: of work in each (replica-steps, samples, ...).
+        baseline: the name whose ratio is 1.
+    """
+    return [
+        [*labels, name, f"{1e3 * taken:.3g}", f"{amount / taken:.4g}", f"{seconds[baseline] / taken:.2f}"]
+        for name, taken in seconds.items()
+    ]
+
+
+def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """A titled table on the console."""
+    print(f"\n{title}\n\n{format_table(header, rows)}", flush=True)
+
+
+def arguments(description: str | None, **defaults: object) -> argparse.ArgumentParser:
+    """A parser with `--threads`, which all benchmarks have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def announce(device: torch.device | str = "cpu") -> Machine:
+    """Print what the figures were measured with; returns the machine's peak speed."""
+    name = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else _cpu_name()
+    machine = Machine.measured(device)
+    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}; {machine}", flush=True)
+    return machine
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor()
