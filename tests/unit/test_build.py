@@ -1,4 +1,5 @@
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,7 +243,7 @@ def test_structural_references_may_come_from_another_size(tmp_path, dataset):
 
 
 def test_references_are_reweighted_to_the_temperature_of_the_dynamics(dataset, caplog, monkeypatch):
-    monkeypatch.setattr(build.log, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("mdsim"), "propagate", True)
     system = water()
     rdf = build.observable(RDFConfig(name="rdf", max_distance_A=4.0, bin_width_A=0.5, pair=None), system)
     known = dataset.metadata.temperature_K

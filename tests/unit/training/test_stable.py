@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, train_config, water
 
-from mdsim import build, checkpoints
+from mdsim import build, checkpoints, losses
 from mdsim.models.loading import load_force_field, model_config
 from mdsim.training.learn import QMData
 from mdsim.training.samples import Target
@@ -59,7 +59,7 @@ def _trainer(root, criterion, learning=None, dtype=torch.float64, **changes) -> 
         data.forces.to(dtype),
         build.energy_force_loss("mae", 0.05, 0.95),
     )
-    target = Target(Distances(), torch.tensor([0.96, 0.96], dtype=dtype), build.losses.mean_squared_error)
+    target = Target(Distances(), torch.tensor([0.96, 0.96], dtype=dtype), losses.mean_squared_error)
     (root / "run").mkdir(parents=True, exist_ok=True)
     return StableTraining(
         model,

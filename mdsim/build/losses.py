@@ -1,0 +1,41 @@
+"""Losses of energies and forces, and of observables."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mdsim import losses
+from mdsim.interfaces import BinnedObservable
+
+
+def energy_force_loss(
+    kind: str, energy_weight: float, force_weight: float, energy_per_atom: bool = False
+) -> losses.EnergyForceLoss:
+    """The loss of the energy/force fit."""
+    energy_loss, force_loss = {
+        "mae": (losses.mean_absolute_error, losses.mean_absolute_error),
+        "mse": (losses.mean_squared_error, losses.mean_squared_error),
+        "huber": (losses.huber, losses.huber),
+        "l2mae": (losses.mean_absolute_error, losses.l2_mean_absolute_error),
+    }[kind]
+    return partial(
+        losses.energy_force_loss,
+        energy_weight=energy_weight,
+        force_weight=force_weight,
+        energy_loss=energy_loss,
+        force_loss=force_loss,
+        energy_per_atom=energy_per_atom,
+    )
+
+
+def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
+    """The loss of a mean observable and its reference."""
+    spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])
+    by_name: dict[str, losses.Loss] = {
+        "mse": losses.mean_squared_error,
+        "sse": losses.sum_squared_error,
+        "wasserstein": partial(losses.wasserstein_1, spacing=spacing),
+        "forward_kl": losses.forward_kl,
+        "reverse_kl": losses.reverse_kl,
+    }
+    return by_name[kind]

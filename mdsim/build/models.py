@@ -1,0 +1,45 @@
+"""Force fields with new weights, and where they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mdsim.config import ConfigError
+from mdsim.interfaces import ForceField
+from mdsim.models.gemnet import GemNetT
+from mdsim.models.nequip import NequIP
+from mdsim.models.schnet import SchNet
+from mdsim.schema import (
+    GemNetTConfig,
+    ModelConfig,
+    NequIPConfig,
+    SchNetConfig,
+)
+
+
+def device(cpu: bool) -> torch.device:
+    """The GPU where there is one, unless the CPU is asked for."""
+    return torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
+
+
+def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
+    """A new force field with random weights from torch's global generator."""
+    match config:
+        case SchNetConfig():
+            return SchNet(
+                hidden_channels=config.hidden_channels,
+                num_filters=config.num_filters,
+                num_interactions=config.num_interactions,
+                num_gaussians=config.num_gaussians,
+                cutoff=config.cutoff_A,
+                species=tuple(species),
+            )
+        case NequIPConfig():
+            settings = config.model_dump(exclude={"name", "cutoff_A"})
+            return NequIP(tuple(species), cutoff=config.cutoff_A, **settings)
+        case GemNetTConfig():
+            settings = config.model_dump(exclude={"name", "cutoff_A"})
+            return GemNetT(species=tuple(species), cutoff=config.cutoff_A, **settings)
+    raise ConfigError(f"model.name: {config.name!r} has no force field")

@@ -1,0 +1,50 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+from mdsim.config import ConfigError
+from mdsim.interfaces import BinnedObservable
+from mdsim.observables.adf import ADF
+from mdsim.observables.bonds import BondLengthDistribution
+from mdsim.observables.diffusivity import Diffusivity
+from mdsim.observables.rdf import RDF
+from mdsim.observables.vacf import VACF
+from mdsim.schema import (
+    ADFConfig,
+    BondLengthsConfig,
+    DiffusivityConfig,
+    DynamicalConfig,
+    RDFConfig,
+    StructuralConfig,
+    VACFConfig,
+)
+from mdsim.state import System
+
+
+def observable(config: StructuralConfig, system: System) -> BinnedObservable:
+    """A structural observable; the RDF is h(r) for open boundaries and g(r) for periodic ones."""
+    match config:
+        case RDFConfig():
+            return RDF(
+                config.max_distance_A,
+                config.bin_width_A,
+                config.pair,
+                normalization="pair_density" if system.cell is None else "ideal_gas",
+                intermolecular_only=config.intermolecular_only,
+            )
+        case ADFConfig():
+            return ADF(bin_width_deg=config.bin_width_deg)
+        case BondLengthsConfig():
+            return BondLengthDistribution(config.max_length_A, config.bin_width_A, pair=config.pair)
+    raise ConfigError(f"observable.name: {config.name!r} has no observable")
+
+
+def dynamical_observable(config: DynamicalConfig) -> VACF | Diffusivity:
+    """A dynamical observable."""
+    match config:
+        case VACFConfig():
+            return VACF(max_lag_fs=config.max_lag_fs)
+        case DiffusivityConfig():
+            settings = config.model_dump(exclude={"name"})
+            return Diffusivity(**settings)
+    raise ConfigError(f"observable.name: {config.name!r} has no observable")

@@ -1,0 +1,42 @@
+"""What makes a frame unstable."""
+
+from __future__ import annotations
+
+from mdsim.build.observables import observable
+from mdsim.build.references import reference
+from mdsim.config import ConfigError
+from mdsim.datasets.folder import Dataset
+from mdsim.interfaces import StabilityCriterion
+from mdsim.schema import (
+    AngleDeviationConfig,
+    BondDeviationConfig,
+    CriterionConfig,
+    IntermolecularDistanceConfig,
+    RDFConfig,
+    RDFDeviationConfig,
+)
+from mdsim.stability import (
+    AngleDeviation,
+    BondLengthDeviation,
+    MinimumIntermolecularDistance,
+    RDFDeviation,
+)
+from mdsim.state import System
+
+
+def criterion(config: CriterionConfig, system: System, dataset: Dataset, from_run: bool = False) -> StabilityCriterion:
+    """What makes a frame unstable; an RDF as reference comes from the data set's whole run if it is asked for."""
+    match config:
+        case BondDeviationConfig():
+            return BondLengthDeviation(dataset.reference_bond_lengths().to(system.masses), config.bond_dev_tol_A)
+        case AngleDeviationConfig():
+            return AngleDeviation(dataset.reference_angles_deg().to(system.masses), config.angle_dev_tol_deg)
+        case IntermolecularDistanceConfig():
+            return MinimumIntermolecularDistance(config.tolerance_A)
+        case RDFDeviationConfig():
+            chosen = RDFConfig(
+                name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A, pair=config.pair
+            )
+            rdf = observable(chosen, system)
+            return RDFDeviation(rdf, reference(rdf, system, dataset, from_run=from_run), config.tolerance)
+    raise ConfigError(f"stability.name: {config.name!r} has no criterion")

@@ -1,0 +1,95 @@
+"""The typed schema of every YAML file. Each section forbids unknown keys; units are part of the key names."""
+
+from mdsim.schema.base import Count, Degree, Fraction, Name, NonNegative, Positive, Section
+from mdsim.schema.data import DataConfig
+from mdsim.schema.dynamics import (
+    BondedRestraintConfig,
+    DynamicsConfig,
+    IntegratorConfig,
+    LangevinConfig,
+    NoseHooverConfig,
+    PaperEulerConfig,
+    VelocityVerletConfig,
+)
+from mdsim.schema.evaluation import DenseWindowConfig, SimulateConfig
+from mdsim.schema.logging import WandbConfig
+from mdsim.schema.models import (
+    GemNetTConfig,
+    GemNetTReference,
+    ModelConfig,
+    ModelReference,
+    NequIPConfig,
+    NequIPReference,
+    SchNetConfig,
+    SchNetReference,
+)
+from mdsim.schema.observables import (
+    WATER_VISCOSITY_MPA_S,
+    ADFConfig,
+    BondLengthsConfig,
+    DiffusivityConfig,
+    DynamicalConfig,
+    RDFConfig,
+    StructuralConfig,
+    VACFConfig,
+)
+from mdsim.schema.pretraining import OptimizationConfig, PretrainConfig
+from mdsim.schema.runs import RunConfig
+from mdsim.schema.stability import (
+    AngleDeviationConfig,
+    BondDeviationConfig,
+    CriterionConfig,
+    IntermolecularDistanceConfig,
+    RDFDeviationConfig,
+)
+from mdsim.schema.training import EstimatorConfig, LearningConfig, LocalEstimatorConfig, TrainConfig, TrainingObservable
+
+__all__ = [
+    "ADFConfig",
+    "AngleDeviationConfig",
+    "BondDeviationConfig",
+    "BondLengthsConfig",
+    "BondedRestraintConfig",
+    "Count",
+    "CriterionConfig",
+    "DataConfig",
+    "Degree",
+    "DenseWindowConfig",
+    "DiffusivityConfig",
+    "DynamicalConfig",
+    "DynamicsConfig",
+    "EstimatorConfig",
+    "Fraction",
+    "GemNetTConfig",
+    "GemNetTReference",
+    "IntegratorConfig",
+    "IntermolecularDistanceConfig",
+    "LangevinConfig",
+    "LearningConfig",
+    "LocalEstimatorConfig",
+    "ModelConfig",
+    "ModelReference",
+    "Name",
+    "NequIPConfig",
+    "NequIPReference",
+    "NonNegative",
+    "NoseHooverConfig",
+    "OptimizationConfig",
+    "PaperEulerConfig",
+    "Positive",
+    "PretrainConfig",
+    "RDFConfig",
+    "RDFDeviationConfig",
+    "RunConfig",
+    "SchNetConfig",
+    "SchNetReference",
+    "Section",
+    "SimulateConfig",
+    "StructuralConfig",
+    "TrainConfig",
+    "TrainingObservable",
+    "VACFConfig",
+    "VelocityVerletConfig",
+    "WATER_VISCOSITY_MPA_S",
+    "WandbConfig",
+]

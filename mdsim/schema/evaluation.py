@@ -1,0 +1,54 @@
+"""`stable_training.py` with `mode: simulate`: held-out evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mdsim.schema.base import Count, Name, Section
+from mdsim.schema.dynamics import BondedRestraintConfig
+from mdsim.schema.observables import DynamicalConfig, StructuralConfig
+from mdsim.schema.runs import RunConfig
+
+
+class DenseWindowConfig(Section):
+    """The first stretches of an evaluation keep frames more densely, for dynamical observables."""
+
+    epochs: Count = 1
+    dump_every_steps: Count = 4
+
+
+class SimulateConfig(RunConfig):
+    """`stable_training.py` with `mode: simulate`: held-out evaluation."""
+
+    mode: Literal["simulate"]
+    eval_model: Name = Field(
+        "post", description="pre, a data size, lmax=N, post, post_cycle[i], post_cycle[i]_epoch[j]."
+    )
+    epochs: Count = Field(1000, description="Stretches of `steps_per_epoch` steps; with them, the horizon.")
+    end_when_unstable: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.99, description="Stop early when this fraction of replicas has broken."
+    )
+    prior: BondedRestraintConfig | None = Field(None, description="Added to the force field: a control, or a crutch.")
+    observables: tuple[StructuralConfig, ...] = ()
+    dynamical_observables: tuple[DynamicalConfig, ...] = ()
+    dense_window: DenseWindowConfig | None = None
+    save_trajectories: tuple[int, ...] = Field((0,), description="Replicas whose whole trajectory is written as GSD.")
+    frames_before_break: Count = Field(50, description="Frames written before every instability.")
+
+    @model_validator(mode="after")
+    def _dense_window_serves_its_purpose(self) -> SimulateConfig:
+        window, every = self.dense_window, self.dynamics.dump_every_steps
+        if window is not None and every % window.dump_every_steps:
+            raise ValueError(
+                f"dynamics.dump_every_steps ({every}) must be a multiple of dense_window.dump_every_steps "
+                f"({window.dump_every_steps})"
+            )
+        if window is None and self.dynamical_observables:
+            raise ValueError("dynamical_observables are taken from a dense_window, which is missing")
+        return self
+
+    @property
+    def horizon_ps(self) -> float:
+        return self.epochs * self.dynamics.epoch_ps
