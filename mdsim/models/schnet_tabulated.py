@@ -9,7 +9,7 @@ Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path. Ru
 compiler's way, hence `no_type_check`.
 
     forward, layer l                                backward
-    h = x W1ᵀ                                       gs = gx W3,  ga = gs σ(a),  gm = ga W2
+    h = x W1ᵀ                                       ga = (gx W3) σ(a),  gm = ga W2
     m_i = Σ_j w(d_ij) h_j                           gh_j += w gm_i,  gd_ij += w' (gm_i·h_j + gm_j·h_i)
     a = m W2ᵀ + b2,  x += ssp(a) W3ᵀ + b3           gx += gh W1
 """
@@ -17,12 +17,16 @@ compiler's way, hence `no_type_check`.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import no_type_check
 
 import numpy as np
 import torch
-from numba import njit, prange, set_num_threads
+from llvmlite import ir
+from numba import njit, prange, set_num_threads, types
 from numba.core import config
+from numba.extending import intrinsic
+from numpy.polynomial import Chebyshev, Polynomial
 
 from mdsim.geometry import all_pairs
 from mdsim.neighbors import ALL_PAIRS_UP_TO_ATOMS
@@ -36,7 +40,13 @@ MOST_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 KNOTS = 512  # on [0, cutoff]; for basis functions 0.2 Å wide the error of a filter is about 1e-7 of its size
 ALL_PERIODIC_PAIRS_UP_TO_ATOMS = 512  # looking at all distances takes a small part of the time up to there
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption that numbers are finite: a broken replica is data
+# numpy's error model: a division that may raise an exception would keep its loop from being vectorized
+compiled = partial(njit, error_model="numpy", fastmath=FAST, cache=True)
 LOG2 = math.log(2.0)
+# Polynomials: exp(x) for |x| < log(2) / 2, and log(1 + x) for 0 < x < 1, both within float32's rounding.
+EXP = tuple(np.float32(1 / math.factorial(power)) for power in range(8))
+LOG1P = tuple(Chebyshev.interpolate(np.log1p, 9, [0, 1]).convert(kind=Polynomial).coef.astype(np.float32))
+SERIAL_PRODUCT = 64**3  # multiplications of a matrix product up to which OpenBLAS starts no threads
 
 
 class TabulatedSchNet:
@@ -53,6 +63,8 @@ class TabulatedSchNet:
             embedded = model.embedding(system.atomic_numbers.cpu())
         blocks = model.interactions
         box = np.zeros(3) if system.cell is None else torch.diagonal(system.cell).cpu().numpy()
+        layers = zip(*((block.conv.lin1, block.conv.lin2, block.lin) for block in blocks), strict=True)
+        weights = [np.stack([_array(layer.weight.T) for layer in kind]) for kind in layers]
         self.arguments = (
             box.astype(np.float32),
             np.ascontiguousarray(pairs[:, 0]),
@@ -60,15 +72,18 @@ class TabulatedSchNet:
             _tabulate(model),
             np.float32(model.cutoff),
             _array(embedded),
-            np.stack([_array(block.conv.lin1.weight.T) for block in blocks]),
-            np.stack([_array(block.conv.lin2.weight.T) for block in blocks]),
-            np.stack([_array(block.conv.lin2.bias) for block in blocks]),
-            np.stack([_array(block.lin.weight.T) for block in blocks]),
-            np.stack([_array(block.lin.bias) for block in blocks]),
-            _array(model.lin1.weight.T),
-            _array(model.lin1.bias),
-            _array(model.lin2.weight[0]),
-            np.float32(model.lin2.bias.item()),
+            (*weights, *(np.ascontiguousarray(w.transpose(0, 2, 1)) for w in weights)),
+            (
+                np.stack([_array(block.conv.lin2.bias) for block in blocks]),
+                np.stack([_array(block.lin.bias) for block in blocks]),
+            ),
+            (
+                _array(model.lin1.weight.T),
+                _array(model.lin1.weight),
+                _array(model.lin1.bias),
+                _array(model.lin2.weight[0]),
+                np.float32(model.lin2.bias.item()),
+            ),
             np.float32(model.energy_scale.item()),
         )
 
@@ -99,7 +114,7 @@ def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
 
 
-def _tabulate(model) -> Float[np.ndarray, "knot layer 2 filter"]:
+def _tabulate(model) -> Float[np.ndarray, "layer knot 2 filter"]:
     """Values and slopes (times the knot spacing) of every filter times the cosine cutoff, computed in float64."""
     distances = torch.linspace(0.0, model.cutoff, KNOTS + 1, dtype=torch.float64)
     offset, coefficient = model.distance_expansion.offset.double(), model.distance_expansion.coeff
@@ -116,23 +131,62 @@ def _tabulate(model) -> Float[np.ndarray, "knot layer 2 filter"]:
 
         values, slopes = torch.func.jvp(filters, (distances,), (torch.ones_like(distances),))[:2]
         layers.append(torch.stack([values, slopes * (model.cutoff / KNOTS)], dim=1))
-    return np.ascontiguousarray(torch.stack(layers, dim=1).numpy(), dtype=np.float32)
+    return np.ascontiguousarray(torch.stack(layers).numpy(), dtype=np.float32)
 
 
-@njit(fastmath=FAST, cache=True)
+@intrinsic
 @no_type_check
-def _softplus(x):
-    """log(1 + exp(x)) - log 2 without overflow."""
-    return max(x, np.float32(0.0)) + np.log1p(np.exp(-abs(x))) - np.float32(LOG2)
+def _two_to_minus(typing_context, n):
+    """2 to the power -n of a float32 that is a whole number up to 126: the bits of its exponent."""
+
+    def generate(context, builder, signature, arguments):
+        bits = ir.IntType(32)
+        exponent = builder.sub(bits(127), builder.fptosi(arguments[0], bits))
+        return builder.bitcast(builder.shl(exponent, bits(23)), context.get_value_type(types.float32))
+
+    return types.float32(types.float32), generate
 
 
-@njit(fastmath=FAST, cache=True)
+@compiled(inline="always")
 @no_type_check
-def _sigmoid(x):
-    return np.float32(1.0) / (np.float32(1.0) + np.exp(-x))
+def _exp_of_minus(x):
+    """exp(-x) of a number that is not negative, within float32's rounding of 1, in operations that vectorize."""
+    y = x * np.float32(1.0 / LOG2)
+    y = y if y < np.float32(120.0) else np.float32(120.0)
+    n = np.floor(y + np.float32(0.5))
+    r = (n - y) * np.float32(LOG2)
+    c = EXP
+    power = ((((((c[7] * r + c[6]) * r + c[5]) * r + c[4]) * r + c[3]) * r + c[2]) * r + c[1]) * r + c[0]
+    return power * _two_to_minus(n)
 
 
-@njit(fastmath=FAST, cache=True)
+@compiled()
+@no_type_check
+def _activate(a, bias, activated, slope):
+    """Shifted softplus of each a + bias, and its derivative."""
+    zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+    for n in range(a.shape[0]):
+        for f in range(a.shape[1]):
+            z = a[n, f] + bias[f]
+            e = _exp_of_minus(abs(z))
+            c = LOG1P
+            log1p = (((((c[9] * e + c[8]) * e + c[7]) * e + c[6]) * e + c[5]) * e + c[4]) * e + c[3]
+            log1p = ((log1p * e + c[2]) * e + c[1]) * e + c[0]
+            activated[n, f] = half * (z + abs(z)) + log1p - np.float32(LOG2)
+            above = one / (one + e)
+            slope[n, f] = above if z > zero else e * above
+
+
+@compiled()
+@no_type_check
+def _product(x, w, out):
+    """x w, a few rows at a time: BLAS then stays on this thread, where the others are at work as well."""
+    rows = max(1, SERIAL_PRODUCT // w.size)
+    for start in range(0, x.shape[0], rows):
+        np.dot(x[start : start + rows], w, out[start : start + rows])
+
+
+@compiled()
 @no_type_check
 def _find_pairs(r, box, first, second, cutoff, index, vector, distance):
     """Pairs within the cutoff: their atoms, unit vectors and distances; returns how many.
@@ -162,7 +216,7 @@ def _find_pairs(r, box, first, second, cutoff, index, vector, distance):
     return n
 
 
-@njit(fastmath=FAST, cache=True)
+@compiled()
 @no_type_check
 def _hermite(distance, scale, knots, weights, slopes):
     """Knot below a distance, and the four weights of the spline and of its derivative there."""
@@ -182,111 +236,164 @@ def _hermite(distance, scale, knots, weights, slopes):
     return k
 
 
-@njit(fastmath=FAST, cache=True)
-@no_type_check
-def _convolve(low, high, w, h_i, h_j, m_i, m_j):
-    """Both messages of one pair."""
-    a, b, c, d = w[0], w[1], w[2], w[3]
-    for f in range(h_i.shape[0]):
-        value = a * low[0, f] + b * low[1, f] + c * high[0, f] + d * high[1, f]
-        m_i[f] += value * h_j[f]
-        m_j[f] += value * h_i[f]
+# The innermost loops. They vectorize when inlined: the compiler takes arguments of a call for overlapping arrays. For
+# the same reason a loop writes to one array only.
 
 
-@njit(fastmath=FAST, cache=True)
+@compiled(inline="always")
 @no_type_check
-def _convolve_backward(low, high, w, s, h_i, h_j, gm_i, gm_j, gh_i, gh_j):
-    """Gradients of the features of one pair; returns the energy's derivative with respect to its distance."""
-    a, b, c, d = w[0], w[1], w[2], w[3]
-    p, q, r, t = s[0], s[1], s[2], s[3]
+def _evaluate(low, high, weights, filters):
+    """The spline of each filter."""
+    a, b, c, d = weights
+    for f in range(filters.shape[0]):
+        filters[f] = a * low[0, f] + b * low[1, f] + c * high[0, f] + d * high[1, f]
+
+
+@compiled(inline="always")
+@no_type_check
+def _add_product(filters, features, total):
+    for f in range(filters.shape[0]):
+        total[f] += filters[f] * features[f]
+
+
+@compiled(inline="always")
+@no_type_check
+def _slope(low, high, weights, h_i, h_j, gm_i, gm_j):
+    """The energy's derivative with respect to the distance of a pair."""
+    a, b, c, d = weights
     total = np.float32(0.0)
     for f in range(h_i.shape[0]):
-        value = a * low[0, f] + b * low[1, f] + c * high[0, f] + d * high[1, f]
-        slope = p * low[0, f] + q * low[1, f] + r * high[0, f] + t * high[1, f]
+        slope = a * low[0, f] + b * low[1, f] + c * high[0, f] + d * high[1, f]
         total += slope * (gm_i[f] * h_j[f] + gm_j[f] * h_i[f])
-        gh_i[f] += value * gm_j[f]
-        gh_j[f] += value * gm_i[f]
     return total
 
 
-@njit(fastmath=FAST, cache=True, parallel=True)
+@compiled()
+@no_type_check
+def _convolve(table, index, knot, spline, h, m):
+    """Messages of all pairs, summed over the neighbours of each atom."""
+    filters = np.empty(h.shape[1], np.float32)
+    for p in range(len(index)):
+        i, j, k = index[p, 0], index[p, 1], knot[p]
+        _evaluate(table[k], table[k + 1], spline[p, 0], filters)
+        _add_product(filters, h[j], m[i])
+        _add_product(filters, h[i], m[j])
+
+
+@compiled()
+@no_type_check
+def _convolve_backward(table, index, knot, spline, h, gm, gh, gd):
+    """Gradients of the features and, added up, of the distances."""
+    filters = np.empty(h.shape[1], np.float32)
+    for p in range(len(index)):
+        i, j, k = index[p, 0], index[p, 1], knot[p]
+        _evaluate(table[k], table[k + 1], spline[p, 0], filters)
+        gd[p] += _slope(table[k], table[k + 1], spline[p, 1], h[i], h[j], gm[i], gm[j])
+        _add_product(filters, gm[j], gh[i])
+        _add_product(filters, gm[i], gh[j])
+
+
+@compiled()
+@no_type_check
+def _energy_and_forces(r, box, first, second, table, cutoff, embedded, weights, biases, readout, scale, forces):
+    """Of one replica. Forces are written, the energy is returned."""
+    w1, w2, w3, w1_back, w2_back, w3_back = weights
+    b2, b3 = biases
+    n_layers, knots, n_filters = table.shape[0], table.shape[1] - 1, table.shape[3]
+    n_atoms, n_hidden = embedded.shape
+    index = np.empty((len(first), 2), np.int64)
+    vector = np.empty((len(first), 3), np.float32)
+    distance = np.empty(len(first), np.float32)
+    n_pairs = _find_pairs(r, box, first, second, cutoff, index, vector, distance)
+    index = index[:n_pairs]
+    knot = np.empty(n_pairs, np.int64)
+    spline = np.empty((n_pairs, 2, 4), np.float32)
+    for p in range(n_pairs):
+        knot[p] = _hermite(distance[p], np.float32(knots) / cutoff, knots, spline[p, 0], spline[p, 1])
+
+    x = embedded.copy()
+    h = np.empty((n_layers, n_atoms, n_filters), np.float32)
+    slope = np.empty((n_layers, n_atoms, n_hidden), np.float32)
+    m = np.empty((n_atoms, n_filters), np.float32)
+    a, activated, update = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    for layer in range(n_layers):
+        _product(x, w1[layer], h[layer])
+        m[:] = 0
+        _convolve(table[layer], index, knot, spline, h[layer], m)
+        _product(m, w2[layer], a)
+        _activate(a, b2[layer], activated, slope[layer])
+        _product(activated, w3[layer], update)
+        _add(update, b3[layer], x)
+
+    energy, gx = _read_out(x, readout, scale)
+
+    gd = np.zeros(n_pairs, np.float32)
+    gm, gh = np.empty((n_atoms, n_filters), np.float32), np.empty((n_atoms, n_filters), np.float32)
+    for layer in range(n_layers - 1, -1, -1):
+        _product(gx, w3_back[layer], a)
+        a *= slope[layer]
+        _product(a, w2_back[layer], gm)
+        gh[:] = 0
+        _convolve_backward(table[layer], index, knot, spline, h[layer], gm, gh, gd)
+        _product(gh, w1_back[layer], update)
+        gx += update
+
+    forces[:] = 0
+    for p in range(n_pairs):
+        i, j = index[p, 0], index[p, 1]
+        for axis in range(3):
+            push = gd[p] * vector[p, axis]
+            forces[i, axis] += push
+            forces[j, axis] -= push
+    return energy
+
+
+@compiled()
+@no_type_check
+def _add(update, bias, x):
+    for n in range(x.shape[0]):
+        for f in range(x.shape[1]):
+            x[n, f] += update[n, f] + bias[f]
+
+
+@compiled()
+@no_type_check
+def _read_out(x, readout, scale):
+    """Energy of the atoms' features, and its gradient."""
+    r1, r1_back, c1, r2, c2 = readout
+    a = np.empty((len(x), len(c1)), np.float32)
+    activated, slope, gx = np.empty_like(a), np.empty_like(a), np.empty_like(x)
+    _product(x, r1, a)
+    _activate(a, c1, activated, slope)
+    total = np.float32(0.0)
+    for n in range(len(x)):
+        total += c2
+        for f in range(len(c1)):
+            total += activated[n, f] * r2[f]
+            slope[n, f] *= scale * r2[f]
+    _product(slope, r1_back, gx)
+    return scale * total, gx
+
+
+@compiled()
+@no_type_check
+def _all_finite(values):
+    total = np.float32(0.0)
+    for value in values.flat:
+        total += value * np.float32(0.0)  # not a number, if one is not finite
+    return total == 0
+
+
+@compiled(parallel=True)
 @no_type_check
 def _energies_and_forces(
-    positions, box, first, second, table, cutoff, embedded, w1, w2, b2, w3, b3, r1, c1, r2, c2, scale, energy, forces
+    positions, box, first, second, table, cutoff, embedded, weights, biases, readout, scale, energy, forces
 ):
-    knots, n_layers, n_filters = table.shape[0] - 1, table.shape[1], table.shape[3]
-    n_atoms, n_hidden = embedded.shape
-    inverse_spacing = np.float32(knots) / cutoff
     for replica in prange(len(positions)):
-        r = positions[replica]
-        index = np.empty((len(first), 2), np.int64)
-        vector = np.empty((len(first), 3), np.float32)
-        distance = np.empty(len(first), np.float32)
-        n_pairs = _find_pairs(r, box, first, second, cutoff, index, vector, distance)
-        knot = np.empty(n_pairs, np.int64)
-        weights = np.empty((n_pairs, 4), np.float32)
-        slopes = np.empty((n_pairs, 4), np.float32)
-        for p in range(n_pairs):
-            knot[p] = _hermite(distance[p], inverse_spacing, knots, weights[p], slopes[p])
-
-        x = embedded.copy()
-        h = np.empty((n_layers, n_atoms, n_filters), np.float32)
-        a = np.empty((n_layers, n_atoms, n_hidden), np.float32)
-        activated = np.empty((n_atoms, n_hidden), np.float32)
-        for layer in range(n_layers):
-            h[layer] = np.dot(x, w1[layer])
-            m = np.zeros((n_atoms, n_filters), np.float32)
-            for p in range(n_pairs):
-                i, j, k = index[p, 0], index[p, 1], knot[p]
-                _convolve(table[k, layer], table[k + 1, layer], weights[p], h[layer, i], h[layer, j], m[i], m[j])
-            a[layer] = np.dot(m, w2[layer])
-            for n in range(n_atoms):
-                for f in range(n_hidden):
-                    a[layer, n, f] += b2[layer, f]
-                    activated[n, f] = _softplus(a[layer, n, f])
-            x += np.dot(activated, w3[layer])
-            for n in range(n_atoms):
-                x[n] += b3[layer]
-
-        out = np.dot(x, r1)
-        total = np.float32(0.0)
-        for n in range(n_atoms):
-            total += c2
-            for f in range(out.shape[1]):
-                z = out[n, f] + c1[f]
-                total += _softplus(z) * r2[f]
-                out[n, f] = scale * r2[f] * _sigmoid(z)
-        energy[replica] = scale * total
-
-        gx = np.dot(out, r1.T)
-        gd = np.zeros(n_pairs, np.float32)
-        for layer in range(n_layers - 1, -1, -1):
-            ga = np.dot(gx, w3[layer].T)
-            for n in range(n_atoms):
-                for f in range(n_hidden):
-                    ga[n, f] *= _sigmoid(a[layer, n, f])
-            gm = np.dot(ga, w2[layer].T)
-            gh = np.zeros((n_atoms, n_filters), np.float32)
-            for p in range(n_pairs):
-                i, j, k = index[p, 0], index[p, 1], knot[p]
-                gd[p] += _convolve_backward(
-                    table[k, layer], table[k + 1, layer], weights[p], slopes[p],
-                    h[layer, i], h[layer, j], gm[i], gm[j], gh[i], gh[j],
-                )  # fmt: skip
-            gx += np.dot(gh, w1[layer].T)
-
-        force = np.zeros((n_atoms, 3), np.float32)
-        for p in range(n_pairs):
-            i, j = index[p, 0], index[p, 1]
-            for axis in range(3):
-                push = gd[p] * vector[p, axis]
-                force[i, axis] += push
-                force[j, axis] -= push
-        finite = True
-        for n in range(n_atoms):
-            for axis in range(3):
-                finite = finite and np.isfinite(r[n, axis])
-        if not finite:
+        energy[replica] = _energy_and_forces(
+            positions[replica], box, first, second, table, cutoff, embedded, weights, biases, readout, scale,
+            forces[replica],
+        )  # fmt: skip
+        if not _all_finite(positions[replica]):
             energy[replica] = np.nan
-            force[:] = np.nan
-        forces[replica] = force
+            forces[replica] = np.nan
