@@ -27,6 +27,7 @@ class ForceFieldCalculator(Calculator):
         device: where to compute.
         dtype: float32 for speed, float64 for derivatives by finite differences (vibrations) and tight relaxations.
         skin: of the neighbour list, Å.
+        allow_factory: what may make a model from outside this package, see `load_force_field`.
 
     Raises:
         CheckpointError: the file holds no force field.
@@ -41,9 +42,13 @@ class ForceFieldCalculator(Calculator):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         skin: float = 0.5,
+        allow_factory: str | None = None,
     ) -> None:
         super().__init__()
-        model = copy.deepcopy(checkpoint) if isinstance(checkpoint, ForceField) else load_force_field(checkpoint)
+        if isinstance(checkpoint, ForceField):
+            model = copy.deepcopy(checkpoint)
+        else:
+            model = load_force_field(checkpoint, allow_factory)
         self.force_field = model.to(device, dtype).eval().requires_grad_(False)
         self.device = torch.device(device)
         self.dtype = dtype

@@ -58,6 +58,7 @@ def pretraining(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, help="validate, predict: the checkpoint (default: the run's best)")
     parser.add_argument("--frames", type=Path, help="predict: any file that ASE reads")
     parser.add_argument("--output", type=Path, help="predict: the extended xyz file to write")
+    parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help="predict: may make a model of your own")
     return _run(lambda: _pretraining(parser, arguments))
 
 
@@ -67,7 +68,7 @@ def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
         missing = [flag for flag in ("checkpoint", "frames", "output") if getattr(known, flag) is None]
         if missing:
             raise ConfigError(f"--mode predict needs {', '.join('--' + flag for flag in missing)}")
-        runs.predict(known.checkpoint, known.frames, known.output, cpu=known.cpu)
+        runs.predict(known.checkpoint, known.frames, known.output, known.cpu, known.allow_factory)
         return
     named = {
         "mode": known.mode,

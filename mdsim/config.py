@@ -1,7 +1,7 @@
 """How YAML files, their `includes:` and command-line overrides become one validated object of the schema.
 
 A file may start with `includes: [other.yml]`: included files are read first (paths relative to the including file) and
-later values win. Sections merge key by key, except that one whose `name` changes is replaced whole.
+later values win. Sections merge key by key, except that one whose `name` or `factory` changes is replaced whole.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same_kind(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    return "name" not in new or "name" not in old or old["name"] == new["name"]
+    return all(key not in new or key not in old or old[key] == new[key] for key in ("name", "factory"))
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

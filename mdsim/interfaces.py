@@ -13,7 +13,7 @@ from mdsim.neighbors import NeighborList, Neighbors, neighbors
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Bool, Float, Tensor
 
-#: Positions of all replicas (Å) to their energies (eV) and forces (eV/Å): all that an integrator needs to know.
+#: Positions of all replicas (Å) to their energies (eV) and forces (eV/Å). That is all an integrator needs to know.
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -39,6 +39,7 @@ class ForceField(nn.Module):
     energy_shift_eV: Tensor  # a float64 buffer
     float64_buffers: ClassVar[tuple[str, ...]] = ("energy_shift_eV",)  # these keep their precision in `.float()`
     hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
+    made_by: dict[str, Any] | None = None  # `factory` and `options` of a model from outside this package
 
     def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
         super().__init__()
@@ -202,6 +203,15 @@ class BinnedObservable(Observable, Protocol):
 
     @property
     def bin_centers(self) -> Float[Tensor, "bin"]: ...
+
+
+@runtime_checkable
+class CorrelationFunction(Observable, Protocol):
+    """A dynamical observable with one value for each lag."""
+
+    def lags_fs(self, trajectory: Trajectory) -> Float[Tensor, "lag"]:
+        """The lags in fs, from zero, that the frames of a trajectory allow."""
+        ...
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from mdsim.config import ConfigError
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.npz import DatasetError, Frames
 from mdsim.interfaces import ForceField, UnknownSpeciesError
-from mdsim.models.loading import load_force_field, model_config
+from mdsim.models.loading import model_config
 from mdsim.reporting.console import format_table
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import PretrainConfig, RunConfig, SimulateConfig, TrainConfig
@@ -62,7 +62,7 @@ def validate(config: PretrainConfig, checkpoint: Path | None = None) -> None:
 
 def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: bool = True) -> None:
     """Errors on every split as a table, and in the run's `metrics.json`."""
-    model = load_force_field(checkpoint)
+    model = build.saved_force_field(config.model, checkpoint)
     system = data.system().to(build.device(config.cpu))
     model.to(system.masses.device)
     splits = {"train": data.train, "val": data.val, "test": data.test}
@@ -77,9 +77,9 @@ def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: b
         metrics.write_json(checkpoint.parents[1] / "metrics.json", {**_provenance(data), **errors})
 
 
-def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False) -> None:
+def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False, allow_factory: str | None = None) -> None:
     """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz."""
-    calculator = ForceFieldCalculator(checkpoint, device=str(build.device(cpu)))
+    calculator = ForceFieldCalculator(checkpoint, device=str(build.device(cpu)), allow_factory=allow_factory)
     try:
         images = ase.io.read(frames, index=":")
     except Exception as error:  # readers raise errors of any kind on files that are not theirs
@@ -149,7 +149,7 @@ def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = Fa
 def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     data = build.dataset(config.data)
     system = data.system().to(build.device(config.cpu))
-    force_field = load_force_field(checkpoint).to(system.masses.device)
+    force_field = build.saved_force_field(config.model, checkpoint).to(system.masses.device)
     stretch = build.stretch(config, system, data)
     return StableTraining(
         force_field,
@@ -210,7 +210,7 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
 
 def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
     system = data.system().to(build.device(config.cpu))
-    force_field = load_force_field(checkpoint).to(system.masses.device)
+    force_field = build.saved_force_field(config.model, checkpoint).to(system.masses.device)
     stretch = replace(build.stretch(config, system, data), prior=build.prior(config, system, data))
     return Evaluation(
         force_field,

@@ -12,7 +12,7 @@ from mdsim.build.dynamics import integrator, prior, stretch
 from mdsim.build.evaluation import compared_dynamical, compared_structural
 from mdsim.build.learning import neighborhood_sampler, qm_data, targets
 from mdsim.build.losses import energy_force_loss, observable_loss
-from mdsim.build.models import device, force_field
+from mdsim.build.models import device, force_field, saved_force_field
 from mdsim.build.observables import dynamical_observable, observable
 from mdsim.build.references import reference
 from mdsim.build.stability import criterion
@@ -37,6 +37,7 @@ __all__ = [
     "prior",
     "qm_data",
     "reference",
+    "saved_force_field",
     "stretch",
     "targets",
     "variant",

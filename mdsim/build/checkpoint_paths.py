@@ -14,6 +14,7 @@ from mdsim.schema import (
     NequIPReference,
     PretrainConfig,
     RunConfig,
+    model_label,
 )
 
 
@@ -26,7 +27,7 @@ def pretraining_path(root: str | Path, model: str, data: DataConfig, identifier:
 def pretraining_run_path(config: PretrainConfig) -> Path:
     """Folder of the fit that a configuration describes."""
     identifier = "_".join(filter(None, [variant(config.model), config.identifier]))
-    return pretraining_path(config.run_dir, config.model.name, config.data, identifier)
+    return pretraining_path(config.run_dir, model_label(config.model), config.data, identifier)
 
 
 def variant(model: ModelConfig | ModelReference) -> str:
@@ -38,7 +39,7 @@ def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier
     """The QM-pretrained checkpoint that a run starts from, or that of another data size or variant."""
     data = config.data.model_copy(update={"size": size or config.data.size})
     identifier = variant(config.model) if identifier is None else identifier
-    folder = pretraining_path(config.model_dir, config.model.name, data, identifier)
+    folder = pretraining_path(config.model_dir, model_label(config.model), data, identifier)
     return folder / "checkpoints" / "best_checkpoint.pt"
 
 

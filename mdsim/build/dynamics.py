@@ -5,6 +5,7 @@ from __future__ import annotations
 from mdsim.build.stability import criterion
 from mdsim.config import ConfigError
 from mdsim.datasets.folder import Dataset
+from mdsim.factories import make
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nose_hoover import NoseHooverChain
 from mdsim.integrators.nve import VelocityVerlet
@@ -12,6 +13,7 @@ from mdsim.integrators.paper_euler import PaperEuler
 from mdsim.interfaces import Integrator
 from mdsim.restraint import BondedRestraint
 from mdsim.schema import (
+    CustomIntegratorConfig,
     DynamicsConfig,
     LangevinConfig,
     NoseHooverConfig,
@@ -44,6 +46,9 @@ def integrator(config: DynamicsConfig) -> Integrator:
             return LangevinBAOAB(timestep_fs, temperature_K, chosen.friction_per_ps)
         case PaperEulerConfig():
             return PaperEuler(timestep_fs, temperature_K, chosen.friction_per_ps)
+        case CustomIntegratorConfig():
+            given = {"timestep_fs": timestep_fs, "temperature_K": temperature_K}
+            return make(Integrator, chosen.factory, chosen.options, "dynamics.integrator", **given)
     raise ConfigError(f"dynamics.integrator.name: {chosen.name!r} has no integrator")
 
 

@@ -8,8 +8,8 @@ from mdsim.build.observables import dynamical_observable, observable
 from mdsim.build.references import reference, reference_temperature
 from mdsim.config import ConfigError
 from mdsim.datasets.folder import Dataset
+from mdsim.interfaces import CorrelationFunction, Observable
 from mdsim.observables.diffusivity import Diffusivity
-from mdsim.observables.vacf import VACF
 from mdsim.schema import SimulateConfig
 from mdsim.state import System, Trajectory
 from mdsim.training.evaluate import Compared
@@ -41,23 +41,24 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
     """
     if config.dense_window is None:
         return {}
-    quantities = [dynamical_observable(chosen) for chosen in config.dynamical_observables]
+    quantities = [dynamical_observable(chosen, system) for chosen in config.dynamical_observables]
     _check_names([quantity.name for quantity in quantities])
     return {quantity.name: _compared_dynamical(quantity, config, system, data) for quantity in quantities}
 
 
-def _compared_dynamical(
-    quantity: VACF | Diffusivity, config: SimulateConfig, system: System, data: Dataset
-) -> Compared:
+def _compared_dynamical(quantity: Observable, config: SimulateConfig, system: System, data: Dataset) -> Compared:
     _check_dense_window(quantity, config, system)
     if config.reference_run and (tabulated := data.reference_run.mean_and_error(quantity)) is not None:
         return Compared(quantity, tabulated[0], torch.zeros(1), standard_error=tabulated[1])
     frames = _contiguous_frames(config, system, data)
-    axis = quantity.lags_fs(frames) if isinstance(quantity, VACF) else torch.zeros(1)
-    return Compared(quantity, quantity(system, frames)[0].double(), axis)
+    values = quantity(system, frames)[0].double()
+    axis = quantity.lags_fs(frames) if isinstance(quantity, CorrelationFunction) else torch.zeros(1)
+    if values.shape != axis.shape:
+        raise ConfigError(f"{quantity.name} gives {len(values)} values of a replica for {len(axis)} lags (lags_fs)")
+    return Compared(quantity, values, axis)
 
 
-def _check_dense_window(quantity: VACF | Diffusivity, config: SimulateConfig, system: System) -> None:
+def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> None:
     """Find out now, not at the end of a long simulation, whether the window is long enough for the observable."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None

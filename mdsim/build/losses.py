@@ -30,11 +30,12 @@ def energy_force_loss(
 
 def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
     """The loss of a mean observable and its reference."""
-    spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])
+    if kind == "wasserstein":
+        spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])
+        return partial(losses.wasserstein_1, spacing=spacing)
     by_name: dict[str, losses.Loss] = {
         "mse": losses.mean_squared_error,
         "sse": losses.sum_squared_error,
-        "wasserstein": partial(losses.wasserstein_1, spacing=spacing),
         "forward_kl": losses.forward_kl,
         "reverse_kl": losses.reverse_kl,
     }

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 
 from mdsim.config import ConfigError
 from mdsim.interfaces import ForceField
+from mdsim.models.custom import custom_force_field
 from mdsim.models.gemnet import GemNetT
+from mdsim.models.loading import load_force_field
 from mdsim.models.nequip import NequIP
 from mdsim.models.schnet import SchNet
 from mdsim.schema import (
+    CustomModelConfig,
+    CustomModelReference,
     GemNetTConfig,
     ModelConfig,
+    ModelReference,
     NequIPConfig,
     SchNetConfig,
 )
@@ -42,4 +48,12 @@ def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
         case GemNetTConfig():
             settings = config.model_dump(exclude={"name", "cutoff_A"})
             return GemNetT(species=tuple(species), cutoff=config.cutoff_A, **settings)
+        case CustomModelConfig():
+            return custom_force_field(config.factory, config.options, species, "model")
     raise ConfigError(f"model.name: {config.name!r} has no force field")
+
+
+def saved_force_field(config: ModelConfig | ModelReference, checkpoint: str | os.PathLike) -> ForceField:
+    """The force field in a checkpoint; a factory outside this package is called if the configuration names it."""
+    allowed = config.factory if isinstance(config, CustomModelConfig | CustomModelReference) else None
+    return load_force_field(checkpoint, allowed)

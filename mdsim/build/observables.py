@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mdsim.config import ConfigError
-from mdsim.interfaces import BinnedObservable
+from mdsim.factories import make
+from mdsim.interfaces import BinnedObservable, Observable
 from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution
 from mdsim.observables.diffusivity import Diffusivity
@@ -12,6 +13,8 @@ from mdsim.observables.vacf import VACF
 from mdsim.schema import (
     ADFConfig,
     BondLengthsConfig,
+    CustomDynamicalConfig,
+    CustomObservableConfig,
     DiffusivityConfig,
     DynamicalConfig,
     RDFConfig,
@@ -36,10 +39,12 @@ def observable(config: StructuralConfig, system: System) -> BinnedObservable:
             return ADF(bin_width_deg=config.bin_width_deg)
         case BondLengthsConfig():
             return BondLengthDistribution(config.max_length_A, config.bin_width_A, pair=config.pair)
+        case CustomObservableConfig():
+            return make(BinnedObservable, config.factory, config.options, "observable", system=system)
     raise ConfigError(f"observable.name: {config.name!r} has no observable")
 
 
-def dynamical_observable(config: DynamicalConfig) -> VACF | Diffusivity:
+def dynamical_observable(config: DynamicalConfig, system: System) -> Observable:
     """A dynamical observable."""
     match config:
         case VACFConfig():
@@ -47,4 +52,6 @@ def dynamical_observable(config: DynamicalConfig) -> VACF | Diffusivity:
         case DiffusivityConfig():
             settings = config.model_dump(exclude={"name"})
             return Diffusivity(**settings)
+        case CustomDynamicalConfig():
+            return make(Observable, config.factory, config.options, "dynamical_observables", system=system)
     raise ConfigError(f"observable.name: {config.name!r} has no observable")

@@ -6,11 +6,13 @@ from mdsim.build.observables import observable
 from mdsim.build.references import reference
 from mdsim.config import ConfigError
 from mdsim.datasets.folder import Dataset
+from mdsim.factories import make
 from mdsim.interfaces import StabilityCriterion
 from mdsim.schema import (
     AngleDeviationConfig,
     BondDeviationConfig,
     CriterionConfig,
+    CustomCriterionConfig,
     IntermolecularDistanceConfig,
     RDFConfig,
     RDFDeviationConfig,
@@ -39,4 +41,6 @@ def criterion(config: CriterionConfig, system: System, dataset: Dataset, from_ru
             )
             rdf = observable(chosen, system)
             return RDFDeviation(rdf, reference(rdf, system, dataset, from_run=from_run), config.tolerance)
+        case CustomCriterionConfig():
+            return make(StabilityCriterion, config.factory, config.options, "stability", system=system, dataset=dataset)
     raise ConfigError(f"stability.name: {config.name!r} has no criterion")

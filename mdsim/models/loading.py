@@ -10,6 +10,7 @@ import torch
 from mdsim import checkpoints
 from mdsim.checkpoints import CheckpointError
 from mdsim.interfaces import ForceField
+from mdsim.models.custom import custom_force_field
 from mdsim.models.gemnet.model import GemNetT
 from mdsim.models.gemnet.published import is_published_gemnet, published_gemnet
 from mdsim.models.nequip import NequIP
@@ -18,27 +19,34 @@ from mdsim.models.published import is_published_schnet, published_schnet
 from mdsim.models.schnet import SchNet
 
 MODELS: dict[str, type[ForceField]] = {"gemnet_t": GemNetT, "nequip": NequIP, "schnet": SchNet}
+CUSTOM = "custom"
 
 
 def model_config(model: ForceField) -> dict[str, Any]:
     """The name of a model and its hyperparameters: what a checkpoint keeps besides the weights."""
+    if model.made_by is not None:
+        return {"name": CUSTOM, **model.made_by}
     names = [name for name, cls in MODELS.items() if type(model) is cls]
     if not names:
-        raise ValueError(f"{type(model).__name__} is not registered in mdsim.models.MODELS")
+        raise ValueError(f"{type(model).__name__} is neither in mdsim.models.MODELS nor made by a factory")
     return {"name": names[0], **model.hyperparameters}
 
 
-def load_force_field(path: str | os.PathLike) -> ForceField:
+def load_force_field(path: str | os.PathLike, allow_factory: str | None = None) -> ForceField:
     """The force field in a checkpoint of this package, or in one published with the StABlE paper.
 
     Args:
         path: the file; which of the two it is shows in its content.
+        allow_factory: ``package.module:function`` that may be imported and called, if the file asks for it, to make a
+            model from outside this package.
 
     Returns:
         The force field on the CPU in evaluation mode, with the floating-point type that it was saved with.
 
     Raises:
-        CheckpointError: the file is missing, truncated or foreign, or holds no force field.
+        CheckpointError: the file is missing, truncated or foreign, holds no force field, or needs a factory that is
+            not allowed.
+        ConfigError: the factory cannot make the model.
     """
     payload = checkpoints.read(path)
     if is_published_schnet(payload):
@@ -50,15 +58,32 @@ def load_force_field(path: str | os.PathLike) -> ForceField:
     payload = checkpoints.load(path)
     if "model" not in payload or "state_dict" not in payload:
         raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r} that holds no force field")
-    return _build(payload["model"], payload["state_dict"], path)
+    config, state = payload["model"], payload["state_dict"]
+    if config.get("name") == CUSTOM:
+        _check_allowed(config.get("factory"), allow_factory, path)
+    elif config.get("name") not in MODELS:
+        raise CheckpointError(f"{path} holds a model {config.get('name')!r}; this release knows {sorted(MODELS)}")
+    return _build(config, state, path)
+
+
+def _check_allowed(needed: Any, allowed: str | None, path: str | os.PathLike) -> None:
+    """Code is run because the user names it, never because a file does."""
+    if needed != allowed or allowed is None:
+        instead = "" if allowed is None else f", not {allowed}"
+        raise CheckpointError(
+            f"{path} holds a model that {needed} made{instead}; if you trust that code, name it: "
+            "`factory` in the model of a configuration, --allow-factory on the command line, allow_factory in Python"
+        )
 
 
 def _build(config: dict[str, Any], state: dict[str, torch.Tensor], path: str | os.PathLike) -> ForceField:
-    hyperparameters = {key: value for key, value in config.items() if key != "name"}
-    if config.get("name") not in MODELS:
-        raise CheckpointError(f"{path} holds a model {config.get('name')!r}; this release knows {sorted(MODELS)}")
     try:
-        model = MODELS[config["name"]](**hyperparameters, species=state["species"].tolist())
+        species = state["species"].tolist()
+        if config["name"] == CUSTOM:
+            model = custom_force_field(config["factory"], config["options"], species, str(path))
+        else:
+            hyperparameters = {key: value for key, value in config.items() if key != "name"}
+            model = MODELS[config["name"]](**hyperparameters, species=species)
         model.to(state[next(name for name, _ in model.named_parameters())].dtype)
         model.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:

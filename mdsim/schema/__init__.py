@@ -1,6 +1,15 @@
 """The typed schema of every YAML file. Each section forbids unknown keys; units are part of the key names."""
 
 from mdsim.schema.base import Count, Degree, Fraction, Name, NonNegative, Positive, Section
+from mdsim.schema.custom import (
+    CustomConfig,
+    CustomCriterionConfig,
+    CustomDynamicalConfig,
+    CustomIntegratorConfig,
+    CustomModelConfig,
+    CustomModelReference,
+    CustomObservableConfig,
+)
 from mdsim.schema.data import DataConfig
 from mdsim.schema.dynamics import (
     BondedRestraintConfig,
@@ -22,6 +31,7 @@ from mdsim.schema.models import (
     NequIPReference,
     SchNetConfig,
     SchNetReference,
+    model_label,
 )
 from mdsim.schema.observables import (
     WATER_VISCOSITY_MPA_S,
@@ -52,6 +62,13 @@ __all__ = [
     "BondedRestraintConfig",
     "Count",
     "CriterionConfig",
+    "CustomConfig",
+    "CustomCriterionConfig",
+    "CustomDynamicalConfig",
+    "CustomIntegratorConfig",
+    "CustomModelConfig",
+    "CustomModelReference",
+    "CustomObservableConfig",
     "DataConfig",
     "Degree",
     "DenseWindowConfig",
@@ -92,4 +109,5 @@ __all__ = [
     "VelocityVerletConfig",
     "WATER_VISCOSITY_MPA_S",
     "WandbConfig",
+    "model_label",
 ]

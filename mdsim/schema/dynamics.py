@@ -7,49 +7,59 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mdsim.schema.base import Count, NonNegative, Positive, Section
+from mdsim.schema.custom import CustomIntegratorConfig
 
 
 class VelocityVerletConfig(Section):
     """Constant energy."""
 
-    name: Literal["velocity_verlet"]
+    name: Literal["velocity_verlet"] = Field(description="The method.")
 
 
 class NoseHooverConfig(Section):
     """Nosé-Hoover chain; `chain_length: 1` is the paper's single thermostat."""
 
-    name: Literal["nose_hoover"]
+    name: Literal["nose_hoover"] = Field(description="The method.")
     relaxation_steps: Positive = Field(20.0, description="Relaxation time of the thermostat in time steps.")
-    chain_length: Count = 3
-    suzuki_yoshida_order: Literal[1, 3, 5, 7] = 3
+    chain_length: Count = Field(
+        3, description="Thermostats in the chain; one alone is not ergodic for stiff or harmonic systems."
+    )
+    suzuki_yoshida_order: Literal[1, 3, 5, 7] = Field(
+        3, description="Weights that factorize the chain's propagator: more are more accurate."
+    )
 
 
 class LangevinConfig(Section):
     """Langevin dynamics, BAOAB splitting."""
 
-    name: Literal["langevin"]
-    friction_per_ps: Positive = 1.0
+    name: Literal["langevin"] = Field(description="The method.")
+    friction_per_ps: Positive = Field(
+        1.0, description="Strength of the coupling to the bath; 0.1 hardly disturbs the dynamics, 10 equilibrates."
+    )
 
 
 class PaperEulerConfig(Section):
     """The semi-implicit Euler scheme of the published code, for reproducing it only."""
 
-    name: Literal["paper_euler"]
-    friction_per_ps: Positive = 0.1
+    name: Literal["paper_euler"] = Field(description="The method.")
+    friction_per_ps: Positive = Field(0.1, description="Strength of the coupling to the bath.")
 
 
 IntegratorConfig = Annotated[
-    VelocityVerletConfig | NoseHooverConfig | LangevinConfig | PaperEulerConfig, Field(discriminator="name")
+    VelocityVerletConfig | NoseHooverConfig | LangevinConfig | PaperEulerConfig | CustomIntegratorConfig,
+    Field(discriminator="name"),
 ]
 
 
 class DynamicsConfig(Section):
     """How the replicas move, and how often they are looked at."""
 
-    integrator: IntegratorConfig
-    temperature_K: Positive
-    timestep_fs: Positive = 0.5
-    replicas: Count = 16
+    integrator: IntegratorConfig = Field(description="The equations of motion, chosen by `name`.")
+    temperature_K: Positive = Field(
+        description="Of the thermostat, of the initial velocities, and of kT in the Boltzmann estimator."
+    )
+    timestep_fs: Positive = Field(0.5, description="Length of a step; 0.5 for molecules with hydrogen, 1 at most.")
+    replicas: Count = Field(16, description="Copies of the system that are simulated side by side.")
     steps_per_epoch: Count = Field(1000, description="Steps of one stretch of simulation.")
     dump_every_steps: Count = Field(50, description="Steps between kept frames; stability is resolved to these.")
     fast: bool = Field(True, description="Allow a quicker force evaluation that is equal within rounding.")
@@ -75,5 +85,5 @@ class DynamicsConfig(Section):
 class BondedRestraintConfig(Section):
     """A prior in place of learning: bonds and 1-3 distances are pulled back into the range of the training data."""
 
-    name: Literal["bonded_restraint"]
+    name: Literal["bonded_restraint"] = Field(description="The kind of prior.")
     margin_A: NonNegative = Field(0.1, description="Added to both ends of the range; nothing acts within it.")

@@ -15,14 +15,14 @@ from mdsim.schema.runs import RunConfig
 class DenseWindowConfig(Section):
     """The first stretches of an evaluation keep frames more densely, for dynamical observables."""
 
-    epochs: Count = 1
-    dump_every_steps: Count = 4
+    epochs: Count = Field(1, description="Stretches of the window.")
+    dump_every_steps: Count = Field(4, description="Steps between frames within it.")
 
 
 class SimulateConfig(RunConfig):
     """`stable_training.py` with `mode: simulate`: held-out evaluation."""
 
-    mode: Literal["simulate"]
+    mode: Literal["simulate"] = Field(description="Held-out evaluation.")
     eval_model: Name = Field(
         "post", description="pre, a data size, lmax=N, post, post_cycle[i], post_cycle[i]_epoch[j]."
     )
@@ -31,9 +31,15 @@ class SimulateConfig(RunConfig):
         0.99, description="Stop early when this fraction of replicas has broken."
     )
     prior: BondedRestraintConfig | None = Field(None, description="Added to the force field: a control, or a crutch.")
-    observables: tuple[StructuralConfig, ...] = ()
-    dynamical_observables: tuple[DynamicalConfig, ...] = ()
-    dense_window: DenseWindowConfig | None = None
+    observables: tuple[StructuralConfig, ...] = Field(
+        (), description="Structural observables, averaged over the stable frames."
+    )
+    dynamical_observables: tuple[DynamicalConfig, ...] = Field(
+        (), description="Observables of time, from the dense window of the replicas that are stable throughout it."
+    )
+    dense_window: DenseWindowConfig | None = Field(
+        None, description="Where dynamical observables come from; null: there are none."
+    )
     save_trajectories: tuple[int, ...] = Field((0,), description="Replicas whose whole trajectory is written as GSD.")
     frames_before_break: Count = Field(50, description="Frames written before every instability.")
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from mdsim.schema.base import Section
 
 
 class WandbConfig(Section):
     """Weights & Biases; needs the extra `wandb`."""
 
-    project: str = "mdsim"
-    mode: Literal["online", "offline"] = "online"
+    project: str = Field("mdsim", description="Name of the project there.")
+    mode: Literal["online", "offline"] = Field(
+        "online", description="offline keeps the log in the folder `wandb`, to be sent later."
+    )

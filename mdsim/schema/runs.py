@@ -10,15 +10,15 @@ from mdsim.schema.base import Name, Positive, Section
 from mdsim.schema.data import DataConfig
 from mdsim.schema.dynamics import DynamicsConfig
 from mdsim.schema.logging import WandbConfig
-from mdsim.schema.models import ModelReference
+from mdsim.schema.models import ModelReference, model_label
 from mdsim.schema.stability import CriterionConfig
 
 
 class RunConfig(Section):
     """What StABlE training and its evaluation share."""
 
-    seed: int = 123
-    data: DataConfig
+    seed: int = Field(123, description="Of all random numbers: initial conditions, noise, resets, minibatches.")
+    data: DataConfig = Field(description="Initial positions, reference observables and labels of the QM gradient.")
     reference_size: Name | None = Field(
         None, description="Size of the data set whose training frames give reference observables; null: `data.size`."
     )
@@ -30,16 +30,20 @@ class RunConfig(Section):
     reweight_reference: bool = Field(
         False, description="Carry reference observables from the data's temperature to that of the dynamics."
     )
-    model: ModelReference
+    model: ModelReference = Field(description="Which pretrained force field, by `name`.")
     model_dir: str = Field("qm_pretrained_checkpoints", description="Where the QM-pretrained checkpoints lie.")
-    log_dir: str = "runs"
-    results_dir: str = "stable_training"
-    exp_name: Name = "default"
-    cpu: bool = False
-    dynamics: DynamicsConfig
-    stability: tuple[CriterionConfig, ...] = Field(min_length=1)
+    log_dir: str = Field("runs", description="Root of the run folders.")
+    results_dir: str = Field("stable_training", description="Folder below `log_dir`.")
+    exp_name: Name = Field("default", description="Last part of the run folder's name.")
+    cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")
+    dynamics: DynamicsConfig = Field(description="Integrator, time step, temperature, replicas.")
+    stability: tuple[CriterionConfig, ...] = Field(
+        min_length=1,
+        description="Criteria, each chosen by `name`: a replica is unstable as soon as one of them says so. Numbers "
+        "that are not finite and `max_temperature_K` count always.",
+    )
     max_temperature_K: Positive = Field(10000.0, description="A replica hotter than this has exploded.")
-    wandb: WandbConfig | None = None
+    wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")
 
     @model_validator(mode="after")
     def _a_run_has_one_temperature(self) -> RunConfig:
@@ -49,4 +53,4 @@ class RunConfig(Section):
 
     @property
     def run_path(self) -> Path:
-        return Path(self.log_dir, self.results_dir, f"{self.model.name}_{self.data.molecule}_{self.exp_name}")
+        return Path(self.log_dir, self.results_dir, f"{model_label(self.model)}_{self.data.molecule}_{self.exp_name}")

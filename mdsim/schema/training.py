@@ -14,13 +14,13 @@ from mdsim.schema.runs import RunConfig
 class TrainingObservable(Section):
     """One term of the observable loss."""
 
-    observable: StructuralConfig
+    observable: StructuralConfig = Field(description="What is compared with its reference, chosen by `name`.")
     loss: Literal["mse", "sse", "wasserstein", "forward_kl", "reverse_kl"] = Field(
         "sse",
         description="sse: sum of squared differences over bins, as in the paper; mse: their mean; reverse_kl: "
         "Σ p log(p / p_ref), sharpest for what the reference never shows.",
     )
-    weight: Positive = 1.0
+    weight: Positive = Field(1.0, description="Factor on this term of the loss.")
     reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
 
 
@@ -60,15 +60,15 @@ class LearningConfig(Section):
         "joint",
         description="Controls without observables: qm, along the QM gradient; random, as long as these, anywhere.",
     )
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Positive = 3e-4
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="Method of the parameter steps; sgd as in the paper.")
+    learning_rate: Positive = Field(3e-4, description="At the start of the first learning phase.")
     min_gradient_ratio: Positive | None = Field(
         None, description="The observable's gradient is scaled up to this times the weighted QM gradient; null: never."
     )
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Factor on the learning rate from each cycle to the next."
     )
-    clip_norm: Positive | None = 1.0
+    clip_norm: Positive | None = Field(1.0, description="Largest norm of the joint gradient; null: no limit.")
     energy_force_loss_weight: NonNegative = Field(10.0, description="Weight of the QM gradient.")
     max_gradient_ratio: Positive | None = Field(
         1.0, description="The observable's gradient is scaled down to this times the weighted QM gradient; null: never."
@@ -85,20 +85,26 @@ class LearningConfig(Section):
         0.5, description="Steps from one rerun end when the effective sample size falls below this fraction."
     )
     qm_batch_size: Count | None = Field(None, description="Frames per QM gradient; null: the whole training set.")
-    energy_coefficient: NonNegative = 0.05
-    force_coefficient: NonNegative = 0.95
-    plateau_factor: Fraction = 0.2
-    plateau_patience: Count = 10
+    energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy error within the QM loss.")
+    force_coefficient: NonNegative = Field(0.95, description="Weight of the force error within the QM loss.")
+    plateau_factor: Fraction = Field(
+        0.2, description="Factor on the learning rate when the observable loss stops falling."
+    )
+    plateau_patience: Count = Field(10, description="Learning epochs without improvement before that.")
     max_times_reduce_lr: Annotated[int, Field(ge=0)] = Field(2, description="Further plateaus end the cycle.")
-    max_epochs_per_cycle: Count | None = None
+    max_epochs_per_cycle: Count | None = Field(
+        None, description="Learning epochs after which a cycle ends in any case; null: no limit."
+    )
 
 
 class TrainConfig(RunConfig):
     """`stable_training.py` with `mode: train`."""
 
-    mode: Literal["train"]
+    mode: Literal["train"] = Field(description="StABlE training.")
     epochs: Count = Field(500, description="Explore and learn epochs together.")
-    max_cycles: Count | None = None
+    max_cycles: Count | None = Field(
+        None, description="End after so many cycles of exploring and learning; null: no limit."
+    )
     max_force_evaluations: Count | None = Field(
         None, description="End when so many structures have been evaluated, in dynamics and in gradients; null: never."
     )
@@ -116,9 +122,13 @@ class TrainConfig(RunConfig):
         None, description="Two-sided confidence whose upper bound is compared; null: the fraction itself."
     )
     reset_probability: Fraction = Field(0.05, description="Chance that an exploring replica rewinds, each epoch.")
-    training_observables: tuple[TrainingObservable, ...] = Field(min_length=1)
-    estimator: EstimatorConfig = EstimatorConfig()
-    learning: LearningConfig = LearningConfig()
+    training_observables: tuple[TrainingObservable, ...] = Field(
+        min_length=1, description="Terms of the observable loss; their weighted sum is minimized."
+    )
+    estimator: EstimatorConfig = Field(
+        EstimatorConfig(), description="How the gradient of the observable loss is estimated."
+    )
+    learning: LearningConfig = Field(LearningConfig(), description="How the parameters are stepped.")
 
     @model_validator(mode="after")
     def _published_estimator_takes_one_step(self) -> TrainConfig:

@@ -175,7 +175,7 @@ def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, 
 def area_between(axis: np.ndarray, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Range × mean |g - g_ref| over bins for each row of values; with lags for bins (from zero), the mean alone."""
     difference = np.abs(values - reference)
-    is_density = len(axis) > 1 and axis[0] > 0
+    is_density = len(axis) > 1 and axis[0] != 0
     return difference.sum(-1) * float(axis[1] - axis[0]) if is_density else difference.mean(-1)
 
 

@@ -48,7 +48,7 @@ class Results:
     def weights_of(self, name: str) -> np.ndarray:
         """Structural observables count by stable frames; dynamical ones (lags start at zero) come from one window."""
         axis = self.observables[name][1]
-        return self.weights if len(axis) > 1 and axis[0] > 0 else np.ones_like(self.weights)
+        return self.weights if len(axis) > 1 and axis[0] != 0 else np.ones_like(self.weights)
 
     @property
     def followed_ps(self) -> float:

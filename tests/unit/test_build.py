@@ -104,8 +104,9 @@ def test_observables():
     assert build.observable(ADFConfig(name="adf", bin_width_deg=5.0), system).bin_centers[0] == 2.5
     lengths = build.observable(BondLengthsConfig(name="bond_lengths", max_length_A=2.0, bin_width_A=0.1), system)
     assert len(lengths.bin_centers) == 20
-    assert build.dynamical_observable(VACFConfig(name="vacf", max_lag_fs=10)) == VACF(max_lag_fs=10.0)
-    chosen = build.dynamical_observable(DiffusivityConfig(name="diffusivity", fit_start_fs=1.0, fit_end_fs=9.0))
+    assert build.dynamical_observable(VACFConfig(name="vacf", max_lag_fs=10), water()) == VACF(max_lag_fs=10.0)
+    settings = DiffusivityConfig(name="diffusivity", fit_start_fs=1.0, fit_end_fs=9.0)
+    chosen = build.dynamical_observable(settings, water())
     assert isinstance(chosen, Diffusivity)
 
 

@@ -1,0 +1,29 @@
+"""Force fields from outside this package, made by a factory that a configuration or a caller names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mdsim.config import ConfigError
+from mdsim.factories import make
+from mdsim.interfaces import ForceField
+
+
+def custom_force_field(factory: str, options: Mapping[str, Any], species: Sequence[int], key: str) -> ForceField:
+    """A force field with the weights that its factory gives it; it remembers how it was made, for its checkpoints.
+
+    Args:
+        factory: ``package.module:function``.
+        options: keyword arguments of the factory.
+        species: atomic numbers that the model is trained for.
+        key: what names the factory, for messages.
+
+    Raises:
+        ConfigError: see `mdsim.factories.make`, or there is nothing to train in the model.
+    """
+    model = make(ForceField, factory, options, key, species=tuple(species))
+    if not any(True for _ in model.parameters()):
+        raise ConfigError(f"{key}: {factory} returned a {type(model).__name__} without parameters")
+    model.made_by = {"factory": factory, "options": dict(options)}
+    return model

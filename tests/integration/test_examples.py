@@ -1,0 +1,185 @@
+"""The examples of the manual (docs/examples): each does what its page says, and all of them run together."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+from tiny import water
+
+from mdsim import cli
+from mdsim.datasets import load_dataset
+from mdsim.simulation import simulate
+from mdsim.state import MDState, System, Trajectory, kinetic_energy_eV
+from mdsim.units import kT_eV
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+from add_criterion import PlanarityDeviation, planar_ring
+from add_integrator import StochasticVelocityRescaling
+from add_model import RadialNetwork
+from add_observable import DihedralDistribution, dihedrals_deg
+
+RING = [0, 1, 2, 3, 5, 6]
+
+
+def _trajectory(positions: torch.Tensor) -> Trajectory:
+    return Trajectory(positions, None, None, 1.0)
+
+
+# -------------------------------------------------------------------------------------------------------- observable
+
+
+def test_the_torsion_angle_agrees_with_ase_and_is_counted_in_its_bin():
+    atoms = molecule("H2O2")
+    system = System.from_geometry(atoms.numbers, atoms.positions, dtype=torch.float64)
+    observable = DihedralDistribution((2, 0, 1, 3), bin_width_deg=10.0)
+    for angle in (-170.0, -35.0, 5.0, 95.0, 178.0):
+        atoms.set_dihedral(2, 0, 1, 3, angle)
+        positions = torch.tensor(atoms.positions)[None, None]
+        measured = dihedrals_deg(positions, torch.tensor([[2, 0, 1, 3]]), None)
+        expected = (atoms.get_dihedral(2, 0, 1, 3) + 180.0) % 360.0 - 180.0
+        assert float(measured) == pytest.approx(expected, abs=1e-6)
+        density = observable(system, _trajectory(positions))[0, 0]
+        assert float(density.sum() * 10.0) == pytest.approx(1.0)
+        assert abs(float(observable.bin_centers[density.argmax()]) - angle) <= 5.0
+
+
+def test_the_torsion_angle_of_a_frame_that_is_not_finite():
+    atoms = molecule("H2O2")
+    system = System.from_geometry(atoms.numbers, atoms.positions, dtype=torch.float64)
+    positions = torch.tensor(atoms.positions).repeat(2, 1, 1, 1)
+    positions[1, 0, 3, 2] = torch.nan
+    density = DihedralDistribution((2, 0, 1, 3))(system, _trajectory(positions))
+    assert density[0].isfinite().all()
+    assert density[1].isnan().all()
+
+
+# --------------------------------------------------------------------------------------------------------- criterion
+
+
+def test_a_ring_is_flat_until_an_atom_leaves_the_plane():
+    angle = torch.arange(6, dtype=torch.float64) * math.pi / 3
+    ring = 1.39 * torch.stack([angle.cos(), angle.sin(), torch.zeros(6)], dim=-1)
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    system = System.from_geometry(np.full(6, 6), ring.numpy(), dtype=torch.float64)
+    # In a chair atoms lie alternately h above and below the plane: the root mean square distance is h.
+    chair = ring.clone()
+    chair[:, 2] = 0.25 * torch.tensor([1.0, -1.0] * 3)
+    lost = torch.full_like(ring, torch.nan)
+    frames = torch.stack([ring, chair, lost])[:, None] @ rotation.T
+    criterion = PlanarityDeviation(tuple(range(6)), tolerance_A=0.2)
+    measured = criterion.measure(system, _trajectory(frames))[:, 0]
+    torch.testing.assert_close(measured[:2], torch.tensor([0.0, 0.25], dtype=torch.float64), rtol=0, atol=1e-12)
+    assert criterion(system, _trajectory(frames))[:, 0].tolist() == [False, True, True]
+
+
+def test_the_tolerance_is_checked_against_the_data():
+    dataset = load_dataset(ROOT / "data" / "bundled", "aspirin_gfn2", "aspirin", "40")
+    assert planar_ring(dataset.system(), dataset, RING, 0.2).tolerance_A == 0.2
+    with pytest.raises(ValueError, match=r"tolerance_A = 0\.01, but the training frames reach 0\.\d+ Å"):
+        planar_ring(dataset.system(), dataset, RING, 0.01)
+
+
+# -------------------------------------------------------------------------------------------------------- integrator
+
+
+def test_velocity_rescaling_samples_the_canonical_kinetic_energy(generator):
+    """Free atoms: nothing but the thermostat changes K, which must be Gamma distributed with N_f degrees of freedom."""
+    system = water()
+    integrator = StochasticVelocityRescaling(timestep_fs=1.0, temperature_K=300.0, relaxation_time_fs=1.0)
+    velocities = 0.01 * torch.randn(4000, 3, 3, generator=generator, dtype=torch.float64)
+    mass = system.masses[:, None]
+    velocities -= (mass * velocities).sum(1, keepdim=True) / mass.sum()
+    at_rest = torch.zeros_like(velocities)
+    state = MDState(at_rest, velocities, at_rest, torch.zeros(4000, dtype=torch.float64))
+
+    def free(positions):
+        return positions.new_zeros(len(positions)), torch.zeros_like(positions)
+
+    state, _ = simulate(system, free, integrator, state, 30, 30, generator)
+    kinetic = kinetic_energy_eV(state.velocities, system.masses) / (0.5 * kT_eV(300.0))
+    freedom = integrator.degrees_of_freedom(system)
+    assert freedom == 3
+    assert float(kinetic.mean()) == pytest.approx(freedom, abs=4 * math.sqrt(2 * freedom / 4000))
+    assert float(kinetic.var()) == pytest.approx(2 * freedom, rel=0.15)
+    momentum = (mass * state.velocities).sum(1)
+    torch.testing.assert_close(momentum, torch.zeros_like(momentum), rtol=0, atol=1e-12)
+
+
+def test_one_step_of_the_thermostat_relaxes_the_mean_kinetic_energy(generator):
+    """<K> after a step is K̄ + (K - K̄) exp(-Δt/τ), equation of motion of the mean."""
+    system = water()
+    integrator = StochasticVelocityRescaling(timestep_fs=1.0, temperature_K=300.0, relaxation_time_fs=4.0)
+    velocities = torch.randn(1, 3, 3, generator=generator, dtype=torch.float64).repeat(20000, 1, 1) * 0.01
+    before = kinetic_energy_eV(velocities[:1], system.masses)
+    after = kinetic_energy_eV(integrator._rescaled(system, velocities, generator), system.masses)
+    target = 1.5 * kT_eV(300.0)
+    expected = target + (float(before) - target) * math.exp(-0.25)
+    assert float(after.mean()) == pytest.approx(expected, abs=5 * float(after.std()) / math.sqrt(20000))
+
+
+# ------------------------------------------------------------------------------------------------------------- model
+
+
+@pytest.fixture
+def model(aspirin) -> RadialNetwork:
+    torch.manual_seed(4)
+    return RadialNetwork(species=(8, 6, 1), n_radial=6, hidden=8, cutoff_A=3.0).double()
+
+
+def test_forces_are_minus_the_slope_of_the_energy_which_is_invariant(model, aspirin, aspirin_geometry):
+    positions = torch.tensor(aspirin_geometry[1])[None]
+    energy, forces = model(aspirin, positions)
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turned_energy, turned_forces = model(aspirin, positions @ rotation.T + 3.0)
+    torch.testing.assert_close(turned_energy, energy)
+    torch.testing.assert_close(turned_forces, forces @ rotation.T)
+    step = 1e-5
+    moved = positions.repeat(2, 1, 1)
+    moved[:, 4, 1] += torch.tensor([step, -step], dtype=torch.float64)
+    plus, minus = model.energy(aspirin, moved)
+    torch.testing.assert_close((minus - plus) / (2 * step), forces[0, 4, 1], rtol=1e-6, atol=1e-8)
+
+
+def test_elements_are_told_apart_and_nothing_jumps_at_the_cutoff(model):
+    def energies(number: int, distances: torch.Tensor) -> torch.Tensor:
+        positions = torch.zeros(len(distances), 2, 3, dtype=torch.float64)
+        positions[:, 1, 0] = distances
+        system = System.from_geometry(np.array([6, number]), positions[0].numpy() + 1.0, dtype=torch.float64)
+        return model.energy(system, positions)
+
+    near = torch.tensor([1.5], dtype=torch.float64)
+    assert (energies(8, near) - energies(1, near)).abs().item() > 1e-4
+    around = torch.tensor([3.0 - 1e-4, 3.0, 3.0 + 1e-4, 9.0], dtype=torch.float64)
+    values = energies(8, around)
+    torch.testing.assert_close(values, values[-1:].expand(4), rtol=0, atol=1e-7)
+
+
+# ------------------------------------------------------------------------------------------------------ all together
+
+
+def test_the_configurations_of_the_examples_run(tmp_path, monkeypatch):
+    """Fit, StABlE training and evaluation with nothing but pieces of one's own, tiny."""
+    monkeypatch.chdir(ROOT)
+    small = ["--cpu", "--debug"]
+    fits, runs = tmp_path / "fits", tmp_path / "runs"
+    fit = [*small, "--config-yml", "docs/examples/pretrain.yml", "--run-dir", str(fits), "--optim.max_epochs=1"]
+    assert cli.pretraining([*fit, "--identifier="]) == 0
+    checkpoint = fits / "radial" / "aspirin_gfn2-aspirin_40_radial" / "checkpoints" / "best_checkpoint.pt"
+    assert checkpoint.is_file()
+    shared = [*small, f"--model_dir={fits}", f"--log_dir={runs}"]
+    assert cli.stable_training([*shared, "--config-yml", "docs/examples/train.yml", "--epochs=2"]) == 0
+    folder = runs / "aspirin_gfn2" / "radial_aspirin_debug"
+    assert (folder / "last.pt").is_file()
+    evaluate = [*shared, "--config-yml", "docs/examples/simulate.yml", "--eval_model", "post", "--epochs=4"]
+    assert cli.stable_training(evaluate) == 0
+    metrics = json.loads((folder / "inference" / "post" / "final_metrics.json").read_text())
+    assert "dihedral_5_10_9_13_mae" in metrics
+    assert (folder / "inference" / "post" / "dihedral_5_10_9_13.npy").is_file()
