@@ -1,5 +1,6 @@
 # make stable   set everything up, then StABlE-train a SchNet on bundled data and print before against after
 # make test     set everything up, then run the test suite
+# make docs     set everything up, then build the manual into build/docs
 SHELL := /bin/bash
 PYTHON ?= python3
 WORKERS ?= 2
@@ -10,7 +11,7 @@ STABLE := configs/stable_training/aspirin_gfn2
 RUN := runs/aspirin_gfn2/schnet_aspirin_seed$(SEED)
 RUN_FLAGS := --seed $(SEED) --exp_name=seed$(SEED) --resume
 
-.PHONY: setup stable test test-all lint clean-runs clean
+.PHONY: setup stable test test-all lint docs clean-runs clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +38,10 @@ test-all: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: setup
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 clean-runs:
 	rm -rf runs

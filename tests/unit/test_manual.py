@@ -1,0 +1,114 @@
+"""What the manual is made of: the reference of keys is complete, docstrings keep their formulas, and it builds."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sphinx")
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+from config_reference import anchor, kind, reference, sections_in
+from docstrings import as_rst
+from mathml import tex2mathml
+
+from mdsim import schema
+
+SECTIONS = {name: cls for name in schema.__all__ if hasattr(cls := getattr(schema, name), "model_fields")}
+ABSTRACT = {"Section", "CustomConfig", "RunConfig"}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_key_is_described(name):
+    assert SECTIONS[name].__doc__
+    for key, field in SECTIONS[name].model_fields.items():
+        assert field.description, f"{name}.{key} has no description"
+        assert field.description.endswith("."), f"{name}.{key}: a description ends with a full stop"
+        assert kind(key, field)
+
+
+def test_the_page_has_every_section_and_every_key():
+    page = reference((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), set())
+    assert "<!-- config-reference" not in page
+    for name, section in SECTIONS.items():
+        if name in ABSTRACT:
+            continue
+        assert f"({anchor(section)})=" in page, f"{name} is missing"
+        for key in section.model_fields:
+            assert f"* - `{key}`" in page
+        for field in section.model_fields.values():
+            for below in sections_in(field.annotation):
+                assert page.count(f"({anchor(below)})=") == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "words"),
+    [
+        ("DynamicsConfig", "temperature_K", "number > 0, K"),
+        ("DynamicsConfig", "replicas", "integer ≥ 1"),
+        ("LangevinConfig", "friction_per_ps", "number > 0, 1/ps"),
+        ("AngleDeviationConfig", "angle_dev_tol_deg", "number > 0, °"),
+        ("TrainConfig", "stop_confidence", "number > 0, < 1 or `null`"),
+        ("NoseHooverConfig", "suzuki_yoshida_order", "`1`, `3`, `5`, `7`"),
+        ("RDFConfig", "pair", "list of 2 (text) or `null`"),
+        ("SimulateConfig", "save_trajectories", "list of integer"),
+        ("CustomModelConfig", "factory", "package.module:function"),
+        ("EstimatorConfig", "local", "[section](#config-localestimatorconfig) or `null`"),
+    ],
+)
+def test_values_are_told_in_words(section, key, words):
+    assert kind(key, SECTIONS[section].model_fields[key]) == words
+
+
+def test_formulas_and_tables_of_docstrings_keep_their_lines():
+    text = [
+        "A line with |x| and `|y|`.",
+        "",
+        "    v = v + dt F/m",
+        "    x = x + dt v",
+        "",
+        "| symbol | variable |",
+        "|--------|----------|",
+        "| x      | `here`   |",
+        "",
+        "Args:",
+        "    x: Å.",
+        "",
+        "        more of it",
+    ]
+    written = as_rst(text)
+    assert written[0] == r"A line with \|x\| and `|y|`."
+    formula = written.index("    v = v + dt F/m")
+    assert written[formula - 2 : formula + 2] == ["::", "", "    v = v + dt F/m", "    x = x + dt v"]
+    table = written.index(".. list-table::")
+    assert written[table + 3 : table + 7] == ["   * - symbol", "     - variable", "   * - x", "     - `here`"]
+    assert written[-4:] == ["Args:", "    x: Å.", "", "        more of it"]
+
+
+MESSAGES = re.findall(r"^\*\*`(.+)`\*\*$", (ROOT / "docs" / "faq.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_program(message):
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "mdsim").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # literals that stand on several lines
+    fixed = re.split(r"\.\.\.|'[^']*'|\[[^\]]*\]|\d+|\w+/\w+|\w+:\w+", message)  # without what differs from case to case
+    assert max((part.strip(" :()") for part in fixed), key=len) in joined
+
+
+def test_equations_become_mathml():
+    assert tex2mathml(r"\frac{a}{b}", as_block=True).startswith("<math")
+
+
+@pytest.mark.slow
+def test_the_manual_builds_without_warnings(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert built.returncode == 0, built.stderr
+    assert "<math" in (tmp_path / "method.html").read_text(encoding="utf-8")
+    assert "StochasticVelocityRescaling" in (tmp_path / "extend" / "integrator.html").read_text(encoding="utf-8")
