@@ -30,8 +30,8 @@ import torch
 from e3nn.o3 import Irrep
 from numba import njit, prange, set_num_threads
 
+from mdsim.models.compiled_loops import FAST, MOST_THREADS
 from mdsim.models.nequip_layers import Convolution, Features, coupling
-from mdsim.models.schnet_tabulated import FAST, MOST_THREADS
 from mdsim.neighbors import NeighborList
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor

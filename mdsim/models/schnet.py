@@ -92,6 +92,18 @@ class SchNet(ForceField):
         output = self.lin2(self.act(self.lin1(features)))
         return self.energy_scale * output.reshape(positions.shape[:2])
 
+    def sampled_atomic_energies(
+        self, system: System, positions: Float[Tensor, "sample atom 3"]
+    ) -> Float[Tensor, "sample atom"]:
+        """Filters on the knots of a spline and compiled convolutions, where that is less work than plain evaluation."""
+        if find_spec("numba") is not None:
+            from mdsim.models import schnet_samples, schnet_tabulated
+
+            many = positions.shape[0] * system.n_atoms > schnet_tabulated.KNOTS
+            if many and schnet_tabulated.supports(self, system):
+                return schnet_samples.atomic_energies(self, system, positions)
+        return super().sampled_atomic_energies(system, positions)
+
     def fast_potential(self, system: System) -> Potential | None:
         """Tabulated filters in compiled loops, on the CPU, where numba is installed."""
         if find_spec("numba") is None:

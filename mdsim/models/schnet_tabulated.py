@@ -5,48 +5,25 @@ is tabulated once as a cubic Hermite spline, and forces are the exact derivative
 conserved. The rest of the network and its hand-written backward pass run atom by atom without materialized pair
 features, replicas in parallel. Interpolation errors are below the rounding errors of float32 (`KNOTS`).
 
-Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path. Run-time type checks would get in the
-compiler's way, hence `no_type_check`.
-
-    forward, layer l                                backward
-    h = x W1ᵀ                                       ga = (gx W3) σ(a),  gm = ga W2
-    m_i = Σ_j w(d_ij) h_j                           gh_j += w gm_i,  gd_ij += w' (gm_i·h_j + gm_j·h_i)
-    a = m W2ᵀ + b2,  x += ssp(a) W3ᵀ + b3           gx += gh W1
+Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path.
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import no_type_check
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, prange, set_num_threads, types
-from numba.core import config
-from numba.extending import intrinsic
-from numpy.polynomial import Chebyshev, Polynomial
 
 from mdsim.geometry import all_pairs
+from mdsim.models.compiled_loops import use_torch_threads
+from mdsim.models.schnet_kernels import LOG2, energies_and_forces
 from mdsim.neighbors import ALL_PAIRS_UP_TO_ATOMS
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-# numba's own pool of threads: its OpenMP layer shares, and changes, the number of threads that torch computes with.
-config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
-
-MOST_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 KNOTS = 512  # on [0, cutoff]; for basis functions 0.2 Å wide the error of a filter is about 1e-7 of its size
 ALL_PERIODIC_PAIRS_UP_TO_ATOMS = 512  # looking at all distances takes a small part of the time up to there
-FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption that numbers are finite: a broken replica is data
-# numpy's error model: a division that may raise an exception would keep its loop from being vectorized
-compiled = partial(njit, error_model="numpy", fastmath=FAST, cache=True)
-LOG2 = math.log(2.0)
-# Polynomials: exp(x) for |x| < log(2) / 2, and log(1 + x) for 0 < x < 1, both within float32's rounding.
-EXP = tuple(np.float32(1 / math.factorial(power)) for power in range(8))
-LOG1P = tuple(Chebyshev.interpolate(np.log1p, 9, [0, 1]).convert(kind=Polynomial).coef.astype(np.float32))
-SERIAL_PRODUCT = 64**3  # multiplications of a matrix product up to which OpenBLAS starts no threads
 
 
 class TabulatedSchNet:
@@ -57,19 +34,15 @@ class TabulatedSchNet:
         system: open, or in an orthorhombic cell at least twice as wide as the cutoff.
     """
 
+    @torch.no_grad()
     def __init__(self, model, system: System) -> None:
-        pairs = all_pairs(system.n_atoms).numpy().astype(np.int64)
-        with torch.no_grad():
-            embedded = model.embedding(system.atomic_numbers.cpu())
+        embedded = model.embedding(system.atomic_numbers.cpu())
         blocks = model.interactions
-        box = np.zeros(3) if system.cell is None else torch.diagonal(system.cell).cpu().numpy()
         layers = zip(*((block.conv.lin1, block.conv.lin2, block.lin) for block in blocks), strict=True)
         weights = [np.stack([_array(layer.weight.T) for layer in kind]) for kind in layers]
         self.arguments = (
-            box.astype(np.float32),
-            np.ascontiguousarray(pairs[:, 0]),
-            np.ascontiguousarray(pairs[:, 1]),
-            _tabulate(model),
+            *pairs_and_box(system),
+            _array(filter_table(model)),
             np.float32(model.cutoff),
             _array(embedded),
             (*weights, *(np.ascontiguousarray(w.transpose(0, 2, 1)) for w in weights)),
@@ -94,8 +67,8 @@ class TabulatedSchNet:
         coordinates = positions.detach().contiguous().numpy()
         energy = np.empty(len(coordinates), np.float32)
         forces = np.empty_like(coordinates)
-        set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
-        _energies_and_forces(coordinates, *self.arguments, energy, forces)
+        use_torch_threads()
+        energies_and_forces(coordinates, *self.arguments, energy, forces)
         return torch.from_numpy(energy), torch.from_numpy(forces)
 
 
@@ -110,290 +83,39 @@ def supports(model, system: System) -> bool:
     return plain and one_image and system.n_atoms <= ALL_PERIODIC_PAIRS_UP_TO_ATOMS
 
 
+def pairs_and_box(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges of the cell in Å, zeros for open boundaries; first and second atom of all pairs."""
+    pairs = all_pairs(system.n_atoms).numpy().astype(np.int64)
+    box = np.zeros(3) if system.cell is None else torch.diagonal(system.cell).cpu().numpy()
+    return box.astype(np.float32), np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
 
 
-def _tabulate(model) -> Float[np.ndarray, "layer knot 2 filter"]:
-    """Values and slopes (times the knot spacing) of every filter times the cosine cutoff, computed in float64."""
-    distances = torch.linspace(0.0, model.cutoff, KNOTS + 1, dtype=torch.float64)
-    offset, coefficient = model.distance_expansion.offset.double(), model.distance_expansion.coeff
+def filter_table(model, dtype: torch.dtype = torch.float64) -> Float[Tensor, "layer knot 2 filter"]:
+    """Values and slopes (times the knot spacing) of every filter times the cosine cutoff.
+
+    Differentiable with respect to the model's parameters.
+
+    Args:
+        model: a `SchNet`.
+        dtype: to compute in.
+    """
+    distances = torch.linspace(0.0, model.cutoff, KNOTS + 1, dtype=dtype)[:, None]
+    offset, coefficient = model.distance_expansion.offset.to(dtype), model.distance_expansion.coeff
+    basis = torch.exp(coefficient * (distances - offset) ** 2)
+    basis_slope = 2 * coefficient * (distances - offset) * basis
+    wave = math.pi / model.cutoff
+    weight, weight_slope = 0.5 * (torch.cos(wave * distances) + 1.0), -0.5 * wave * torch.sin(wave * distances)
     layers = []
     for block in model.interactions:
         first, _, second = block.mlp
-        weights = [t.detach().double() for t in (first.weight, first.bias, second.weight, second.bias)]
-
-        def filters(d: Tensor, weights: list[Tensor] = weights) -> Tensor:
-            basis = torch.exp(coefficient * (d[:, None] - offset) ** 2)
-            hidden = torch.nn.functional.softplus(basis @ weights[0].T + weights[1]) - LOG2
-            cutoff = 0.5 * (torch.cos(math.pi / model.cutoff * d) + 1.0)
-            return (hidden @ weights[2].T + weights[3]) * cutoff[:, None]
-
-        values, slopes = torch.func.jvp(filters, (distances,), (torch.ones_like(distances),))[:2]
-        layers.append(torch.stack([values, slopes * (model.cutoff / KNOTS)], dim=1))
-    return np.ascontiguousarray(torch.stack(layers).numpy(), dtype=np.float32)
-
-
-@intrinsic
-@no_type_check
-def _two_to_minus(typing_context, n):
-    """2 to the power -n of a float32 that is a whole number up to 126: the bits of its exponent."""
-
-    def generate(context, builder, signature, arguments):
-        bits = ir.IntType(32)
-        exponent = builder.sub(bits(127), builder.fptosi(arguments[0], bits))
-        return builder.bitcast(builder.shl(exponent, bits(23)), context.get_value_type(types.float32))
-
-    return types.float32(types.float32), generate
-
-
-@compiled(inline="always")
-@no_type_check
-def _exp_of_minus(x):
-    """exp(-x) of a number that is not negative, within float32's rounding of 1, in operations that vectorize."""
-    y = x * np.float32(1.0 / LOG2)
-    y = y if y < np.float32(120.0) else np.float32(120.0)
-    n = np.floor(y + np.float32(0.5))
-    r = (n - y) * np.float32(LOG2)
-    c = EXP
-    power = ((((((c[7] * r + c[6]) * r + c[5]) * r + c[4]) * r + c[3]) * r + c[2]) * r + c[1]) * r + c[0]
-    return power * _two_to_minus(n)
-
-
-@compiled()
-@no_type_check
-def _activate(a, bias, activated, slope):
-    """Shifted softplus of each a + bias, and its derivative."""
-    zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
-    for n in range(a.shape[0]):
-        for f in range(a.shape[1]):
-            z = a[n, f] + bias[f]
-            e = _exp_of_minus(abs(z))
-            c = LOG1P
-            log1p = (((((c[9] * e + c[8]) * e + c[7]) * e + c[6]) * e + c[5]) * e + c[4]) * e + c[3]
-            log1p = ((log1p * e + c[2]) * e + c[1]) * e + c[0]
-            activated[n, f] = half * (z + abs(z)) + log1p - np.float32(LOG2)
-            above = one / (one + e)
-            slope[n, f] = above if z > zero else e * above
-
-
-@compiled()
-@no_type_check
-def _product(x, w, out):
-    """x w, a few rows at a time: BLAS then stays on this thread, where the others are at work as well."""
-    rows = max(1, SERIAL_PRODUCT // w.size)
-    for start in range(0, x.shape[0], rows):
-        np.dot(x[start : start + rows], w, out[start : start + rows])
-
-
-@compiled()
-@no_type_check
-def _find_pairs(r, box, first, second, cutoff, index, vector, distance):
-    """Pairs within the cutoff: their atoms, unit vectors and distances; returns how many.
-
-    The box has the edges of an orthorhombic cell, or zeros for open boundaries, where the nearest image is the pair.
-    """
-    n = 0
-    per_edge = np.zeros(3, np.float32)
-    for axis in range(3):
-        if box[axis] > 0:
-            per_edge[axis] = np.float32(1.0) / box[axis]
-    half = np.float32(0.5)
-    for p in range(len(first)):
-        i, j = first[p], second[p]
-        x, y, z = r[j, 0] - r[i, 0], r[j, 1] - r[i, 1], r[j, 2] - r[i, 2]
-        x -= box[0] * np.floor(x * per_edge[0] + half)
-        y -= box[1] * np.floor(y * per_edge[1] + half)
-        z -= box[2] * np.floor(z * per_edge[2] + half)
-        squared = x * x + y * y + z * z
-        if squared < cutoff * cutoff:  # false for numbers that are not finite
-            d = np.sqrt(squared)
-            inverse = np.float32(1.0) / max(d, np.float32(1e-12))
-            index[n, 0], index[n, 1] = i, j
-            vector[n, 0], vector[n, 1], vector[n, 2] = x * inverse, y * inverse, z * inverse
-            distance[n] = d
-            n += 1
-    return n
-
-
-@compiled()
-@no_type_check
-def _hermite(distance, scale, knots, weights, slopes):
-    """Knot below a distance, and the four weights of the spline and of its derivative there."""
-    u = distance * scale
-    k = min(int(u), knots - 1)
-    t = u - np.float32(k)
-    one, two, three = np.float32(1.0), np.float32(2.0), np.float32(3.0)
-    weights[0] = (one + two * t) * (one - t) * (one - t)
-    weights[1] = t * (one - t) * (one - t)
-    weights[2] = t * t * (three - two * t)
-    weights[3] = t * t * (t - one)
-    six, four = np.float32(6.0), np.float32(4.0)
-    slopes[0] = scale * six * t * (t - one)
-    slopes[1] = scale * (one - four * t + three * t * t)
-    slopes[2] = -slopes[0]
-    slopes[3] = scale * (three * t * t - two * t)
-    return k
-
-
-# The innermost loops. They vectorize when inlined: the compiler takes arguments of a call for overlapping arrays. For
-# the same reason a loop writes to one array only.
-
-
-@compiled(inline="always")
-@no_type_check
-def _evaluate(low, high, weights, filters):
-    """The spline of each filter."""
-    a, b, c, d = weights
-    for f in range(filters.shape[0]):
-        filters[f] = a * low[0, f] + b * low[1, f] + c * high[0, f] + d * high[1, f]
-
-
-@compiled(inline="always")
-@no_type_check
-def _add_product(filters, features, total):
-    for f in range(filters.shape[0]):
-        total[f] += filters[f] * features[f]
-
-
-@compiled(inline="always")
-@no_type_check
-def _slope(low, high, weights, h_i, h_j, gm_i, gm_j):
-    """The energy's derivative with respect to the distance of a pair."""
-    a, b, c, d = weights
-    total = np.float32(0.0)
-    for f in range(h_i.shape[0]):
-        slope = a * low[0, f] + b * low[1, f] + c * high[0, f] + d * high[1, f]
-        total += slope * (gm_i[f] * h_j[f] + gm_j[f] * h_i[f])
-    return total
-
-
-@compiled()
-@no_type_check
-def _convolve(table, index, knot, spline, h, m):
-    """Messages of all pairs, summed over the neighbours of each atom."""
-    filters = np.empty(h.shape[1], np.float32)
-    for p in range(len(index)):
-        i, j, k = index[p, 0], index[p, 1], knot[p]
-        _evaluate(table[k], table[k + 1], spline[p, 0], filters)
-        _add_product(filters, h[j], m[i])
-        _add_product(filters, h[i], m[j])
-
-
-@compiled()
-@no_type_check
-def _convolve_backward(table, index, knot, spline, h, gm, gh, gd):
-    """Gradients of the features and, added up, of the distances."""
-    filters = np.empty(h.shape[1], np.float32)
-    for p in range(len(index)):
-        i, j, k = index[p, 0], index[p, 1], knot[p]
-        _evaluate(table[k], table[k + 1], spline[p, 0], filters)
-        gd[p] += _slope(table[k], table[k + 1], spline[p, 1], h[i], h[j], gm[i], gm[j])
-        _add_product(filters, gm[j], gh[i])
-        _add_product(filters, gm[i], gh[j])
-
-
-@compiled()
-@no_type_check
-def _energy_and_forces(r, box, first, second, table, cutoff, embedded, weights, biases, readout, scale, forces):
-    """Of one replica. Forces are written, the energy is returned."""
-    w1, w2, w3, w1_back, w2_back, w3_back = weights
-    b2, b3 = biases
-    n_layers, knots, n_filters = table.shape[0], table.shape[1] - 1, table.shape[3]
-    n_atoms, n_hidden = embedded.shape
-    index = np.empty((len(first), 2), np.int64)
-    vector = np.empty((len(first), 3), np.float32)
-    distance = np.empty(len(first), np.float32)
-    n_pairs = _find_pairs(r, box, first, second, cutoff, index, vector, distance)
-    index = index[:n_pairs]
-    knot = np.empty(n_pairs, np.int64)
-    spline = np.empty((n_pairs, 2, 4), np.float32)
-    for p in range(n_pairs):
-        knot[p] = _hermite(distance[p], np.float32(knots) / cutoff, knots, spline[p, 0], spline[p, 1])
-
-    x = embedded.copy()
-    h = np.empty((n_layers, n_atoms, n_filters), np.float32)
-    slope = np.empty((n_layers, n_atoms, n_hidden), np.float32)
-    m = np.empty((n_atoms, n_filters), np.float32)
-    a, activated, update = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-    for layer in range(n_layers):
-        _product(x, w1[layer], h[layer])
-        m[:] = 0
-        _convolve(table[layer], index, knot, spline, h[layer], m)
-        _product(m, w2[layer], a)
-        _activate(a, b2[layer], activated, slope[layer])
-        _product(activated, w3[layer], update)
-        _add(update, b3[layer], x)
-
-    energy, gx = _read_out(x, readout, scale)
-
-    gd = np.zeros(n_pairs, np.float32)
-    gm, gh = np.empty((n_atoms, n_filters), np.float32), np.empty((n_atoms, n_filters), np.float32)
-    for layer in range(n_layers - 1, -1, -1):
-        _product(gx, w3_back[layer], a)
-        a *= slope[layer]
-        _product(a, w2_back[layer], gm)
-        gh[:] = 0
-        _convolve_backward(table[layer], index, knot, spline, h[layer], gm, gh, gd)
-        _product(gh, w1_back[layer], update)
-        gx += update
-
-    forces[:] = 0
-    for p in range(n_pairs):
-        i, j = index[p, 0], index[p, 1]
-        for axis in range(3):
-            push = gd[p] * vector[p, axis]
-            forces[i, axis] += push
-            forces[j, axis] -= push
-    return energy
-
-
-@compiled()
-@no_type_check
-def _add(update, bias, x):
-    for n in range(x.shape[0]):
-        for f in range(x.shape[1]):
-            x[n, f] += update[n, f] + bias[f]
-
-
-@compiled()
-@no_type_check
-def _read_out(x, readout, scale):
-    """Energy of the atoms' features, and its gradient."""
-    r1, r1_back, c1, r2, c2 = readout
-    a = np.empty((len(x), len(c1)), np.float32)
-    activated, slope, gx = np.empty_like(a), np.empty_like(a), np.empty_like(x)
-    _product(x, r1, a)
-    _activate(a, c1, activated, slope)
-    total = np.float32(0.0)
-    for n in range(len(x)):
-        total += c2
-        for f in range(len(c1)):
-            total += activated[n, f] * r2[f]
-            slope[n, f] *= scale * r2[f]
-    _product(slope, r1_back, gx)
-    return scale * total, gx
-
-
-@compiled()
-@no_type_check
-def _all_finite(values):
-    total = np.float32(0.0)
-    for value in values.flat:
-        total += value * np.float32(0.0)  # not a number, if one is not finite
-    return total == 0
-
-
-@compiled(parallel=True)
-@no_type_check
-def _energies_and_forces(
-    positions, box, first, second, table, cutoff, embedded, weights, biases, readout, scale, energy, forces
-):
-    for replica in prange(len(positions)):
-        energy[replica] = _energy_and_forces(
-            positions[replica], box, first, second, table, cutoff, embedded, weights, biases, readout, scale,
-            forces[replica],
-        )  # fmt: skip
-        if not _all_finite(positions[replica]):
-            energy[replica] = np.nan
-            forces[replica] = np.nan
+        w1, b1, w2, b2 = (t.to(dtype) for t in (first.weight, first.bias, second.weight, second.bias))
+        argument = basis @ w1.T + b1
+        filters = (torch.nn.functional.softplus(argument) - LOG2) @ w2.T + b2
+        slope = (torch.sigmoid(argument) * (basis_slope @ w1.T)) @ w2.T
+        slope = (slope * weight + filters * weight_slope) * (model.cutoff / KNOTS)
+        layers.append(torch.stack([filters * weight, slope], dim=1))
+    return torch.stack(layers)
