@@ -97,7 +97,9 @@ MESSAGES = re.findall(r"^\*\*`(.+)`\*\*$", (ROOT / "docs" / "faq.md").read_text(
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_program(message):
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "mdsim").rglob("*.py"))
     joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # literals that stand on several lines
-    fixed = re.split(r"\.\.\.|'[^']*'|\[[^\]]*\]|\d+|\w+/\w+|\w+:\w+", message)  # without what differs from case to case
+    fixed = re.split(
+        r"\.\.\.|'[^']*'|\[[^\]]*\]|\d+|\w+/\w+|\w+:\w+", message
+    )  # without what differs from case to case
     assert max((part.strip(" :()") for part in fixed), key=len) in joined
 
 
@@ -108,7 +110,9 @@ def test_equations_become_mathml():
 @pytest.mark.slow
 def test_the_manual_builds_without_warnings(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    built = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     assert built.returncode == 0, built.stderr
     assert "<math" in (tmp_path / "method.html").read_text(encoding="utf-8")
     assert "StochasticVelocityRescaling" in (tmp_path / "extend" / "integrator.html").read_text(encoding="utf-8")
