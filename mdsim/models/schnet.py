@@ -15,13 +15,17 @@ serves both atoms; pairs come from `mdsim.neighbors`, without a cap on their num
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 from torch_geometric.nn.models.schnet import GaussianSmearing, InteractionBlock, ShiftedSoftplus
 
 from mdsim.interfaces import ForceField, Potential
+from mdsim.models import radial_spline
+from mdsim.models.pair_convolution import convolve
 from mdsim.neighbors import Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -83,14 +87,27 @@ class SchNet(ForceField):
         """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
         # A pair at the cutoff has weight zero and slope zero, so clamping removes every pair beyond it smoothly.
         distances = torch.linalg.vector_norm(neighbors.displacements(positions), dim=-1).clamp(max=self.cutoff)
-        weight = 0.5 * (torch.cos(math.pi / self.cutoff * distances) + 1.0)[:, None]
-        basis = self.distance_expansion(distances)
-
         features = self.embedding(system.atomic_numbers).repeat(len(positions), 1)
-        for block in self.interactions:
-            features = features + _interaction(block, features, basis, weight, neighbors)
+        for block, filters in zip(self.interactions, self._filters(distances), strict=True):
+            features = features + _interaction(block, features, filters, neighbors)
         output = self.lin2(self.act(self.lin1(features)))
         return self.energy_scale * output.reshape(positions.shape[:2])
+
+    def _filters(self, distances: Float[Tensor, "pair"]) -> Iterator[Float[Tensor, "pair filter"]]:
+        """The filters of each layer in turn. While they are learned, large minibatches interpolate them."""
+        if self.lin1.weight.requires_grad and radial_spline.worthwhile(distances):
+            for values in self._filter_networks(radial_spline.knots(self.cutoff)):
+                yield radial_spline.interpolate(distances, values, self.cutoff)
+        else:
+            yield from self._filter_networks(distances)
+
+    def _filter_networks(self, distances: Float[Tensor, "distance"]) -> Iterator[Float[Tensor, "distance filter"]]:
+        weight = 0.5 * (torch.cos(math.pi / self.cutoff * distances) + 1.0)[:, None]
+        basis = self.distance_expansion(distances)
+        for block in self.interactions:
+            layers: Any = block.mlp
+            first, activation, second = layers
+            yield _linear(second, activation(_linear(first, basis))) * weight
 
     def sampled_atomic_energies(
         self, system: System, positions: Float[Tensor, "sample atom 3"]
@@ -116,21 +133,15 @@ class SchNet(ForceField):
 def _interaction(
     block: InteractionBlock,
     features: Float[Tensor, "node channel"],
-    basis: Float[Tensor, "pair gaussian"],
-    weight: Float[Tensor, "pair 1"],
+    filters: Float[Tensor, "pair filter"],
     neighbors: Neighbors,
 ) -> Float[Tensor, "node channel"]:
     """What one interaction block adds to the features."""
-    filters = block.mlp(basis) * weight
-    messages = _convolve(filters, block.conv.lin1(features), neighbors)
+    sent = block.conv.lin1(features).to(filters.dtype)  # under autocast in another precision than the filters
+    messages = convolve(filters, sent, neighbors.first, neighbors.second)
     return block.lin(block.act(block.conv.lin2(messages)))
 
 
-def _convolve(
-    filters: Float[Tensor, "pair filter"], features: Float[Tensor, "node filter"], neighbors: Neighbors
-) -> Float[Tensor, "node filter"]:
-    """Sum over the neighbours of each atom of their features times the filter of the pair."""
-    first, second = neighbors.first, neighbors.second
-    features = features.to(filters.dtype)  # under autocast they come from other layers, in another precision
-    received = torch.zeros_like(features).index_add(0, first, filters * features.index_select(0, second))
-    return received.index_add(0, second, filters * features.index_select(0, first))
+def _linear(layer: nn.Linear, x: Float[Tensor, "row channel"]) -> Float[Tensor, "row filter"]:
+    """The layer in the precision of its input: tables are float64."""
+    return nn.functional.linear(x, layer.weight.to(x), layer.bias.to(x))

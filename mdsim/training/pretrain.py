@@ -17,7 +17,7 @@ from mdsim import checkpoints
 from mdsim.datasets.npz import Frames
 from mdsim.interfaces import ForceField
 from mdsim.losses import EnergyForceLoss, energy_force_errors
-from mdsim.neighbors import NeighborList
+from mdsim.neighbors import neighbors
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import OptimizationConfig
 from mdsim.state import System
@@ -35,12 +35,20 @@ def predict(
     return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
 
 
+def predictions_and_labels(
+    model: ForceField, system: System, frames: Frames, batch_size: int
+) -> tuple[
+    Float[Tensor, "frame"], Float[Tensor, "frame atom 3"], Float[Tensor, "frame"], Float[Tensor, "frame atom 3"]
+]:
+    """Energies (eV, relative to the model's shift) and forces (eV/Å) of labelled frames, then their labels."""
+    energy, forces = predict(model, system, frames.positions.to(system.masses), batch_size)
+    labels = (frames.energy.to(energy.device) - model.zero_energy_eV(system)).to(energy)
+    return energy, forces, labels, frames.labels.to(forces)
+
+
 def errors_on(model: ForceField, system: System, frames: Frames, batch_size: int) -> dict[str, float]:
     """Energy and force MAE and RMSE of a force field on labelled frames; units are in the keys."""
-    positions = frames.positions.to(system.masses)
-    energy, forces = predict(model, system, positions, batch_size)
-    target = (frames.energy.to(energy.device) - model.zero_energy_eV(system)).to(energy)
-    return energy_force_errors(energy, forces, target, frames.labels.to(forces))
+    return energy_force_errors(*predictions_and_labels(model, system, frames, batch_size))
 
 
 @dataclass
@@ -100,6 +108,7 @@ class Pretraining:
         self.provenance = provenance or {}
         self.loss = loss
         self.generator = torch.Generator().manual_seed(seed)
+        self.parameters = list(self.model.parameters())
         self.optimizer = self._optimizer()
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
@@ -180,7 +189,7 @@ class Pretraining:
 
     def _step(self, batch: Int[Tensor, "sample"]) -> Float[Tensor, ""]:
         positions = self.positions[batch]
-        pairs = NeighborList(self.system, self.model.cutoff, skin=0.0)(positions)
+        pairs = neighbors(self.system, positions, self.model.cutoff)
         for group in self.optimizer.param_groups:
             group["lr"] = self._warm_rate()
         self.optimizer.zero_grad(set_to_none=True)
@@ -188,9 +197,9 @@ class Pretraining:
         with torch.autocast(positions.device.type, torch.bfloat16, enabled=self.amp):
             energy, forces = self.model(self.system, positions, pairs, create_graph=True)
         loss = self.loss(energy.to(positions), forces.to(positions), self.energy[batch], self.forces[batch])
-        loss.backward()
+        loss.backward(inputs=self.parameters)  # not with respect to positions, whose gradient nobody reads
         if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
         self.progress.step += 1
         if self.average is not None:
@@ -204,8 +213,8 @@ class Pretraining:
 
     def _evaluate(self, writer: ScalarWriter, train_loss: float = math.nan) -> None:
         """Validate, lower the learning rate on a plateau, and keep the model if it is the best so far."""
-        errors = errors_on(self.evaluated, self.system, self.val, self.settings.eval_batch_size)
-        loss = self._validation_loss()
+        compared = predictions_and_labels(self.evaluated, self.system, self.val, self.settings.eval_batch_size)
+        errors, loss = energy_force_errors(*compared), float(self.loss(*compared))
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"]
         self.scheduler.step(loss)
@@ -217,12 +226,6 @@ class Pretraining:
             self.progress.best_loss = loss
             self.progress.best = len(self.progress.history) - 1
             self._save_best()
-
-    def _validation_loss(self) -> float:
-        positions = self.val.positions.to(self.positions)
-        energy, forces = predict(self.evaluated, self.system, positions, self.settings.eval_batch_size)
-        target = (self.val.energy.to(energy.device) - self.model.zero_energy_eV(self.system)).to(energy)
-        return float(self.loss(energy, forces, target, self.val.labels.to(forces)))
 
     def _save_best(self) -> None:
         metrics = self.progress.history[-1]
