@@ -15,18 +15,11 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
-from mdsim import runs
-from mdsim.checkpoints import CheckpointError
 from mdsim.config import ConfigError, load_config
-from mdsim.data_cli import data
-from mdsim.datasets.npz import DatasetError
-from mdsim.interfaces import UnknownSpeciesError
 from mdsim.reporting.console import setup_logging
 from mdsim.schema import PretrainConfig, Section, SimulateConfig, TrainConfig
-
-#: Mistakes of the user or of the files: one clear line instead of a traceback.
-EXPECTED_ERRORS = (CheckpointError, ConfigError, DatasetError, UnknownSpeciesError, OSError, ModuleNotFoundError)
 
 PRETRAIN_DEBUG = ("optim.max_epochs=3", "optim.warmup_steps=0", "identifier=debug", "print_every=1")
 DEBUG_DUMP_EVERY = 4
@@ -68,7 +61,7 @@ def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
         missing = [flag for flag in ("checkpoint", "frames", "output") if getattr(known, flag) is None]
         if missing:
             raise ConfigError(f"--mode predict needs {', '.join('--' + flag for flag in missing)}")
-        runs.predict(known.checkpoint, known.frames, known.output, known.cpu, known.allow_factory)
+        _runs().predict(known.checkpoint, known.frames, known.output, known.cpu, known.allow_factory)
         return
     named = {
         "mode": known.mode,
@@ -87,9 +80,9 @@ def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
     if known.nequip and config.model.name != "nequip":
         raise ConfigError(f"--nequip: the configuration is one of {config.model.name}")
     if config.mode == "validate":
-        runs.validate(config, known.checkpoint)
+        _runs().validate(config, known.checkpoint)
     else:
-        runs.pretrain(config, resume=known.resume, overwrite=_overwrite(known))
+        _runs().pretrain(config, resume=known.resume, overwrite=_overwrite(known))
 
 
 def stable_training(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +99,7 @@ def _stable_training(parser: argparse.ArgumentParser, arguments: Sequence[str] |
     schemas: dict[str, type[Section]] = {"train": TrainConfig, "simulate": SimulateConfig}
     debug = stable_debug(load_config(path, schemas)) if known.debug else ()
     config = load_config(path, schemas, [*debug, *_as_overrides(named), *overrides])
-    action = runs.train_stable if isinstance(config, TrainConfig) else runs.evaluate
+    action = _runs().train_stable if isinstance(config, TrainConfig) else _runs().evaluate
     action(config, resume=known.resume, overwrite=_overwrite(known))
 
 
@@ -126,7 +119,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--before", default="pre", help="eval_model of the first")
     parser.add_argument("--after", default="post", help="eval_model of the second")
     known = parser.parse_args(arguments)
-    return _run(lambda: runs.compare(known.run_dir, known.before, known.after))
+    return _run(lambda: _runs().compare(known.run_dir, known.before, known.after))
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
@@ -169,20 +162,52 @@ def _as_overrides(named: dict[str, object]) -> list[str]:
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named.items() if value is not None]
 
 
+def _runs() -> ModuleType:
+    """The module that does the work; importing it takes seconds, which `--help` and a wrong configuration need not."""
+    from mdsim import runs
+
+    runs.flush_denormals()
+    return runs
+
+
 def _run(action: Callable[[], None]) -> int:
     """Carry out, and turn expected errors into one message and exit status 1."""
     setup_logging(None)  # to the console; a run adds its own file
     try:
         action()
-    except EXPECTED_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except ConfigError as error:
+        return _failed(error)
+    except Exception as error:
+        if isinstance(error, _expected_errors()):
+            return _failed(error)
+        raise
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume continues", file=sys.stderr)
         return 130
     finally:
         logging.shutdown()
     return 0
+
+
+def _failed(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Mistakes of the user or of the files: one clear line instead of a traceback."""
+    from mdsim.checkpoints import CheckpointError
+    from mdsim.datasets.npz import DatasetError
+    from mdsim.interfaces import UnknownSpeciesError
+
+    return (CheckpointError, DatasetError, UnknownSpeciesError, OSError, ModuleNotFoundError)
+
+
+def data(arguments: Sequence[str] | None = None) -> int:
+    """`python -m mdsim.cli data`."""
+    from mdsim import data_cli
+
+    return data_cli.data(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
