@@ -21,7 +21,7 @@ from mdsim.interfaces import ForceField
 
 FORMAT = "mdsim"
 VERSION = 1
-KINDS = ("force_field", "pretraining", "stable_training", "evaluation")
+KINDS = ("force_field", "pretraining", "stable_training", "evaluation", "frames")
 
 
 class CheckpointError(RuntimeError):

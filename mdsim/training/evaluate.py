@@ -2,7 +2,8 @@
 
 Initial positions come from the test frames and velocities from the Maxwell-Boltzmann distribution, both by the seed
 alone, so that two force fields evaluated with one configuration start from the same conditions. A replica that breaks
-leaves the simulation; its frames before the break count, and nothing after. State is saved after every stretch.
+leaves the simulation; its frames before the break count, and nothing after. State is saved after every stretch, frames
+that are kept to the end in files of their own: what a stretch writes does not grow with the time simulated.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mdsim.typing import Bool, Float, Int, Tensor
 log = logging.getLogger("mdsim")
 
 STABLE = "stable"
+DENSE, FOLLOWED = "frames/dense{:06d}.pt", "frames/followed{:06d}.pt"  # one file for each stretch
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,10 @@ class Evaluation:
 
     def run(self, writer: ScalarWriter) -> None:
         """Simulate to the horizon, or until the given fraction of the replicas has broken."""
-        path = self.out_dir / "state.pt"
         while not self._done():
             self._advance()
             self._report(writer)
-            checkpoints.save_atomically(path, checkpoints.new_payload("evaluation", evaluation=self.state_dict()))
+            self._save()
         self._write_saved_trajectories()
 
     def _done(self) -> bool:
@@ -172,14 +173,34 @@ class Evaluation:
                     path = self.out_dir / "trajectories" / f"break_replica{replica:04d}.gsd"
                     write_gsd(path, self.stretch.system, frames, replica)
         self.recent = history[max(0, history.n_frames - n_frames) :]
-        followed = [replica for replica in self.config.save_trajectories if replica < len(self.reasons)]
-        self.saved.append(everyone.replicas(torch.tensor(followed, dtype=torch.long)))
+        if self._followed:
+            self.saved.append(everyone.replicas(torch.tensor(self._followed, dtype=torch.long)))
+
+    @property
+    def _followed(self) -> list[int]:
+        """Replicas whose whole trajectories are written."""
+        return [replica for replica in self.config.save_trajectories if replica < len(self.reasons)]
+
+    @property
+    def _dense_epochs(self) -> int:
+        """Stretches so far whose frames the dense window keeps."""
+        window = self.config.dense_window
+        return 0 if window is None else min(self.epoch, window.epochs)
+
+    def _save(self) -> None:
+        """The kept frames of the stretch that has just ended, and then the state, which counts on them."""
+        if self._dense_epochs == self.epoch:
+            _write_frames(self.out_dir / DENSE.format(self.epoch), self.dense[-1])
+        if self._followed:
+            _write_frames(self.out_dir / FOLLOWED.format(self.epoch), self.saved[-1])
+        payload = checkpoints.new_payload("evaluation", evaluation=self.state_dict())
+        checkpoints.save_atomically(self.out_dir / "state.pt", payload)
 
     def _write_saved_trajectories(self) -> None:
         if not self.saved:
             return
         whole = Trajectory.cat(self.saved)
-        for column, replica in enumerate(r for r in self.config.save_trajectories if r < len(self.reasons)):
+        for column, replica in enumerate(self._followed):
             stable = int(self.stable_frames[replica])
             if stable:
                 path = self.out_dir / "trajectories" / f"replica{replica:04d}.gsd"
@@ -210,7 +231,7 @@ class Evaluation:
         return {name: torch.where(whole, value.double().cpu(), torch.nan) for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Everything that the rest of the run depends on, but for the frames that `_save` has written."""
         return {
             "checkpoint_sha256": self.checkpoint_sha256,
             "state": self.state.tensors(),
@@ -218,9 +239,7 @@ class Evaluation:
             "stable_frames": self.stable_frames,
             "reasons": list(self.reasons),
             "sums": self.sums,
-            "dense": [_tensors(t) for t in self.dense],
             "recent": None if self.recent is None else _tensors(self.recent),
-            "saved": [_tensors(t) for t in self.saved],
             "generator": self.generator.get_state(),
         }
 
@@ -232,14 +251,24 @@ class Evaluation:
         self.stable_frames = saved["stable_frames"]
         self.reasons = saved["reasons"]
         self.sums = saved["sums"]
-        self.dense = [Trajectory(**t).to(device) for t in saved["dense"]]
         self.recent = None if saved["recent"] is None else Trajectory(**saved["recent"]).to(device)
-        self.saved = [Trajectory(**t).to(device) for t in saved["saved"]]
+        dense, followed = range(1, self._dense_epochs + 1), range(1, self.epoch + 1) if self._followed else ()
+        self.dense = [_read_frames(self.out_dir / DENSE.format(epoch)).to(device) for epoch in dense]
+        self.saved = [_read_frames(self.out_dir / FOLLOWED.format(epoch)).to(device) for epoch in followed]
         self.generator.set_state(saved["generator"])
 
 
 def _tensors(trajectory: Trajectory) -> dict[str, Any]:
     return dict(vars(trajectory))
+
+
+def _write_frames(path: Path, trajectory: Trajectory) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.save_atomically(path, checkpoints.new_payload("frames", frames=_tensors(trajectory)))
+
+
+def _read_frames(path: Path) -> Trajectory:
+    return Trajectory(**checkpoints.load(path, "frames")["frames"])
 
 
 def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: int) -> Trajectory:

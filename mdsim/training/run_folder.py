@@ -22,7 +22,7 @@ MAY_CHANGE = {
 }
 OUTPUTS = (
     *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference"),
-    *("trajectories", "final_metrics.json", "*.npy", "*.png"),
+    *("frames", "trajectories", "final_metrics.json", "*.npy", "*.png"),
 )
 
 

@@ -195,6 +195,14 @@ def test_resuming_is_bit_identical(tmp_path):
             assert torch.equal(found.positions, expected.positions)
 
 
+def test_what_a_stretch_writes_does_not_grow_with_the_time_simulated(tmp_path):
+    sizes = []
+    for epochs in (3, 12):
+        _evaluation(tmp_path / str(epochs), epochs=epochs, speeds=[0.02] * 4).run(SilentWriter())
+        sizes.append((tmp_path / str(epochs) / "state.pt").stat().st_size)
+    assert sizes[1] <= 1.05 * sizes[0]
+
+
 def test_a_state_of_another_force_field_is_refused(tmp_path):
     _evaluation(tmp_path, epochs=1).run(SilentWriter())
     with pytest.raises(checkpoints.CheckpointError, match=r"another force field.*--overwrite"):
