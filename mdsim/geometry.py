@@ -32,13 +32,11 @@ def minimum_image(
     if cell is None:
         return displacements
     cell = cell.to(displacements)
-    orthorhombic = _is_orthorhombic(cell)
-    if not orthorhombic:
-        cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
-    fractional = displacements @ torch.linalg.inv(cell)
-    wrapped = displacements - torch.round(fractional).detach() @ cell
-    if orthorhombic:
-        return wrapped
+    if _is_orthorhombic(cell):
+        edges = torch.diagonal(cell)
+        return displacements - torch.round(displacements * (1 / edges)).detach() * edges
+    cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
+    wrapped = displacements - torch.round(displacements @ torch.linalg.inv(cell)).detach() @ cell
     shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3).to(wrapped) @ cell
     candidates = wrapped.unsqueeze(-2) + shifts
     nearest = candidates.square().sum(-1).argmin(-1)
