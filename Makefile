@@ -1,5 +1,6 @@
 # make stable   set everything up, then StABlE-train a SchNet on bundled data and print before against after
 # make test     set everything up, then run the test suite
+# make bench    set everything up, then run the benchmarks (about ten minutes, nothing else running)
 # make docs     set everything up, then build the manual into build/docs
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,7 +12,7 @@ STABLE := configs/stable_training/aspirin_gfn2
 RUN := runs/aspirin_gfn2/schnet_aspirin_seed$(SEED)
 RUN_FLAGS := --seed $(SEED) --exp_name=seed$(SEED) --resume
 
-.PHONY: setup stable test test-all lint docs clean-runs clean
+.PHONY: setup stable bench test test-all lint docs clean-runs clean
 
 setup: $(VENV)/.installed
 
@@ -35,6 +36,11 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS)
+
+bench: setup
+	@set -e; for name in dynamics estimator pretraining observables epoch startup; do \
+		echo; echo "=== $$name"; $(BIN)/python -m benchmarks.$$name; \
+	done
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
