@@ -89,7 +89,7 @@ def _compiled_convolve(filters: Tensor, features: Tensor, first: Tensor, second:
     from mdsim.models import pair_loops
 
     received = torch.zeros_like(features, memory_format=torch.contiguous_format)
-    pair_loops.run(pair_loops.convolve, filters, features, first, second, into=received)
+    pair_loops.convolve(filters, features, first, second, n_pairs=len(first), into=received)
     return received
 
 
@@ -97,5 +97,5 @@ def _compiled_pair_product(a: Tensor, b: Tensor, first: Tensor, second: Tensor) 
     from mdsim.models import pair_loops
 
     product = a.new_empty(len(first), a.shape[1])
-    pair_loops.run(pair_loops.pair_product, a, b, first, second, into=product)
+    pair_loops.pair_product(a, b, first, second, n_pairs=len(first), into=product)
     return product
