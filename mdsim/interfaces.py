@@ -125,15 +125,6 @@ class ForceField(nn.Module):
                 f"the force field knows the atomic numbers {self.species.tolist()}, but the system has {unknown}"
             )
 
-    def sampled_atomic_energies(
-        self, system: System, positions: Float[Tensor, "sample atom 3"]
-    ) -> Float[Tensor, "sample atom"]:
-        """Atomic energies in eV of structures that do not move: only the gradient in the parameters is wanted of them.
-
-        A model may have a quicker way than this, which is equal within rounding.
-        """
-        return self.atomic_energies(system, positions, neighbors(system, positions, self.cutoff))
-
     def fast_potential(self, system: System) -> Potential | None:
         """A quicker potential with frozen parameters, equal to the plain one within rounding; None where there is none.
 

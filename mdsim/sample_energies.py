@@ -9,6 +9,7 @@ import torch
 
 from mdsim.geometry import minimum_image
 from mdsim.interfaces import ForceField
+from mdsim.neighbors import neighbors
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
@@ -20,7 +21,7 @@ def structure_energies(
     force_field: ForceField, system: System, positions: Float[Tensor, "sample atom 3"]
 ) -> SampleEnergies:
     """Samples are whole structures: their total energies, for the global estimator."""
-    return lambda index: force_field.sampled_atomic_energies(system, positions[index]).sum(-1)
+    return lambda index: force_field.energy(system, positions[index])
 
 
 def neighborhood_energies(
@@ -46,8 +47,9 @@ def neighborhood_energies(
 
     def energy(index: Tensor) -> Tensor:
         needed, row = torch.unique(frames[index], return_inverse=True)
-        atomic_energies = force_field.sampled_atomic_energies(system, positions[needed])
-        return local_energies(atomic_energies[row], membership[index])
+        structures = positions[needed]
+        pairs = neighbors(system, structures, force_field.cutoff)
+        return local_energies(force_field.atomic_energies(system, structures, pairs)[row], membership[index])
 
     return energy
 

@@ -96,30 +96,19 @@ class SchNet(ForceField):
     def _filters(self, distances: Float[Tensor, "pair"]) -> Iterator[Float[Tensor, "pair filter"]]:
         """The filters of each layer in turn. While they are learned, large minibatches interpolate them."""
         if self.lin1.weight.requires_grad and radial_spline.worthwhile(distances):
-            for values in self._filter_networks(radial_spline.knots(self.cutoff)):
+            for values in self.filter_networks(radial_spline.knots(self.cutoff)):
                 yield radial_spline.interpolate(distances, values, self.cutoff)
         else:
-            yield from self._filter_networks(distances)
+            yield from self.filter_networks(distances)
 
-    def _filter_networks(self, distances: Float[Tensor, "distance"]) -> Iterator[Float[Tensor, "distance filter"]]:
+    def filter_networks(self, distances: Float[Tensor, "distance"]) -> Iterator[Float[Tensor, "distance filter"]]:
+        """The filters of each layer in turn, times the cosine cutoff, in the precision of the distances (Å)."""
         weight = 0.5 * (torch.cos(math.pi / self.cutoff * distances) + 1.0)[:, None]
         basis = self.distance_expansion(distances)
         for block in self.interactions:
             layers: Any = block.mlp
             first, activation, second = layers
             yield _linear(second, activation(_linear(first, basis))) * weight
-
-    def sampled_atomic_energies(
-        self, system: System, positions: Float[Tensor, "sample atom 3"]
-    ) -> Float[Tensor, "sample atom"]:
-        """Filters on the knots of a spline and compiled convolutions, where that is less work than plain evaluation."""
-        if find_spec("numba") is not None:
-            from mdsim.models import schnet_samples, schnet_tabulated
-
-            many = positions.shape[0] * system.n_atoms > schnet_tabulated.KNOTS
-            if many and schnet_tabulated.supports(self, system):
-                return schnet_samples.atomic_energies(self, system, positions)
-        return super().sampled_atomic_energies(system, positions)
 
     def fast_potential(self, system: System) -> Potential | None:
         """Tabulated filters in compiled loops, on the CPU, where numba is installed."""

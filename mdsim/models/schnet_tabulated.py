@@ -10,14 +10,12 @@ Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
 from mdsim.geometry import all_pairs
 from mdsim.models.compiled_loops import use_torch_threads
-from mdsim.models.schnet_kernels import LOG2, energies_and_forces
+from mdsim.models.schnet_kernels import energies_and_forces
 from mdsim.neighbors import ALL_PAIRS_UP_TO_ATOMS
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -41,8 +39,8 @@ class TabulatedSchNet:
         layers = zip(*((block.conv.lin1, block.conv.lin2, block.lin) for block in blocks), strict=True)
         weights = [np.stack([_array(layer.weight.T) for layer in kind]) for kind in layers]
         self.arguments = (
-            *pairs_and_box(system),
-            _array(filter_table(model)),
+            *_box_and_pairs(system),
+            _array(_tabulate(model)),
             np.float32(model.cutoff),
             _array(embedded),
             (*weights, *(np.ascontiguousarray(w.transpose(0, 2, 1)) for w in weights)),
@@ -83,7 +81,7 @@ def supports(model, system: System) -> bool:
     return plain and one_image and system.n_atoms <= ALL_PERIODIC_PAIRS_UP_TO_ATOMS
 
 
-def pairs_and_box(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _box_and_pairs(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Edges of the cell in Å, zeros for open boundaries; first and second atom of all pairs."""
     pairs = all_pairs(system.n_atoms).numpy().astype(np.int64)
     box = np.zeros(3) if system.cell is None else torch.diagonal(system.cell).cpu().numpy()
@@ -94,28 +92,10 @@ def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
 
 
-def filter_table(model, dtype: torch.dtype = torch.float64) -> Float[Tensor, "layer knot 2 filter"]:
-    """Values and slopes (times the knot spacing) of every filter times the cosine cutoff.
-
-    Differentiable with respect to the model's parameters.
-
-    Args:
-        model: a `SchNet`.
-        dtype: to compute in.
-    """
-    distances = torch.linspace(0.0, model.cutoff, KNOTS + 1, dtype=dtype)[:, None]
-    offset, coefficient = model.distance_expansion.offset.to(dtype), model.distance_expansion.coeff
-    basis = torch.exp(coefficient * (distances - offset) ** 2)
-    basis_slope = 2 * coefficient * (distances - offset) * basis
-    wave = math.pi / model.cutoff
-    weight, weight_slope = 0.5 * (torch.cos(wave * distances) + 1.0), -0.5 * wave * torch.sin(wave * distances)
-    layers = []
-    for block in model.interactions:
-        first, _, second = block.mlp
-        w1, b1, w2, b2 = (t.to(dtype) for t in (first.weight, first.bias, second.weight, second.bias))
-        argument = basis @ w1.T + b1
-        filters = (torch.nn.functional.softplus(argument) - LOG2) @ w2.T + b2
-        slope = (torch.sigmoid(argument) * (basis_slope @ w1.T)) @ w2.T
-        slope = (slope * weight + filters * weight_slope) * (model.cutoff / KNOTS)
-        layers.append(torch.stack([filters * weight, slope], dim=1))
-    return torch.stack(layers)
+def _tabulate(model) -> Float[Tensor, "layer knot 2 filter"]:
+    """Values and slopes (times the knot spacing) of every filter times the cosine cutoff, computed in float64."""
+    distances = torch.linspace(0.0, model.cutoff, KNOTS + 1, dtype=torch.float64)
+    values, slopes = torch.func.jvp(
+        lambda d: torch.stack(list(model.filter_networks(d))), (distances,), (torch.ones_like(distances),)
+    )[:2]
+    return torch.stack([values, slopes * (model.cutoff / KNOTS)], dim=2)
