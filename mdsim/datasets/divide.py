@@ -75,7 +75,9 @@ def in_blocks(
         wanted = parse_size(size, len(front) + len(back))
     except ValueError as error:
         raise DatasetError(f"{error} (--size, --test-frames, --gap-frames)") from error
-    for_val = min(len(back), max(MINIMUM_VALIDATION_FRAMES, round(validation_fraction * wanted)))
+    # Gaps shorten the front: the largest sizes take what it lacks from the back, so that 100percent is all there is.
+    for_val = max(MINIMUM_VALIDATION_FRAMES, round(validation_fraction * wanted), wanted - len(front))
+    for_val = min(len(back), for_val)
     if not 0 < wanted - for_val <= len(front):
         raise DatasetError(f"size {size!r} asks for {wanted - for_val} training frames of the {len(front)} there are")
     rng = np.random.default_rng(seed)

@@ -54,6 +54,13 @@ def test_blocks_are_apart_in_every_trajectory():
         assert distance[owner[one][:, None] == owner[other]].min() > gap
 
 
+def test_all_of_the_blocks_can_be_had_whatever_the_gap():
+    division = in_blocks([700], "100percent", 70, 50, seed=0)
+    assert_disjoint(division)
+    # 700 - 70 - 50 = 580 frames are left, 29 at their end validate, and 50 before these are the gap.
+    assert [len(part) for part in (division.train, division.val, division.test)] == [501, 29, 70]
+
+
 def test_blocks_of_all_sizes_share_their_test_frames():
     small, large = (in_blocks([500], size, 50, 5, seed=3) for size in ("50", "300"))
     assert np.array_equal(small.test, large.test) and np.array_equal(large.test, np.arange(450, 500))
