@@ -20,6 +20,7 @@ extensions = [
     "config_reference",
     "docstrings",
     "mathml",
+    "modules",
 ]
 exclude_patterns = ["examples"]
 default_role = "code"  # docstrings write names in single backticks

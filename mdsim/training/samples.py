@@ -94,7 +94,7 @@ def collect_neighborhoods(
         system: of the replicas.
         trajectory: their frames.
         mask: the frames to look at.
-        targets: their observables are `LocalObservable`s.
+        targets: each with a `LocalObservable`.
         sampler: draws the neighborhoods.
         structures_at_once: bounds the memory.
         generator: of the draw.
