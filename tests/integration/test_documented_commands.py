@@ -42,7 +42,7 @@ RUN = [
     (r"python -m mdsim\.cli compare runs/aspirin_gfn2/schnet_aspirin_default", ""),
     (r"python download_data\.py .*", "--dry-run"),
     (r"python data/(md17|md22|water)\.py .*", "--dry-run"),
-    (r"python (data/convert\.py|-m mdsim\.cli data convert) frames\.extxyz .*", ""),
+    (r"python (data/convert\.py|-m mdsim\.cli data convert) (frames\.extxyz|aspirin\.xyz) .*", ""),
     (r"python (data/convert\.py|-m mdsim\.cli data convert) .*", "--dry-run"),
     (r"python -m mdsim\.cli (data check|init) .*", ""),
     (r"export PYTHONPATH=\S+", ""),
@@ -51,7 +51,8 @@ NETWORK, MINUTES, ELSEWHERE = "network: its data have to be downloaded", "minute
 #: Checked: arguments, configuration, and the files that are named. Why they are not run.
 CHECK = [
     (r"python (pretraining|stable_training)\.py .*/(md17|md22|water)/.*", NETWORK),
-    (r"python (pretraining|stable_training)\.py .*(ac_ala3_nhme_gfn2|water_spcfw|configs/mine)/.*", MINUTES),
+    (r"python (pretraining|stable_training)\.py .*(ac_ala3_nhme_gfn2|water_spcfw)/.*", MINUTES),
+    (r"python (-m mdsim\.cli )?(pretraining|stable.training)\S* .*configs/mine/.*", MINUTES),
     (r"python stable_training\.py .*docs/examples/.*", ELSEWHERE),  # test_examples.py
     (r"python -m mdsim\.cli compare .*", MINUTES),  # compares runs of full length
     (r"python data/(build_molecule|generate|generate_water)\.py .*", MINUTES),
@@ -119,6 +120,7 @@ def _write_frames_of_the_user(folder: Path) -> None:
         atoms.info["energy"], atoms.arrays["forces"] = float(energy), forces.numpy()
         images.append(atoms)
     ase.io.write(folder / "frames.extxyz", images, format="extxyz")
+    shutil.copy(folder / "frames.extxyz", folder / "aspirin.xyz")
     ase.io.write(folder / "mace.xyz", renamed[:200], format="extxyz")
     ase.io.write(folder / "run1.traj", ase.io.read(folder / "frames.extxyz", index=":700"))
 
