@@ -83,9 +83,6 @@ class TabulatedNequIP:
         n_replicas, n_atoms, _ = positions.shape
         found = self.model.pairs_within_cutoff(positions, self.neighbor_list(positions))
         displacements, distances, first, second = found
-        if self.system.cell is not None:  # periodic lists are ordered by image
-            order = torch.argsort(first, stable=True)
-            displacements, distances, first, second = (tensor[order] for tensor in found)
         starts = torch.searchsorted(first, n_atoms * torch.arange(n_replicas + 1))
         u = distances * (KNOTS / self.model.cutoff)
         knots = u.detach().nan_to_num().long().clamp(max=KNOTS - 1)

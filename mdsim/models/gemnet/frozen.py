@@ -10,7 +10,6 @@ their number.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import torch
 
@@ -19,7 +18,7 @@ from mdsim.models.gemnet.edges import ALIGNMENT, Edges, on_both
 from mdsim.models.gemnet.frozen_blocks import FrozenBlock, FrozenOutput, Geometry, Shared
 from mdsim.models.gemnet.frozen_layers import Workspace, silu
 from mdsim.models.gemnet.frozen_stages import Chunk, Circular, FrozenEmbedding
-from mdsim.neighbors import Neighbors
+from mdsim.neighbors import Neighbors, groups_of_replicas
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -58,7 +57,8 @@ class FrozenGemNetT:
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV, relative to the shift) and forces (eV/Å)."""
         most = GROUP_PAIRS_CPU if positions.device.type == "cpu" else GROUP_PAIRS_GPU
-        results = [self._of_group(system, *group) for group in groups_of_replicas(positions, neighbors, most)]
+        groups = groups_of_replicas(neighbors, len(positions), system.n_atoms, most)
+        results = [self._of_group(system, positions[replicas], pairs) for replicas, pairs in groups]
         return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
 
     def _of_group(
@@ -116,28 +116,3 @@ def _geometry(edges: Edges, bases: list[Tensor], gradients: list[Tensor]) -> Geo
         indices = edges.senders[both], edges.receivers[both], edges.rows[both]
         chunks.append(Chunk(both, *indices, rbf[pairs], radial[both], of_rbf[pairs], of_radial[both]))
     return Geometry(edges, chunks, Circular(*circular), Circular(*of_circular))
-
-
-def groups_of_replicas(
-    positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors, most_pairs: int
-) -> Iterator[tuple[Float[Tensor, "some_replica atom 3"], Neighbors]]:
-    """Replicas that are neighbours in the batch, with their pairs; so many that these are not too many, or one.
-
-    Args:
-        positions: Å.
-        neighbors: of all replicas.
-        most_pairs: of a group, if its replicas have as many as the one that has most.
-    """
-    n_replicas, n_atoms, _ = positions.shape
-    owners = neighbors.first // n_atoms
-    counts = torch.bincount(owners, minlength=n_replicas)
-    size = max(1, min(n_replicas, most_pairs // max(1, int(counts.max()))))
-    order = torch.argsort(owners, stable=True)
-    of_groups = [int(group.sum()) for group in counts.split(size)]
-    for number, pairs in enumerate(order.split(of_groups)):
-        offset = number * size
-        first, second = (
-            index.index_select(0, pairs) - offset * n_atoms for index in (neighbors.first, neighbors.second)
-        )
-        shift = None if neighbors.shift is None else neighbors.shift.index_select(0, pairs)
-        yield positions[offset : offset + size], Neighbors(first, second, shift)

@@ -184,7 +184,7 @@ class GemNetT(ForceField):
     def fast_potential(self, system: System) -> Potential | None:
         """The weights are prepared once, not at each call."""
         frozen, neighbor_list = FrozenGemNetT(self), NeighborList(system, self.cutoff)
-        return lambda positions: frozen(system, positions, neighbor_list(positions))
+        return lambda positions: neighbor_list.evaluate(positions, lambda pairs: frozen(system, positions, pairs))
 
     def bases(self, rbf: Float[Tensor, "pair radial"], edges: Edges) -> Bases:
         """What all interaction blocks share."""

@@ -1,0 +1,16 @@
+"""Batched neighbour lists: every pair of atoms within a cutoff, open or periodic, any number of images, no cap."""
+
+from mdsim.neighbors.pairs import Neighbors, fixed_pairs, groups_of_replicas
+from mdsim.neighbors.search import neighbors, pairs_within, prefers_cells
+from mdsim.neighbors.skin_list import ALL_PAIRS_UP_TO_ATOMS, NeighborList
+
+__all__ = [
+    "ALL_PAIRS_UP_TO_ATOMS",
+    "NeighborList",
+    "Neighbors",
+    "fixed_pairs",
+    "groups_of_replicas",
+    "neighbors",
+    "pairs_within",
+    "prefers_cells",
+]

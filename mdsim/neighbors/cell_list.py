@@ -1,0 +1,218 @@
+"""Neighbour search in linear time: atoms are sorted into small cells, and only those of nearby cells are looked at.
+
+The grid of a periodic system is surrounded by the images of the atoms that lie within the cutoff of the unit cell, so
+that several images of a pair need no care. In an open system empty space is squeezed out of the grid, so that that of a
+replica that has flown apart is no larger than any other. Atoms, sorted by the number of their cell, form columns along
+the third axis: the candidates of one atom in one column are a range of the sorted list, found by bisection. Half of the
+columns around an atom, and half of its own, give each pair once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from mdsim.neighbors.pairs import Neighbors
+from mdsim.typing import Float, Int, Tensor
+
+CELLS_PER_CUTOFF = (1, 1, 4)  # along each axis; finer columns hold fewer candidates in vain, but are more to look up
+CANDIDATES_AT_ONCE = 2**17  # what they take stays in the processor's cache
+WIDER = 1.0 + 1e-6  # cells are this much wider than they need be, for the rounding of their borders
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells of all replicas; the cells that hold images are counted below zero and beyond ``shape``."""
+
+    shape: tuple[int, ...]  # cells along each axis
+    reach: tuple[int, ...]  # cells within the cutoff, along each axis
+
+    @classmethod
+    def periodic(cls, cell: Float[Tensor, "3 3"], cutoff: float) -> Grid:
+        """The finest grid that has as many cells along the cutoff as wanted, or one cell where it is too narrow."""
+        heights = (1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell.double()), dim=0)).tolist()
+        wide = WIDER * cutoff
+        shape = [max(1, int(height * n / wide)) for height, n in zip(heights, CELLS_PER_CUTOFF, strict=True)]
+        reach = [int(-(-wide * n // height)) for height, n in zip(heights, shape, strict=True)]
+        return cls(tuple(shape), tuple(reach))
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Cells along each axis with those of the images on both sides."""
+        return tuple(n + 2 * m for n, m in zip(self.shape, self.reach, strict=True))
+
+    def numbers(self, replica: Int[Tensor, "atom"], bins: Int[Tensor, "atom 3"]) -> Int[Tensor, "atom"]:
+        """Number of the cell of each atom or image, along the columns, replica by replica."""
+        number = replica
+        for axis in range(3):
+            number = number * self.extent[axis] + bins[:, axis] + self.reach[axis]
+        return number
+
+    def half_columns(self, device: torch.device) -> Int[Tensor, "column"]:
+        """What the number of a cell changes by in each column on one side of its own, which is left out."""
+        along_x, along_y, _ = self.reach
+        _, y_cells, z_cells = self.extent
+        offsets = [(0, y) for y in range(1, along_y + 1)]
+        offsets += [(x, y) for x in range(1, along_x + 1) for y in range(-along_y, along_y + 1)]
+        return torch.tensor([(x * y_cells + y) * z_cells for x, y in offsets], device=device)
+
+    def candidates_per_atom(self, n_atoms: int) -> float:
+        """How many pairs are looked at for each of so many atoms, spread evenly over the cell."""
+        return 0.5 * n_atoms * math.prod((2 * m + 1) / n for n, m in zip(self.shape, self.reach, strict=True))
+
+    @staticmethod
+    def open_candidates_per_atom(n_atoms: int, atoms_per_cubed_cutoff: float) -> float:
+        """The same for open boundaries, at a given density, and no more than there are."""
+        return 0.5 * min(n_atoms, atoms_per_cubed_cutoff * math.prod((2 * m + 1) / m for m in CELLS_PER_CUTOFF))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Atoms, and after them the images that atoms have near the unit cell."""
+
+    owner: Int[Tensor, "point"]  # the atom
+    image: Int[Tensor, "point 3"]  # in lattice vectors
+    bins: Int[Tensor, "point 3"]
+    at: Float[Tensor, "point 3"]  # Å
+
+
+def cell_list_search(
+    cell: Float[Tensor, "3 3"] | None, positions: Float[Tensor, "replica atom 3"], cutoff: float
+) -> Neighbors:
+    """Every pair closer than ``cutoff`` (Å), in time and memory that grow like replica · atom."""
+    n_atoms = positions.shape[1]
+    here = torch.nonzero(positions.isfinite().all(-1).reshape(-1))[:, 0]
+    atoms = positions.reshape(-1, 3)[here]
+    if cell is None:
+        grid, bins = _open_grid(positions, cutoff)
+        wraps, owner = torch.zeros_like(atoms), torch.arange(len(here), device=here.device)
+        points = Points(owner, torch.zeros_like(bins[here]), bins[here], atoms)
+    else:
+        grid = Grid.periodic(cell, cutoff)
+        wraps, points = _wrapped(cell, atoms, grid)
+        points = _with_images(cell, points, grid)
+
+    numbers = grid.numbers(here[points.owner] // n_atoms, points.bins)
+    ordered, order = torch.sort(numbers, stable=True)
+    starts, stops = _ranges(numbers[: len(here)], ordered, order, grid)
+    first, candidate = _within(cutoff, points.at[: len(here)], points.at[order], starts, stops)
+    point = order[candidate]
+    second = points.owner[point]
+    if cell is None:
+        return Neighbors(here[first], here[second], None)
+    shift = (points.image[point] + wraps[second] - wraps[first]).to(positions) @ cell
+    return Neighbors(here[first], here[second], shift)
+
+
+def _open_grid(positions: Float[Tensor, "replica atom 3"], cutoff: float) -> tuple[Grid, Int[Tensor, "atoms_of_all 3"]]:
+    """Cells in which no replica has a gap wider than the reach, along any axis: so many cells, at most, as atoms."""
+    reach = torch.tensor(CELLS_PER_CUTOFF, dtype=torch.float64, device=positions.device)
+    finite = positions.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    ordered, order = torch.floor(finite * (reach / (WIDER * cutoff))).sort(dim=1)
+    gaps = torch.minimum(ordered.diff(dim=1), reach + 1).long()
+    squeezed = torch.nn.functional.pad(gaps.cumsum(1), (0, 0, 1, 0))
+    bins = torch.empty_like(squeezed).scatter(1, order, squeezed)
+    shape = (squeezed[:, -1].amax(0) + 1).tolist()
+    return Grid(tuple(shape), CELLS_PER_CUTOFF), bins.reshape(-1, 3)
+
+
+def _wrapped(
+    cell: Float[Tensor, "3 3"], atoms: Float[Tensor, "atom 3"], grid: Grid
+) -> tuple[Float[Tensor, "atom 3"], Points]:
+    """Whole lattice steps that bring each atom into the unit cell, and the atoms there.
+
+    In double precision: single precision would lose the place in the cell of an atom that has wandered far.
+    """
+    fractional = atoms.double() @ torch.linalg.inv(cell.double())
+    wraps = -torch.floor(fractional)
+    fractional = fractional + wraps
+    shape = torch.tensor(grid.shape, device=atoms.device)
+    bins = torch.minimum((fractional * shape).long(), shape - 1)
+    owner = torch.arange(len(atoms), device=atoms.device)
+    return wraps, Points(owner, torch.zeros_like(bins), bins, (fractional @ cell.double()).to(atoms))
+
+
+def _with_images(cell: Float[Tensor, "3 3"], atoms: Points, grid: Grid) -> Points:
+    """The atoms, then their images within the reach of the grid; along the first axis on the far side only."""
+    owner, image = atoms.owner, atoms.image
+    for axis, (n, reach) in enumerate(zip(grid.shape, grid.reach, strict=True)):
+        owners, images = [owner], [image]
+        farthest = -(-reach // n)
+        for away in range(-farthest if axis else 1, farthest + 1):
+            there = atoms.bins[owner, axis] + away * n
+            chosen = torch.nonzero((there >= -reach) & (there < n + reach) & (away != 0))[:, 0]
+            owners.append(owner[chosen])
+            images.append(image[chosen].index_fill(1, torch.tensor([axis], device=owner.device), away))
+        owner, image = torch.cat(owners), torch.cat(images)
+    shape = torch.tensor(grid.shape, device=owner.device)
+    at = atoms.at[owner] + image.to(atoms.at) @ cell
+    return Points(owner, image, atoms.bins[owner] + image * shape, at)
+
+
+def _ranges(
+    numbers: Int[Tensor, "atom"], ordered: Int[Tensor, "point"], order: Int[Tensor, "point"], grid: Grid
+) -> tuple[Int[Tensor, "atom column"], Int[Tensor, "atom column"]]:
+    """Where in the sorted list the candidates of each atom begin and end, column by column; first its own."""
+    ranks = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
+    reach = grid.reach[2]
+    columns = numbers[:, None] + grid.half_columns(numbers.device)
+    starts = torch.searchsorted(ordered, columns - reach)
+    stops = torch.searchsorted(ordered, columns + reach, right=True)
+    own_stop = torch.searchsorted(ordered, numbers + reach, right=True)
+    return (
+        torch.cat([ranks[: len(numbers), None] + 1, starts], dim=1),
+        torch.cat([own_stop[:, None], stops], dim=1),
+    )
+
+
+def _within(
+    cutoff: float,
+    atoms: Float[Tensor, "atom 3"],
+    points: Float[Tensor, "point 3"],
+    starts: Int[Tensor, "atom column"],
+    stops: Int[Tensor, "atom column"],
+) -> tuple[Int[Tensor, "pair"], Int[Tensor, "pair"]]:
+    """The atom and the point (of the sorted list) of every candidate closer than the cutoff."""
+    if is_compiled(atoms.device):
+        from mdsim.neighbors.compiled import within
+
+        arrays = (tensor.contiguous().numpy() for tensor in (atoms, points, starts, stops))
+        first, second = within(atoms.new_tensor(cutoff**2).numpy()[()], *arrays)
+        return torch.from_numpy(first), torch.from_numpy(second)
+    empty = torch.empty(0, dtype=torch.long, device=atoms.device)
+    found_first, found_second = [empty], [empty]
+    for first, second in _candidates(starts, stops):
+        squared = (points.index_select(0, second) - atoms.index_select(0, first)).square().sum(-1)
+        close = torch.nonzero(squared < cutoff**2)[:, 0]
+        found_first.append(first.index_select(0, close))
+        found_second.append(second.index_select(0, close))
+    return torch.cat(found_first), torch.cat(found_second)
+
+
+def is_compiled(device: torch.device) -> bool:
+    """Whether candidates are looked at in compiled loops."""
+    return device.type == "cpu" and find_spec("numba") is not None
+
+
+def _candidates(
+    starts: Int[Tensor, "atom column"], stops: Int[Tensor, "atom column"]
+) -> Iterator[tuple[Int[Tensor, "candidate"], Int[Tensor, "candidate"]]]:
+    """All ranges written out as pairs of an atom and a point, some atoms at a time."""
+    counts = stops - starts
+    of_atoms = counts.sum(1)
+    total = of_atoms.cumsum(0)
+    chunk = torch.div(total, CANDIDATES_AT_ONCE, rounding_mode="floor")
+    sizes = torch.unique_consecutive(chunk, return_counts=True)[1].tolist()
+    begin = 0
+    for size in sizes:
+        rows = slice(begin, begin + size)
+        flat = counts[rows].reshape(-1)
+        atoms = torch.arange(begin, begin + size, device=counts.device)
+        first = atoms.repeat_interleave(of_atoms[rows])
+        offset = (starts[rows].reshape(-1) - flat.cumsum(0) + flat).repeat_interleave(flat, output_size=len(first))
+        yield first, offset + torch.arange(len(first), device=counts.device)
+        begin += size

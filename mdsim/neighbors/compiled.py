@@ -1,0 +1,51 @@
+"""The look at the candidates of a cell list in compiled loops: on a CPU, with numba (the extra `fast`).
+
+Five to ten times quicker than writing them down as tensors, which is what makes rebuilds a small part of a step that is
+compiled as well. Run-time type checks would get in the compiler's way, hence `no_type_check`.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+@no_type_check
+def within(limit, atoms, points, starts, stops):
+    """The atom and the point of every candidate whose squared distance is below the limit.
+
+    Args:
+        limit: squared cutoff, Å², of the type of the coordinates.
+        atoms, points: coordinates in Å, of shapes (atom, 3) and (point, 3).
+        starts, stops: ranges of points, of shape (atom, column).
+
+    Returns:
+        Two arrays of indices, sorted by atom.
+    """
+    ends = np.zeros(len(atoms), np.int64)
+    n_found = 0
+    for i in range(len(atoms)):
+        for column in range(starts.shape[1]):
+            for j in range(starts[i, column], stops[i, column]):
+                n_found += _squared(atoms[i], points[j]) < limit
+        ends[i] = n_found
+    first, second = np.empty(n_found, np.int64), np.empty(n_found, np.int64)
+    at = 0
+    for i in range(len(atoms)):
+        first[at : ends[i]] = i
+        for column in range(starts.shape[1]):
+            for j in range(starts[i, column], stops[i, column]):
+                if _squared(atoms[i], points[j]) < limit:
+                    second[at] = j
+                    at += 1
+    return first, second
+
+
+@njit(cache=True, inline="always")
+@no_type_check
+def _squared(a, b):
+    x, y, z = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    return x * x + y * y + z * z

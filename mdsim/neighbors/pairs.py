@@ -1,0 +1,96 @@
+"""The pairs of neighbours of all replicas, and their division into groups of replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.geometry import all_pairs
+from mdsim.state import System
+from mdsim.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Pairs of all replicas, each unordered pair once. Atoms are numbered through: replica * n_atoms + atom.
+
+    Pairs are sorted by their first atom, and thereby by replica; which of the two atoms comes first is left open. They
+    may lie beyond the cutoff (skin, all pairs): models must vanish smoothly there and mask what does not. A pair of an
+    atom with its own periodic image (``first == second``) stands for both directions, as every pair does.
+    """
+
+    first: Int[Tensor, "pair"]
+    second: Int[Tensor, "pair"]
+    shift: Float[Tensor, "pair 3"] | None  # Å, added to the position of `second`; None where no pair needs one
+
+    def displacements(self, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:
+        """Vectors from the first atom to the second, in Å."""
+        flat = positions.reshape(-1, 3)
+        difference = flat.index_select(0, self.second) - flat.index_select(0, self.first)
+        return difference if self.shift is None else difference + self.shift
+
+    def both_directions(self) -> tuple[Int[Tensor, "edge"], Int[Tensor, "edge"]]:
+        """Receivers and senders of directed edges: all pairs, then all pairs reversed."""
+        return torch.cat([self.first, self.second]), torch.cat([self.second, self.first])
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.first)
+
+    def boundaries(self, n_replicas: int, n_atoms: int) -> Int[Tensor, "boundary"]:
+        """Where the pairs of each replica begin; one more element says where the last ones end."""
+        edges = n_atoms * torch.arange(n_replicas + 1, device=self.first.device)
+        return torch.searchsorted(self.first, edges)
+
+    def of_replicas(self, first_atom: int, pairs: slice) -> Neighbors:
+        """The pairs of some consecutive replicas, whose atoms are numbered from zero.
+
+        Args:
+            first_atom: of these replicas, as numbered now.
+            pairs: of these replicas, from `boundaries`.
+        """
+        shift = None if self.shift is None else self.shift[pairs]
+        return Neighbors(self.first[pairs] - first_atom, self.second[pairs] - first_atom, shift)
+
+    @staticmethod
+    def cat(parts: Sequence[Neighbors], atoms_each: int) -> Neighbors:
+        """Pairs of consecutive groups of replicas, all of which but the last have ``atoms_each`` atoms."""
+        if len(parts) == 1:
+            return parts[0]
+        shifts = [part.shift for part in parts if part.shift is not None]
+        return Neighbors(
+            torch.cat([part.first + number * atoms_each for number, part in enumerate(parts)]),
+            torch.cat([part.second + number * atoms_each for number, part in enumerate(parts)]),
+            torch.cat(shifts) if shifts else None,
+        )
+
+
+def fixed_pairs(system: System, n_replicas: int, device: torch.device) -> Neighbors:
+    """All pairs of every replica of an open system: valid for ever."""
+    pairs = all_pairs(system.n_atoms, device)
+    offsets = torch.arange(n_replicas, device=device)[:, None] * system.n_atoms
+    return Neighbors((pairs[:, 0] + offsets).reshape(-1), (pairs[:, 1] + offsets).reshape(-1), None)
+
+
+def groups_of_replicas(
+    neighbors: Neighbors, n_replicas: int, n_atoms: int, most_pairs: int
+) -> list[tuple[slice, Neighbors]]:
+    """Consecutive replicas with their pairs; as many as have not too many pairs, or one.
+
+    Args:
+        neighbors: of all replicas.
+        n_replicas, n_atoms: that these are pairs of.
+        most_pairs: of a group, if its replicas have as many as the one that has most.
+    """
+    if neighbors.n_pairs <= most_pairs or n_replicas < 2:
+        return [(slice(0, n_replicas), neighbors)]
+    boundaries = neighbors.boundaries(n_replicas, n_atoms)
+    most = max(1, int(boundaries.diff().max()))
+    size = max(1, min(n_replicas, most_pairs // most))
+    edges, groups = boundaries.tolist(), []
+    for start in range(0, n_replicas, size):
+        stop = min(start + size, n_replicas)
+        groups.append((slice(start, stop), neighbors.of_replicas(start * n_atoms, slice(edges[start], edges[stop]))))
+    return groups

@@ -1,0 +1,59 @@
+"""Every pair within a cutoff, by whichever search is quicker."""
+
+from __future__ import annotations
+
+import torch
+
+from mdsim.neighbors.cell_list import CELLS_PER_CUTOFF, Grid, cell_list_search, is_compiled
+from mdsim.neighbors.direct import direct_search, images_within
+from mdsim.neighbors.pairs import Neighbors
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+PAIRS_AT_ONCE, ATOMS_AT_ONCE = 2**20, 2**16  # of the direct search and of the cell list: bound the memory
+MOST_CELLS = 2**62  # that can be numbered
+
+# What the searches cost, measured on a CPU in units of one image of one pair. The first look at a pair finds its
+# nearest image as well; a candidate of the cell list has to be written down before it is looked at, unless in compiled
+# loops. For fewer atoms than these, with one image of each pair, a search is a matter of calls.
+FIRST_LOOK_OPEN, FIRST_LOOK_PERIODIC, CANDIDATE, CANDIDATE_COMPILED = 1.0, 2.5, 2.5, 1.2
+FEW_ATOMS = 128
+DENSITY_PER_A3 = 0.1  # of atoms in matter: what an open system is taken to have
+
+
+def neighbors(system: System, positions: Float[Tensor, "replica atom 3"], cutoff: float) -> Neighbors:
+    """Every pair closer than ``cutoff`` (Å) in every replica; an atom that is not finite has no neighbours."""
+    return pairs_within(system.cell, positions, cutoff)
+
+
+def pairs_within(
+    cell: Float[Tensor, "3 3"] | None, positions: Float[Tensor, "replica atom 3"], cutoff: float
+) -> Neighbors:
+    """`neighbors` of atoms that need not be those of a system.
+
+    Few atoms are searched pair by pair, many through cells, where time and memory grow like the number of atoms.
+    """
+    positions, n_atoms = positions.detach(), positions.shape[1]
+    cell = None if cell is None else cell.to(positions)
+    if prefers_cells(cell, n_atoms, cutoff, positions.device):
+        search, at_once = cell_list_search, ATOMS_AT_ONCE // n_atoms
+        # Squeezed grids have no more cells along an axis than atoms, with a gap after each.
+        at_once = min(at_once, MOST_CELLS // (n_atoms * (max(CELLS_PER_CUTOFF) + 1)) ** 3)
+    else:
+        search, at_once = direct_search, PAIRS_AT_ONCE // max(1, n_atoms**2)
+    at_once = max(1, at_once)
+    found = [search(cell, some, cutoff) for some in positions.split(at_once)]
+    return Neighbors.cat(found, at_once * n_atoms)
+
+
+def prefers_cells(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float, device: torch.device) -> bool:
+    """Whether a replica of so many atoms is searched quicker through cells than pair by pair."""
+    n_images = 1 if cell is None else len(images_within(cell, cutoff))
+    if n_images == 1 and n_atoms < FEW_ATOMS:
+        return False
+    if cell is None:
+        candidates, first_look = Grid.open_candidates_per_atom(n_atoms, DENSITY_PER_A3 * cutoff**3), FIRST_LOOK_OPEN
+    else:
+        candidates, first_look = Grid.periodic(cell, cutoff).candidates_per_atom(n_atoms), FIRST_LOOK_PERIODIC
+    of_candidate = CANDIDATE_COMPILED if is_compiled(device) else CANDIDATE
+    return of_candidate * candidates < (n_images + first_look) * (n_atoms - 1) / 2
