@@ -7,11 +7,15 @@ from typing import ClassVar
 
 import torch
 
-from mdsim.geometry import all_pairs, pair_distances
-from mdsim.observables.histogram import VALUES_PER_CHUNK
+from mdsim.geometry import pair_distances
+from mdsim.observables.histogram import VALUES_PER_CHUNK, finite_frames
+from mdsim.observables.pairs import PairKind, search, searchable
 from mdsim.observables.tuples import map_in_chunks
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
+
+FIRST_REACH_A = 3.0  # of the search; in a liquid the closest contact is shorter
+BETWEEN_MOLECULES = PairKind(intermolecular_only=True)
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,32 @@ class MinimumDistance:
         Raises:
             ValueError: the system is a single molecule.
         """
-        pairs = all_pairs(system.n_atoms, system.molecules.device)
-        molecule = system.molecules[pairs]
-        pairs = pairs[molecule[:, 0] != molecule[:, 1]]
-        if len(pairs) == 0:
+        if system.n_molecules < 2:
             raise ValueError(
                 f"the system is a single molecule of {system.n_atoms} atoms: there is no distance between molecules"
             )
+        finite = finite_frames(trajectory.positions).reshape(-1)
+        rows = trajectory.positions.flatten(0, 1)
+        closest = rows.new_full((len(rows),), torch.nan).index_put((finite,), _closest(system, rows[finite]))
+        return closest.unflatten(0, trajectory.positions.shape[:2]).unsqueeze(-1)
 
-        def closest(rows: Tensor, some_pairs: Tensor) -> Tensor:
-            return pair_distances(rows, some_pairs, system.cell).amin(-1)
 
-        blocks = map_in_chunks(closest, trajectory.positions.flatten(0, 1), pairs, VALUES_PER_CHUNK)
-        return torch.stack(blocks).amin(0).unflatten(0, trajectory.positions.shape[:2]).unsqueeze(-1)
+def _closest(system: System, rows: Float[Tensor, "row atom 3"]) -> Float[Tensor, "row"]:
+    """The distance in each row: by a search among near atoms, and where there are none, among all pairs."""
+    closest, reach = rows.new_full((len(rows),), torch.inf), FIRST_REACH_A
+    missing = torch.arange(len(rows), device=rows.device)
+    while len(missing) and searchable(system, system.n_atoms, reach):
+        parts = [
+            rows.new_full((found.n_rows,), torch.inf).scatter_reduce(0, found.row, found.distance, "amin")
+            for found in search(system, rows[missing], BETWEEN_MOLECULES, reach)
+        ]
+        closest = closest.index_copy(0, missing, torch.cat(parts))
+        missing = missing[(closest.detach()[missing] > reach)]
+        reach *= 2
+    if not len(missing):
+        return closest
+    blocks = map_in_chunks(
+        lambda some, pairs: pair_distances(some, pairs, system.cell).amin(-1),
+        *(rows[missing], BETWEEN_MOLECULES.all_of(system), VALUES_PER_CHUNK),
+    )
+    return closest.index_copy(0, missing, torch.stack(blocks).amin(0))

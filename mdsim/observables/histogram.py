@@ -64,14 +64,22 @@ def grouped_histogram(
     values: Float[Tensor, "row value"], bins: Bins, groups: Int[Tensor, "value"], n_groups: int
 ) -> Int[Tensor, "row group bin"]:
     """`histogram` of the values of each group, where every column of values belongs to one."""
+    tables = n_groups * torch.arange(len(values), device=values.device)[:, None] + groups
+    counts = histograms_of_tables(values, bins, tables, len(values) * n_groups)
+    return counts.reshape(len(values), n_groups, bins.count)
+
+
+def histograms_of_tables(
+    values: Float[Tensor, "*value"], bins: Bins, tables: Int[Tensor, "..."], n_tables: int
+) -> Int[Tensor, "table bin"]:
+    """Several histograms: ``tables``, broadcast to the values, says which one each value belongs to."""
     values = values.detach()
     inside = (values >= bins.start) & (values <= bins.stop)
     index = ((values - bins.start) / bins.width).long().clamp_max(bins.count - 1)
-    index = torch.where(inside, index, bins.count)  # one more bin per row takes what is outside
-    tables = n_groups * torch.arange(len(values), device=values.device)[:, None] + groups
+    index = torch.where(inside, index, bins.count)  # one more bin of each table takes what is outside
     flat = (index + (bins.count + 1) * tables).reshape(-1)
-    counts = torch.bincount(flat, minlength=len(values) * n_groups * (bins.count + 1))
-    return counts.reshape(len(values), n_groups, bins.count + 1)[..., :-1]
+    counts = torch.bincount(flat, minlength=n_tables * (bins.count + 1))
+    return counts.reshape(n_tables, bins.count + 1)[:, :-1]
 
 
 def smeared_histogram(values: Float[Tensor, "row value"], bins: Bins, smearing: float) -> Float[Tensor, "row bin"]:
@@ -85,16 +93,24 @@ def smeared_histogram(values: Float[Tensor, "row value"], bins: Bins, smearing: 
         bins: same unit.
         smearing: standard deviation of the Gaussians, same unit.
     """
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    return smeared_histograms_of_tables(values, bins, smearing, rows, len(values))
+
+
+def smeared_histograms_of_tables(
+    values: Float[Tensor, "*value"], bins: Bins, smearing: float, tables: Int[Tensor, "..."], n_tables: int
+) -> Float[Tensor, "table bin"]:
+    """Several of `smeared_histogram`: ``tables``, broadcast to the values, says which one each value belongs to."""
     first = torch.floor((values.detach() - SMEARING_REACH * smearing - bins.start) / bins.width)
     steps = torch.arange(smearing_stencil(bins, smearing) + 1, device=values.device, dtype=values.dtype)
     edges = bins.start + bins.width * (first[..., None] + steps)
     cumulative = 0.5 * torch.erf((edges - values[..., None]) / (math.sqrt(2.0) * smearing))
     index = (first[..., None] + steps[:-1]).long()
     index = torch.where((index >= 0) & (index < bins.count), index, bins.count)
-    flat = _flat_index(index.flatten(1), bins).reshape(-1)
-    counts = values.new_zeros(len(values) * (bins.count + 1))
+    flat = (index + (bins.count + 1) * tables[..., None]).reshape(-1)
+    counts = values.new_zeros(n_tables * (bins.count + 1))
     counts = counts.scatter_add(0, flat, cumulative.diff(dim=-1).reshape(-1))
-    return counts.reshape(len(values), bins.count + 1)[:, :-1]
+    return counts.reshape(n_tables, bins.count + 1)[:, :-1]
 
 
 def smearing_stencil(bins: Bins, smearing: float) -> int:
@@ -155,8 +171,3 @@ def molecule_histogram(
 def finite_frames(positions: Float[Tensor, "frame replica atom 3"]) -> Bool[Tensor, "frame replica"]:
     """Where all coordinates of a frame of a replica are finite."""
     return positions.isfinite().flatten(2).all(-1)
-
-
-def _flat_index(index: Int[Tensor, "row value"], bins: Bins) -> Int[Tensor, "row value"]:
-    """Indices into the flattened table of rows, each with one more bin for what is outside."""
-    return index + (bins.count + 1) * torch.arange(len(index), device=index.device)[:, None]

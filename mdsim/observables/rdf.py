@@ -8,11 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 
-from mdsim.geometry import all_pairs, pair_distances
-from mdsim.observables.histogram import Bins, molecule_histogram, tuple_histogram
-from mdsim.observables.tuples import of_elements
+from mdsim.observables.histogram import Bins
+from mdsim.observables.pairs import PairKind, molecule_pair_histogram, pair_histogram
 from mdsim.state import System, Trajectory
-from mdsim.typing import Float, Int, Tensor
+from mdsim.typing import Float, Tensor
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,9 @@ class RDF:
             ValueError: no such pairs, a range beyond half the cell, or g(r) without a cell.
         """
         self._check_range(system)
-        pairs = self._pairs(system)
-        norm = len(pairs) * self._share_per_pair(system)
-        positions = trajectory.positions
-        counts = tuple_histogram(pair_distances, positions, pairs, system.cell, self.bins, self.smearing_A)
-        return counts / norm.to(positions)
+        norm = self.pairs.count(system) * self._share_per_pair(system)
+        counts = pair_histogram(system, trajectory.positions, self.pairs, self.bins, self.smearing_A)
+        return counts / norm.to(counts)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
         """Each molecule's share of the plain histogram: the mean over molecules is that of the frame.
@@ -92,17 +89,14 @@ class RDF:
         A pair counts for the molecules of both atoms, half each; see `LocalObservable`.
         """
         self._check_range(system)
-        pairs = self._pairs(system)
-        norm = len(pairs) * self._share_per_pair(system) / system.n_molecules
-        counts = molecule_histogram(pair_distances, trajectory.positions, pairs, system, self.bins)
+        norm = self.pairs.count(system) * self._share_per_pair(system) / system.n_molecules
+        counts = molecule_pair_histogram(system, trajectory.positions, self.pairs, self.bins)
         return counts / norm.to(counts)
 
-    def _pairs(self, system: System) -> Int[Tensor, "pair 2"]:
-        pairs = all_pairs(system.n_atoms, system.atomic_numbers.device)
-        if not self.intermolecular_only:
-            return of_elements(system, pairs, self.pair, "pair")
-        molecule = system.molecules[pairs]
-        return of_elements(system, pairs[molecule[:, 0] != molecule[:, 1]], self.pair, "pair between molecules")
+    @property
+    def pairs(self) -> PairKind:
+        """The pairs that are counted."""
+        return PairKind(self.pair, self.intermolecular_only)
 
     def _share_per_pair(self, system: System) -> Float[Tensor, "bin"]:
         """What one pair counts for in each bin: the bin width in Å, or the shell's share of the volume of the cell."""

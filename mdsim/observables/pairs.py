@@ -1,0 +1,205 @@
+"""Distances of pairs of atoms in many frames, in time that grows like the number of atoms where the range is short.
+
+Few atoms, or a range comparable to the cell, are taken pair by pair; many atoms through the neighbour search. Both give
+the same distances bit for bit, apart from the choice between images at exactly half a cell, which the search never
+comes near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.geometry import all_pairs, pair_distances
+from mdsim.neighbors import pairs_within, prefers_cells
+from mdsim.observables.histogram import (
+    SMEARING_REACH,
+    VALUES_PER_CHUNK,
+    Bins,
+    finite_frames,
+    histograms_of_tables,
+    molecule_histogram,
+    smeared_histograms_of_tables,
+    smearing_stencil,
+    tuple_histogram,
+)
+from mdsim.observables.tuples import atomic_number, of_elements
+from mdsim.state import System
+from mdsim.typing import Bool, Float, Int, Tensor
+
+ATOMS_AT_ONCE = 2**12  # searched together: bounds the memory of the pairs found
+MARGIN = 1.001  # the search reaches further than the range, whose upper edge counts
+
+
+@dataclass(frozen=True)
+class PairKind:
+    """Which pairs of atoms are meant.
+
+    Args:
+        elements: two chemical symbols in any order; None: all.
+        intermolecular_only: leave out pairs within a molecule.
+    """
+
+    elements: tuple[str, str] | None = None
+    intermolecular_only: bool = False
+
+    def all_of(self, system: System) -> Int[Tensor, "pair 2"]:
+        """All of them.
+
+        Raises:
+            ValueError: there are none.
+        """
+        pairs = all_pairs(system.n_atoms, system.atomic_numbers.device)
+        if not self.intermolecular_only:
+            return of_elements(system, pairs, self.elements, "pair")
+        molecule = system.molecules[pairs]
+        return of_elements(system, pairs[molecule[:, 0] != molecule[:, 1]], self.elements, "pair between molecules")
+
+    def atoms(self, system: System) -> Int[Tensor, "chosen"]:
+        """Atoms that can be part of one."""
+        return torch.nonzero(torch.stack(self._members(system)).any(0))[:, 0]
+
+    def count(self, system: System) -> int:
+        """How many there are, without a list of them.
+
+        Raises:
+            ValueError: there are none.
+        """
+        alike = self.elements is None or self.elements[0] == self.elements[1]
+        members = self._members(system)
+        first, second = (member.sum()[None] for member in members)
+        total = int(_pairs_between(first, second, alike))
+        if self.intermolecular_only:
+            n_molecules = system.n_molecules
+            first, second = (torch.bincount(system.molecules[m], minlength=n_molecules) for m in members)
+            total -= int(_pairs_between(first, second, alike).sum())
+        return total or len(self.all_of(system))  # which says what there is
+
+    def holds(self, system: System, first: Int[Tensor, "pair"], second: Int[Tensor, "pair"]) -> Bool[Tensor, "pair"]:
+        """Which of these pairs of atoms are meant."""
+        one, other = self._members(system)
+        right = (one[first] & other[second]) | (other[first] & one[second])
+        if self.intermolecular_only:
+            right &= system.molecules[first] != system.molecules[second]
+        return right
+
+    def _members(self, system: System) -> list[Bool[Tensor, "atom"]]:
+        """Which atoms can be the one and the other atom of a pair."""
+        if self.elements is None:
+            return [torch.ones_like(system.atomic_numbers, dtype=torch.bool)] * 2
+        return [system.atomic_numbers == atomic_number(symbol) for symbol in self.elements]
+
+
+def _pairs_between(one: Int[Tensor, "group"], other: Int[Tensor, "group"], alike: bool) -> Int[Tensor, "group"]:
+    """Number of pairs in each group from the numbers of atoms of two kinds, or of one kind, given twice."""
+    return one * (one - 1) // 2 if alike else one * other
+
+
+def searchable(system: System, n_atoms: int, reach_A: float) -> bool:
+    """Whether pairs of so many atoms within this reach are found quicker by a search than among all pairs."""
+    device = system.atomic_numbers.device
+    if system.cell is None:
+        return prefers_cells(None, n_atoms, reach_A, device)
+    half_A = 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(system.cell.double()), dim=0).max())
+    return MARGIN * reach_A < half_A and prefers_cells(system.cell, n_atoms, reach_A, device)
+
+
+@dataclass(frozen=True)
+class PairsOfRows:
+    """Pairs found in some rows of positions."""
+
+    n_rows: int
+    row: Int[Tensor, "pair"]
+    first: Int[Tensor, "pair"]
+    second: Int[Tensor, "pair"]
+    distance: Float[Tensor, "pair"]  # Å
+
+
+def search(system: System, rows: Float[Tensor, "row atom 3"], kind: PairKind, reach_A: float) -> Iterator[PairsOfRows]:
+    """Pairs of a kind within a reach, and some that are longer; some rows at a time.
+
+    Args:
+        system: what the rows are frames of.
+        rows: positions in Å, all of them finite.
+        kind: of pairs.
+        reach_A: longest distance that is asked for.
+    """
+    atoms = kind.atoms(system)
+    for some in rows.split(max(1, ATOMS_AT_ONCE // len(atoms))):
+        positions = some[:, atoms]
+        found = pairs_within(system.cell, positions, MARGIN * reach_A)
+        first, second = atoms[found.first % len(atoms)], atoms[found.second % len(atoms)]
+        distance = torch.linalg.vector_norm(found.displacements(positions), dim=-1)
+        kept = torch.nonzero(kind.holds(system, first, second))[:, 0]
+        row = torch.div(found.first, len(atoms), rounding_mode="floor")
+        yield PairsOfRows(len(some), row[kept], first[kept], second[kept], distance[kept])
+
+
+def pair_histogram(
+    system: System,
+    positions: Float[Tensor, "frame replica atom 3"],
+    kind: PairKind,
+    bins: Bins,
+    smearing: float | None = None,
+) -> Float[Tensor, "frame replica bin"]:
+    """Number of pairs at each distance, minimum images; NaN where a coordinate of the frame is not finite.
+
+    Args:
+        system: what the frames are of.
+        positions: Å.
+        kind: of pairs.
+        bins: of distances, Å.
+        smearing: see `smeared_histogram`, Å; None counts plainly.
+    """
+    reach = bins.stop if smearing is None else bins.stop + SMEARING_REACH * smearing
+    if not searchable(system, len(kind.atoms(system)), reach):
+        return tuple_histogram(pair_distances, positions, kind.all_of(system), system.cell, bins, smearing)
+
+    def count(found: PairsOfRows) -> Float[Tensor, "row bin"]:
+        if smearing is None:
+            return histograms_of_tables(found.distance, bins, found.row, found.n_rows).to(positions)
+        at_once = VALUES_PER_CHUNK // smearing_stencil(bins, smearing)
+        parts = zip(found.distance.split(at_once), found.row.split(at_once), strict=True)
+        some = [smeared_histograms_of_tables(values, bins, smearing, rows, found.n_rows) for values, rows in parts]
+        return torch.stack(some).sum(0)
+
+    return _of_finite_frames(
+        positions, (bins.count,), lambda rows: [count(found) for found in search(system, rows, kind, reach)]
+    )
+
+
+def molecule_pair_histogram(
+    system: System, positions: Float[Tensor, "frame replica atom 3"], kind: PairKind, bins: Bins
+) -> Float[Tensor, "frame replica molecule bin"]:
+    """Each molecule's share of the plain `pair_histogram`: a pair counts for the molecules of both atoms, half each."""
+    if not searchable(system, len(kind.atoms(system)), bins.stop):
+        return molecule_histogram(pair_distances, positions, kind.all_of(system), system, bins)
+    n_molecules = system.n_molecules
+
+    def count(found: PairsOfRows) -> Float[Tensor, "row molecule bin"]:
+        of_both = [n_molecules * found.row + system.molecules[atoms] for atoms in (found.first, found.second)]
+        n_tables = n_molecules * found.n_rows
+        tables = torch.stack([histograms_of_tables(found.distance, bins, tables, n_tables) for tables in of_both])
+        return tables.sum(0).to(positions).unflatten(0, (found.n_rows, n_molecules)) / 2
+
+    return _of_finite_frames(
+        positions,
+        (n_molecules, bins.count),
+        lambda rows: [count(found) for found in search(system, rows, kind, bins.stop)],
+    )
+
+
+def _of_finite_frames(
+    positions: Float[Tensor, "frame replica atom 3"],
+    shape: tuple[int, ...],
+    function: Callable[[Tensor], list[Tensor]],
+) -> Float[Tensor, "frame replica *shape"]:
+    """What a function gives for the rows of positions that are finite, in pieces; NaN for the others."""
+    rows = positions.flatten(0, 1)
+    chosen = torch.nonzero(finite_frames(positions).reshape(-1))[:, 0]
+    result = positions.new_full((len(rows), *shape), torch.nan)
+    if len(chosen):
+        result = result.index_copy(0, chosen, torch.cat(function(rows[chosen])))
+    return result.unflatten(0, positions.shape[:2])

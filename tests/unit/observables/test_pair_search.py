@@ -1,0 +1,160 @@
+"""Pairs of atoms through the neighbour search: the values of all pairs, in linear time."""
+
+import pytest
+import torch
+
+from mdsim.geometry import all_pairs
+from mdsim.observables import RDF, MinimumDistance, contacts, pairs
+from mdsim.observables.pairs import PairKind
+from mdsim.state import System, Trajectory
+
+CELLS = {
+    "open": None,
+    "cubic": 26.0 * torch.eye(3),
+    "orthorhombic": torch.diag(torch.tensor([25.0, 27.0, 30.0])),
+    "triclinic": torch.tensor([[26.0, 0, 0], [6.0, 25.0, 0], [-5.0, 4.0, 26.0]]),
+}
+KINDS = {
+    "all": PairKind(),
+    "O-O": PairKind(("O", "O")),
+    "H-O": PairKind(("H", "O")),
+    "between molecules": PairKind(None, intermolecular_only=True),
+    "O-H between molecules": PairKind(("O", "H"), intermolecular_only=True),
+}
+
+
+def waters(
+    n_molecules: int, cell: torch.Tensor | None, n_frames: int, dtype=torch.float32
+) -> tuple[System, Trajectory]:
+    """Molecules anywhere in the cell, or in a cube, some of them wrapped; one frame is broken."""
+    generator = torch.Generator().manual_seed(3)
+    molecule = torch.tensor([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    box = 26.0 * torch.eye(3) if cell is None else cell
+    centers = torch.rand(n_frames, 2, n_molecules, 1, 3, generator=generator) @ box
+    noise = 0.05 * torch.randn(n_frames, 2, n_molecules, 3, 3, generator=generator)
+    positions = (centers + molecule + noise).flatten(2, 3)
+    if cell is not None:
+        positions += torch.randint(-2, 3, positions.shape, generator=generator).float() @ cell
+    positions[1, 1, 2, 1] = torch.nan
+    atoms = torch.arange(3 * n_molecules).reshape(-1, 3)
+    system = System(
+        torch.tensor([8, 1, 1]).repeat(n_molecules),
+        torch.ones(3 * n_molecules, dtype=dtype),
+        None if cell is None else cell.to(dtype),
+        torch.cat([atoms[:, :2], atoms[:, ::2]]),
+        torch.arange(n_molecules).repeat_interleave(3),
+    )
+    return system, Trajectory(positions.to(dtype), None, None, 1.0)
+
+
+def among_all_pairs(monkeypatch, function):
+    """The function where no search is made."""
+    with monkeypatch.context() as patch:
+        for module in (pairs, contacts):
+            patch.setattr(module, "searchable", lambda *_: False)
+        return function()
+
+
+@pytest.fixture
+def searched(monkeypatch) -> list[int]:
+    """Rows that went through the search."""
+    rows, search = [], pairs.search
+
+    def counting(system, some, *arguments):
+        rows.append(len(some))
+        return search(system, some, *arguments)
+
+    for module in (pairs, contacts):
+        monkeypatch.setattr(module, "search", counting)
+    return rows
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_rdf_is_bit_for_bit_that_of_all_pairs(cell, kind, searched, monkeypatch):
+    system, trajectory = waters(200, cell, 2)
+    rdf = RDF(4.0, 0.02, kind.elements, intermolecular_only=kind.intermolecular_only)
+    found = rdf(system, trajectory)
+    assert searched == [3]
+    expected = among_all_pairs(monkeypatch, lambda: rdf(system, trajectory))
+    assert found[1, 1].isnan().all() and expected[1, 1].isnan().all()
+    assert torch.equal(found.nan_to_num(), expected.nan_to_num()) and found[0].sum() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_kinds_of_pairs(kind):
+    system, _ = waters(7, None, 2)
+    listed = kind.all_of(system)
+    assert kind.count(system) == len(listed)
+    first, second = all_pairs(system.n_atoms).T
+    held = kind.holds(system, first, second)
+    assert torch.equal(torch.stack([first, second], 1)[held], listed)
+    assert torch.equal(kind.atoms(system), listed.unique())
+
+
+def test_no_such_pairs():
+    system, _ = waters(1, None, 2)
+    with pytest.raises(ValueError, match="pair between molecules"):
+        PairKind(intermolecular_only=True).count(system)
+    with pytest.raises(ValueError, match="no C-H pair"):
+        PairKind(("C", "H")).count(system)
+
+
+def test_a_range_near_half_the_cell_is_not_searched(searched):
+    system, trajectory = waters(200, CELLS["cubic"], 2)
+    RDF(13.0, 0.1)(system, trajectory)
+    assert not searched
+
+
+def test_smeared_rdf_and_its_gradient(searched, monkeypatch):
+    system, trajectory = waters(200, CELLS["triclinic"], 2, torch.float64)
+    weights = torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rdf = RDF(4.0, 0.1, ("O", "O"), smearing_A=0.08)
+
+    def value_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        positions = trajectory.positions.clone().requires_grad_()
+        values = rdf(system, Trajectory(positions, None, None, 1.0))
+        (values[0] @ weights).sum().backward()
+        return values.detach(), positions.grad[0]
+
+    found = value_and_gradient()
+    assert searched
+    expected = among_all_pairs(monkeypatch, value_and_gradient)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert expected[1].abs().max() > 0
+
+
+def test_shares_of_molecules(searched, monkeypatch):
+    system, trajectory = waters(200, CELLS["orthorhombic"], 2)
+    rdf = RDF(4.0, 0.5, ("O", "H"), "ideal_gas")
+    found = rdf.per_molecule(system, trajectory)
+    assert searched == [3]
+    expected = among_all_pairs(monkeypatch, lambda: rdf.per_molecule(system, trajectory))
+    assert torch.equal(found.nan_to_num(), expected.nan_to_num())
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("first_reach_A", [0.3, 3.0], ids=["found later", "found at once"])
+def test_minimum_distance(cell, first_reach_A, searched, monkeypatch):
+    system, trajectory = waters(200, cell, 2)
+    expected = among_all_pairs(monkeypatch, lambda: MinimumDistance()(system, trajectory))
+    monkeypatch.setattr(contacts, "FIRST_REACH_A", first_reach_A)
+    found = MinimumDistance()(system, trajectory)
+    assert len(searched) == 1 if first_reach_A == 3.0 else len(searched) > 0
+    assert torch.equal(found.nan_to_num(), expected.nan_to_num()) and int(found.isnan().sum()) == 1
+
+
+def test_molecules_far_apart(searched):
+    """Nothing is found within any reach that is worth a search: all pairs tell."""
+    system, trajectory = waters(200, None, 2)
+    molecule = torch.arange(200.0).repeat_interleave(3)
+    positions = trajectory.positions + 500.0 * molecule[:, None]
+    found = MinimumDistance()(system, Trajectory(positions, None, None, 1.0))
+    assert found[0].min() > 400 and len(searched) > 1
+
+
+def test_all_frames_broken():
+    system, trajectory = waters(200, CELLS["cubic"], 2)
+    broken = Trajectory(torch.full_like(trajectory.positions, torch.inf), None, None, 1.0)
+    assert RDF(4.0, 0.1)(system, broken).isnan().all() and RDF(4.0, 0.1)(system, broken).shape == (2, 2, 40)
+    assert MinimumDistance()(system, broken).isnan().all()
