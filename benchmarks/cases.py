@@ -62,7 +62,7 @@ def load_system(name: str) -> tuple[System, Float[Tensor, "frame atom 3"], float
     """A bundled system, its test frames (Å) and the temperature (K) they were drawn at."""
     if name.endswith("_2x2x2"):
         system, frames, temperature_K = load_system(name.removesuffix("_2x2x2"))
-        return *_doubled(system, frames), temperature_K
+        return *repeated(system, frames, 2), temperature_K
     *where, temperature_K = SYSTEMS[name]
     data = load_dataset("data/bundled", *where)
     return data.system(), data.test.positions.float(), temperature_K
@@ -77,18 +77,20 @@ def load_model(name: str, system_name: str, system: System) -> ForceField:
     return NEW[name](tuple(sorted(set(system.atomic_numbers.tolist())))).eval()
 
 
-def _doubled(system: System, frames: Float[Tensor, "frame atom 3"]) -> tuple[System, Float[Tensor, "frame atom 3"]]:
-    """Two by two by two copies of a periodic system side by side."""
+def repeated(
+    system: System, frames: Float[Tensor, "frame atom 3"], n: int
+) -> tuple[System, Float[Tensor, "frame all_atoms 3"]]:
+    """n by n by n copies of a periodic system side by side."""
     if system.cell is None:
         raise ValueError("only a periodic system can be repeated")
-    corners = torch.cartesian_prod(*[torch.arange(2.0)] * 3) @ system.cell
+    corners = torch.cartesian_prod(*[torch.arange(float(n))] * 3).reshape(-1, 3) @ system.cell
     positions = (frames[:, None] + corners[:, None]).flatten(1, 2)
     copies = torch.arange(len(corners))
     larger = replace(
         system,
         atomic_numbers=system.atomic_numbers.repeat(len(corners)),
         masses=system.masses.repeat(len(corners)),
-        cell=2 * system.cell,
+        cell=n * system.cell,
         bonds=(system.bonds + copies[:, None, None] * system.n_atoms).flatten(0, 1),
         molecules=(system.molecules + copies[:, None] * system.n_molecules).flatten(),
     )

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from mdsim.neighbors import NeighborList, Neighbors, neighbors
+from mdsim.memory import announce_division, budget_bytes, bytes_for
+from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas, neighbors
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Bool, Float, Tensor
 
@@ -147,11 +148,49 @@ class ForceField(nn.Module):
             return quicker
         model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
         neighbor_list = NeighborList(system, self.cutoff, skin)
+        if differentiable:  # the graph of all replicas is kept anyway
+            return lambda positions: model(system, positions, neighbor_list(positions), create_graph=True)
+        in_groups = _InGroups(model, system)
+        return lambda positions: neighbor_list.evaluate(positions, lambda pairs: in_groups(positions, pairs))
 
-        def potential(positions: Tensor) -> tuple[Tensor, Tensor]:
-            return model(system, positions, neighbor_list(positions), create_graph=differentiable)
 
-        return potential
+class _InGroups:
+    """Energies and forces of a frozen model, of as many replicas at a time as the memory budget allows."""
+
+    def __init__(self, model: ForceField, system: System) -> None:
+        self.model = model
+        self.system = system
+        self._bytes_per_pair: float | None = None
+        self._neighbors: Neighbors | None = None  # that the groups were made for
+        self._groups: list[tuple[slice, Neighbors]] = []
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        if neighbors_of_all is not self._neighbors:
+            self._groups = self._divided(positions, neighbors_of_all)
+            self._neighbors = neighbors_of_all
+        if len(self._groups) == 1:
+            return self.model(self.system, positions, neighbors_of_all)
+        results = [self.model(self.system, positions[replicas], pairs) for replicas, pairs in self._groups]
+        energies, forces = zip(*results, strict=True)
+        return torch.cat(energies), torch.cat(forces)
+
+    def _divided(
+        self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors
+    ) -> list[tuple[slice, Neighbors]]:
+        n_replicas, n_atoms, _ = positions.shape
+        if n_replicas < 2:
+            return [(slice(0, n_replicas), neighbors_of_all)]
+        if self._bytes_per_pair is None:
+            one_each = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs=0)
+            replica, pairs = max(one_each, key=lambda group: group[1].n_pairs)
+            taken = bytes_for(lambda: self.model(self.system, positions[replica], pairs))
+            self._bytes_per_pair = max(1.0, taken / max(1, pairs.n_pairs))
+        most_pairs = int(budget_bytes(positions.device) / self._bytes_per_pair)
+        groups = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs)
+        announce_division("replicas", n_replicas, len(groups), self._bytes_per_pair * neighbors_of_all.n_pairs)
+        return groups
 
 
 @runtime_checkable

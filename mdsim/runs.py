@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import mdsim
-from mdsim import build
+from mdsim import build, memory
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.config import ConfigError
 from mdsim.datasets.folder import Dataset
@@ -143,6 +143,7 @@ def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretrai
 def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> None:
     """StABlE training."""
     check_folder(config.run_path, config, resume, overwrite)
+    memory.set_budget_GB(config.memory_budget_GB)
     checkpoint = build.pretrained_checkpoint(config)
     with mistakes_in_the_configuration():
         trainer = _stable_training(config, checkpoint)
@@ -200,6 +201,7 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
     out_dir = config.run_path / "inference" / config.eval_model
     checkpoint = build.evaluated_checkpoint(config, config.eval_model)
     check_folder(out_dir, config, resume, overwrite)
+    memory.set_budget_GB(config.memory_budget_GB)
     data = build.dataset(config.data)
     with mistakes_in_the_configuration():
         evaluation = _evaluation(config, data, checkpoint, out_dir)

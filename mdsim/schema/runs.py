@@ -43,6 +43,11 @@ class RunConfig(Section):
         "that are not finite and `max_temperature_K` count always.",
     )
     max_temperature_K: Positive = Field(10000.0, description="A replica hotter than this has exploded.")
+    memory_budget_GB: Positive | None = Field(
+        None,
+        description="What one batch of force evaluations, of the estimator or of the QM gradient may take; larger ones "
+        "are divided, which changes results by rounding alone. null: half of the machine's (or the GPU's) memory.",
+    )
     wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")
 
     @model_validator(mode="after")

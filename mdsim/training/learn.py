@@ -15,9 +15,10 @@ import torch
 from mdsim.boltzmann import BoltzmannGradient, boltzmann_gradient, gradient_signal_to_noise
 from mdsim.interfaces import ForceField
 from mdsim.losses import EnergyForceLoss
+from mdsim.memory import bytes_for, pieces_at_once
 from mdsim.schema import EstimatorConfig, LearningConfig
 from mdsim.state import System
-from mdsim.training.samples import Samples, Target
+from mdsim.training.samples import Samples, Target, fitting_structures
 from mdsim.typing import Float, Tensor
 
 SIGNAL_BLOCKS = 8  # of reruns, for the jackknife of the gradient's error
@@ -74,7 +75,7 @@ def observable_gradient(
         samples.observable,
         total_loss(targets),
         kT,
-        minibatch_size=samples.minibatch_size(settings.minibatch_size),
+        minibatch_size=_minibatch_size(force_field, system, samples, settings),
         weights=_product(weights, samples.weights),
         paper_estimator=settings.paper_estimator,
         generator=generator,
@@ -97,10 +98,18 @@ def signal_to_noise(
         total_loss(targets),
         kT,
         samples.replica % SIGNAL_BLOCKS,
-        minibatch_size=samples.minibatch_size(settings.minibatch_size),
+        minibatch_size=_minibatch_size(force_field, system, samples, settings),
         weights=samples.weights,
     )
     return signal.ratio
+
+
+def _minibatch_size(force_field: ForceField, system: System, samples: Samples, settings: EstimatorConfig) -> int:
+    """Samples of a minibatch: as many as asked for that fit into memory. The published estimator depends on it."""
+    wanted = settings.minibatch_size
+    if not settings.paper_estimator:
+        wanted = fitting_structures(force_field, system, samples.positions, wanted)
+    return samples.minibatch_size(wanted)
 
 
 def _product(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -124,7 +133,9 @@ def qm_gradient(
         chosen = torch.randperm(len(chosen), generator=generator, device=generator.device)[:n_frames]
     parameters = list(force_field.parameters())
     total, gradients = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
-    for batch in chosen.to(data.positions.device).split(minibatch_size):
+    bytes_each = bytes_for(lambda: force_field(system, data.positions[:1], create_graph=True))
+    at_once = pieces_at_once(bytes_each, minibatch_size, data.positions.device, "labelled frames of a minibatch")
+    for batch in chosen.to(data.positions.device).split(at_once):
         energy, forces = force_field(system, data.positions[batch], create_graph=True)
         loss = data.loss(energy, forces, data.energy[batch], data.forces[batch]) * (len(batch) / len(chosen))
         parts = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -10,6 +10,7 @@ import torch
 
 from mdsim.boltzmann import ReweightedMean, reweighted_mean
 from mdsim.interfaces import ForceField, LocalObservable, Observable
+from mdsim.memory import bytes_for, pieces_at_once
 from mdsim.neighborhoods import NeighborhoodSampler
 from mdsim.sample_energies import SampleEnergies, neighborhood_energies, structure_energies
 from mdsim.schema import EstimatorConfig
@@ -55,6 +56,22 @@ class Samples:
         return structures if self.structure is None else structures * math.ceil(len(self) / len(self.positions))
 
 
+def fitting_structures(
+    force_field: ForceField, system: System, positions: Float[Tensor, "structure atom 3"], wanted: int
+) -> int:
+    """How many structures (Å) can be differentiated with respect to the parameters at once, within the memory budget.
+
+    Args:
+        force_field: its parameters are trained.
+        system: what the structures are of.
+        positions: of which the first is looked at.
+        wanted: no more than these.
+    """
+    with torch.enable_grad():
+        bytes_each = bytes_for(lambda: force_field.sampled_atomic_energies(system, positions[:1]))
+    return pieces_at_once(bytes_each, wanted, positions.device, "structures of a minibatch")
+
+
 def usable(outcome: Outcome, settings: EstimatorConfig) -> Bool[Tensor, "frame replica"]:
     """Frames that the estimator learns from: finite ones, not too long after a break, of the replicas asked for."""
     trajectory, verdict = outcome.trajectory, outcome.verdict
@@ -96,7 +113,7 @@ def collect_neighborhoods(
         mask: the frames to look at.
         targets: each with a `LocalObservable`.
         sampler: draws the neighborhoods.
-        structures_at_once: bounds the memory.
+        structures_at_once: fewer where the memory budget is smaller.
         generator: of the draw.
     """
     positions = trajectory.positions[mask]
@@ -126,7 +143,8 @@ def current_energies(
     force_field: ForceField, system: System, samples: Samples, structures_at_once: int
 ) -> Float[Tensor, "sample"]:
     """Energies of all samples in eV with the current parameters, without a graph."""
-    energies, size = samples.energies(force_field, system), samples.minibatch_size(structures_at_once)
+    fitting = fitting_structures(force_field, system, samples.positions, structures_at_once)
+    energies, size = samples.energies(force_field, system), samples.minibatch_size(fitting)
     with torch.no_grad():
         index = torch.arange(len(samples), device=samples.observable.device)
         return torch.cat([energies(part) for part in index.split(size)])
