@@ -68,7 +68,7 @@ def fitting_structures(
         wanted: no more than these.
     """
     with torch.enable_grad():
-        bytes_each = bytes_for(lambda: force_field.sampled_atomic_energies(system, positions[:1]))
+        bytes_each = bytes_for(lambda: force_field.energy(system, positions[:1]))
     return pieces_at_once(bytes_each, wanted, positions.device, "structures of a minibatch")
 
 
