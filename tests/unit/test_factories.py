@@ -8,6 +8,7 @@ import yaml
 from tiny import schnet, water
 
 from mdsim import build
+from mdsim.calculator import ForceFieldCalculator
 from mdsim.checkpoints import CheckpointError, force_field_payload, save_atomically
 from mdsim.config import ConfigError, read_yaml, validate
 from mdsim.factories import make
@@ -149,6 +150,14 @@ def test_a_checkpoint_is_loaded_with_the_factory_that_is_allowed(checkpoint):
     assert model_config(loaded) == model_config(model)  # StABlE training writes it again
     reference = CustomModelReference(name="custom", factory="users_module:Pair")
     torch.testing.assert_close(build.saved_force_field(reference, path).weight, model.weight)
+
+
+def test_the_calculator_asks_for_the_factory_too(checkpoint):
+    path, model = checkpoint
+    calculator = ForceFieldCalculator(path, allow_factory="users_module:Pair")
+    torch.testing.assert_close(calculator.force_field.weight, model.weight)
+    with pytest.raises(CheckpointError, match="allow_factory in Python"):
+        ForceFieldCalculator(path)
 
 
 @pytest.mark.parametrize("allowed", [None, "users_module:bonds"])
