@@ -3,7 +3,9 @@
 python pretraining.py --config-yml CONFIG          fit energies and forces, validate a fit, predict frames
 python stable_training.py --config-yml CONFIG      StABlE training, held-out evaluation
 python -m mdsim.cli compare RUN_DIR [RUN_DIR ...]  before against after, as a table and figures
+python -m mdsim.cli data convert FILE ...          your own frames become a data set
 python -m mdsim.cli data check PATH                what to look at before training on a data set
+python -m mdsim.cli init --data PATH --model NAME  configurations for a data set, with values chosen from it
 """
 
 from __future__ import annotations
@@ -122,6 +124,27 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     return _run(lambda: _runs().compare(known.run_dir, known.before, known.after))
 
 
+def starting_point(arguments: Sequence[str] | None = None) -> int:
+    """`python -m mdsim.cli init`."""
+    from mdsim.init_cli import init
+
+    return _run(lambda: init(arguments))
+
+
+def data(arguments: Sequence[str] | None = None) -> int:
+    """`python -m mdsim.cli data`."""
+    from mdsim.convert_cli import convert
+    from mdsim.data_cli import check
+
+    commands = {"check": check, "convert": convert}
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] and arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
+    asked = arguments[:1] in (["-h"], ["--help"])
+    print(f"usage: python -m mdsim.cli data {{{','.join(commands)}}} ...", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
 def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description,
@@ -203,16 +226,15 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     return (CheckpointError, DatasetError, UnknownSpeciesError, OSError, ModuleNotFoundError)
 
 
-def data(arguments: Sequence[str] | None = None) -> int:
-    """`python -m mdsim.cli data`."""
-    from mdsim import data_cli
-
-    return data_cli.data(arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m mdsim.cli`."""
-    commands = {"pretraining": pretraining, "stable-training": stable_training, "compare": compare, "data": data}
+    commands = {
+        "pretraining": pretraining,
+        "stable-training": stable_training,
+        "compare": compare,
+        "data": data,
+        "init": starting_point,
+    }
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] not in commands:
         width = shutil.get_terminal_size().columns

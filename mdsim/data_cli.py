@@ -102,15 +102,6 @@ def _figure_path(checked: Checked, output: Path | None) -> Path:
     return checked.folder / ("data_check.png" if checked.metadata is not None else named)
 
 
-def data(arguments: Sequence[str] | None = None) -> int:
-    """`python -m mdsim.cli data`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] != ["check"]:
-        print("usage: python -m mdsim.cli data check PATH", file=sys.stdout if "-h" in arguments else sys.stderr)
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    return check(arguments[1:])
-
-
 def _flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
     """A flag that may be written with underscores or hyphens."""
     hyphens = "--" + name[2:].replace("_", "-")

@@ -15,8 +15,8 @@ FLOORS = {
     4: ("stability", "restraint", "reporting", "neighborhoods"),
     5: ("training.stretch", "training.explore", "training.samples", "training.learn"),
     6: ("training", "calculator"),
-    7: ("build", "runs"),
-    8: ("cli", "data_cli"),
+    7: ("build", "runs", "starting_point"),
+    8: ("cli", "convert_cli", "data_cli", "init_cli"),
 }
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mdsim.datasets.contiguous import contiguous_frames
 from mdsim.datasets.divide import Division
-from mdsim.datasets.folder import Dataset, Metadata, read_metadata, write_dataset
+from mdsim.datasets.folder import Dataset, Metadata, read_metadata, write_dataset, write_metadata
 from mdsim.datasets.npz import UNITS, DatasetError
 from mdsim.datasets.raw import RawFrames
 from mdsim.datasets.splits import format_indices
+
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def is_there(folder: Path, settings: Mapping[str, Any], wanted: Stretch | None) 
         if wanted is not None and there.get("contiguous") is not None:
             now["contiguous"] = as_settings(wanted)
         if changed := [key for key in now if key not in there or there[key] != now[key]]:
-            changes = ", ".join(f"{key}: {there.get(key)}, now {now[key]}" for key in changed)
+            changes = ", ".join(f"{key}: {_short(there.get(key))}, now {_short(now[key])}" for key in changed)
             raise DatasetError(
                 f"{path}: was made with other settings ({changes}), and all sizes share their test frames; choose"
                 f" another folder or name, or delete {folder.parent}"
@@ -65,6 +67,34 @@ def is_there(folder: Path, settings: Mapping[str, Any], wanted: Stretch | None) 
         return False
     _ = dataset.train, dataset.val, dataset.test, dataset.contiguous if wanted else None  # read, and checked
     return True
+
+
+def describe_again(folder: Path, description: Description) -> list[str]:
+    """Take into the metadata what is said of a data set that is there already, and was not said when it was made.
+
+    Args:
+        folder: ``<root>/<name>/<molecule>/<size>``.
+        description: what was left at its default says nothing.
+
+    Returns:
+        The names of what is new.
+    """
+    before = read_metadata(folder / "metadata.json")
+    said: dict[str, Any] = {
+        "temperature_K": description.temperature_K,
+        "timestep_fs": description.timestep_fs,
+        "level_of_theory": None if description.level_of_theory == NOT_STATED else description.level_of_theory,
+        "license": None if description.license == NOT_STATED else description.license,
+    }
+    new = {key: value for key, value in said.items() if value is not None and value != getattr(before, key)}
+    if new:
+        write_metadata(folder / "metadata.json", replace(before, **new))
+    return list(new)
+
+
+def _short(setting: Any) -> Any:
+    """A hash is told by its beginning."""
+    return f"{setting[:12]}…" if isinstance(setting, str) and len(setting) == 64 else setting
 
 
 def as_settings(wanted: Stretch | None) -> dict[str, int] | None:

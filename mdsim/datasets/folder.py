@@ -194,8 +194,13 @@ def write_dataset(
         n_frames={path.stem: len(frames) for path, frames in targets.items()},
         sha256={path.name: sha256_of(path) for path in (*targets, *([tables] if reference_run is not None else []))},
     )
-    text = json.dumps(asdict(complete), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / "metadata.json", lambda file: file.write(text.encode()))
+    write_metadata(folder / "metadata.json", complete)
+
+
+def write_metadata(path: Path, metadata: Metadata) -> None:
+    """Write ``metadata.json``."""
+    text = json.dumps(asdict(metadata), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def read_metadata(path: Path) -> Metadata:

@@ -184,7 +184,12 @@ class Pretraining:
                 loss = float(losses[-1])
                 rate = self.optimizer.param_groups[0]["lr"]
                 writer.log(self.progress.step, {"train/loss": loss, "train/learning_rate": rate})
-                log.info("epoch %d step %d: loss %.4f", self.progress.epoch + 1, self.progress.step, loss)
+                latest = self.progress.history[-1]  # from before this epoch
+                log.info(
+                    "epoch %d step %d: loss %.4f; in validation %.1f meV/Å, %.1f meV",
+                    *(self.progress.epoch + 1, self.progress.step, loss),
+                    *(latest["force_mae_meV_per_A"], latest["energy_mae_meV"]),
+                )
         return float(torch.stack(losses).mean())
 
     def _step(self, batch: Int[Tensor, "sample"]) -> Float[Tensor, ""]:

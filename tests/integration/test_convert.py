@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,9 @@ def convert(monkeypatch, tmp_path):
     module = importlib.import_module("convert")
 
     def run(*options: object, size: str = "100percent") -> int:
-        from mdsim.data_cli import run
-
         words = [str(word) for word in options]
         words += ["--name", "mine", "--molecule", "x", "--size", size, "--db_path", str(tmp_path / "db")]
-        return run(lambda: module.main(words))
+        return module.convert(words)
 
     return run
 
@@ -77,6 +76,23 @@ def test_running_it_again_changes_nothing(convert, trajectory, tmp_path, capsys)
     assert (tmp_path / "db" / "mine" / "x" / "100percent" / "metadata.json").read_text() == before
     assert convert(trajectory, "--seed", "7", size="40") == 1
     assert "was made with other settings (seed: 123, now 7)" in capsys.readouterr().err
+
+
+def test_a_temperature_may_be_said_later(convert, trajectory, tmp_path, capsys):
+    assert convert(trajectory) == 0
+    before = converted(tmp_path).metadata
+    assert before.temperature_K is None
+    assert convert(trajectory, "--temperature-K", "500") == 0
+    assert "is there already; took in its temperature_K" in capsys.readouterr().out
+    after = converted(tmp_path).metadata
+    assert after == replace(before, temperature_K=500.0)
+    assert convert(trajectory) == 0 and converted(tmp_path).metadata.temperature_K == 500.0
+
+
+def test_temperatures_are_positive(convert, trajectory, capsys):
+    with pytest.raises(SystemExit):
+        convert(trajectory, "--temperature-K", "-3")
+    assert "must be positive" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(convert, trajectory, tmp_path, capsys):
