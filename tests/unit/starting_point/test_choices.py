@@ -18,10 +18,19 @@ CPU, GPU = Machine(gpu=False), Machine(gpu=True)
 
 
 @pytest.mark.parametrize(
-    ("largest_A", "tolerance_A"), [(0.0, 0.25), (0.2, 0.25), (0.21, 0.3), (0.4, 0.5), (0.45, 0.55)]
+    ("largest_A", "std_A", "training_A", "evaluation_A"),
+    [
+        (0.0, 0.0, 0.25, 0.5),
+        (0.2, 0.03, 0.25, 0.5),
+        (0.21, 0.03, 0.3, 0.5),
+        (0.2, 0.049, 0.35, 0.5),
+        (0.45, 0.03, 0.55, 0.55),
+    ],
 )
-def test_bond_tolerances_are_the_papers_or_beyond_the_data(largest_A, tolerance_A):
-    assert choices.bond_tolerance_A(Spread(largest_A, 0.05)).value == pytest.approx(tolerance_A)
+def test_bond_tolerances_are_the_papers_or_beyond_the_data(largest_A, std_A, training_A, evaluation_A):
+    spread = Spread(largest_A, std_A)
+    assert choices.bond_tolerance_A(spread, training=True).value == pytest.approx(training_A)
+    assert choices.bond_tolerance_A(spread, training=False).value == pytest.approx(evaluation_A)
 
 
 @pytest.mark.parametrize(("largest_deg", "tolerance_deg"), [(10, 45), (37, 45), (40, 50), (75, 90), (76, None)])
@@ -42,7 +51,7 @@ def test_criteria_allow_every_frame_of_the_data(write_set):
     stretched = vibrating(40, 0)
     stretched[3, 1] *= 1.4
     found = inspect(write_set(train=replace(frames, positions=stretched.float())))
-    (bond,) = choices.criteria(found, training=False)
+    bond = choices.criteria(found, training=True)[0]
     lengths = stretched[:, 1:].norm(dim=-1)
     assert bond.value["bond_dev_tol_A"] > float((lengths - lengths.mean(0)).abs().max()) > 0.25
 
