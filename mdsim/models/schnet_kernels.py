@@ -56,7 +56,7 @@ def _exp_of_minus(x):
 
 @compiled()
 @no_type_check
-def activate(a, bias, activated, slope):
+def _activate(a, bias, activated, slope):
     """Shifted softplus of each a + bias, and its derivative."""
     zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
     for n in range(a.shape[0]):
@@ -82,23 +82,14 @@ def _product(x, w, out):
 
 @compiled()
 @no_type_check
-def find_pairs(r, box, first, second, cutoff, index, vector, distance):
-    """Pairs within the cutoff: their atoms, unit vectors and distances; returns how many.
-
-    The box has the edges of an orthorhombic cell, or zeros for open boundaries, where the nearest image is the pair.
-    """
+def _find_pairs(r, first, second, shift, cutoff, index, vector, distance):
+    """Candidates within the cutoff: atoms, unit vectors and distances; returns how many. Shifts may be left out."""
     n = 0
-    per_edge = np.zeros(3, np.float32)
-    for axis in range(3):
-        if box[axis] > 0:
-            per_edge[axis] = np.float32(1.0) / box[axis]
-    half = np.float32(0.5)
     for p in range(len(first)):
         i, j = first[p], second[p]
         x, y, z = r[j, 0] - r[i, 0], r[j, 1] - r[i, 1], r[j, 2] - r[i, 2]
-        x -= box[0] * np.floor(x * per_edge[0] + half)
-        y -= box[1] * np.floor(y * per_edge[1] + half)
-        z -= box[2] * np.floor(z * per_edge[2] + half)
+        if len(shift):
+            x, y, z = x + shift[p, 0], y + shift[p, 1], z + shift[p, 2]
         squared = x * x + y * y + z * z
         if squared < cutoff * cutoff:  # false for numbers that are not finite
             d = np.sqrt(squared)
@@ -112,7 +103,7 @@ def find_pairs(r, box, first, second, cutoff, index, vector, distance):
 
 @compiled()
 @no_type_check
-def hermite(distance, scale, knots, weights, slopes):
+def _hermite(distance, scale, knots, weights, slopes):
     """Knot below a distance, and the four weights of the spline and of its derivative there."""
     u = distance * scale
     k = min(int(u), knots - 1)
@@ -136,7 +127,7 @@ def hermite(distance, scale, knots, weights, slopes):
 
 @compiled(inline="always")
 @no_type_check
-def evaluate(low, high, weights, filters):
+def _evaluate(low, high, weights, filters):
     """The spline of each filter."""
     a, b, c, d = weights
     for f in range(filters.shape[0]):
@@ -145,7 +136,7 @@ def evaluate(low, high, weights, filters):
 
 @compiled(inline="always")
 @no_type_check
-def add_product(filters, features, total):
+def _add_product(filters, features, total):
     for f in range(filters.shape[0]):
         total[f] += filters[f] * features[f]
 
@@ -164,14 +155,14 @@ def _slope(low, high, weights, h_i, h_j, gm_i, gm_j):
 
 @compiled()
 @no_type_check
-def convolve(table, index, knot, spline, h, m):
+def _convolve(table, index, knot, spline, h, m):
     """Messages of all pairs, summed over the neighbours of each atom."""
     filters = np.empty(h.shape[1], np.float32)
     for p in range(len(index)):
         i, j, k = index[p, 0], index[p, 1], knot[p]
-        evaluate(table[k], table[k + 1], spline[p, 0], filters)
-        add_product(filters, h[j], m[i])
-        add_product(filters, h[i], m[j])
+        _evaluate(table[k], table[k + 1], spline[p, 0], filters)
+        _add_product(filters, h[j], m[i])
+        _add_product(filters, h[i], m[j])
 
 
 @compiled()
@@ -181,15 +172,15 @@ def _convolve_backward(table, index, knot, spline, h, gm, gh, gd):
     filters = np.empty(h.shape[1], np.float32)
     for p in range(len(index)):
         i, j, k = index[p, 0], index[p, 1], knot[p]
-        evaluate(table[k], table[k + 1], spline[p, 0], filters)
+        _evaluate(table[k], table[k + 1], spline[p, 0], filters)
         gd[p] += _slope(table[k], table[k + 1], spline[p, 1], h[i], h[j], gm[i], gm[j])
-        add_product(filters, gm[j], gh[i])
-        add_product(filters, gm[i], gh[j])
+        _add_product(filters, gm[j], gh[i])
+        _add_product(filters, gm[i], gh[j])
 
 
 @compiled()
 @no_type_check
-def _energy_and_forces(r, box, first, second, table, cutoff, embedded, weights, biases, readout, scale, forces):
+def _energy_and_forces(r, first, second, shift, table, cutoff, embedded, weights, biases, readout, scale, forces):
     """Of one replica. Forces are written, the energy is returned."""
     w1, w2, w3, w1_back, w2_back, w3_back = weights
     b2, b3 = biases
@@ -198,12 +189,12 @@ def _energy_and_forces(r, box, first, second, table, cutoff, embedded, weights, 
     index = np.empty((len(first), 2), np.int64)
     vector = np.empty((len(first), 3), np.float32)
     distance = np.empty(len(first), np.float32)
-    n_pairs = find_pairs(r, box, first, second, cutoff, index, vector, distance)
+    n_pairs = _find_pairs(r, first, second, shift, cutoff, index, vector, distance)
     index = index[:n_pairs]
     knot = np.empty(n_pairs, np.int64)
     spline = np.empty((n_pairs, 2, 4), np.float32)
     for p in range(n_pairs):
-        knot[p] = hermite(distance[p], np.float32(knots) / cutoff, knots, spline[p, 0], spline[p, 1])
+        knot[p] = _hermite(distance[p], np.float32(knots) / cutoff, knots, spline[p, 0], spline[p, 1])
 
     x = embedded.copy()
     h = np.empty((n_layers, n_atoms, n_filters), np.float32)
@@ -213,9 +204,9 @@ def _energy_and_forces(r, box, first, second, table, cutoff, embedded, weights, 
     for layer in range(n_layers):
         _product(x, w1[layer], h[layer])
         m[:] = 0
-        convolve(table[layer], index, knot, spline, h[layer], m)
+        _convolve(table[layer], index, knot, spline, h[layer], m)
         _product(m, w2[layer], a)
-        activate(a, b2[layer], activated, slope[layer])
+        _activate(a, b2[layer], activated, slope[layer])
         _product(activated, w3[layer], update)
         _add(update, b3[layer], x)
 
@@ -258,7 +249,7 @@ def _read_out(x, readout, scale):
     a = np.empty((len(x), len(c1)), np.float32)
     activated, slope, gx = np.empty_like(a), np.empty_like(a), np.empty_like(x)
     _product(x, r1, a)
-    activate(a, c1, activated, slope)
+    _activate(a, c1, activated, slope)
     total = np.float32(0.0)
     for n in range(len(x)):
         total += c2
@@ -281,12 +272,31 @@ def _all_finite(values):
 @compiled(parallel=True)
 @no_type_check
 def energies_and_forces(
-    positions, box, first, second, table, cutoff, embedded, weights, biases, readout, scale, energy, forces
+    positions, first, second, shift, starts, table, cutoff, embedded, weights, biases, readout, scale, energy, forces
 ):
+    """Of all replicas.
+
+    Args:
+        positions: replica atom 3, Å.
+        first, second: atoms of the candidates for pairs, numbered through all replicas.
+        shift: candidate 3, Å, added to the position of the second atom; 0 3 where none is needed.
+        starts: where the candidates of each replica begin, and where the last ones end.
+        table: layer knot 2 filter; values and slopes.
+        cutoff: Å.
+        embedded: atom hidden; the features to start from.
+        weights: of the three linear maps of all layers, to be applied from the right; then their transposes.
+        biases: of the second and the third.
+        readout: weights, transposed weights and biases of its hidden layer; weights and bias of its output.
+        scale: factor on the energy.
+        energy: replica; filled in, eV.
+        forces: replica atom 3; filled in, eV/Å.
+    """
+    n_atoms = positions.shape[1]
     for replica in prange(len(positions)):
+        start, stop, offset = starts[replica], starts[replica + 1], replica * n_atoms
         energy[replica] = _energy_and_forces(
-            positions[replica], box, first, second, table, cutoff, embedded, weights, biases, readout, scale,
-            forces[replica],
+            positions[replica], first[start:stop] - offset, second[start:stop] - offset, shift[start:stop], table,
+            cutoff, embedded, weights, biases, readout, scale, forces[replica],
         )  # fmt: skip
         if not _all_finite(positions[replica]):
             energy[replica] = np.nan

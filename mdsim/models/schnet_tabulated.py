@@ -13,33 +13,34 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mdsim.geometry import all_pairs
 from mdsim.models.compiled_loops import use_torch_threads
 from mdsim.models.schnet_kernels import energies_and_forces
-from mdsim.neighbors import ALL_PAIRS_UP_TO_ATOMS
+from mdsim.neighbors import NeighborList, Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
 KNOTS = 512  # on [0, cutoff]; for basis functions 0.2 Å wide the error of a filter is about 1e-7 of its size
-ALL_PERIODIC_PAIRS_UP_TO_ATOMS = 512  # looking at all distances takes a small part of the time up to there
 
 
 class TabulatedSchNet:
-    """The potential of a small system under a SchNet with fixed parameters, see `supports`.
+    """The potential of a system under a SchNet with fixed parameters, see `supports`.
 
     Args:
         model: its parameters are copied.
-        system: open, or in an orthorhombic cell at least twice as wide as the cutoff.
+        system: what the replicas are copies of.
+        skin: of the neighbour list, Å.
     """
 
     @torch.no_grad()
-    def __init__(self, model, system: System) -> None:
+    def __init__(self, model, system: System, skin: float = 0.5) -> None:
+        self.neighbor_list = NeighborList(system, model.cutoff, skin)
+        self._pairs: Neighbors | None = None  # that the candidates were made of
+        self._candidates: tuple[np.ndarray, ...] = ()
         embedded = model.embedding(system.atomic_numbers.cpu())
         blocks = model.interactions
         layers = zip(*((block.conv.lin1, block.conv.lin2, block.lin) for block in blocks), strict=True)
         weights = [np.stack([_array(layer.weight.T) for layer in kind]) for kind in layers]
         self.arguments = (
-            *_box_and_pairs(system),
             _array(_tabulate(model)),
             np.float32(model.cutoff),
             _array(embedded),
@@ -62,30 +63,24 @@ class TabulatedSchNet:
         self, positions: Float[Tensor, "replica atom 3"]
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV, relative to the shift) and forces (eV/Å)."""
+        n_replicas, n_atoms, _ = positions.shape
+        pairs = self.neighbor_list(positions)
+        if pairs is not self._pairs:
+            shift = positions.new_empty(0, 3) if pairs.shift is None else pairs.shift.to(positions)
+            starts = pairs.boundaries(n_replicas, n_atoms)
+            self._candidates = tuple(t.contiguous().numpy() for t in (pairs.first, pairs.second, shift, starts))
+            self._pairs = pairs
         coordinates = positions.detach().contiguous().numpy()
-        energy = np.empty(len(coordinates), np.float32)
-        forces = np.empty_like(coordinates)
+        energy, forces = np.empty(n_replicas, np.float32), np.empty_like(coordinates)
         use_torch_threads()
-        energies_and_forces(coordinates, *self.arguments, energy, forces)
+        energies_and_forces(coordinates, *self._candidates, *self.arguments, energy, forces)
         return torch.from_numpy(energy), torch.from_numpy(forces)
 
 
 def supports(model, system: System) -> bool:
-    """Whether this path can stand in for the plain one: CPU, float32, few atoms, one image of each pair in reach."""
+    """Whether this path can stand in for the plain one: on the CPU, in float32."""
     weight = model.lin1.weight
-    plain = weight.dtype == system.masses.dtype == torch.float32 and weight.device.type == "cpu"
-    if system.cell is None:
-        return plain and system.n_atoms <= ALL_PAIRS_UP_TO_ATOMS
-    edges = torch.diagonal(system.cell)
-    one_image = torch.equal(system.cell, torch.diag(edges)) and float(edges.min()) >= 2 * model.cutoff
-    return plain and one_image and system.n_atoms <= ALL_PERIODIC_PAIRS_UP_TO_ATOMS
-
-
-def _box_and_pairs(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges of the cell in Å, zeros for open boundaries; first and second atom of all pairs."""
-    pairs = all_pairs(system.n_atoms).numpy().astype(np.int64)
-    box = np.zeros(3) if system.cell is None else torch.diagonal(system.cell).cpu().numpy()
-    return box.astype(np.float32), np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+    return weight.dtype == system.masses.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def _array(tensor: Tensor) -> np.ndarray:
