@@ -15,7 +15,7 @@ import math
 import torch
 from torch import nn
 
-from mdsim.models.gemnet.edges import Edges
+from mdsim.models.gemnet.edges import Edges, on_both
 from mdsim.typing import Float, Tensor
 
 
@@ -134,9 +134,9 @@ def at_zero_angle(num_spherical: int) -> list[float]:
 
 
 def circular_basis(
-    edges: Edges, radial: Float[Tensor, "edge radial"], num_spherical: int
-) -> tuple[Float[Tensor, "row harmonic"], Float[Tensor, "row harmonic_radial"]]:
-    """The harmonics of the edges in the dense layout, and their products with functions of the distance.
+    edges: Edges, radial: Float[Tensor, "pair radial"], num_spherical: int
+) -> tuple[Float[Tensor, "row harmonic"], Float[Tensor, "row radial"]]:
+    """Harmonics and radial functions of the edges in the dense layout; the circular basis is their outer product.
 
     Args:
         edges: all of them.
@@ -147,4 +147,4 @@ def circular_basis(
     parity = [(-1.0) ** degree for degree in range(num_spherical) for _ in range(2 * degree + 1)]
     reverse = harmonics.new_tensor(parity) * harmonics
     harmonics = edges.dense(torch.stack([harmonics, reverse], dim=1).flatten(0, 1))
-    return harmonics, (harmonics[:, :, None] * edges.dense(radial)[:, None, :]).flatten(1)
+    return harmonics, edges.dense(on_both(radial))

@@ -22,7 +22,7 @@ from mdsim.neighbors import Neighbors, groups_of_replicas
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-CHUNK_PAIRS = 32 * ALIGNMENT  # on a CPU, for each thread: what its cache has room for
+CHUNK_NUMBERS = 2**17  # features of edges on a CPU, for each thread: what its cache has room for
 GROUP_PAIRS_CPU, GROUP_PAIRS_GPU = 6_000, 100_000  # of the replicas that are taken together
 
 
@@ -68,13 +68,16 @@ class FrozenGemNetT:
         with torch.enable_grad():
             positions = positions.detach().requires_grad_()
             edges = Edges.aligned(self.cutoff, positions, neighbors)
-            radial = on_both(edges.radial(self.radial_basis_cbf))
-            bases = edges.radial(self.radial_basis), radial, *circular_basis(edges, radial, self.num_spherical)
+            circular = circular_basis(edges, edges.radial(self.radial_basis_cbf), self.num_spherical)
+            bases = edges.radial(self.radial_basis), *circular
         with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
             gradients = [torch.zeros_like(basis) for basis in bases]
-            geometry = _geometry(edges, [basis.detach() for basis in bases], gradients)
+            geometry = _geometry(edges, [basis.detach() for basis in bases], gradients, len(self.embedding.of_edge))
             atomic = self._network(system, geometry)
-        (gradient,) = torch.autograd.grad(bases, positions, gradients)
+        # Of degree 0 alone the harmonics are a constant, and not part of the graph.
+        attached = [pair for pair in zip(bases, gradients, strict=True) if pair[0].requires_grad]
+        outputs, of_outputs = zip(*attached, strict=True)
+        (gradient,) = torch.autograd.grad(outputs, positions, of_outputs)
         return atomic.reshape(positions.shape[:2]).sum(-1), -gradient
 
     def _network(self, system: System, geometry: Geometry) -> Float[Tensor, "node"]:
@@ -106,13 +109,15 @@ class FrozenGemNetT:
         return energy
 
 
-def _geometry(edges: Edges, bases: list[Tensor], gradients: list[Tensor]) -> Geometry:
-    """Bases and gradients in the order: radial, radial of the circular basis, harmonics, circular basis."""
-    (rbf, radial, *circular), (of_rbf, of_radial, *of_circular) = bases, gradients
-    size = CHUNK_PAIRS * torch.get_num_threads() if rbf.device.type == "cpu" else max(1, len(rbf))
+def _geometry(edges: Edges, bases: list[Tensor], gradients: list[Tensor], n_channels: int) -> Geometry:
+    """Bases and gradients in the order: radial, harmonics, radial of the circular basis."""
+    (rbf, *circular), (of_rbf, *of_circular) = bases, gradients
+    size = max(1, len(rbf))
+    if rbf.device.type == "cpu":
+        size = ALIGNMENT * max(1, CHUNK_NUMBERS * torch.get_num_threads() // (2 * n_channels * ALIGNMENT))
     chunks = []
     for start in range(0, len(rbf), size):
         pairs, both = slice(start, start + size), slice(2 * start, 2 * (start + size))
         indices = edges.senders[both], edges.receivers[both], edges.rows[both]
-        chunks.append(Chunk(both, *indices, rbf[pairs], radial[both], of_rbf[pairs], of_radial[both]))
+        chunks.append(Chunk(both, *indices, rbf[pairs], of_rbf[pairs]))
     return Geometry(edges, chunks, Circular(*circular), Circular(*of_circular))

@@ -74,12 +74,10 @@ class FrozenBlock:
             dense.index_copy_(0, chunk.rows, x)
             messages.append(saved)
 
-        received, mixed = self.triplets.forward(dense, g.circular, g.edges.buckets)
+        received, triplets = self.triplets.forward(dense, g.circular, g.edges.buckets)
         to_atoms = m.new_zeros(len(h), m.shape[1])
         for chunk in g.chunks:
-            own = self.triplets.mixing.own(dense.index_select(0, chunk.rows), chunk.radial)
-            y = received.index_select(0, chunk.rows).sub_(own)
-            product, saved = self.update.forward(m[chunk.edges], y, chunk)
+            product, saved = self.update.forward(m[chunk.edges], received.index_select(0, chunk.rows), chunk)
             to_atoms.index_add_(0, chunk.receivers, product)
             updates.append(saved)
 
@@ -87,7 +85,7 @@ class FrozenBlock:
         h.add_(of_atoms, alpha=self.atom_step)
         ends = self.join.embedding.atoms(h)
         joins = [self.join.forward(m[chunk.edges], ends, chunk) for chunk in g.chunks]
-        return dense, messages, mixed, updates, atoms, joins
+        return dense, messages, triplets, updates, atoms, joins
 
     def backward(
         self,
@@ -97,24 +95,23 @@ class FrozenBlock:
         g: Geometry,
     ) -> None:
         """From the gradients of what went out to those of what came in; those of the geometry are added up."""
-        dense, messages, mixed, updates, atoms, joins = saved
+        dense, messages, triplets, updates, atoms, joins = saved
         of_ends = m_gradient.new_zeros(2, len(h_gradient), m_gradient.shape[1])
         for chunk in g.chunks:
             self.join.backward(m_gradient[chunk.edges], of_ends, joins.pop(0), chunk)
         h_gradient += self.join.embedding.atoms_backward(of_ends)
         to_atoms = self.atoms.backward(self.atom_step * h_gradient, atoms)
 
-        of_received = dense.new_zeros(len(dense), self.triplets.mixing.shape[1])
+        of_received = dense.new_zeros(len(dense), self.update.up.shape[1])
         for chunk in g.chunks:
             product = to_atoms.index_select(0, chunk.receivers)
             of_y = self.update.backward(m_gradient[chunk.edges], product, updates.pop(0), chunk)
             of_received.index_copy_(0, chunk.rows, of_y)
-        of_dense = self.triplets.backward(of_received, dense, mixed, g.circular, g.circular_gradient, g.edges.buckets)
+        of_dense = self.triplets.backward(
+            of_received, dense, triplets, g.circular, g.circular_gradient, g.edges.buckets
+        )
         for chunk in g.chunks:
-            of_y, x = of_received.index_select(0, chunk.rows), dense.index_select(0, chunk.rows)
-            own, own_radial = self.triplets.mixing.own_backward(of_y, x, chunk.radial)
-            chunk.radial_gradient.sub_(own_radial)
-            of_x = of_dense.index_select(0, chunk.rows).sub_(own)
+            of_x = of_dense.index_select(0, chunk.rows)
             self.messages.backward(m_gradient[chunk.edges], of_x, messages.pop(0), chunk)
 
 

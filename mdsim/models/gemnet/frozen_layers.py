@@ -141,38 +141,26 @@ class FrozenMixing:
         mixed, itself = layer.mixing(mlp_cbf3)
         self.of_degree = [scale * of_degree.detach() for of_degree in mixed]
         self.itself = scale * itself.detach()
-        self.shape = len(mixed) ** 2 * mlp_cbf3.shape[1], itself.shape[1]  # of the result for one atom
 
     def forward(
-        self, sums: Float[Tensor, "node harmonic trip"], out: Float[Tensor, "node harmonic_radial bil"]
-    ) -> None:
-        """The weights of each degree applied to the sums over its harmonics."""
-        by_degree = sums.transpose(0, 1).contiguous()
-        mixed = sums.new_empty(*by_degree.shape[:2], self.of_degree[0].shape[1])
-        for degree, weights in enumerate(self.of_degree):
+        self, sums: Float[Tensor, "node harmonic trip"], workspace: Workspace
+    ) -> Float[Tensor, "node harmonic radial_bil"]:
+        """The weights of each degree applied to the sums over its harmonics, and kept."""
+        n_nodes, n_harmonics, _ = sums.shape
+        mixed = workspace.empty(sums, n_harmonics, n_nodes, self.itself.shape[1])
+        return self._by_degree(sums, self.of_degree, out=mixed)
+
+    def backward(self, gradient: Float[Tensor, "node harmonic radial_bil"]) -> Float[Tensor, "node harmonic trip"]:
+        n_nodes, n_harmonics, _ = gradient.shape
+        of_sums = gradient.new_empty(n_harmonics, n_nodes, len(self.itself))
+        return self._by_degree(gradient, [weights.T for weights in self.of_degree], out=of_sums)
+
+    @staticmethod
+    def _by_degree(
+        x: Float[Tensor, "node harmonic in"], weights: list[Tensor], out: Float[Tensor, "harmonic node out"]
+    ) -> Float[Tensor, "node harmonic out"]:
+        """All harmonics of a degree times its matrix. Transposed views spare the copies of other layouts."""
+        for degree, matrix in enumerate(weights):
             harmonics = slice(degree**2, (degree + 1) ** 2)
-            torch.mm(by_degree[harmonics].flatten(0, 1), weights, out=mixed[harmonics].flatten(0, 1))
-        out.view(len(sums), len(by_degree), -1).copy_(mixed.transpose(0, 1))
-
-    def backward(self, gradient: Float[Tensor, "node harmonic_radial bil"]) -> Float[Tensor, "node harmonic trip"]:
-        n_harmonics = len(self.of_degree) ** 2
-        mixed = gradient.view(len(gradient), n_harmonics, -1).transpose(0, 1).contiguous()
-        by_degree = gradient.new_empty(*mixed.shape[:2], len(self.of_degree[0]))
-        for degree, weights in enumerate(self.of_degree):
-            harmonics = slice(degree**2, (degree + 1) ** 2)
-            torch.mm(mixed[harmonics].flatten(0, 1), weights.T, out=by_degree[harmonics].flatten(0, 1))
-        return by_degree.transpose(0, 1)
-
-    def own(self, x: Float[Tensor, "edge trip"], radial: Float[Tensor, "edge radial"]) -> Float[Tensor, "edge bil"]:
-        """What an edge contributes with itself."""
-        return (radial[:, :, None] * x[:, None, :]).flatten(1) @ self.itself
-
-    def own_backward(
-        self,
-        gradient: Float[Tensor, "edge bil"],
-        x: Float[Tensor, "edge trip"],
-        radial: Float[Tensor, "edge radial"],
-    ) -> tuple[Float[Tensor, "edge trip"], Float[Tensor, "edge radial"]]:
-        """Gradients of the message and of the radial functions."""
-        spread = (gradient @ self.itself.T).reshape(*radial.shape, x.shape[1])
-        return (spread * radial[:, :, None]).sum(1), (spread * x[:, None, :]).sum(2)
+            torch.bmm(x.transpose(0, 1)[harmonics], matrix.expand(2 * degree + 1, -1, -1), out=out[harmonics])
+        return out.transpose(0, 1)

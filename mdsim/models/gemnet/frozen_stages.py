@@ -28,16 +28,14 @@ class Chunk:
     receivers: Int[Tensor, "edge"]
     rows: Int[Tensor, "edge"]
     rbf: Float[Tensor, "pair radial"]
-    radial: Float[Tensor, "edge radial"]  # of the circular basis
     rbf_gradient: Float[Tensor, "pair radial"]  # accumulates
-    radial_gradient: Float[Tensor, "edge radial"]  # accumulates
 
 
 class Circular(NamedTuple):
     """The circular basis in the dense layout, or the gradients with respect to it."""
 
     harmonics: Float[Tensor, "row harmonic"]
-    cbf3: Float[Tensor, "row harmonic_radial"]
+    radial: Float[Tensor, "row radial"]
 
 
 class RadialProduct:
@@ -95,40 +93,49 @@ class FrozenMessages:
 
 
 class FrozenTriplets:
-    """Sums over the edges that end at an atom, for each of these edges (see `EfficientInteractionBilinear`)."""
+    """Sums over the other edges that end at an atom, for each of its edges (see `EfficientInteractionBilinear`)."""
 
     def __init__(self, mixing: FrozenMixing, workspace: Workspace) -> None:
         self.mixing, self.workspace = mixing, workspace
 
     def forward(
         self, x: Float[Tensor, "row trip"], basis: Circular, buckets: Sequence[Bucket]
-    ) -> tuple[Float[Tensor, "row bil"], list[Tensor]]:
-        received = x.new_empty(len(x), self.mixing.shape[1])
-        saved = []
+    ) -> tuple[Float[Tensor, "row bil"], list[tuple[Tensor, Tensor]]]:
+        n_radial = basis.radial.shape[1]
+        received, saved = x.new_empty(len(x), self.mixing.itself.shape[1] // n_radial), []
         for bucket in buckets:
-            mixed = self.workspace.empty(x, bucket.n_nodes, *self.mixing.shape)
-            self.mixing.forward(torch.bmm(bucket.of(basis.harmonics).mT, bucket.of(x)), out=mixed)
-            torch.bmm(bucket.of(basis.cbf3), mixed, out=bucket.of(received))
-            saved.append(mixed)
+            harmonics, of_edges = bucket.of(basis.harmonics), bucket.of(x)
+            mixed = self.mixing.forward(torch.bmm(harmonics.mT, of_edges), self.workspace)
+            others = self.workspace.empty(x, bucket.n_nodes, bucket.n_places, mixed.shape[2])
+            torch.bmm(harmonics, mixed, out=others)
+            others.flatten(0, 1).addmm_(of_edges.flatten(0, 1), self.mixing.itself, alpha=-1)
+            of_radial = others.unflatten(2, (n_radial, -1))
+            torch.sum(of_radial * bucket.of(basis.radial)[..., None], dim=2, out=bucket.of(received))
+            saved.append((mixed, of_radial))
         return received, saved
 
     def backward(
         self,
         gradient: Float[Tensor, "row bil"],
         x: Float[Tensor, "row trip"],
-        saved: list[Tensor],
+        saved: list[tuple[Tensor, Tensor]],
         basis: Circular,
         basis_gradient: Circular,
         buckets: Sequence[Bucket],
     ) -> Float[Tensor, "row trip"]:
         """Gradient of the messages; that of the basis is added up."""
         x_gradient = torch.empty_like(x)
-        for bucket, mixed in zip(buckets, saved, strict=True):
-            of_received = bucket.of(gradient)
-            bucket.of(basis_gradient.cbf3).baddbmm_(of_received, mixed.mT)
-            of_sums = self.mixing.backward(torch.bmm(bucket.of(basis.cbf3).mT, of_received))
-            bucket.of(basis_gradient.harmonics).baddbmm_(bucket.of(x), of_sums.mT)
-            torch.bmm(bucket.of(basis.harmonics), of_sums, out=bucket.of(x_gradient))
+        for bucket, (mixed, of_radial) in zip(buckets, saved, strict=True):
+            harmonics, of_edges = bucket.of(basis.harmonics), bucket.of(x)
+            of_received = bucket.of(gradient)[..., None, :]
+            bucket.of(basis_gradient.radial).add_((of_radial * of_received).sum(3))
+            of_others = (bucket.of(basis.radial)[..., None] * of_received).flatten(2)
+            bucket.of(basis_gradient.harmonics).baddbmm_(of_others, mixed.mT)
+            of_sums = self.mixing.backward(torch.bmm(harmonics.mT, of_others))
+            bucket.of(basis_gradient.harmonics).baddbmm_(of_edges, of_sums.mT)
+            of_x = bucket.of(x_gradient)
+            torch.bmm(harmonics, of_sums, out=of_x)
+            of_x.flatten(0, 1).addmm_(of_others.flatten(0, 1), self.mixing.itself.T, alpha=-1)
         return x_gradient
 
 

@@ -21,8 +21,7 @@ class Bases:
     rbf3: Float[Tensor, "pair rbf"]  # for messages over triplets
     rbf_h: Float[Tensor, "pair rbf"]  # for atom updates
     harmonics: Float[Tensor, "row harmonic"]
-    cbf3: Float[Tensor, "row harmonic_radial"]  # harmonics times radial functions
-    radial: Float[Tensor, "edge radial"]
+    radial: Float[Tensor, "row radial"]
     mlp_cbf3: Float[Tensor, "spherical radial cbf"]  # trainable down-projection of the circular basis
 
 
@@ -34,8 +33,9 @@ class EfficientInteractionBilinear(nn.Module):
         y_o(c) = Σ_b Σ_ln e_n(c) Y_l0(cos φ_cab) Σ_ie W¹_lni W²_eio x_e(b),
 
     in three steps by the addition theorem: x is summed over b for each y_lm; the product of W¹ and W² is applied to the
-    sums, once for each atom; the results are summed over lm and n for each c. That takes b = c along, which
-    is subtracted: there the angle is zero.
+    sums, once for each atom; the results are summed over lm for each c and n. That takes b = c along, which is
+    subtracted there: the angle is zero. The sum over n comes last, so that the circular basis, the product of harmonics
+    and radial functions, is never formed.
     """
 
     def __init__(self, emb_size_trip: int, emb_size_cbf: int, emb_size_bil_trip: int) -> None:
@@ -46,32 +46,31 @@ class EfficientInteractionBilinear(nn.Module):
     def forward(self, x: Float[Tensor, "edge trip"], bases: Bases, edges: Edges) -> Float[Tensor, "edge bil"]:
         mixed, itself = self.mixing(bases.mlp_cbf3)
         dense = edges.dense(x)
-        received = torch.cat([self._received(bucket.of(dense), bases, bucket, mixed) for bucket in edges.buckets])
-        own = (bases.radial[:, :, None] * x[:, None, :]).flatten(1) @ itself
-        return edges.sparse(received) - own
+        others = [self._others(bucket.of(dense), bases, bucket, mixed, itself) for bucket in edges.buckets]
+        of_radial = torch.cat(others).unflatten(1, (bases.radial.shape[1], -1))
+        return edges.sparse((of_radial * bases.radial[:, :, None]).sum(1))
 
-    def _received(
+    def _others(
         self,
         x: Float[Tensor, "node place trip"],
         bases: Bases,
         bucket: Bucket,
         mixed: Float[Tensor, "spherical trip radial_bil"],
-    ) -> Float[Tensor, "row bil"]:
-        """The sum over all edges of an atom, b = c included."""
-        summed = torch.bmm(bucket.of(bases.harmonics).mT, x)
-        degrees = summed.split([2 * degree + 1 for degree in range(len(mixed))], dim=1)
+        itself: Float[Tensor, "trip radial_bil"],
+    ) -> Float[Tensor, "row radial_bil"]:
+        """The sum over the other edges of an atom, for each radial function."""
+        harmonics = bucket.of(bases.harmonics)
+        degrees = torch.bmm(harmonics.mT, x).split([2 * degree + 1 for degree in range(len(mixed))], dim=1)
         mixed_sums = torch.cat([of_degree @ weight for of_degree, weight in zip(degrees, mixed, strict=True)], dim=1)
-        cbf3 = bucket.of(bases.cbf3)
-        return torch.bmm(cbf3, mixed_sums.unflatten(2, (-1, self.weight.shape[2])).flatten(1, 2)).flatten(0, 1)
+        return torch.baddbmm(x @ itself, harmonics, mixed_sums, beta=-1).flatten(0, 1)
 
     def mixing(
         self, mlp_cbf3: Float[Tensor, "spherical radial cbf"]
-    ) -> tuple[Float[Tensor, "spherical trip radial_bil"], Float[Tensor, "radial_trip bil"]]:
+    ) -> tuple[Float[Tensor, "spherical trip radial_bil"], Float[Tensor, "trip radial_bil"]]:
         """Products of both weights, for each degree, and for the angle zero with all degrees in one."""
-        product = torch.einsum("lni,eio->leno", mlp_cbf3, self.weight)
+        product = torch.einsum("lni,eio->leno", mlp_cbf3, self.weight).flatten(2)
         at_zero = product.new_tensor(at_zero_angle(len(product)))
-        itself = torch.einsum("l,leno->neo", at_zero, product)
-        return product.flatten(2), itself.flatten(0, 1)
+        return product, torch.einsum("l,lep->ep", at_zero, product)
 
 
 class TripletInteraction(nn.Module):

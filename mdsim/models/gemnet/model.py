@@ -188,13 +188,11 @@ class GemNetT(ForceField):
 
     def bases(self, rbf: Float[Tensor, "pair radial"], edges: Edges) -> Bases:
         """What all interaction blocks share."""
-        radial = on_both(edges.radial(self.cbf_basis3.radial_basis))
-        harmonics, cbf3 = circular_basis(edges, radial, self.num_spherical)
+        harmonics, radial = circular_basis(edges, edges.radial(self.cbf_basis3.radial_basis), self.num_spherical)
         return Bases(
             rbf3=self.mlp_rbf3(rbf),
             rbf_h=self.mlp_rbf_h(rbf),
             harmonics=harmonics,
-            cbf3=cbf3,
             radial=radial,
             mlp_cbf3=self.mlp_cbf3.weight,
         )

@@ -1,11 +1,14 @@
 """Published GemNet-T weights: energies, atomic energies and forces of the published code."""
 
+import json
+
 import pytest
 import torch
 
 from mdsim.checkpoints import CheckpointError
 from mdsim.models.gemnet.model import GemNetT
 from mdsim.models.gemnet.published import read_published_gemnet
+from mdsim.models.gemnet.scaling import read_scale_factors
 from mdsim.models.loading import load_force_field
 from mdsim.neighbors import Neighbors, neighbors
 from mdsim.state import System
@@ -36,17 +39,29 @@ def _water(golden: dict, dtype: torch.dtype) -> tuple[System, torch.Tensor, Neig
     return system, positions, Neighbors(first, second, -torch.round(apart / cell[0, 0]) @ cell)
 
 
+def _check(model: GemNetT, golden: dict, expected: dict) -> None:
+    """Published values are in single precision, and forces reach several eV/Å."""
+    system, positions, pairs = _water(golden, model.energy_scale.dtype)
+    atomic = model.atomic_energies(system, positions, pairs).detach().float()
+    energy, forces = (value.float() for value in model(system, positions, pairs))
+    torch.testing.assert_close(atomic.flatten(), expected["atom_energies"][:, 0], rtol=0, atol=2e-5)
+    torch.testing.assert_close(energy, expected["energy"][:, 0], rtol=0, atol=3e-4)
+    torch.testing.assert_close(forces.reshape(-1, 3), expected["forces"], rtol=0, atol=4e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("variant", ["noscale", "scale"])
-def test_published_values(golden, variant, tmp_path):
-    """In double precision; the published values are in single, and forces reach several eV/Å."""
-    model = read_published_gemnet(_checkpoint(golden, variant, tmp_path)).double()
-    system, positions, pairs = _water(golden, torch.float64)
-    atomic = model.atomic_energies(system, positions, pairs)
-    energy, forces = model(system, positions, pairs)
-    expected = golden[variant]
-    torch.testing.assert_close(atomic.flatten(), expected["atom_energies"][:, 0].double(), rtol=0, atol=2e-5)
-    torch.testing.assert_close(energy, expected["energy"][:, 0].double(), rtol=0, atol=3e-4)
-    torch.testing.assert_close(forces.reshape(-1, 3), expected["forces"].double(), rtol=0, atol=4e-5)
+def test_published_values(golden, variant, dtype, tmp_path):
+    _check(read_published_gemnet(_checkpoint(golden, variant, tmp_path)).to(dtype), golden, golden[variant])
+
+
+def test_published_scaling_factors(golden, tmp_path, caplog):
+    """The published file is of four blocks, the model has two."""
+    model = read_published_gemnet(_checkpoint(golden, "noscale", tmp_path))
+    (tmp_path / "factors.json").write_text(json.dumps(golden["scale"]["scale_factors"]))
+    read_scale_factors(model, tmp_path / "factors.json")
+    assert "not used" in caplog.text and "OutBlock_4_sum" in caplog.text
+    _check(model, golden, golden["scale"])
 
 
 def test_the_published_cap_on_neighbors_is_the_only_difference(golden, tmp_path):
