@@ -62,7 +62,7 @@ def _check_dense_window(quantity: Observable, config: SimulateConfig, system: Sy
     """Find out now, not at the end of a long simulation, whether the window is long enough for the observable."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None
-    n_frames = window.epochs * dynamics.steps_per_epoch // window.dump_every_steps
+    n_frames = config.dense_epochs * dynamics.steps_per_epoch // window.dump_every_steps
     still = torch.zeros(n_frames, 1, system.n_atoms, 3, dtype=system.masses.dtype, device=system.masses.device)
     quantity(system, Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps))
     if isinstance(quantity, Diffusivity):

@@ -56,5 +56,10 @@ class SimulateConfig(RunConfig):
         return self
 
     @property
+    def dense_epochs(self) -> int:
+        """Stretches of the dense window: all there are, in a run that is shorter."""
+        return 0 if self.dense_window is None else min(self.dense_window.epochs, self.epochs)
+
+    @property
     def horizon_ps(self) -> float:
         return self.epochs * self.dynamics.epoch_ps

@@ -219,8 +219,7 @@ class Evaluation:
 
     def dynamical_values(self) -> dict[str, Float[Tensor, "replica bin"]]:
         """Dynamical observables of each replica; NaN for those that broke within the dense window."""
-        window = self.config.dense_window
-        if window is None or self.epoch < window.epochs:  # the run ended within the window: all had broken
+        if not self.dense or self.epoch < self.config.dense_epochs:  # the run ended within the window: all had broken
             return {
                 name: torch.full((len(self.reasons), len(c.reference)), torch.nan) for name, c in self.dynamical.items()
             }

@@ -116,6 +116,15 @@ def test_dynamics_of_the_dense_window(tmp_path):
     torch.testing.assert_close(values[[0, 2]], expected[[0, 2]])
 
 
+def test_a_window_longer_than_the_run_is_the_run(tmp_path):
+    long = {"epochs": 20, "dump_every_steps": 2}
+    evaluation = _evaluation(tmp_path, epochs=1, dense_window=long)
+    evaluation.run(SilentWriter())
+    values = evaluation.dynamical_values()["vacf"]
+    expected = VACF(max_lag_fs=4.0)(water(), _alone(n_steps=12, every=2).trajectory)
+    torch.testing.assert_close(values[[0, 2]], expected[[0, 2]])
+
+
 def test_two_force_fields_start_from_the_same_conditions(tmp_path):
     stiff = Springs(WEAK.stiffness.detach() * 1.1)
     first, second = _evaluation(tmp_path / "a"), _evaluation(tmp_path / "b", model=stiff)
