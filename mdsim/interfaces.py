@@ -18,6 +18,10 @@ from mdsim.typing import Bool, Float, Tensor
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
+#: Of the replicas that are taken together on a CPU. Larger arrays come fresh from the system, page by page, every time.
+CPU_GROUP_BYTES = 1e9
+
+
 class UnknownSpeciesError(ValueError):
     """A force field is asked about elements that it was not trained for."""
 
@@ -187,7 +191,10 @@ class _InGroups:
             replica, pairs = max(one_each, key=lambda group: group[1].n_pairs)
             taken = bytes_for(lambda: self.model(self.system, positions[replica], pairs))
             self._bytes_per_pair = max(1.0, taken / max(1, pairs.n_pairs))
-        most_pairs = int(budget_bytes(positions.device) / self._bytes_per_pair)
+        budget = budget_bytes(positions.device)
+        if positions.device.type == "cpu":
+            budget = min(budget, CPU_GROUP_BYTES)
+        most_pairs = int(budget / self._bytes_per_pair)
         groups = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs)
         announce_division("replicas", n_replicas, len(groups), self._bytes_per_pair * neighbors_of_all.n_pairs)
         return groups

@@ -46,7 +46,8 @@ class RunConfig(Section):
     memory_budget_GB: Positive | None = Field(
         None,
         description="What one batch of force evaluations, of the estimator or of the QM gradient may take; larger ones "
-        "are divided, which changes results by rounding alone. null: half of the machine's (or the GPU's) memory.",
+        "are divided, which changes results by rounding alone. Forces on a CPU never take more than 1 GB at once, "
+        "which is quickest. null: half of the machine's (or the GPU's) memory.",
     )
     wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")
 
