@@ -8,7 +8,9 @@ import torch
 pytest.importorskip("numba")
 
 from mdsim.models.nequip import NequIP
+from mdsim.models.nequip_tables import tabulate
 from mdsim.models.nequip_tabulated import TabulatedNequIP, supports
+from mdsim.models.nequip_vectors import KNOTS
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +29,23 @@ def test_equals_the_plain_path_within_float32_rounding(model, errors_of_rounding
     assert forces < 5 * rounding_forces + 1e-5
 
 
-def test_the_splines_are_finer_than_that(model, system, positions):
-    precise, double = copy.deepcopy(model).double(), system.to(dtype=torch.float64)
-    expected = precise.bind(double)(positions.double())
-    for new, old in zip(precise.fast_potential(double)(positions.double()), expected, strict=True):
-        assert (new - old).abs().max() < 1e-5 * old.abs().max()
+def test_the_splines_are_finer_than_that(model):
+    """Weights and their derivatives, between the knots, against the radial network in float64."""
+    precise = copy.deepcopy(model).double()
+    distances = torch.linspace(0.5, model.cutoff - 1e-6, 997, dtype=torch.float64)
+    place = distances * (KNOTS / model.cutoff)
+    t, powers = place.frac(), torch.arange(6.0, dtype=torch.float64)
+    for layer in precise.layers:
+        exact, slope = torch.func.jvp(
+            lambda d, layer=layer: layer.convolution.radial_network(precise.radial_basis(d)),
+            (distances,),
+            (torch.ones_like(distances),),
+        )
+        coefficients = tabulate(precise, layer.convolution)[place.long()]
+        value = (coefficients * (t[:, None] ** powers)[..., None]).sum(1)
+        derivative = (coefficients[:, 1:] * (powers[1:] * t[:, None] ** powers[:-1])[..., None]).sum(1)
+        assert (value - exact).abs().max() < 1e-7 * exact.abs().max()
+        assert (derivative * (KNOTS / model.cutoff) - slope).abs().max() < 3e-6 * slope.abs().max()
 
 
 def test_bind_takes_it_when_asked(model, system):
