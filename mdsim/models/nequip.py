@@ -164,12 +164,18 @@ class NequIP(ForceField):
         return output * (self.one_hot[system.atomic_numbers] @ self.energy_scale)
 
     def fast_potential(self, system: System) -> Potential | None:
-        """Tabulated weights in compiled loops, on the CPU, where numba is installed."""
-        if find_spec("numba") is None:
-            return None
-        from mdsim.models.nequip_tabulated import TabulatedNequIP, supports
+        """Compiled loops with tabulated weights on the CPU, cuEquivariance's kernels on a GPU, where installed."""
+        if find_spec("numba") is not None:
+            from mdsim.models import nequip_tabulated
 
-        return TabulatedNequIP(self, system) if supports(self, system) else None
+            if nequip_tabulated.supports(self, system):
+                return nequip_tabulated.TabulatedNequIP(self, system)
+        if find_spec("cuequivariance_torch") is not None:
+            from mdsim.models import nequip_cuequivariance
+
+            if nequip_cuequivariance.supports(self, system):
+                return nequip_cuequivariance.CuequivarianceNequIP(self, system)
+        return None
 
     def zero_energy_eV(self, system: System) -> Float[Tensor, ""]:
         """Total energy (eV, float64) of a replica at which the model energy is zero."""
