@@ -6,7 +6,7 @@
 are linear in each argument, and each is the other's derivative: ∂C gives D(g, h) and C(w, g), ∂D gives C(g, b) and
 C(g, a). Energies need C, forces C and D, the gradient of a force loss six C and three D for every layer.
 
-On the CPU compiled loops read each filter once, threads share the channels. Without numba (the extra `fast`), or on a
+On the CPU compiled loops read each filter once. Without numba (the extra `fast`), or on a
 GPU, they are gathers and scatters.
 """
 
@@ -89,7 +89,7 @@ def _compiled_convolve(filters: Tensor, features: Tensor, first: Tensor, second:
     from mdsim.models import pair_loops
 
     received = torch.zeros_like(features, memory_format=torch.contiguous_format)
-    pair_loops.convolve(filters, features, first, second, n_pairs=len(first), into=received)
+    pair_loops.convolve(*pair_loops.arrays(filters, features, first, second, received))
     return received
 
 
@@ -97,5 +97,5 @@ def _compiled_pair_product(a: Tensor, b: Tensor, first: Tensor, second: Tensor) 
     from mdsim.models import pair_loops
 
     product = a.new_empty(len(first), a.shape[1])
-    pair_loops.pair_product(a, b, first, second, n_pairs=len(first), into=product)
+    pair_loops.pair_product(*pair_loops.arrays(a, b, first, second, product))
     return product

@@ -57,7 +57,7 @@ class _Spline(Function):
         ctx.save_for_backward(distances, coefficients)
         ctx.per_knot, ctx.order = per_knot, order
         values = distances.new_empty(len(distances), coefficients.shape[1])
-        pair_loops.spline(distances, coefficients, per_knot, order, n_pairs=len(distances), into=values)
+        pair_loops.spline(*pair_loops.arrays(distances, coefficients, per_knot, order, values))
         return values
 
     @staticmethod
@@ -84,7 +84,7 @@ class _Gather(Function):
         ctx.save_for_backward(distances, gradient)
         ctx.per_knot, ctx.order = per_knot, order
         gathered = torch.zeros(n_knots, gradient.shape[1], dtype=torch.float64)
-        pair_loops.spline_transposed(distances, gradient, per_knot, order, n_pairs=len(distances), into=gathered)
+        pair_loops.spline_transposed(*pair_loops.arrays(distances, gradient, per_knot, order, gathered))
         return gathered
 
     @staticmethod
