@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -17,9 +19,18 @@ from mdsim.typing import Bool, Float, Tensor
 #: Positions of all replicas (Å) to their energies (eV) and forces (eV/Å). That is all an integrator needs to know.
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 
+NEEDS_NUMBA = "it needs numba, pip install 'mdsim[fast]'"
+FAST_TOLERANCE = 1e-6  # of interpolated functions: below the rounding of a network in float32
+
+log = logging.getLogger("mdsim")
+
 
 #: Of the replicas that are taken together on a CPU. Larger arrays come fresh from the system, page by page, every time.
 CPU_GROUP_BYTES = 1e9
+
+
+class NoFastPath(Exception):
+    """Why forces are to be had by the plain path only."""
 
 
 class UnknownSpeciesError(ValueError):
@@ -130,26 +141,47 @@ class ForceField(nn.Module):
                 f"the force field knows the atomic numbers {self.species.tolist()}, but the system has {unknown}"
             )
 
-    def fast_potential(self, system: System) -> Potential | None:
-        """A quicker potential with frozen parameters, equal to the plain one within rounding; None where there is none.
+    def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
+        """A quicker potential with frozen parameters, equal to the plain one within rounding.
+
+        Its attribute ``description``, if it has one, is what the log says of it.
 
         Args:
             system: the system that is simulated.
-        """
-        return None
+            tolerance: largest error of interpolated functions, relative to the largest value of each.
 
-    def bind(self, system: System, differentiable: bool = False, skin: float = 0.5, fast: bool = False) -> Potential:
+        Raises:
+            NoFastPath: there is none for this system, on this machine, within this tolerance; the message says why.
+        """
+        raise NoFastPath("none is written for this model")
+
+    def bind(
+        self,
+        system: System,
+        differentiable: bool = False,
+        skin: float = 0.5,
+        fast: bool = False,
+        tolerance: float = FAST_TOLERANCE,
+    ) -> Potential:
         """The potential of this system that integrators call, with its own neighbour list.
 
         Args:
             system: the system that is simulated.
             differentiable: keep the graph to parameters and positions; otherwise the parameters are a frozen copy.
             skin: of the neighbour list, Å.
-            fast: take `fast_potential` where there is one; worth its preparation for hundreds of steps.
+            fast: take `fast_potential` where there is one; worth its preparation for hundreds of steps. The log says
+                which path was taken, and why, when it is not the same as before.
+            tolerance: of `fast_potential`.
         """
         self.check_species(system)
-        if fast and not differentiable and (quicker := self.fast_potential(system)) is not None:
-            return quicker
+        if fast and not differentiable:
+            try:
+                quicker = self.fast_potential(system, tolerance)
+            except NoFastPath as reason:
+                _announce(f"forces of {type(self).__name__}: plain path, no quicker one: {reason}")
+            else:
+                _announce(f"forces of {type(self).__name__}: {getattr(quicker, 'description', 'quicker path')}")
+                return quicker
         model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
         neighbor_list = NeighborList(system, self.cutoff, skin)
         if differentiable:  # the graph of all replicas is kept anyway
@@ -198,6 +230,12 @@ class _InGroups:
         groups = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs)
         announce_division("replicas", n_replicas, len(groups), self._bytes_per_pair * neighbors_of_all.n_pairs)
         return groups
+
+
+@lru_cache(maxsize=1)
+def _announce(message: str) -> None:
+    """Log a message that is not the last one again: every stretch of dynamics binds anew."""
+    log.info(message)
 
 
 @runtime_checkable

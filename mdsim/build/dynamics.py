@@ -59,7 +59,13 @@ def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
     judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
     dynamics = config.dynamics
     return Stretch(
-        system, moves, dynamics.steps_per_epoch, dynamics.dump_every_steps, tuple(judges), fast=dynamics.fast
+        system,
+        moves,
+        dynamics.steps_per_epoch,
+        dynamics.dump_every_steps,
+        tuple(judges),
+        fast=dynamics.fast,
+        fast_tolerance=dynamics.fast_tolerance,
     )
 
 

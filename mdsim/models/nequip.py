@@ -26,7 +26,7 @@ import torch
 from e3nn.o3 import Irrep, Irreps, spherical_harmonics
 from torch import nn
 
-from mdsim.interfaces import ForceField, Potential
+from mdsim.interfaces import FAST_TOLERANCE, NEEDS_NUMBA, ForceField, NoFastPath, Potential
 from mdsim.models.nequip_layers import SCALAR, Convolution, Edges, Features, Gate, Linear, SelfConnection
 from mdsim.neighbors import Neighbors
 from mdsim.neighbors import neighbors as find_neighbors
@@ -163,19 +163,19 @@ class NequIP(ForceField):
         output = self.readout_2(self.readout_1(features))[SCALAR].reshape(n_replicas, -1)
         return output * (self.one_hot[system.atomic_numbers] @ self.energy_scale)
 
-    def fast_potential(self, system: System) -> Potential | None:
+    def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
         """Compiled loops with tabulated weights on the CPU, cuEquivariance's kernels on a GPU, where installed."""
-        if find_spec("numba") is not None:
-            from mdsim.models import nequip_tabulated
+        if system.masses.device.type == "cpu":
+            if find_spec("numba") is None:
+                raise NoFastPath(NEEDS_NUMBA)
+            from mdsim.models.nequip_tabulated import TabulatedNequIP
 
-            if nequip_tabulated.supports(self, system):
-                return nequip_tabulated.TabulatedNequIP(self, system)
-        if find_spec("cuequivariance_torch") is not None:
-            from mdsim.models import nequip_cuequivariance
+            return TabulatedNequIP(self, system, tolerance)
+        if find_spec("cuequivariance_torch") is None:
+            raise NoFastPath("on a GPU it needs cuequivariance-torch and cuequivariance-ops-torch")
+        from mdsim.models.nequip_cuequivariance import CuequivarianceNequIP
 
-            if nequip_cuequivariance.supports(self, system):
-                return nequip_cuequivariance.CuequivarianceNequIP(self, system)
-        return None
+        return CuequivarianceNequIP(self, system)
 
     def zero_energy_eV(self, system: System) -> Float[Tensor, ""]:
         """Total energy (eV, float64) of a replica at which the model energy is zero."""

@@ -19,6 +19,7 @@ import torch
 from cuequivariance_torch import SegmentedPolynomial
 from torch import nn
 
+from mdsim.interfaces import NoFastPath
 from mdsim.models.nequip_layers import Convolution, Edges, Features
 from mdsim.neighbors import NeighborList
 from mdsim.state import System
@@ -86,9 +87,16 @@ class CuequivarianceNequIP:
         system: what the replicas are copies of.
         skin: of the neighbour list, Å.
         method: see `SegmentedConvolution`.
+
+    Raises:
+        NoFastPath: model and system are not on one GPU, or the kernels are not installed.
     """
 
+    description = "cuEquivariance's kernels"
+
     def __init__(self, model, system: System, skin: float = 0.5, method: str = GPU_METHOD) -> None:
+        if method == GPU_METHOD:
+            _check_kernels(model, system)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.system = system
         self.neighbor_list = NeighborList(system, model.cutoff, skin)
@@ -110,9 +118,9 @@ class CuequivarianceNequIP:
         return energy.detach(), -gradient
 
 
-def supports(model, system: System) -> bool:
-    """Whether this path can stand in for the plain one: model and system on one GPU, and the kernels installed."""
+def _check_kernels(model, system: System) -> None:
     device = next(model.parameters()).device
-    return (
-        device.type == "cuda" and device == system.masses.device and find_spec("cuequivariance_ops_torch") is not None
-    )
+    if device.type != "cuda" or device != system.masses.device:
+        raise NoFastPath(f"cuEquivariance's kernels need a GPU; the model is on {device}")
+    if find_spec("cuequivariance_ops_torch") is None:
+        raise NoFastPath("cuEquivariance's kernels are in cuequivariance-ops-torch, which is not installed")

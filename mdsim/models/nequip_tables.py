@@ -206,6 +206,21 @@ def tabulate(model, convolution: Convolution) -> Float[Tensor, "interval order w
     return torch.stack([v[:-1], s0, 0.5 * c0, third, fourth, fifth], dim=1).detach()
 
 
+def interpolation_error(model) -> float:
+    """Of the splines between their knots: the largest, relative to the largest weight of the same convolution.
+
+    The first interval is left out: sin(x)/x has no use for its end at zero, and atoms do not come that close.
+    """
+    halfway = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) * (model.cutoff / KNOTS)
+    powers = 0.5 ** torch.arange(6, dtype=torch.float64)
+    errors = []
+    for layer in model.layers:
+        expected = layer.convolution.radial_network(model.radial_basis(halfway)).detach()
+        found = torch.einsum("o,iow->iw", powers, tabulate(model, layer.convolution))
+        errors.append(float((found - expected)[1:].abs().max() / expected.abs().max()))
+    return max(errors)
+
+
 def harmonic_terms(l_max: int) -> tuple[Int[np.ndarray, "term 3"], Float[np.ndarray, "term"]]:
     """Spherical harmonics from degree two on as sums of products of one of the degree below and one of degree one.
 

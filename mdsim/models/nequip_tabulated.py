@@ -19,9 +19,10 @@ import copy
 import numpy as np
 import torch
 
-from mdsim.models.compiled_loops import use_torch_threads
+from mdsim.interfaces import FAST_TOLERANCE
+from mdsim.models.compiled_loops import check_interpolation, check_on_cpu, use_torch_threads
 from mdsim.models.nequip_loops import energies_and_forces
-from mdsim.models.nequip_tables import tables
+from mdsim.models.nequip_tables import interpolation_error, tables
 from mdsim.neighbors import NeighborList, Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -33,12 +34,21 @@ class TabulatedNequIP:
     Args:
         model: a `NequIP`; its parameters are copied.
         system: what the replicas are copies of.
+        tolerance: largest error of a weight, relative to the largest value of all weights of its convolution.
         skin: of the neighbour list, Å.
+
+    Raises:
+        NoFastPath: not on the CPU, in different precisions, or the tolerance is exceeded.
     """
 
-    def __init__(self, model, system: System, skin: float = 0.5) -> None:
+    def __init__(self, model, system: System, tolerance: float = FAST_TOLERANCE, skin: float = 0.5) -> None:
+        check_on_cpu(model, system)
         self.neighbor_list = NeighborList(system, model.cutoff, skin)
-        self.tables = tables(copy.deepcopy(model).eval().requires_grad_(False).double(), system)
+        precise = copy.deepcopy(model).eval().requires_grad_(False).double()
+        error = interpolation_error(precise)
+        check_interpolation(error, tolerance)
+        self.description = f"tabulated weights (relative error {error:.0e}) in compiled loops"
+        self.tables = tables(precise, system)
         self._listed: Neighbors | None = None
         self._pairs: tuple[np.ndarray, ...] = ()
 
@@ -61,9 +71,3 @@ def _as_arrays(neighbors: Neighbors, positions: Float[Tensor, "replica atom 3"])
     shifts = positions.new_empty(0, 3) if neighbors.shift is None else neighbors.shift
     starts = neighbors.boundaries(*positions.shape[:2])
     return tuple(tensor.numpy() for tensor in (neighbors.first, neighbors.second, shifts, starts))
-
-
-def supports(model, system: System) -> bool:
-    """Whether this path can stand in for the plain one: on the CPU, model and system in the same precision."""
-    weight = next(model.parameters())
-    return weight.device.type == system.masses.device.type == "cpu" and weight.dtype == system.masses.dtype

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch_geometric.nn.models.schnet import GaussianSmearing, InteractionBlock, ShiftedSoftplus
 
-from mdsim.interfaces import ForceField, Potential
+from mdsim.interfaces import FAST_TOLERANCE, NEEDS_NUMBA, ForceField, NoFastPath, Potential
 from mdsim.models import radial_spline
 from mdsim.models.pair_convolution import convolve
 from mdsim.neighbors import Neighbors
@@ -110,13 +110,13 @@ class SchNet(ForceField):
             first, activation, second = layers
             yield _linear(second, activation(_linear(first, basis))) * weight
 
-    def fast_potential(self, system: System) -> Potential | None:
+    def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
         """Tabulated filters in compiled loops, on the CPU, where numba is installed."""
         if find_spec("numba") is None:
-            return None
-        from mdsim.models.schnet_tabulated import TabulatedSchNet, supports
+            raise NoFastPath(NEEDS_NUMBA)
+        from mdsim.models.schnet_tabulated import TabulatedSchNet
 
-        return TabulatedSchNet(self, system) if supports(self, system) else None
+        return TabulatedSchNet(self, system, tolerance)
 
 
 def _interaction(

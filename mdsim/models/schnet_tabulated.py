@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mdsim.models.compiled_loops import use_torch_threads
+from mdsim.interfaces import FAST_TOLERANCE, NoFastPath
+from mdsim.models.compiled_loops import check_interpolation, check_on_cpu, use_torch_threads
 from mdsim.models.schnet_kernels import energies_and_forces
 from mdsim.neighbors import NeighborList, Neighbors
 from mdsim.state import System
@@ -23,16 +24,27 @@ KNOTS = 512  # on [0, cutoff]; for basis functions 0.2 Å wide the error of a fi
 
 
 class TabulatedSchNet:
-    """The potential of a system under a SchNet with fixed parameters, see `supports`.
+    """The potential of a system under a SchNet with fixed parameters.
 
     Args:
         model: its parameters are copied.
         system: what the replicas are copies of.
+        tolerance: largest error of a filter, relative to the largest value of all filters of its layer.
         skin: of the neighbour list, Å.
+
+    Raises:
+        NoFastPath: not on the CPU, not in float32, or the tolerance is exceeded.
     """
 
     @torch.no_grad()
-    def __init__(self, model, system: System, skin: float = 0.5) -> None:
+    def __init__(self, model, system: System, tolerance: float = FAST_TOLERANCE, skin: float = 0.5) -> None:
+        check_on_cpu(model, system)
+        if system.masses.dtype != torch.float32:
+            raise NoFastPath(f"the compiled loops compute in float32, not in {system.masses.dtype}")
+        table = _tabulate(model)
+        error = _interpolation_error(model, table)
+        check_interpolation(error, tolerance)
+        self.description = f"tabulated filters (relative error {error:.0e}) in compiled loops"
         self.neighbor_list = NeighborList(system, model.cutoff, skin)
         self._pairs: Neighbors | None = None  # that the candidates were made of
         self._candidates: tuple[np.ndarray, ...] = ()
@@ -41,7 +53,7 @@ class TabulatedSchNet:
         layers = zip(*((block.conv.lin1, block.conv.lin2, block.lin) for block in blocks), strict=True)
         weights = [np.stack([_array(layer.weight.T) for layer in kind]) for kind in layers]
         self.arguments = (
-            _array(_tabulate(model)),
+            _array(table),
             np.float32(model.cutoff),
             _array(embedded),
             (*weights, *(np.ascontiguousarray(w.transpose(0, 2, 1)) for w in weights)),
@@ -77,12 +89,6 @@ class TabulatedSchNet:
         return torch.from_numpy(energy), torch.from_numpy(forces)
 
 
-def supports(model, system: System) -> bool:
-    """Whether this path can stand in for the plain one: on the CPU, in float32."""
-    weight = model.lin1.weight
-    return weight.dtype == system.masses.dtype == torch.float32 and weight.device.type == "cpu"
-
-
 def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
 
@@ -94,3 +100,12 @@ def _tabulate(model) -> Float[Tensor, "layer knot 2 filter"]:
         lambda d: torch.stack(list(model.filter_networks(d))), (distances,), (torch.ones_like(distances),)
     )[:2]
     return torch.stack([values, slopes * (model.cutoff / KNOTS)], dim=2)
+
+
+def _interpolation_error(model, table: Float[Tensor, "layer knot 2 filter"]) -> float:
+    """Of the spline between its knots: the largest, relative to the largest filter of the same layer."""
+    halfway = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) * (model.cutoff / KNOTS)
+    expected = torch.stack(list(model.filter_networks(halfway)))
+    values, slopes = table.unbind(2)
+    found = (values[:, :-1] + values[:, 1:]) / 2 + (slopes[:, :-1] - slopes[:, 1:]) / 8
+    return float(((found - expected).abs().amax((1, 2)) / expected.abs().amax((1, 2))).max())

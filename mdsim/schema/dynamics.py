@@ -63,6 +63,11 @@ class DynamicsConfig(Section):
     steps_per_epoch: Count = Field(1000, description="Steps of one stretch of simulation.")
     dump_every_steps: Count = Field(50, description="Steps between kept frames; stability is resolved to these.")
     fast: bool = Field(True, description="Allow a quicker force evaluation that is equal within rounding.")
+    fast_tolerance: Positive = Field(
+        1e-6,
+        description="Largest error of the functions of distance that it interpolates, relative to their largest "
+        "values; where it would be exceeded, forces are evaluated as in training.",
+    )
 
     @model_validator(mode="after")
     def _whole_frames(self) -> DynamicsConfig:

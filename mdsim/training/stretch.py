@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.interfaces import ForceField, Integrator, Potential, StabilityCriterion
+from mdsim.interfaces import FAST_TOLERANCE, ForceField, Integrator, Potential, StabilityCriterion
 from mdsim.simulation import simulate
 from mdsim.stability import Verdict, first_unstable
 from mdsim.state import MDState, System, Trajectory
@@ -34,6 +34,7 @@ class Stretch:
     dump_every: int
     criteria: Sequence[StabilityCriterion]
     fast: bool = True  # let the force field choose a quicker path that is equal within rounding
+    fast_tolerance: float = FAST_TOLERANCE  # of what that path interpolates, relative
     prior: Potential | None = None  # added to the force field
 
     def run(
@@ -67,7 +68,8 @@ class Stretch:
         return self.integrator.init(self.system, self._potential(force_field), positions, velocities)
 
     def _potential(self, force_field: ForceField) -> Potential:
-        potential, prior = force_field.bind(self.system, fast=self.fast), self.prior
+        potential = force_field.bind(self.system, fast=self.fast, tolerance=self.fast_tolerance)
+        prior = self.prior
         if prior is None:
             return potential
 

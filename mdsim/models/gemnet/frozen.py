@@ -18,7 +18,7 @@ from mdsim.models.gemnet.edges import ALIGNMENT, Edges, on_both
 from mdsim.models.gemnet.frozen_blocks import FrozenBlock, FrozenOutput, Geometry, Shared
 from mdsim.models.gemnet.frozen_layers import Workspace, silu
 from mdsim.models.gemnet.frozen_stages import Chunk, Circular, FrozenEmbedding
-from mdsim.neighbors import Neighbors, groups_of_replicas
+from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -107,6 +107,27 @@ class FrozenGemNetT:
             of_rbf = self.embedding.backward(m_gradient[chunk.edges], argument, None, chunk)
             chunk.rbf_gradient.add_(of_rbf.unflatten(0, (-1, 2)).sum(1))
         return energy
+
+
+class FrozenPotential:
+    """The potential of a system under a GemNet-T with constant weights, with its own neighbour list.
+
+    Args:
+        model: a `GemNetT`; its parameters are copied.
+        system: what the replicas are copies of.
+    """
+
+    description = "constant weights, a way back written by hand"
+
+    def __init__(self, model, system: System) -> None:
+        self.system = system
+        self.frozen, self.neighbor_list = FrozenGemNetT(model), NeighborList(system, model.cutoff)
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV, relative to the shift) and forces (eV/Å)."""
+        return self.neighbor_list.evaluate(positions, lambda pairs: self.frozen(self.system, positions, pairs))
 
 
 def _geometry(edges: Edges, bases: list[Tensor], gradients: list[Tensor], n_channels: int) -> Geometry:

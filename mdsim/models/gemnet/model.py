@@ -19,14 +19,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mdsim.interfaces import ForceField, Potential
+from mdsim.interfaces import FAST_TOLERANCE, ForceField, Potential
 from mdsim.models.gemnet.basis import RadialBasis, circular_basis
 from mdsim.models.gemnet.edges import Edges, on_both
-from mdsim.models.gemnet.frozen import FrozenGemNetT
+from mdsim.models.gemnet.frozen import FrozenGemNetT, FrozenPotential
 from mdsim.models.gemnet.interaction import Bases, InteractionBlock, OutputBlock
 from mdsim.models.gemnet.layers import MAX_ATOMIC_NUMBER, AtomEmbedding, Dense, EdgeEmbedding, he_orthogonal_
 from mdsim.models.gemnet.scaling import fitting
-from mdsim.neighbors import NeighborList, Neighbors
+from mdsim.neighbors import Neighbors
 from mdsim.neighbors import neighbors as find_neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -181,10 +181,9 @@ class GemNetT(ForceField):
             neighbors_of_all = find_neighbors(system, positions, self.cutoff)
         return FrozenGemNetT(self)(system, positions, neighbors_of_all)
 
-    def fast_potential(self, system: System) -> Potential | None:
-        """The weights are prepared once, not at each call."""
-        frozen, neighbor_list = FrozenGemNetT(self), NeighborList(system, self.cutoff)
-        return lambda positions: neighbor_list.evaluate(positions, lambda pairs: frozen(system, positions, pairs))
+    def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
+        """A way back written by hand; nothing in it is interpolated."""
+        return FrozenPotential(self, system)
 
     def bases(self, rbf: Float[Tensor, "pair radial"], edges: Edges) -> Bases:
         """What all interaction blocks share."""

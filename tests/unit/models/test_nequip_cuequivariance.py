@@ -8,8 +8,9 @@ import torch
 
 pytest.importorskip("cuequivariance_torch")
 
+from mdsim.interfaces import NoFastPath
 from mdsim.models.nequip import NequIP
-from mdsim.models.nequip_cuequivariance import CuequivarianceNequIP, supports
+from mdsim.models.nequip_cuequivariance import CuequivarianceNequIP
 
 
 @pytest.fixture(scope="module", params=[(1, True), (2, False)])
@@ -31,7 +32,9 @@ def test_the_polynomials_are_the_convolutions(model, system, positions):
 
 
 def test_the_cpu_keeps_its_own_path(model, system):
-    assert not supports(model, system)
+    with pytest.raises(NoFastPath, match="need a GPU"):
+        CuequivarianceNequIP(model, system)
+    assert not isinstance(model.bind(system, fast=True), CuequivarianceNequIP)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")

@@ -7,9 +7,10 @@ import torch
 
 pytest.importorskip("numba")
 
+from mdsim.interfaces import NoFastPath
 from mdsim.models.nequip import NequIP
 from mdsim.models.nequip_tables import tabulate
-from mdsim.models.nequip_tabulated import TabulatedNequIP, supports
+from mdsim.models.nequip_tabulated import TabulatedNequIP
 from mdsim.models.nequip_vectors import KNOTS
 
 
@@ -52,7 +53,10 @@ def test_bind_takes_it_when_asked(model, system):
     assert isinstance(model.bind(system, fast=True), TabulatedNequIP)
     assert not isinstance(model.bind(system), TabulatedNequIP)
     assert not isinstance(model.bind(system, differentiable=True, fast=True), TabulatedNequIP)
-    assert not supports(model, system.to(dtype=torch.float64))
+    with pytest.raises(NoFastPath, match="the model is in"):
+        model.fast_potential(system.to(dtype=torch.float64))
+    with pytest.raises(NoFastPath, match="above the tolerance"):
+        model.fast_potential(system, tolerance=1e-14)
 
 
 def test_parameters_are_frozen_at_the_time_of_binding(model, system, positions):

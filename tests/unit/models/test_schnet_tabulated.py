@@ -1,12 +1,16 @@
 """The tabulated path gives the plain path's energies and forces, conserves energy, and keeps replicas apart."""
 
+import copy
+import re
+
 import pytest
 import torch
 
 pytest.importorskip("numba")
 
+from mdsim.interfaces import NoFastPath
 from mdsim.models.schnet import SchNet
-from mdsim.models.schnet_tabulated import TabulatedSchNet, supports
+from mdsim.models.schnet_tabulated import TabulatedSchNet
 from mdsim.state import System
 
 
@@ -36,8 +40,23 @@ def test_bind_takes_it_when_asked(model, system):
 
 
 def test_plain_path_where_it_does_not_apply(model, system):
-    assert supports(model, system)
-    assert not supports(model, system.to(dtype=torch.float64))
+    with pytest.raises(NoFastPath, match=r"model is in torch\.float32, the system in torch\.float64"):
+        model.fast_potential(system.to(dtype=torch.float64))
+    with pytest.raises(NoFastPath, match=r"in float32, not in torch\.float64"):
+        copy.deepcopy(model).double().fast_potential(system.to(dtype=torch.float64))
+
+
+def test_the_tolerance_bounds_the_error_of_the_filters(model, system, caplog):
+    error = float(re.search(r"error (\S+)\)", model.fast_potential(system).description).group(1))
+    assert 0 < error < 1e-6
+    with pytest.raises(NoFastPath, match="above the tolerance"):
+        model.fast_potential(system, error / 10)
+    caplog.set_level("INFO", logger="mdsim")
+    for _ in range(2):
+        assert not isinstance(model.bind(system, fast=True, tolerance=error / 10), TabulatedSchNet)
+    assert len(caplog.messages) == 1 and "plain path" in caplog.text and "above the tolerance" in caplog.text
+    assert isinstance(model.bind(system, fast=True), TabulatedSchNet)
+    assert "tabulated filters" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("triclinic", [False, True])
