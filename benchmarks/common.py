@@ -108,7 +108,7 @@ class Machine:
         Args:
             seconds: taken.
             flops: floating-point operations that the work cannot do without.
-            n_bytes: that must come from or go to memory, were caches perfect.
+            n_bytes: that are read or written at least once; caches may keep them from one call to the next.
         """
         needed = max(flops / self.flops_per_s, n_bytes / self.bytes_per_s)
         bound = "compute" if flops / self.flops_per_s >= n_bytes / self.bytes_per_s else "memory"

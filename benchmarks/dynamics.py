@@ -95,7 +95,7 @@ def measure(case: Case, title: str, replicas: tuple[int, ...], peers: bool, mach
         rows += ratio_rows([str(n_replicas)], seconds, n_replicas, baseline)
         work = evaluation_work(case, _positions(case, n_replicas))
         best = min(seconds, key=seconds.__getitem__)
-        lines.append(f"{n_replicas} replicas, {best}: " + machine.roofline(seconds[best], work.flops, work.n_bytes))
+        lines.append(f"replicas {n_replicas}, {best}: " + machine.roofline(seconds[best], work.flops, work.n_bytes))
     print_table(title, ["replicas", "path", "ms/step", "replica-steps/s", "speed-up"], rows)
     print("\n" + "\n".join(lines), flush=True)
 

@@ -18,7 +18,7 @@ FLOPS_PER_ACTIVATION = 40  # softplus on the way, sigmoid on the way back
 
 @dataclass(frozen=True)
 class Work:
-    """Of one evaluation; bytes are those of weights and state, each moved once."""
+    """Of one evaluation; bytes are those of weights, tables and state, each moved once, as if no cache kept them."""
 
     flops: float
     n_bytes: float
