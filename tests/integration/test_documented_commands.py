@@ -83,7 +83,7 @@ class Workspace:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     folder = tmp_path_factory.mktemp("project")
-    for name in ("docs", "benchmarks", "Makefile", "constraints.txt", "env.yml", "pyproject.toml"):
+    for name in ("mdsim", "docs", "benchmarks", "Makefile", "constraints.txt", "env.yml", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     for name in ("pretraining.py", "stable_training.py", "download_data.py"):
         (folder / name).symlink_to(ROOT / name)
