@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from config_reference import anchor, kind, reference, sections_in
 from docstrings import as_rst
 from mathml import tex2mathml
+from modules import PLACE, expanded
 
 from mdsim import schema
 
@@ -101,6 +102,18 @@ def test_the_messages_of_the_troubleshooting_page_are_those_of_the_program(messa
         r"\.\.\.|'[^']*'|\[[^\]]*\]|\d+|\w+/\w+|\w+:\w+", message
     )  # without what differs from case to case
     assert max((part.strip(" :()") for part in fixed), key=len) in joined
+
+
+def test_every_module_is_in_the_api_reference():
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    documented = {module for names in PLACE.findall(pages) for module in expanded(names)}
+    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "mdsim").rglob("*.py")]
+    modules = {".".join(path.parts) for path in paths if not path.name.startswith("_")}
+    missing = {
+        name for name in modules - documented if not name.startswith("mdsim.schema.")
+    }  # has a reference of its own
+    assert not missing, f"name these in a page of docs/api: {sorted(missing)}"
+    assert documented <= modules
 
 
 def test_equations_become_mathml():
