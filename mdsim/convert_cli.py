@@ -1,17 +1,4 @@
-"""Turn your own frames into a data set.
-
-Understands everything that ASE reads (extended xyz, also with labels under names of your own, .traj, ASE databases,
-VASP, Quantum ESPRESSO, ...), position and force files of CP2K, npz files of the sGDML collection, and DeePMD folders.
-
-Examples:
-    python data/convert.py frames.extxyz --name mine --molecule ethanol --size 1k --db_path DATAPATH
-    python data/convert.py mace.xyz --energy-key REF_energy --forces-key REF_forces --name mine --molecule x
-    python data/convert.py run1.traj run2.traj --split blocks --gap-frames 50 --size 1k --name mine --molecule x \\
-        --frame-interval-fs 0.5 --contiguous 0:5000 --temperature-K 300
-    python data/convert.py water_system/ --name water_dft --molecule water --size 200
-
-Sizes count training and validation frames together; all sizes share their test frames.
-"""
+"""The command that turns frames of one's own into a data set."""
 
 from __future__ import annotations
 
@@ -30,6 +17,21 @@ from mdsim.datasets.convert import NOT_STATED, Description, Stretch, describe_ag
 from mdsim.datasets.npz import DatasetError
 from mdsim.datasets.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, Units
 from mdsim.reporting.console import format_table
+
+DESCRIPTION = """Turn your own frames into a data set.
+
+Understands everything that ASE reads (extended xyz, also with labels under names of your own, .traj, ASE databases,
+VASP, Quantum ESPRESSO, ...), position and force files of CP2K, npz files of the sGDML collection, and DeePMD folders.
+
+Examples:
+    python data/convert.py frames.extxyz --name mine --molecule ethanol --size 1k --db_path DATAPATH
+    python data/convert.py mace.xyz --energy-key REF_energy --forces-key REF_forces --name mine --molecule x
+    python data/convert.py run1.traj run2.traj --split blocks --gap-frames 50 --size 1k --name mine --molecule x \\
+        --frame-interval-fs 0.5 --contiguous 0:5000 --temperature-K 300
+    python data/convert.py water_system/ --name water_dft --molecule water --size 200
+
+Sizes count training and validation frames together; all sizes share their test frames.
+"""
 
 
 def named_unit(table: dict[str, float]):
@@ -62,7 +64,7 @@ def stretch(text: str) -> Stretch:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("files", type=Path, nargs="+", help="files of frames of one system, or DeePMD folders")
     add("--name", required=True, help="of the data set")
