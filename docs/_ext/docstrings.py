@@ -7,7 +7,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|Examples|References|Sources?):\s*$")
+SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|References|Sources?):\s*$")
+EXAMPLES = re.compile(r"Examples?:\s*$")  # commands and code, line by line
 ITEM = re.compile(r"\s*([-*]|\d+\.)\s")
 
 
@@ -26,6 +27,10 @@ def as_rst(lines: list[str]) -> list[str]:
         if line.lstrip().startswith("|") and line.rstrip().endswith("|"):
             end = _end(lines, position, lambda text: text.lstrip().startswith("|"))
             written += ["", *_list_table(lines[position:end]), ""]
+            position = end
+        elif EXAMPLES.match(line):
+            end = _end(lines, position + 1, lambda text: not text.strip() or text.startswith("    "))
+            written += [f"{line.strip()}:", "", *lines[position + 1 : end], ""]
             position = end
         elif line.startswith("    ") and after_blank and not in_section and not ITEM.match(line):
             end = _end(lines, position, lambda text: not text.strip() or text.startswith("    "))

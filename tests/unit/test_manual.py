@@ -116,6 +116,11 @@ def test_every_module_is_in_the_api_reference():
     assert documented <= modules
 
 
+def test_examples_in_docstrings_are_code():
+    text = ["Examples:", "    python a.py \\", "        --flag", "", "Sizes are shared."]
+    assert as_rst(text) == ["Examples::", "", "    python a.py \\", "        --flag", "", "", "Sizes are shared."]
+
+
 def test_equations_become_mathml():
     assert tex2mathml(r"\frac{a}{b}", as_block=True).startswith("<math")
 
