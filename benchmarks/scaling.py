@@ -31,7 +31,7 @@ COPIES = (1, 2, 4)  # along each axis: 192, 1536 and 12288 atoms
 REACH_A = 5.5  # cutoff and skin
 DIRECT_UP_TO = 1536  # atoms that are searched pair by pair as well
 FORCES_UP_TO = {"schnet": 12288, "nequip": 1536}  # of plain NequIP more do not fit into the memory of a small machine
-BUDGETS_GB = (0.5, 1.0, 2.0, 4.0, 8.0)
+BUDGETS_GB = (0.5, 2.0, 8.0)
 
 
 def water(n: int, n_frames: int = 1) -> tuple[System, Float[Tensor, "frame atom 3"]]:

@@ -1,13 +1,14 @@
 """Batched neighbour lists: every pair of atoms within a cutoff, open or periodic, any number of images, no cap."""
 
 from mdsim.neighbors.pairs import Neighbors, fixed_pairs, groups_of_replicas
-from mdsim.neighbors.search import neighbors, pairs_within, prefers_cells
+from mdsim.neighbors.search import candidates_per_pair, neighbors, pairs_within, prefers_cells
 from mdsim.neighbors.skin_list import ALL_PAIRS_UP_TO_ATOMS, NeighborList
 
 __all__ = [
     "ALL_PAIRS_UP_TO_ATOMS",
     "NeighborList",
     "Neighbors",
+    "candidates_per_pair",
     "fixed_pairs",
     "groups_of_replicas",
     "neighbors",

@@ -1,7 +1,7 @@
 """The look at the candidates of a cell list in compiled loops: on a CPU, with numba (the extra `fast`).
 
-Two to nine times quicker than writing them down as tensors, which keeps rebuilds a small part of steps that are compiled
-as well. Run-time type checks would get in the compiler's way, hence `no_type_check`.
+Two to nine times quicker than writing them down as tensors, which keeps rebuilds a small part of steps that are
+compiled as well. Run-time type checks would get in the compiler's way, hence `no_type_check`.
 """
 
 from __future__ import annotations

@@ -51,9 +51,15 @@ def prefers_cells(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float
     n_images = 1 if cell is None else len(images_within(cell, cutoff))
     if n_images == 1 and n_atoms < FEW_ATOMS:
         return False
-    if cell is None:
-        candidates, first_look = Grid.open_candidates_per_atom(n_atoms, DENSITY_PER_A3 * cutoff**3), FIRST_LOOK_OPEN
-    else:
-        candidates, first_look = Grid.periodic(cell, cutoff).candidates_per_atom(n_atoms), FIRST_LOOK_PERIODIC
+    first_look = FIRST_LOOK_OPEN if cell is None else FIRST_LOOK_PERIODIC
     of_candidate = CANDIDATE_COMPILED if is_compiled(device) else CANDIDATE
-    return of_candidate * candidates < (n_images + first_look) * (n_atoms - 1) / 2
+    return of_candidate * candidates_per_pair(cell, n_atoms, cutoff) < n_images + first_look
+
+
+def candidates_per_pair(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float) -> float:
+    """How many candidates the cells have, relative to the number of pairs of atoms; more than one in narrow cells."""
+    if cell is None:
+        candidates = Grid.open_candidates_per_atom(n_atoms, DENSITY_PER_A3 * cutoff**3)
+    else:
+        candidates = Grid.periodic(cell, cutoff).candidates_per_atom(n_atoms)
+    return candidates / max(0.5, (n_atoms - 1) / 2)

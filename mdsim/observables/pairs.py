@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from mdsim.geometry import all_pairs, pair_distances
-from mdsim.neighbors import pairs_within, prefers_cells
+from mdsim.neighbors import candidates_per_pair, pairs_within
 from mdsim.observables.histogram import (
     SMEARING_REACH,
     VALUES_PER_CHUNK,
@@ -30,6 +30,10 @@ from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 ATOMS_AT_ONCE = 2**12  # searched together: bounds the memory of the pairs found
+FEW_ATOMS, MOST_CANDIDATES_PER_PAIR = (
+    128,
+    1 / 3,
+)  # all pairs are looked at where there are fewer, or where it saves less
 MARGIN = 1.001  # the search reaches further than the range, whose upper edge counts
 
 
@@ -98,12 +102,13 @@ def _pairs_between(one: Int[Tensor, "group"], other: Int[Tensor, "group"], alike
 
 
 def searchable(system: System, n_atoms: int, reach_A: float) -> bool:
-    """Whether pairs of so many atoms within this reach are found quicker by a search than among all pairs."""
-    device = system.atomic_numbers.device
+    """Whether pairs of so many atoms within this reach are found much quicker by a search than among all pairs."""
+    if n_atoms < FEW_ATOMS or candidates_per_pair(system.cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
+        return False
     if system.cell is None:
-        return prefers_cells(None, n_atoms, reach_A, device)
+        return True
     half_A = 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(system.cell.double()), dim=0).max())
-    return MARGIN * reach_A < half_A and prefers_cells(system.cell, n_atoms, reach_A, device)
+    return MARGIN * reach_A < half_A
 
 
 @dataclass(frozen=True)

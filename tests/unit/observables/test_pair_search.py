@@ -72,7 +72,7 @@ def searched(monkeypatch) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_rdf_is_bit_for_bit_that_of_all_pairs(cell, kind, searched, monkeypatch):
-    system, trajectory = waters(200, cell, 2)
+    system, trajectory = waters(400 if cell is None else 200, cell, 2)
     rdf = RDF(4.0, 0.02, kind.elements, intermolecular_only=kind.intermolecular_only)
     found = rdf(system, trajectory)
     assert searched == [3]
@@ -150,7 +150,7 @@ def test_molecules_far_apart(searched):
     molecule = torch.arange(200.0).repeat_interleave(3)
     positions = trajectory.positions + 500.0 * molecule[:, None]
     found = MinimumDistance()(system, Trajectory(positions, None, None, 1.0))
-    assert found[0].min() > 400 and len(searched) > 1
+    assert found[0].min() > 400 and searched
 
 
 def test_all_frames_broken():
