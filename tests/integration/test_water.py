@@ -9,8 +9,13 @@ import torch
 
 from mdsim import cli
 from mdsim.datasets import load_dataset
+from mdsim.integrators import VelocityVerlet
+from mdsim.models import NequIP
 from mdsim.observables import Diffusivity
 from mdsim.reporting.trajectories import read_gsd
+from mdsim.simulation import simulate
+from mdsim.state import kinetic_energy_eV
+from mdsim.velocities import maxwell_boltzmann
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -82,3 +87,21 @@ def test_trajectories_carry_the_cell(folder):
     np.testing.assert_allclose(system.cell.numpy(), 12.41713 * np.eye(3), atol=1e-4)
     assert system.n_molecules == 64 and len(system.bonds) == 128
     assert trajectory.n_frames == 10 and trajectory.frame_interval_fs == 8.0
+
+
+def test_nequip_conserves_energy_on_water():
+    """Ten femtoseconds of the whole box with random weights, scaled to the forces of the data."""
+    data = load_dataset(ROOT / "data" / "bundled", "water_spcfw", "water", "100")
+    system, frames, generator = data.system().to(dtype=torch.float32), data.train, torch.Generator().manual_seed(3)
+    torch.manual_seed(3)
+    model = NequIP((1, 8), l_max=1, num_layers=2, num_features=4, radial_mlp_width=8, cutoff=3.5)
+    model.normalize_to(system, frames.positions[:4], frames.energy[:4], frames.forces[:4])
+    start = frames.positions[:2].float()
+    velocities = maxwell_boltzmann(system, 2, 300.0, generator, positions=start)
+    integrator, potential = VelocityVerlet(0.25), model.bind(system, fast=True)
+    state = integrator.init(system, potential, start, velocities)
+    _, trajectory = simulate(system, potential, integrator, state, 40, 4, generator)
+    kinetic = kinetic_energy_eV(trajectory.velocities.double(), system.masses.double())
+    change = (trajectory.energy.double() + kinetic) - (trajectory.energy.double() + kinetic)[0]
+    assert (trajectory.energy - trajectory.energy[0]).abs().max() > 0.1  # of potential energy, eV
+    assert change.abs().max() < 0.02 * (trajectory.energy - trajectory.energy[0]).abs().max()
