@@ -141,3 +141,18 @@ def test_the_bundled_configurations_can_be_debugged(tmp_path, monkeypatch):
     for eval_model in ("pre", "post"):
         assert cli.stable_training(["--config-yml", f"{folder}/simulate.yml", "--eval_model", eval_model, *common]) == 0
     assert cli.compare([str(run)]) == 0
+
+
+@pytest.mark.slow
+def test_the_bundled_tetrapeptide_is_evaluated_with_another_l_max(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    simulate = ["--config-yml", "configs/stable_training/ac_ala3_nhme_gfn2/simulate.yml", "--eval_model", "lmax=2"]
+    assert (
+        cli.stable_training([*simulate, "--debug", "--cpu", f"--log_dir={tmp_path}", "--reference_size=1percent"]) == 0
+    )
+    folder = tmp_path / "ac_ala3_nhme_gfn2" / "nequip_ac_Ala3_NHMe_debug" / "inference" / "lmax=2"
+    metrics = json.loads((folder / "final_metrics.json").read_text())
+    assert metrics["fraction_stable_to_end"] == 1
+    fit = "qm_pretrained_checkpoints/nequip/ac_ala3_nhme_gfn2-ac_Ala3_NHMe_5percent_nequip_lmax=2/metrics.json"
+    expected = json.loads((ROOT / fit).read_text())["test"]["force_mae_meV_per_A"]
+    assert metrics["force_mae_meV_per_A"] == pytest.approx(expected, rel=1e-3)
