@@ -15,6 +15,13 @@ from mdsim.state import System
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def keep_denormals():
+    """Scripts run in this process flush denormal numbers; other libraries, in other tests, count on having them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(7)

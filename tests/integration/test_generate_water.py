@@ -120,7 +120,9 @@ def test_the_reference_run_is_that_of_all_frames(folder, dataset):
     for pair in (("O", "O"), ("O", "H"), ("H", "H")):
         rdf = RDF(6.0, 0.1, pair, "ideal_gas")
         expected = rdf(dataset.system(), trajectory).mean((0, 1)).double()
-        torch.testing.assert_close(dataset.reference_run.mean_and_error(rdf)[0], expected, rtol=1e-5, atol=1e-5)
+        found = dataset.reference_run.mean_and_error(rdf)[0]
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)  # a pair at the edge of a bin may change sides
+        torch.testing.assert_close(found.mean(), expected.mean(), rtol=1e-4, atol=0)
     blocks = torch.stack([MSD(100.0, "O")(dataset.system(), trajectory[s : s + 60])[0, ::10] for s in (0, 60)])
     torch.testing.assert_close(dataset.reference_run.msd["O"].float(), blocks)
 

@@ -286,6 +286,7 @@ def test_saving_never_leaves_half_a_file(tmp_path, monkeypatch):
 
 
 def test_relative_includes_work_from_any_folder(tmp_path, monkeypatch):
-    shutil.copytree(CONFIGS, tmp_path / "configs")
+    for folder in ("configs", "mdsim/recipes"):  # a recipe is part of the package
+        shutil.copytree(CONFIGS.parent / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path / "configs" / "systems")
     assert load_config("../stable_training/aspirin_gfn2/train.yml", STABLE).mode == "train"
