@@ -60,8 +60,16 @@ CHECK = [
 ]
 #: Installing and watching: what they name must exist.
 INSTALL = [r"make \w+.*", r"(.*&& )?pip install .*", r"python3 -m venv .*", r"mamba env create .*", r"tensorboard .*"]
-#: Commands that a document relies on without repeating them.
+ASPIRIN = "python stable_training.py --config-yml configs/stable_training/aspirin_gfn2"
+#: Commands that a document relies on without repeating them. (Made small, a training begins by deleting what its folder
+#: holds, evaluations as well, and so comes first.)
 BEFORE = {
+    "docs/quickstart.md": [f"{ASPIRIN}/train.yml"],
+    "docs/runs.md": [
+        f"{ASPIRIN}/train.yml",
+        f"{ASPIRIN}/simulate.yml --eval_model pre",
+        f"{ASPIRIN}/simulate.yml --eval_model post",
+    ],
     "docs/extend/model.md": [
         "export PYTHONPATH=docs/examples",
         "python pretraining.py --config-yml docs/examples/pretrain.yml",
