@@ -21,8 +21,8 @@ from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor
 
 
-def tables(model, system: System) -> tuple:
-    """The arguments of `energies_and_forces` from `atoms` to `start`.
+def tables(model, system: System) -> tuple[tuple, float]:
+    """The arguments of `energies_and_forces` from `atoms` to `start`, and the largest relative error of the splines.
 
     Args:
         model: a `NequIP` in float64.
@@ -31,7 +31,7 @@ def tables(model, system: System) -> tuple:
     builder = _Builder(model, system)
     for number, layer in enumerate(model.layers):
         builder.add_layer(layer, first=number == 0)
-    return builder.arguments(system.masses.numpy().dtype)
+    return builder.arguments(system.masses.numpy().dtype), max(builder.errors)
 
 
 @dataclass
@@ -65,6 +65,7 @@ class _Builder:
         self.constants: dict[int, Tensor] = {}  # first values of scalar rows, "atom channel"
         self.matrices: list[Tensor] = []
         self.splines: list[Tensor] = []
+        self.errors: list[float] = []  # of the splines of each layer
         self.paths, self.before, self.after, self.gates = (_PerLayer() for _ in range(4))
         self.features: dict[Irrep, int] = {}  # rows that the last layer has written
 
@@ -104,8 +105,9 @@ class _Builder:
             sender = [hidden[path.ir_in], path.ir_in.dim]
             kind = self.kinds.index(triple)
             self.paths.rows.append([kind, *sender, row, path.ir_out.dim, harmonic_rows[path.ir_harmonic]])
-        weights = tabulate(self.model, convolution).unflatten(-1, (-1, self.channels))
-        self.splines.append(self._pad(weights).flatten())
+        coefficients = tabulate(self.model, convolution)
+        self.splines.append(self._pad(coefficients.unflatten(-1, (-1, self.channels))).flatten())
+        self.errors.append(_interpolation_error(self.model, convolution, coefficients))
         return received
 
     def _map(
@@ -206,19 +208,17 @@ def tabulate(model, convolution: Convolution) -> Float[Tensor, "interval order w
     return torch.stack([v[:-1], s0, 0.5 * c0, third, fourth, fifth], dim=1).detach()
 
 
-def interpolation_error(model) -> float:
-    """Of the splines between their knots: the largest, relative to the largest weight of the same convolution.
+def _interpolation_error(
+    model, convolution: Convolution, coefficients: Float[Tensor, "interval order weight"]
+) -> float:
+    """Of the splines between their knots: the largest, relative to the largest weight of the convolution.
 
     The first interval is left out: sin(x)/x has no use for its end at zero, and atoms do not come that close.
     """
     halfway = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) * (model.cutoff / KNOTS)
-    powers = 0.5 ** torch.arange(6, dtype=torch.float64)
-    errors = []
-    for layer in model.layers:
-        expected = layer.convolution.radial_network(model.radial_basis(halfway)).detach()
-        found = torch.einsum("o,iow->iw", powers, tabulate(model, layer.convolution))
-        errors.append(float((found - expected)[1:].abs().max() / expected.abs().max()))
-    return max(errors)
+    expected = convolution.radial_network(model.radial_basis(halfway)).detach()
+    found = torch.einsum("o,iow->iw", 0.5 ** torch.arange(6, dtype=torch.float64), coefficients)
+    return float((found - expected)[1:].abs().max() / expected.abs().max())
 
 
 def harmonic_terms(l_max: int) -> tuple[Int[np.ndarray, "term 3"], Float[np.ndarray, "term"]]:

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
 
 from mdsim.interfaces import FAST_TOLERANCE
-from mdsim.models.compiled_loops import check_interpolation, check_on_cpu, use_torch_threads
+from mdsim.models.compiled_loops import PairArrays, check_interpolation, check_on_cpu, use_torch_threads
 from mdsim.models.nequip_loops import energies_and_forces
-from mdsim.models.nequip_tables import interpolation_error, tables
-from mdsim.neighbors import NeighborList, Neighbors
+from mdsim.models.nequip_tables import tables
+from mdsim.neighbors import NeighborList
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -45,29 +44,17 @@ class TabulatedNequIP:
         check_on_cpu(model, system)
         self.neighbor_list = NeighborList(system, model.cutoff, skin)
         precise = copy.deepcopy(model).eval().requires_grad_(False).double()
-        error = interpolation_error(precise)
+        self.tables, error = tables(precise, system)
         check_interpolation(error, tolerance)
         self.description = f"tabulated weights (relative error {error:.0e}) in compiled loops"
-        self.tables = tables(precise, system)
-        self._listed: Neighbors | None = None
-        self._pairs: tuple[np.ndarray, ...] = ()
+        self._pairs = PairArrays(self.neighbor_list)
 
     def __call__(
         self, positions: Float[Tensor, "replica atom 3"]
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV, relative to `zero_energy_eV`) and forces (eV/Å)."""
         positions = positions.detach().contiguous()
-        neighbors = self.neighbor_list(positions)
-        if neighbors is not self._listed:
-            self._listed, self._pairs = neighbors, _as_arrays(neighbors, positions)
         energy, forces = positions.new_empty(len(positions)), torch.empty_like(positions)
         use_torch_threads()
-        energies_and_forces(positions.numpy(), *self._pairs, *self.tables, energy.numpy(), forces.numpy())
+        energies_and_forces(positions.numpy(), *self._pairs(positions), *self.tables, energy.numpy(), forces.numpy())
         return energy, forces
-
-
-def _as_arrays(neighbors: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> tuple[np.ndarray, ...]:
-    """First and second atoms, shifts (none for open boundaries), and where the pairs of each replica begin."""
-    shifts = positions.new_empty(0, 3) if neighbors.shift is None else neighbors.shift
-    starts = neighbors.boundaries(*positions.shape[:2])
-    return tuple(tensor.numpy() for tensor in (neighbors.first, neighbors.second, shifts, starts))

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from mdsim.interfaces import FAST_TOLERANCE, NoFastPath
-from mdsim.models.compiled_loops import check_interpolation, check_on_cpu, use_torch_threads
+from mdsim.models.compiled_loops import PairArrays, check_interpolation, check_on_cpu, use_torch_threads
 from mdsim.models.schnet_kernels import energies_and_forces
-from mdsim.neighbors import NeighborList, Neighbors
+from mdsim.neighbors import NeighborList
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -47,8 +47,7 @@ class TabulatedSchNet:
         check_interpolation(error, tolerance)
         self.description = f"tabulated filters (relative error {error:.0e}) in compiled loops"
         self.neighbor_list = NeighborList(system, model.cutoff, skin)
-        self._pairs: Neighbors | None = None  # that the candidates were made of
-        self._candidates: tuple[np.ndarray, ...] = ()
+        self._candidates = PairArrays(self.neighbor_list)
         embedded = model.embedding(system.atomic_numbers.cpu())
         blocks = model.interactions
         layers = zip(*((block.conv.lin1, block.conv.lin2, block.lin) for block in blocks), strict=True)
@@ -76,17 +75,10 @@ class TabulatedSchNet:
         self, positions: Float[Tensor, "replica atom 3"]
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV, relative to the shift) and forces (eV/Å)."""
-        n_replicas, n_atoms, _ = positions.shape
-        pairs = self.neighbor_list(positions)
-        if pairs is not self._pairs:
-            shift = positions.new_empty(0, 3) if pairs.shift is None else pairs.shift.to(positions)
-            starts = pairs.boundaries(n_replicas, n_atoms)
-            self._candidates = tuple(t.contiguous().numpy() for t in (pairs.first, pairs.second, shift, starts))
-            self._pairs = pairs
         coordinates = positions.detach().contiguous().numpy()
-        energy, forces = np.empty(n_replicas, np.float32), np.empty_like(coordinates)
+        energy, forces = np.empty(len(coordinates), np.float32), np.empty_like(coordinates)
         use_torch_threads()
-        energies_and_forces(coordinates, *self._candidates, *self.arguments, energy, forces)
+        energies_and_forces(coordinates, *self._candidates(positions), *self.arguments, energy, forces)
         return torch.from_numpy(energy), torch.from_numpy(forces)
 
 
