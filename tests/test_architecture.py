@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    0: ("units", "schema", "config", "typing", "factories", "memory"),
+    0: ("units", "schema", "config", "typing", "factories", "memory", "compilation"),
     1: ("geometry", "state"),
     2: ("neighbors", "interfaces", "checkpoints", "statistics", "velocities"),
     3: ("models", "integrators", "observables", "datasets", "simulation", "boltzmann", "sample_energies", "losses"),

@@ -39,6 +39,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mdsim.integrators._moves import in_compiled_loops, kick
 from mdsim.integrators._validation import require_positive
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System, kinetic_energy_eV
@@ -84,20 +85,29 @@ class LangevinBAOAB:
         if generator is None:
             raise ValueError("LangevinBAOAB: its noise needs a torch.Generator, but none was given")
         dt = self.timestep_fs * FS
-        masses = system.masses.to(state.positions)[:, None]
-        kept = math.exp(-self.friction_per_ps / PS * dt)
-        thermal_velocities = torch.sqrt(kT_eV(self.temperature_K) / masses)
+        masses = system.masses.to(state.positions)
         noise = torch.randn(
             state.velocities.shape, generator=generator, dtype=state.velocities.dtype, device=state.velocities.device
         )
-
-        velocities = state.velocities + 0.5 * dt * state.forces / masses
-        positions = state.positions + 0.5 * dt * velocities
-        velocities = kept * velocities + math.sqrt(1 - kept**2) * thermal_velocities * noise
-        positions = positions + 0.5 * dt * velocities
+        positions, velocities = self._kick_and_noisy_drift(state, noise, masses, dt)
         energy, forces = potential(positions)
-        velocities = velocities + 0.5 * dt * forces / masses
-        return MDState(positions, velocities, forces, energy)
+        return MDState(positions, kick(velocities, forces, masses, dt), forces, energy)
+
+    def _kick_and_noisy_drift(
+        self, state: MDState, noise: Float[Tensor, "replica atom 3"], masses: Float[Tensor, "atom"], dt: float
+    ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
+        """Positions and velocities after B A O A."""
+        kept, kT = math.exp(-self.friction_per_ps / PS * dt), kT_eV(self.temperature_K)
+        if in_compiled_loops(state.positions):
+            from mdsim.integrators import compiled_steps
+
+            return compiled_steps.kick_and_noisy_drift(
+                state.positions, state.velocities, state.forces, noise, masses, dt, kept, kT
+            )
+        velocities = kick(state.velocities, state.forces, masses, dt)
+        positions = state.positions + 0.5 * dt * velocities
+        velocities = kept * velocities + math.sqrt(1 - kept**2) * torch.sqrt(kT / masses[:, None]) * noise
+        return positions + 0.5 * dt * velocities, velocities
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
         """Total energy in eV, which the bath changes."""

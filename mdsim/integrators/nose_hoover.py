@@ -40,8 +40,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from mdsim.integrators._moves import in_compiled_loops, kick, kick_and_drift
 from mdsim.integrators._validation import require_positive
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System, kinetic_energy_eV
@@ -128,14 +130,10 @@ class NoseHooverChain:
         self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None = None
     ) -> MDState:
         """The state one time step later. The generator is not used."""
-        dt = self.timestep_fs * FS
-        masses = system.masses.to(state.positions)[:, None]
-        velocities, thermostat = self._half_step_of_chain(system, state.velocities, self._thermostat_of(state))
-        velocities = velocities + 0.5 * dt * state.forces / masses
-        positions = state.positions + dt * velocities
+        masses = system.masses.to(state.positions)
+        positions, velocities, thermostat = self._before_forces(system, masses, state)
         energy, forces = potential(positions)
-        velocities = velocities + 0.5 * dt * forces / masses
-        velocities, thermostat = self._half_step_of_chain(system, velocities, thermostat)
+        velocities, thermostat = self._after_forces(system, masses, velocities, forces, thermostat)
         return MDState(positions, velocities, forces, energy, thermostat)
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
@@ -166,6 +164,47 @@ class NoseHooverChain:
             )
         return state.thermostat
 
+    def _before_forces(
+        self, system: System, masses: Float[Tensor, "atom"], state: MDState
+    ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
+        """exp(iL_x Δt) exp(iL_v Δt/2) exp(iL_NHC Δt/2): positions, velocities and chain."""
+        dt, thermostat = self.timestep_fs * FS, self._thermostat_of(state)
+        if in_compiled_loops(state.positions):
+            from mdsim.integrators import compiled_steps
+
+            return compiled_steps.thermostat_kick_and_drift(
+                state.positions, state.velocities, state.forces, thermostat, masses, dt, *self._chain_arrays(system)
+            )
+        velocities, thermostat = self._half_step_of_chain(system, state.velocities, thermostat)
+        return *kick_and_drift(state.positions, velocities, state.forces, masses, dt), thermostat
+
+    def _after_forces(
+        self,
+        system: System,
+        masses: Float[Tensor, "atom"],
+        velocities: Float[Tensor, "replica atom 3"],
+        forces: Float[Tensor, "replica atom 3"],
+        thermostat: Float[Tensor, "replica 2 chain"],
+    ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
+        """exp(iL_NHC Δt/2) exp(iL_v Δt/2): velocities and chain."""
+        dt = self.timestep_fs * FS
+        if in_compiled_loops(velocities):
+            from mdsim.integrators import compiled_steps
+
+            return compiled_steps.kick_and_thermostat(
+                velocities, forces, thermostat, masses, dt, *self._chain_arrays(system)
+            )
+        return self._half_step_of_chain(system, kick(velocities, forces, masses, dt), thermostat)
+
+    def _chain_arrays(self, system: System) -> tuple[np.ndarray, np.ndarray, float]:
+        """Q_j, the substeps of half a time step (ASE time), and 1/τ (per ASE time)."""
+        return np.array(self._chain_masses(system)), np.array(self._substeps()), 1 / (self.relaxation_time_fs * FS)
+
+    def _substeps(self) -> list[float]:
+        """Durations that add up to half a time step."""
+        half = 0.5 * self.timestep_fs * FS / self.n_substeps
+        return [weight * half for weight in SUZUKI_YOSHIDA_WEIGHTS[self.suzuki_yoshida_order]] * self.n_substeps
+
     def _half_step_of_chain(
         self, system: System, velocities: Float[Tensor, "replica atom 3"], thermostat: Float[Tensor, "replica 2 chain"]
     ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
@@ -175,8 +214,7 @@ class NoseHooverChain:
         v = list(eta_velocities.unbind(-1))
         driving = 2 / Q[0] * kinetic_energy_eV(velocities, system.masses.to(velocities))
         scale = torch.ones_like(driving)
-        for weight in SUZUKI_YOSHIDA_WEIGHTS[self.suzuki_yoshida_order] * self.n_substeps:
-            delta = weight * 0.5 * self.timestep_fs * FS / self.n_substeps
+        for delta in self._substeps():
             for j in reversed(range(self.chain_length)):
                 v[j] = self._kick(j, v, Q, driving, delta)
             eta = torch.add(eta, torch.stack(v, dim=-1), alpha=delta)

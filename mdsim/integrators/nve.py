@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mdsim.integrators._moves import kick, kick_and_drift
 from mdsim.integrators._validation import require_positive
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System, kinetic_energy_eV
@@ -63,12 +64,10 @@ class VelocityVerlet:
     ) -> MDState:
         """The state one time step later. The generator is not used."""
         dt = self.timestep_fs * FS
-        masses = system.masses.to(state.positions)[:, None]
-        velocities = state.velocities + 0.5 * dt * state.forces / masses
-        positions = state.positions + dt * velocities
+        masses = system.masses.to(state.positions)
+        positions, velocities = kick_and_drift(state.positions, state.velocities, state.forces, masses, dt)
         energy, forces = potential(positions)
-        velocities = velocities + 0.5 * dt * forces / masses
-        return MDState(positions, velocities, forces, energy)
+        return MDState(positions, kick(velocities, forces, masses, dt), forces, energy)
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
         """Total energy in eV."""

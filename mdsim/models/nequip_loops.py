@@ -16,7 +16,7 @@ from typing import no_type_check
 import numpy as np
 from numba import prange
 
-from mdsim.models.compiled_loops import compiled
+from mdsim.compilation import compiled
 from mdsim.models.nequip_vectors import (
     KNOTS,
     SPLINE_ORDER,

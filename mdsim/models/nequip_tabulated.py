@@ -18,8 +18,9 @@ import copy
 
 import torch
 
+from mdsim.compilation import use_torch_threads
 from mdsim.interfaces import FAST_TOLERANCE
-from mdsim.models.compiled_loops import PairArrays, check_interpolation, check_on_cpu, use_torch_threads
+from mdsim.models.fast_paths import PairArrays, check_interpolation, check_on_cpu
 from mdsim.models.nequip_loops import energies_and_forces
 from mdsim.models.nequip_tables import tables
 from mdsim.neighbors import NeighborList

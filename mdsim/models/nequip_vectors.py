@@ -25,7 +25,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from mdsim.models.compiled_loops import compiled
+from mdsim.compilation import compiled
 from mdsim.models.nequip_layers import Path, coupling
 from mdsim.models.vector_instructions import FLAGS, INDEX, LANES, Emitter
 

@@ -10,7 +10,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from mdsim.models.compiled_loops import compiled
+from mdsim.compilation import compiled
 from mdsim.typing import Tensor
 
 

@@ -19,7 +19,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 from numpy.polynomial import Chebyshev, Polynomial
 
-from mdsim.models.compiled_loops import compiled
+from mdsim.compilation import compiled
 
 LOG2 = math.log(2.0)
 # Polynomials: exp(x) for |x| < log(2) / 2, and log(1 + x) for 0 < x < 1, both within float32's rounding.

@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mdsim.compilation import use_torch_threads
 from mdsim.interfaces import FAST_TOLERANCE, NoFastPath
-from mdsim.models.compiled_loops import PairArrays, check_interpolation, check_on_cpu, use_torch_threads
+from mdsim.models.fast_paths import PairArrays, check_interpolation, check_on_cpu
 from mdsim.models.schnet_kernels import energies_and_forces
 from mdsim.neighbors import NeighborList
 from mdsim.state import System

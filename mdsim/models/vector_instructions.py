@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 from numba.core import types
 
-from mdsim.models.compiled_loops import FAST
+from mdsim.compilation import FAST
 
 FLAGS = tuple(sorted(FAST))  # of the instructions: fused, reordered; no assumption that numbers are finite
 LANES = 16

@@ -28,6 +28,15 @@ def integrator(request):
     return INTEGRATORS[request.param]
 
 
+@pytest.fixture(params=["compiled loops", "tensors"], autouse=True)
+def path(request):
+    """The whole suite, once for each way of computing a step."""
+    if request.param == "compiled loops":
+        pytest.importorskip("numba")
+    with torch.set_grad_enabled(request.param == "tensors"):
+        yield request.param
+
+
 @pytest.fixture
 def system():
     return system_of([6, 1, 8, 1], [12.0, 1.0, 16.0, 1.0])
@@ -173,7 +182,8 @@ def test_gradcheck_of_two_steps(integrator, system):
         return tuple(final.tensors().values())
 
     inputs = (state.positions, state.velocities, torch.tensor(0.1).double(), torch.tensor(0.9).double())
-    assert torch.autograd.gradcheck(two_steps, [value.requires_grad_() for value in inputs])
+    with torch.enable_grad():
+        assert torch.autograd.gradcheck(two_steps, [value.requires_grad_() for value in inputs])
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
@@ -183,3 +193,16 @@ def test_refuses_settings_that_are_not_positive(integrator, wrong):
     for name in settings:
         with pytest.raises(ValueError, match=name):
             dataclasses.replace(integrator, **{name: wrong})
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_compiled_loops_and_tensors_make_the_same_steps(integrator, system, path, dtype, tolerance):
+    if path == "tensors":
+        pytest.skip("both paths are compared once")
+    potential = lennard_jones(0.1, 1.0)
+    state = start(system, integrator, potential, dtype=dtype)
+    looped = run(system, integrator, potential, state, n_steps=20)
+    with torch.enable_grad():
+        plain = run(system, integrator, potential, state, n_steps=20)
+    for name, value in plain.tensors().items():
+        torch.testing.assert_close(looped.tensors()[name], value, atol=tolerance, rtol=tolerance, msg=name)

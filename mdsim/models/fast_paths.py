@@ -1,26 +1,14 @@
-"""How numba compiles the loops of the quick paths, and on how many threads they run."""
+"""What the fast paths of the models share: conditions that must hold, and pairs as compiled loops take them."""
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
-from numba import njit, set_num_threads
-from numba.core import config
 
 from mdsim.interfaces import NoFastPath
 from mdsim.neighbors import NeighborList, Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
-
-# numba's own pool of threads: its OpenMP layer shares, and changes, the number of threads that torch computes with.
-config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
-
-MOST_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption that numbers are finite: a broken replica is data
-# numpy's error model: a division that may raise an exception would keep its loop from being vectorized
-compiled = partial(njit, error_model="numpy", fastmath=FAST, cache=True)
 
 
 def check_on_cpu(model: torch.nn.Module, system: System) -> None:
@@ -55,10 +43,3 @@ class PairArrays:
             self._arrays = tuple(t.contiguous().numpy() for t in (listed.first, listed.second, shifts, starts))
             self._listed = listed
         return self._arrays
-
-
-def use_torch_threads() -> int:
-    """Let the loops run on as many threads as torch does; returns how many."""
-    n = min(torch.get_num_threads(), MOST_THREADS)
-    set_num_threads(n)
-    return n

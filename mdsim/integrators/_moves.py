@@ -1,0 +1,46 @@
+"""The moves that integrators share, in compiled loops where these can be used and as tensor operations elsewhere."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+
+from mdsim.typing import Float, Tensor
+
+COMPILED = find_spec("numba") is not None
+
+
+def in_compiled_loops(positions: Tensor) -> bool:
+    """Whether steps run in `compiled_steps`: on a CPU, without gradients, with numba."""
+    return COMPILED and positions.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def kick(
+    velocities: Float[Tensor, "replica atom 3"],
+    forces: Float[Tensor, "replica atom 3"],
+    masses: Float[Tensor, "atom"],
+    dt: float,
+) -> Float[Tensor, "replica atom 3"]:
+    """v + dt/2 · F/m, in ASE units of time."""
+    if in_compiled_loops(velocities):
+        from mdsim.integrators import compiled_steps
+
+        return compiled_steps.kick(velocities, forces, masses, dt)
+    return velocities + 0.5 * dt * forces / masses[:, None]
+
+
+def kick_and_drift(
+    positions: Float[Tensor, "replica atom 3"],
+    velocities: Float[Tensor, "replica atom 3"],
+    forces: Float[Tensor, "replica atom 3"],
+    masses: Float[Tensor, "atom"],
+    dt: float,
+) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
+    """x + dt · v and v, the latter after a half kick."""
+    if in_compiled_loops(positions):
+        from mdsim.integrators import compiled_steps
+
+        return compiled_steps.kick_and_drift(positions, velocities, forces, masses, dt)
+    velocities = kick(velocities, forces, masses, dt)
+    return positions + dt * velocities, velocities
