@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from importlib.util import find_spec
 
 import torch
 
+from mdsim.interfaces import NEEDS_NUMBA
 from mdsim.typing import Float, Tensor
 
-COMPILED = find_spec("numba") is not None
+log = logging.getLogger("mdsim")
 
 
 def in_compiled_loops(positions: Tensor) -> bool:
     """Whether steps run in `compiled_steps`: on a CPU, without gradients, with numba."""
-    return COMPILED and positions.device.type == "cpu" and not torch.is_grad_enabled()
+    return not torch.is_grad_enabled() and _compiled_on(positions.device.type)
+
+
+@cache
+def _compiled_on(device_type: str) -> bool:
+    """Decide, and log once, how steps without gradients are made on a kind of device."""
+    reason = None
+    if device_type != "cpu":
+        reason = f"it runs on the CPU, not on {device_type}"
+    elif find_spec("numba") is None:
+        reason = NEEDS_NUMBA
+    way = "one compiled loop on each side of the forces" if reason is None else f"tensor operations, no compiled loop: {reason}"
+    log.info("integration: %s", way)
+    return reason is None
 
 
 def kick(
