@@ -32,7 +32,7 @@ def minimum_image(
     if cell is None:
         return displacements
     cell = cell.to(displacements)
-    if _is_orthorhombic(cell):
+    if is_orthorhombic(cell):
         edges = torch.diagonal(cell)
         return displacements - torch.round(displacements * (1 / edges)).detach() * edges
     cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
@@ -106,7 +106,8 @@ def _beyond_the_first_atom(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Te
     return torch.from_numpy(np.setdiff1d(np.arange(n_atoms), first)).to(bonds.device)
 
 
-def _is_orthorhombic(cell: Tensor) -> bool:
+def is_orthorhombic(cell: Float[Tensor, "3 3"]) -> bool:
+    """Whether the lattice vectors lie along the axes."""
     return bool((cell - torch.diag(torch.diagonal(cell))).abs().max() == 0)
 
 

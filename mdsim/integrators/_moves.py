@@ -27,8 +27,10 @@ def _compiled_on(device_type: str) -> bool:
         reason = f"it runs on the CPU, not on {device_type}"
     elif find_spec("numba") is None:
         reason = NEEDS_NUMBA
-    way = "one compiled loop on each side of the forces" if reason is None else f"tensor operations, no compiled loop: {reason}"
-    log.info("integration: %s", way)
+    if reason is None:
+        log.info("integration: one compiled loop on each side of the forces")
+    else:
+        log.info("integration: tensor operations, no compiled loop: %s", reason)
     return reason is None
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
+from mdsim.geometry import is_orthorhombic
 from mdsim.observables.tuples import map_in_chunks
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 VALUES_PER_CHUNK = 2**19  # distances or angles held at a time; the image search of a triclinic cell takes 27 times that
+COMPILED = find_spec("numba") is not None
 SMEARING_REACH = 6.0  # standard deviations beyond which a Gaussian (2e-9 of it) is not counted
 
 #: `pair_distances` or `angles` of `mdsim.geometry`: positions, tuples of atoms and cell to one value per tuple.
@@ -132,10 +135,11 @@ def tuple_histogram(
     rows = torch.where(finite[..., None, None], positions, 0.0).flatten(0, 1)
     stencil = 1 if smearing is None else smearing_stencil(bins, smearing)
 
+    tables = torch.zeros_like(tuples[:, :1])
+
     def count(some_rows: Tensor, some_tuples: Tensor) -> Tensor:
         if smearing is None:
-            values = measure(some_rows.detach(), some_tuples, cell)
-            return histogram(values, bins)
+            return plain_counts(measure, some_rows, some_tuples, cell, bins, tables[: len(some_tuples)], 1)[:, 0]
         return smeared_histogram(measure(some_rows, some_tuples, cell), bins, smearing)
 
     blocks = map_in_chunks(count, rows, tuples, max(1, VALUES_PER_CHUNK // stencil))
@@ -155,17 +159,42 @@ def molecule_histogram(
     The sum over molecules is `tuple_histogram`. NaN where a coordinate of the frame is not finite.
     """
     finite = finite_frames(positions)
-    rows = torch.where(finite[..., None, None], positions, 0.0).detach().flatten(0, 1)
+    rows = torch.where(finite[..., None, None], positions, 0.0).flatten(0, 1)
     n_molecules, order = int(system.molecules.max()) + 1, tuples.shape[1]
 
     def count(some_rows: Tensor, some_tuples: Tensor) -> Tensor:
-        values = measure(some_rows, some_tuples, system.cell)
         molecules = system.molecules[some_tuples]
-        return torch.stack([grouped_histogram(values, bins, column, n_molecules) for column in molecules.T]).sum(0)
+        return plain_counts(measure, some_rows, some_tuples, system.cell, bins, molecules, n_molecules)
 
     blocks = map_in_chunks(count, rows, tuples, VALUES_PER_CHUNK)
     counts = torch.stack(blocks).sum(0).to(positions.dtype).unflatten(0, positions.shape[:2]) / order
     return torch.where(finite[..., None, None], counts, torch.nan)
+
+
+def plain_counts(
+    measure: Measure,
+    rows: Float[Tensor, "row atom 3"],
+    tuples: Int[Tensor, "tuple order"],
+    cell: Float[Tensor, "3 3"] | None,
+    bins: Bins,
+    tables: Int[Tensor, "tuple column"],
+    n_tables: int,
+) -> Int[Tensor, "row table bin"]:
+    """Histograms of a measure of tuples of atoms, each of which counts in the tables of its row of ``tables``.
+
+    In a compiled loop on a CPU with numba, unless the cell is triclinic.
+    """
+    if counts_are_compiled(rows, cell):
+        from mdsim.observables import compiled_counts
+
+        return compiled_counts.count(rows, tuples, cell, bins, tables, n_tables)
+    values = measure(rows.detach(), tuples, cell)
+    return torch.stack([grouped_histogram(values, bins, column, n_tables) for column in tables.T]).sum(0)
+
+
+def counts_are_compiled(positions: Tensor, cell: Float[Tensor, "3 3"] | None) -> bool:
+    """Whether `plain_counts` takes the compiled loop."""
+    return COMPILED and positions.device.type == "cpu" and (cell is None or is_orthorhombic(cell))
 
 
 def finite_frames(positions: Float[Tensor, "frame replica atom 3"]) -> Bool[Tensor, "frame replica"]:

@@ -1,8 +1,8 @@
 """Distances of pairs of atoms in many frames, in time that grows like the number of atoms where the range is short.
 
 Few atoms, or a range comparable to the cell, are taken pair by pair; many atoms through the neighbour search. Both give
-the same distances bit for bit, apart from the choice between images at exactly half a cell, which the search never
-comes near.
+the same distances to rounding (as tensor operations bit for bit), apart from the choice between images at exactly half a
+cell, which the search never comes near.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mdsim.observables.histogram import (
     SMEARING_REACH,
     VALUES_PER_CHUNK,
     Bins,
+    counts_are_compiled,
     finite_frames,
     histograms_of_tables,
     molecule_histogram,
@@ -30,10 +31,8 @@ from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 ATOMS_AT_ONCE = 2**12  # searched together: bounds the memory of the pairs found
-FEW_ATOMS, MOST_CANDIDATES_PER_PAIR = (
-    128,
-    1 / 3,
-)  # all pairs are looked at where there are fewer, or where it saves less
+# All pairs are looked at where there are fewer atoms (and compiled loops do so), or where a search saves less.
+FEW_ATOMS, FEW_ATOMS_COMPILED, MOST_CANDIDATES_PER_PAIR = 128, 512, 1 / 3
 MARGIN = 1.001  # the search reaches further than the range, whose upper edge counts
 
 
@@ -101,9 +100,9 @@ def _pairs_between(one: Int[Tensor, "group"], other: Int[Tensor, "group"], alike
     return one * (one - 1) // 2 if alike else one * other
 
 
-def searchable(system: System, n_atoms: int, reach_A: float) -> bool:
+def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FEW_ATOMS) -> bool:
     """Whether pairs of so many atoms within this reach are found much quicker by a search than among all pairs."""
-    if n_atoms < FEW_ATOMS or candidates_per_pair(system.cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
+    if n_atoms < few_atoms or candidates_per_pair(system.cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
         return False
     if system.cell is None:
         return True
@@ -159,7 +158,8 @@ def pair_histogram(
         smearing: see `smeared_histogram`, Å; None counts plainly.
     """
     reach = bins.stop if smearing is None else bins.stop + SMEARING_REACH * smearing
-    if not searchable(system, len(kind.atoms(system)), reach):
+    few_atoms = _few_atoms(system, positions) if smearing is None else FEW_ATOMS
+    if not searchable(system, len(kind.atoms(system)), reach, few_atoms):
         return tuple_histogram(pair_distances, positions, kind.all_of(system), system.cell, bins, smearing)
 
     def count(found: PairsOfRows) -> Float[Tensor, "row bin"]:
@@ -179,7 +179,7 @@ def molecule_pair_histogram(
     system: System, positions: Float[Tensor, "frame replica atom 3"], kind: PairKind, bins: Bins
 ) -> Float[Tensor, "frame replica molecule bin"]:
     """Each molecule's share of the plain `pair_histogram`: a pair counts for the molecules of both atoms, half each."""
-    if not searchable(system, len(kind.atoms(system)), bins.stop):
+    if not searchable(system, len(kind.atoms(system)), bins.stop, _few_atoms(system, positions)):
         return molecule_histogram(pair_distances, positions, kind.all_of(system), system, bins)
     n_molecules = system.n_molecules
 
@@ -194,6 +194,11 @@ def molecule_pair_histogram(
         (n_molecules, bins.count),
         lambda rows: [count(found) for found in search(system, rows, kind, bins.stop)],
     )
+
+
+def _few_atoms(system: System, positions: Tensor) -> int:
+    """Of how few atoms the plain histogram takes all pairs."""
+    return FEW_ATOMS_COMPILED if counts_are_compiled(positions, system.cell) else FEW_ATOMS
 
 
 def _of_finite_frames(

@@ -20,8 +20,8 @@ MAY_CHANGE = {
     "print_every",
     "wandb",
 }
-OUTPUTS = (
-    *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference"),
+OUTPUTS = (  # evaluations of what the training started from stay: they say the same of the next one
+    *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference/post*"),
     *("frames", "trajectories", "final_metrics.json", "*.npy", "*.png"),
 )
 

@@ -1,0 +1,73 @@
+"""Histograms counted in compiled loops: those of tensor operations, up to values at the edge of a bin."""
+
+import pytest
+import torch
+
+from mdsim.observables import ADF, RDF, BondLengthDistribution, histogram
+from mdsim.state import System, Trajectory
+
+pytest.importorskip("numba")
+
+OBSERVABLES = {
+    "rdf": RDF(5.0, 0.1),
+    "rdf of a pair": RDF(5.0, 0.1, ("O", "H"), intermolecular_only=True),
+    "rdf of another type": RDF(5.0, 0.1, None, "ideal_gas"),
+    "adf": ADF(2.0),
+    "bond lengths": BondLengthDistribution(5.0, 0.05),
+}
+CELLS = {"open": None, "orthorhombic": torch.diag(torch.tensor([11.0, 12.0, 13.0]))}
+
+
+def waters(n_molecules: int, cell: torch.Tensor | None, dtype: torch.dtype) -> tuple[System, Trajectory]:
+    """Five frames of two replicas anywhere in a box, molecules cut by its faces; one frame is broken."""
+    generator = torch.Generator().manual_seed(5)
+    molecule = torch.tensor([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    centers = 11 * torch.rand(5, 2, n_molecules, 1, 3, generator=generator)
+    positions = (centers + molecule + 0.05 * torch.randn(5, 2, n_molecules, 3, 3, generator=generator)).flatten(2, 3)
+    if cell is not None:
+        positions += torch.randint(-2, 3, positions.shape, generator=generator).float() @ cell
+    positions[1, 1, 2, 1] = torch.nan
+    positions[2, 0, 0, 0] = torch.inf
+    atoms = torch.arange(3 * n_molecules).reshape(-1, 3)
+    system = System(
+        torch.tensor([8, 1, 1]).repeat(n_molecules),
+        torch.ones(3 * n_molecules, dtype=dtype),
+        None if cell is None else cell.to(dtype),
+        torch.cat([atoms[:, :2], atoms[:, ::2]]),
+        torch.arange(n_molecules).repeat_interleave(3),
+    )
+    return system, Trajectory(positions.to(dtype), None, None, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("observable", OBSERVABLES.values(), ids=OBSERVABLES)
+@pytest.mark.parametrize("local", [False, True], ids=["frames", "molecules"])
+def test_equal_to_tensor_operations(observable, cell, local, dtype, monkeypatch):
+    if cell is None and getattr(observable, "normalization", "") == "ideal_gas":
+        pytest.skip("g(r) needs a cell")
+    system, trajectory = waters(40, cell, dtype)
+    function = observable.per_molecule if local else observable
+    looped = function(system, trajectory)
+    monkeypatch.setattr(histogram, "COMPILED", False)
+    plain = function(system, trajectory)
+    assert looped.dtype == plain.dtype == dtype
+    assert torch.equal(looped.isnan(), plain.isnan()) and looped.isnan().any()
+    one = plain[plain > 0].min()  # what a value counts for, or less
+    moved = ((looped - plain).nan_to_num().abs() / one > 0.5).double().mean()
+    assert moved < 1e-3 if dtype == torch.float32 else moved == 0
+    torch.testing.assert_close(looped.nansum(), plain.nansum(), rtol=1e-3, atol=0)
+
+
+def test_more_values_than_are_held_at_a_time_and_less(monkeypatch):
+    system, trajectory = waters(40, CELLS["orthorhombic"], torch.float64)
+    counts = RDF(5.0, 5.0)(system, trajectory)
+    assert len(RDF(5.0, 5.0).pairs.all_of(system)) % 512 != 0
+    monkeypatch.setattr(histogram, "COMPILED", False)
+    torch.testing.assert_close(counts, RDF(5.0, 5.0)(system, trajectory), equal_nan=True)
+
+
+def test_a_triclinic_cell_takes_tensor_operations():
+    cell = torch.tensor([[12.0, 0, 0], [3.0, 12.0, 0], [0, 0, 12.0]])
+    assert not histogram.counts_are_compiled(torch.zeros(1, 2, 3), cell)
+    assert histogram.counts_are_compiled(torch.zeros(1, 2, 3), CELLS["orthorhombic"])
