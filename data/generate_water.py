@@ -17,7 +17,8 @@ displacements of all frames, by blocks; (4) `contiguous.npz`, a short stretch wi
 Positions are unwrapped, as the data set format has them; `mdsim.geometry.wrap` gives wrapped ones.
 
 Examples (the bundled set, 20 to 25 minutes on one core; and the full one of 1 ns, 100,000 frames):
-    python data/generate_water.py --frames 80000 --sizes 20 100 1k --test-frames 250 --test-every 40 --db-path data/bundled
+    python data/generate_water.py --frames 80000 --sizes 20 100 1k --test-frames 250 --test-every 40 \
+        --db-path data/bundled
     python data/generate_water.py --frames 100000 --sizes 1k 10k 50k --test-frames 10000 --db-path DATAPATH
 """
 
