@@ -5,8 +5,8 @@
     PYTHONPATH=folder-with-torch-sim python -m benchmarks.dynamics         # torch-sim, where it is found
 
 Nosé-Hoover chains, 0.5 fs (published style: one thermostat, in eager operations; ASE and torch-sim: Langevin).
-"Published style" is described in `benchmarks.peers`. Under each table: the work that cannot be avoided, and the share of
-the machine's peak that the fastest path reaches.
+"Published style" is described in `benchmarks.peers`. Under each table: the work that cannot be avoided, and the share
+of the machine's peak that the fastest path reaches.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from mdsim import checkpoints, runs
 from mdsim.config import load_config
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import SimulateConfig, TrainConfig
-from mdsim.training import stable, stretch
+from mdsim.training import steps, stretch
 from mdsim.training.evaluate import Evaluation
 from mdsim.training.stable import StableTraining
 
@@ -32,11 +32,11 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("dynamics", stretch, "simulate"),
     ("binding the force field", stretch.Stretch, "_potential"),
     ("stability criteria", stretch, "first_unstable"),
-    ("observables of the samples", stable, "collect"),
-    ("Boltzmann estimator", stable, "observable_gradient"),
-    ("importance weights", stable, "importance"),
-    ("QM gradient", stable, "qm_gradient"),
-    ("optimizer", stable, "apply_gradient"),
+    ("observables of the samples", steps, "collect"),
+    ("Boltzmann estimator", steps, "observable_gradient"),
+    ("importance weights", steps, "importance"),
+    ("QM gradient", steps, "qm_gradient"),
+    ("optimizer", steps, "apply_gradient"),
     ("observables of the frames", Evaluation, "_count"),
     ("trajectories and their files", Evaluation, "_keep_frames"),
     ("checkpoints", checkpoints, "save_atomically"),

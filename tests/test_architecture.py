@@ -13,7 +13,7 @@ FLOORS = {
     2: ("neighbors", "interfaces", "checkpoints", "statistics", "velocities"),
     3: ("models", "integrators", "observables", "datasets", "simulation", "boltzmann", "sample_energies", "losses"),
     4: ("stability", "restraint", "reporting", "neighborhoods"),
-    5: ("training.stretch", "training.explore", "training.samples", "training.learn"),
+    5: ("training.stretch", "training.explore", "training.samples", "training.learn", "training.steps"),
     6: ("training", "calculator"),
     7: ("build", "runs", "starting_point"),
     8: ("cli", "convert_cli", "data_cli", "init_cli"),

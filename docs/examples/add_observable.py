@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 
 from mdsim.geometry import minimum_image
-from mdsim.observables.histogram import Bins, tuple_histogram
+from mdsim.observables.bins import Bins
+from mdsim.observables.histogram import tuple_histogram
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
 

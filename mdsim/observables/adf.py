@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 
 from mdsim.geometry import angles
-from mdsim.observables.histogram import Bins, molecule_histogram, tuple_histogram
+from mdsim.observables.bins import Bins
+from mdsim.observables.histogram import molecule_histogram, tuple_histogram
 from mdsim.observables.tuples import of_elements
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mdsim.geometry import pair_distances
-from mdsim.observables.histogram import Bins, molecule_histogram, tuple_histogram
+from mdsim.observables.bins import Bins
+from mdsim.observables.histogram import molecule_histogram, tuple_histogram
 from mdsim.observables.tuples import of_elements
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor

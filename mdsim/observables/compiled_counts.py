@@ -6,18 +6,16 @@ when it is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, no_type_check
+from typing import no_type_check
 
 import numpy as np
 import torch
 
 from mdsim.compilation import compiled
+from mdsim.observables.bins import Bins
 from mdsim.typing import Float, Int, Tensor
 
 AT_ONCE = 512  # values held between the loops that compute, bin and count them
-
-if TYPE_CHECKING:
-    from mdsim.observables.histogram import Bins
 
 
 def count(

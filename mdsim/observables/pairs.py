@@ -1,8 +1,8 @@
 """Distances of pairs of atoms in many frames, in time that grows like the number of atoms where the range is short.
 
 Few atoms, or a range comparable to the cell, are taken pair by pair; many atoms through the neighbour search. Both give
-the same distances to rounding (as tensor operations bit for bit), apart from the choice between images at exactly half a
-cell, which the search never comes near.
+the same distances to rounding (as tensor operations bit for bit), apart from the choice between images at exactly half
+a cell, which the search never comes near.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 
 from mdsim.geometry import all_pairs, pair_distances
 from mdsim.neighbors import candidates_per_pair, pairs_within
+from mdsim.observables.bins import Bins
 from mdsim.observables.histogram import (
     SMEARING_REACH,
     VALUES_PER_CHUNK,
-    Bins,
     counts_are_compiled,
     finite_frames,
     histograms_of_tables,

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from mdsim.observables.histogram import Bins
+from mdsim.observables.bins import Bins
 from mdsim.observables.pairs import PairKind, molecule_pair_histogram, pair_histogram
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor

@@ -20,26 +20,15 @@ from mdsim.interfaces import ForceField
 from mdsim.neighborhoods import NeighborhoodSampler
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.schema import TrainConfig
-from mdsim.state import MDState, Trajectory
+from mdsim.state import MDState
 from mdsim.statistics import wilson_interval
 from mdsim.training.explore import Replicas, explore, rewind
-from mdsim.training.learn import (
-    QMData,
-    apply_gradient,
-    compare,
-    observable_gradient,
-    qm_gradient,
-    randomize_step,
-    signal_to_noise,
-)
-from mdsim.training.samples import Samples, Target, collect, collect_neighborhoods, importance, usable
-from mdsim.training.stretch import Outcome, Stretch
-from mdsim.typing import Bool, Tensor
-from mdsim.units import kT_eV
+from mdsim.training.learn import QMData
+from mdsim.training.samples import Target
+from mdsim.training.steps import ParameterSteps
+from mdsim.training.stretch import Stretch
 
 log = logging.getLogger("mdsim")
-
-MIN_SAMPLES = 2  # a covariance needs two
 
 
 @dataclass
@@ -91,16 +80,16 @@ class StableTraining:
         self.model_config = model_config
         self.stretch = stretch
         self.replicas = Replicas.at(start)
-        self.targets = tuple(targets)
-        self.qm = qm
         self.config = config
         self.run_dir = run_dir
         self.generator = generator
         self.provenance = provenance or {}
-        self.sampler = sampler
         self.position = Position()
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.learning.optimizer]
         self.optimizer = kind(force_field.parameters(), lr=config.learning.learning_rate)
+        self.steps = ParameterSteps(
+            force_field, stretch.system, targets, qm, config, self.optimizer, generator, self._count, sampler
+        )
         self._restart_schedule()
 
     # ------------------------------------------------------------------------------------------------ the algorithm
@@ -145,7 +134,7 @@ class StableTraining:
             "explore/rewound": float(rewound),
         }
         if self.config.learn_while_exploring and outcome.verdict.unstable.any():
-            scalars |= self._steps(outcome)
+            scalars |= self.steps(outcome, self.position.cycle_epoch)
         self._log(writer, scalars)
         log.info(
             "epoch %3d  cycle %d  explore   unstable %3.0f %%  mean stable time %.2f ps",
@@ -171,7 +160,7 @@ class StableTraining:
             self._report_learning(writer, scalars)
             self._end_cycle("the parked stretches hold")
             return
-        scalars |= self._steps(outcome)
+        scalars |= self.steps(outcome, self.position.cycle_epoch)
         self.position.cycle_epoch += 1
         self._report_learning(writer, scalars)
         self._save_force_field(f"cycle{self.position.cycle}_epoch{self.position.cycle_epoch}.pt")
@@ -188,77 +177,6 @@ class StableTraining:
         confidence = self.config.stop_confidence
         bound = broken / trials if confidence is None else wilson_interval(broken, trials, confidence).high
         return bound <= self.config.stop_learning_at
-
-    def _steps(self, outcome: Outcome) -> dict[str, float]:
-        """The parameter steps from one rerun; returns what is logged of the first, and how many there were."""
-        estimator, learning = self.config.estimator, self.config.learning
-        system, kT = self.stretch.system, kT_eV(self.config.dynamics.temperature_K)
-        if learning.direction != "joint":
-            steps = [self._one_step(None, None) for _ in range(learning.steps_per_rerun)]
-            return steps[0] | {"learn/steps": float(len(steps))}
-        mask = usable(outcome, estimator)
-        if int(mask.sum()) < MIN_SAMPLES:
-            log.warning("only %d usable frames: this step is along the QM gradient alone", int(mask.sum()))
-            return self._one_step(None, None)
-        samples = self._samples(outcome.trajectory, mask)
-        every, signal = estimator.signal_every, {}
-        if every is not None and self.position.cycle_epoch % every == 0:
-            ratio = signal_to_noise(self.force_field, system, samples, self.targets, kT, estimator)
-            signal["learn/signal_to_noise"] = ratio
-        logged = self._one_step(samples, None) | signal
-        for taken in range(1, learning.steps_per_rerun):
-            self._count(len(samples.positions))
-            reweighted = importance(self.force_field, system, samples, kT, estimator.minibatch_size)
-            logged["learn/effective_fraction"] = reweighted.effective_sample_size / len(samples)
-            if logged["learn/effective_fraction"] < learning.min_effective_fraction:
-                break
-            self._one_step(samples, reweighted.weights)
-            logged["learn/steps"] = float(taken + 1)
-        return logged
-
-    def _samples(self, trajectory: Trajectory, mask: Bool[Tensor, "frame replica"]) -> Samples:
-        """What the estimator, global or local, takes from the chosen frames."""
-        system = self.stretch.system
-        if self.sampler is None:
-            return collect(system, trajectory, mask, self.targets)
-        self._count(int(mask.sum()))
-        at_once = self.config.estimator.minibatch_size
-        return collect_neighborhoods(
-            self.force_field, system, trajectory, mask, self.targets, self.sampler, at_once, self.generator
-        )
-
-    def _one_step(self, samples: Samples | None, weights: Tensor | None) -> dict[str, float]:
-        """One parameter step along the joint gradient."""
-        system, batch = self.stretch.system, self.config.estimator.minibatch_size
-        boltzmann = None
-        if samples is not None:
-            kT = kT_eV(self.config.dynamics.temperature_K)
-            boltzmann = observable_gradient(
-                self.force_field, system, samples, self.targets, kT, self.config.estimator, self.generator, weights
-            )
-            self._count(len(samples.positions))
-        learning = self.config.learning
-        qm_loss, qm = qm_gradient(self.force_field, system, self.qm, batch, self.generator, learning.qm_batch_size)
-        self._count(min(learning.qm_batch_size or len(self.qm.positions), len(self.qm.positions)))
-        observable = None if boltzmann is None else boltzmann.gradients
-        random = learning.direction == "random"
-        before = [parameter.detach().clone() for parameter in self.force_field.parameters()] if random else []
-        norm = apply_gradient(self.force_field, self.optimizer, observable, qm, learning)
-        if random:
-            randomize_step(before, self.force_field, self.generator)
-        relation = compare(observable or tuple(map(torch.zeros_like, qm)), qm)
-        return {
-            "learn/observable_loss": float("nan") if boltzmann is None else float(boltzmann.loss),
-            "learn/qm_loss": qm_loss,
-            "learn/samples": 0.0 if samples is None else float(len(samples)),
-            "learn/steps": 1.0,
-            "learn/gradient_norm": norm,
-            "learn/observable_gradient_norm": relation.observable_norm,
-            "learn/qm_gradient_norm": relation.qm_norm,
-            "learn/gradient_cosine": relation.cosine,
-            "learn/gradient_ratio": relation.ratio,
-            "learn/learning_rate": self.optimizer.param_groups[0]["lr"],
-        }
 
     def _count(self, force_evaluations: int) -> None:
         self.position.force_evaluations += force_evaluations

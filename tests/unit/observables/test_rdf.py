@@ -7,7 +7,7 @@ import torch
 
 from mdsim.geometry import all_pairs, pair_distances
 from mdsim.observables import RDF, histogram
-from mdsim.observables.histogram import Bins
+from mdsim.observables.bins import Bins
 from mdsim.observables.histogram import histogram as plain_histogram
 from mdsim.state import System, Trajectory
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_frames import argon, liquid, molecule, vibrating
 
-from mdsim.observables.histogram import Bins
+from mdsim.observables.bins import Bins
 from mdsim.starting_point import choices
 from mdsim.starting_point.choices import Machine
 from mdsim.starting_point.dynamical import dense_window, dump_every_steps

@@ -205,8 +205,8 @@ def test_plateaus_end_a_cycle(tmp_path, max_times_reduce_lr):
     }
     trainer, writer = _trainer(tmp_path, Script(*[4] * 20), learning, epochs=20, max_cycles=1), SilentWriter()
     grows = count(1)
-    (target,) = trainer.targets
-    trainer.targets = (replace(target, loss=lambda mean, _: 0.0 * mean.sum() + next(grows)),)
+    (target,) = trainer.steps.targets
+    trainer.steps.targets = (replace(target, loss=lambda mean, _: 0.0 * mean.sum() + next(grows)),)
     trainer.run(writer)
     # Two losses in a row that are no better reduce the rate; one reduction too many ends the cycle.
     rates = [rate for _, rate in writer.all("learn/learning_rate")]
@@ -231,8 +231,8 @@ def test_each_learning_phase_starts_with_the_full_rate_and_what_the_optimizer_kn
     learning = {"plateau_factor": 0.1, "plateau_patience": 1, "max_times_reduce_lr": 1}
     trainer, writer = _trainer(tmp_path, Script(*[4] * 5, 0, 4, 4), learning, epochs=8), SilentWriter()
     grows = count(1)
-    (target,) = trainer.targets
-    trainer.targets = (replace(target, loss=lambda mean, _: 0.0 * mean.sum() + next(grows)),)
+    (target,) = trainer.steps.targets
+    trainer.steps.targets = (replace(target, loss=lambda mean, _: 0.0 * mean.sum() + next(grows)),)
     trainer.run(writer)
     assert _phases(writer) == "elllllel"
     assert [rate for _, rate in writer.all("learn/learning_rate")] == pytest.approx([1e-3] * 3 + [1e-4] + [1e-3])
