@@ -33,7 +33,7 @@ STABLE_DEBUG = (
     "epochs=4",
 )
 # At a bound of 1 K every replica is unstable: all park in the first epoch, and the next ones learn.
-TRAIN_DEBUG = (*STABLE_DEBUG, "max_temperature_K=1", "learning.qm_batch_size=8")
+TRAIN_DEBUG = (*STABLE_DEBUG, "max_temperature_K=1", "learning.qm_batch_size=8", "learning.reruns=4")
 SIMULATE_DEBUG = (*STABLE_DEBUG, "dense_window.epochs=4")
 NO_DENSE_WINDOW = ("dense_window=null", "dynamical_observables=[]")
 
