@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 
 import torch
 
@@ -35,6 +36,7 @@ DEFAULTS = {  # model and system to numbers of replicas
     ("nequip", "tetrapeptide"): (1, 16),
     ("gemnet", "water"): (1,),
 }
+RESTART_AFTER = 20  # steps: the same pairs for all, whatever the force field does to the molecule later
 MEASURED_S = 0.5  # of each repetition; at least one step
 
 
@@ -42,11 +44,14 @@ def stepper(case: Case, potential: Potential, n_replicas: int, eager: bool = Fal
     """A function that makes one step of all replicas; ``eager``: of one thermostat, as separate tensor operations."""
     chain = {"chain_length": 1, "suzuki_yoshida_order": 1} if eager else {}
     integrator = NoseHooverChain(TIMESTEP_FS, case.temperature_K, 20 * TIMESTEP_FS, **chain)
-    state = [integrator.init(case.system, potential, *case.start(n_replicas))]
+    start = integrator.init(case.system, potential, *case.start(n_replicas))
+    state, steps = [start], count(1)
 
     def step() -> None:
         with torch.set_grad_enabled(eager):  # nothing requires gradients: no graph grows
             state[0] = integrator.step(case.system, potential, state[0])
+        if next(steps) % RESTART_AFTER == 0:
+            state[0] = start
 
     return step
 
