@@ -20,9 +20,9 @@ from matplotlib.axes import Axes
 from plot_peptide import save_small
 
 from mdsim.datasets import Dataset, load_dataset
-from mdsim.geometry import pair_distances
+from mdsim.geometry import angles_deg, pair_distances
 from mdsim.observables import RDF, Diffusivity
-from mdsim.observables.adf import angles_deg, bonded_triplets
+from mdsim.observables.adf import bonded_triplets
 
 MOLECULE = "water"
 FIT_FS = (1000.0, 10000.0)

@@ -142,6 +142,15 @@ def angles(
     return torch.atan2(sine, (first * second).sum(-1))
 
 
+def angles_deg(
+    positions: Float[Tensor, "*batch atom 3"],
+    triplets: Int[Tensor, "triplet 3"],
+    cell: Float[Tensor, "3 3"] | None = None,
+) -> Float[Tensor, "*batch triplet"]:
+    """`angles` in degrees."""
+    return torch.rad2deg(angles(positions, triplets, cell))
+
+
 def center_of_mass(
     positions: Float[Tensor, "*batch atom 3"], masses: Float[Tensor, "atom"]
 ) -> Float[Tensor, "*batch 1 3"]:

@@ -13,9 +13,9 @@ from functools import partial
 
 import torch
 
-from mdsim.geometry import pair_distances
+from mdsim.geometry import angles_deg, pair_distances
 from mdsim.interfaces import BinnedObservable, StabilityCriterion
-from mdsim.observables.adf import angles_deg, bonded_triplets
+from mdsim.observables.adf import bonded_triplets
 from mdsim.observables.contacts import MinimumDistance
 from mdsim.state import System, Trajectory, kinetic_temperature_K
 from mdsim.typing import Bool, Float, Int, Tensor

@@ -18,10 +18,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mdsim.datasets.folder import load_dataset
-from mdsim.geometry import pair_distances
+from mdsim.geometry import angles_deg, pair_distances
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.models.loading import load_force_field
-from mdsim.observables.adf import angles_deg, bonded_triplets
+from mdsim.observables.adf import bonded_triplets
 from mdsim.reporting.console import format_table
 from mdsim.stability import BondLengthDeviation
 from mdsim.state import System

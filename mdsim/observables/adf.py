@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from mdsim.geometry import angles
+from mdsim.geometry import angles_deg
 from mdsim.observables.bins import Bins
 from mdsim.observables.histogram import molecule_histogram, tuple_histogram
 from mdsim.observables.tuples import of_elements
@@ -84,10 +84,3 @@ def bonded_triplets(system: System) -> Int[Tensor, "triplet 3"]:
     center = torch.arange(system.n_atoms, device=bonds.device)[:, None].expand(-1, len(first))
     triplets = torch.stack([partners[:, first], center, partners[:, second]], dim=-1).flatten(0, 1)
     return triplets[triplets[:, 2] >= 0]
-
-
-def angles_deg(
-    positions: Float[Tensor, "*batch atom 3"], triplets: Int[Tensor, "triplet 3"], cell: Float[Tensor, "3 3"] | None
-) -> Float[Tensor, "*batch triplet"]:
-    """Angles i-j-k in degrees."""
-    return torch.rad2deg(angles(positions, triplets, cell))

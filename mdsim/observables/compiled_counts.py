@@ -6,12 +6,14 @@ when it is used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import no_type_check
 
 import numpy as np
 import torch
 
 from mdsim.compilation import compiled
+from mdsim.geometry import angles_deg, pair_distances
 from mdsim.observables.bins import Bins
 from mdsim.typing import Float, Int, Tensor
 
@@ -19,6 +21,7 @@ AT_ONCE = 512  # values held between the loops that compute, bin and count them
 
 
 def count(
+    measure: Callable,
     positions: Float[Tensor, "row atom 3"],
     tuples: Int[Tensor, "tuple order"],
     cell: Float[Tensor, "3 3"] | None,
@@ -29,6 +32,7 @@ def count(
     """Histograms of the distances (Å) of pairs, or of the angles (degrees) of triplets.
 
     Args:
+        measure: a key of `LOOPS`.
         positions: Å.
         tuples: pairs, or triplets with the middle atom in the middle.
         cell: orthorhombic, in Å; None for open boundaries.
@@ -39,9 +43,8 @@ def count(
     edges = np.zeros(3) if cell is None else cell.diagonal().double().cpu().numpy()
     per_edge = np.zeros(3) if cell is None else 1 / edges
     counts = torch.zeros(len(positions), n_tables, bins.count + 1, dtype=torch.long)  # one more bin for what is outside
-    loop = _count_distances if tuples.shape[1] == 2 else _count_angles
     arrays = [tensor.contiguous().numpy() for tensor in (positions.detach(), tuples, tables)]
-    loop(*arrays, edges, per_edge, bins.start, bins.stop, bins.width, counts.numpy())
+    LOOPS[measure](*arrays, edges, per_edge, bins.start, bins.stop, bins.width, counts.numpy())
     return counts[..., :-1]
 
 
@@ -113,3 +116,7 @@ def _add(values, tables, start, stop, width, index, counts):
     for p in range(len(tables)):
         for c in range(tables.shape[1]):
             counts[tables[p, c], index[p]] += 1
+
+
+#: What each measure of tuples of atoms is counted by.
+LOOPS = {pair_distances: _count_distances, angles_deg: _count_angles}

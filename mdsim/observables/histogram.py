@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
-from mdsim.geometry import is_orthorhombic
+from mdsim.geometry import angles_deg, is_orthorhombic, pair_distances
 from mdsim.observables.bins import Bins
 from mdsim.observables.tuples import map_in_chunks
 from mdsim.state import System
@@ -147,19 +147,21 @@ def plain_counts(
 ) -> Int[Tensor, "row table bin"]:
     """Histograms of a measure of tuples of atoms, each of which counts in the tables of its row of ``tables``.
 
-    In a compiled loop on a CPU with numba, unless the cell is triclinic.
+    In a compiled loop where `counts_are_compiled`, else by tensor operations.
     """
-    if counts_are_compiled(rows, cell):
+    if counts_are_compiled(measure, rows, cell):
         from mdsim.observables import compiled_counts
 
-        return compiled_counts.count(rows, tuples, cell, bins, tables, n_tables)
+        return compiled_counts.count(measure, rows, tuples, cell, bins, tables, n_tables)
     values = measure(rows.detach(), tuples, cell)
     return torch.stack([grouped_histogram(values, bins, column, n_tables) for column in tables.T]).sum(0)
 
 
-def counts_are_compiled(positions: Tensor, cell: Float[Tensor, "3 3"] | None) -> bool:
-    """Whether `plain_counts` takes the compiled loop."""
-    return COMPILED and positions.device.type == "cpu" and (cell is None or is_orthorhombic(cell))
+def counts_are_compiled(measure: Measure, positions: Tensor, cell: Float[Tensor, "3 3"] | None) -> bool:
+    """Whether `plain_counts` takes a compiled loop: for distances and angles on a CPU with numba, unless triclinic."""
+    if not COMPILED or measure not in (pair_distances, angles_deg) or positions.device.type != "cpu":
+        return False
+    return cell is None or is_orthorhombic(cell)
 
 
 def finite_frames(positions: Float[Tensor, "frame replica atom 3"]) -> Bool[Tensor, "frame replica"]:

@@ -198,7 +198,7 @@ def molecule_pair_histogram(
 
 def _few_atoms(system: System, positions: Tensor) -> int:
     """Of how few atoms the plain histogram takes all pairs."""
-    return FEW_ATOMS_COMPILED if counts_are_compiled(positions, system.cell) else FEW_ATOMS
+    return FEW_ATOMS_COMPILED if counts_are_compiled(pair_distances, positions, system.cell) else FEW_ATOMS
 
 
 def _of_finite_frames(

@@ -12,8 +12,8 @@ import torch
 
 from mdsim.datasets.folder import Dataset, load_dataset
 from mdsim.datasets.npz import DatasetError
-from mdsim.geometry import all_pairs, pair_distances
-from mdsim.observables.adf import angles_deg, bonded_triplets
+from mdsim.geometry import all_pairs, angles_deg, pair_distances
+from mdsim.observables.adf import bonded_triplets
 from mdsim.reporting.data_check import Checked, bond_kinds, open_checked, suspects
 from mdsim.reporting.data_report import mean_temperature_K
 from mdsim.starting_point.place import Place, place_of

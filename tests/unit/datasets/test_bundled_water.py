@@ -10,9 +10,9 @@ import torch
 
 from mdsim.datasets import Dataset, load_dataset
 from mdsim.datasets.splits import parse_indices
-from mdsim.geometry import center_of_mass, pair_distances, wrap
+from mdsim.geometry import angles_deg, center_of_mass, pair_distances, wrap
 from mdsim.observables import MSD, RDF, Diffusivity, MinimumDistance
-from mdsim.observables.adf import angles_deg, bonded_triplets
+from mdsim.observables.adf import bonded_triplets
 from mdsim.observables.reference import reference_from_file
 from mdsim.state import kinetic_temperature_K
 from mdsim.units import FS

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from mdsim.geometry import pair_distances
 from mdsim.observables import ADF, RDF, BondLengthDistribution, histogram
+from mdsim.observables.bins import Bins
 from mdsim.state import System, Trajectory
 
 pytest.importorskip("numba")
@@ -68,6 +70,17 @@ def test_more_values_than_are_held_at_a_time_and_less(monkeypatch):
 
 
 def test_a_triclinic_cell_takes_tensor_operations():
-    cell = torch.tensor([[12.0, 0, 0], [3.0, 12.0, 0], [0, 0, 12.0]])
-    assert not histogram.counts_are_compiled(torch.zeros(1, 2, 3), cell)
-    assert histogram.counts_are_compiled(torch.zeros(1, 2, 3), CELLS["orthorhombic"])
+    cell, positions = torch.tensor([[12.0, 0, 0], [3.0, 12.0, 0], [0, 0, 12.0]]), torch.zeros(1, 2, 3)
+    assert not histogram.counts_are_compiled(pair_distances, positions, cell)
+    assert histogram.counts_are_compiled(pair_distances, positions, CELLS["orthorhombic"])
+
+
+def test_a_measure_of_ones_own_takes_tensor_operations():
+    def along_x(positions, pairs, cell):
+        return positions[..., pairs[:, 1], 0] - positions[..., pairs[:, 0], 0]
+
+    positions = torch.tensor([[[0.0, 0.0, 0.0], [1.5, 2.0, 0.0]]])
+    counts = histogram.plain_counts(
+        along_x, positions, torch.tensor([[0, 1]]), None, Bins.spanning(0.0, 4.0, 1.0), torch.tensor([[0]]), 1
+    )
+    assert counts.tolist() == [[[0, 1, 0, 0]]]
