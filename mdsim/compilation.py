@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 from numba import njit, set_num_threads
 from numba.core import config
+
+from mdsim.typing import Tensor
 
 # numba's own pool of threads: its OpenMP layer shares, and changes, the number of threads that torch computes with.
 config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
@@ -22,3 +25,8 @@ def use_torch_threads() -> int:
     n = min(torch.get_num_threads(), MOST_THREADS)
     set_num_threads(n)
     return n
+
+
+def arrays(*arguments: Tensor | np.ndarray | float | int) -> list:
+    """The arrays of CPU tensors, contiguous, and all else as it is. What a loop fills must be contiguous already."""
+    return [a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments]

@@ -14,7 +14,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from mdsim.compilation import compiled
+from mdsim.compilation import arrays, compiled
 from mdsim.typing import Float, Tensor
 
 
@@ -26,8 +26,8 @@ def kick_and_drift(
     dt: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
     """Positions after a time step and velocities after half of one, of velocity Verlet."""
-    moved, kicked = torch.empty_like(positions), torch.empty_like(positions)
-    _kick_and_drift(*_arrays(positions, velocities, forces, masses), dt, *_arrays(moved, kicked))
+    moved, kicked = _new(positions), _new(positions)
+    _kick_and_drift(*arrays(positions, velocities, forces, masses, dt, moved, kicked))
     return moved, kicked
 
 
@@ -38,8 +38,8 @@ def kick(
     dt: float,
 ) -> Float[Tensor, "replica atom 3"]:
     """Velocities after half a time step of acceleration."""
-    kicked = torch.empty_like(velocities)
-    _kick(*_arrays(velocities, forces, masses), dt, *_arrays(kicked))
+    kicked = _new(velocities)
+    _kick(*arrays(velocities, forces, masses, dt, kicked))
     return kicked
 
 
@@ -54,9 +54,8 @@ def kick_and_noisy_drift(
     kT: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
     """Positions and velocities after B A O A of Langevin dynamics."""
-    moved, kicked = torch.empty_like(positions), torch.empty_like(positions)
-    arrays = _arrays(positions, velocities, forces, noise, masses)
-    _kick_and_noisy_drift(*arrays, dt, kept, kT, *_arrays(moved, kicked))
+    moved, kicked = _new(positions), _new(positions)
+    _kick_and_noisy_drift(*arrays(positions, velocities, forces, noise, masses, dt, kept, kT, moved, kicked))
     return moved, kicked
 
 
@@ -72,9 +71,9 @@ def thermostat_kick_and_drift(
     frequency: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
     """Positions, velocities and chains after the first half step of a chain and velocity Verlet up to the forces."""
-    moved, kicked, chain = torch.empty_like(positions), torch.empty_like(positions), torch.empty_like(thermostat)
-    arrays = _arrays(positions, velocities, forces, thermostat, masses)
-    _thermostat_kick_and_drift(*arrays, dt, chain_masses, substeps, frequency, *_arrays(moved, kicked, chain))
+    moved, kicked, chain = _new(positions), _new(positions), _new(thermostat)
+    given = arrays(positions, velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency)
+    _thermostat_kick_and_drift(*given, *arrays(moved, kicked, chain))
     return moved, kicked, chain
 
 
@@ -89,14 +88,15 @@ def kick_and_thermostat(
     frequency: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
     """Velocities and chains after the half kick by new forces and the second half step of a chain."""
-    kicked, chain = torch.empty_like(velocities), torch.empty_like(thermostat)
-    arrays = _arrays(velocities, forces, thermostat, masses)
-    _kick_and_thermostat(*arrays, dt, chain_masses, substeps, frequency, *_arrays(kicked, chain))
+    kicked, chain = _new(velocities), _new(thermostat)
+    given = arrays(velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency)
+    _kick_and_thermostat(*given, *arrays(kicked, chain))
     return kicked, chain
 
 
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+def _new(like: Tensor) -> Tensor:
+    """For a loop to fill: contiguous whatever the order of axes in memory, or the loop would fill a copy."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 @compiled()
@@ -153,12 +153,9 @@ def _thermostat_kick_and_drift(
 @compiled()
 @no_type_check
 def _kick_and_thermostat(velocities, forces, thermostat, masses, dt, Q, substeps, frequency, kicked, chain):
+    _kick(velocities, forces, masses, dt, kicked)
     links = np.empty((2, len(Q)))
-    for r in range(len(velocities)):
-        for a in range(len(masses)):
-            half = 0.5 * dt / masses[a]
-            for k in range(3):
-                kicked[r, a, k] = velocities[r, a, k] + half * forces[r, a, k]
+    for r in range(len(kicked)):
         links[:] = thermostat[r]
         scale = _half_step_of_chain(_twice_kinetic(kicked[r], masses), links, Q, substeps, frequency)
         for a in range(len(masses)):

@@ -86,16 +86,18 @@ def _compiled(first: Tensor, second: Tensor) -> bool:
 
 
 def _compiled_convolve(filters: Tensor, features: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    from mdsim.compilation import arrays
     from mdsim.models import pair_loops
 
     received = torch.zeros_like(features, memory_format=torch.contiguous_format)
-    pair_loops.convolve(*pair_loops.arrays(filters, features, first, second, received))
+    pair_loops.convolve(*arrays(filters, features, first, second, received))
     return received
 
 
 def _compiled_pair_product(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    from mdsim.compilation import arrays
     from mdsim.models import pair_loops
 
     product = a.new_empty(len(first), a.shape[1])
-    pair_loops.pair_product(*pair_loops.arrays(a, b, first, second, product))
+    pair_loops.pair_product(*arrays(a, b, first, second, product))
     return product

@@ -11,12 +11,6 @@ from typing import no_type_check
 import numpy as np
 
 from mdsim.compilation import compiled
-from mdsim.typing import Tensor
-
-
-def arrays(*arguments: Tensor | float | int) -> list:
-    """The arrays of CPU tensors, contiguous, and numbers as they are."""
-    return [a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments]
 
 
 @compiled()

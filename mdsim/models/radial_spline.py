@@ -52,12 +52,13 @@ class _Spline(Function):
     @staticmethod
     @no_type_check
     def forward(ctx, distances, coefficients, per_knot, order):
+        from mdsim.compilation import arrays
         from mdsim.models import pair_loops
 
         ctx.save_for_backward(distances, coefficients)
         ctx.per_knot, ctx.order = per_knot, order
         values = distances.new_empty(len(distances), coefficients.shape[1])
-        pair_loops.spline(*pair_loops.arrays(distances, coefficients, per_knot, order, values))
+        pair_loops.spline(*arrays(distances, coefficients, per_knot, order, values))
         return values
 
     @staticmethod
@@ -79,12 +80,13 @@ class _Gather(Function):
     @staticmethod
     @no_type_check
     def forward(ctx, distances, gradient, n_knots, per_knot, order):
+        from mdsim.compilation import arrays
         from mdsim.models import pair_loops
 
         ctx.save_for_backward(distances, gradient)
         ctx.per_knot, ctx.order = per_knot, order
         gathered = torch.zeros(n_knots, gradient.shape[1], dtype=torch.float64)
-        pair_loops.spline_transposed(*pair_loops.arrays(distances, gradient, per_knot, order, gathered))
+        pair_loops.spline_transposed(*arrays(distances, gradient, per_knot, order, gathered))
         return gathered
 
     @staticmethod

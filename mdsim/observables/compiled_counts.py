@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from mdsim.compilation import compiled
+from mdsim.compilation import arrays, compiled
 from mdsim.geometry import angles_deg, pair_distances
 from mdsim.observables.bins import Bins
 from mdsim.typing import Float, Int, Tensor
@@ -42,9 +42,10 @@ def count(
     """
     edges = np.zeros(3) if cell is None else cell.diagonal().double().cpu().numpy()
     per_edge = np.zeros(3) if cell is None else 1 / edges
-    counts = torch.zeros(len(positions), n_tables, bins.count + 1, dtype=torch.long)  # one more bin for what is outside
-    arrays = [tensor.contiguous().numpy() for tensor in (positions.detach(), tuples, tables)]
-    LOOPS[measure](*arrays, edges, per_edge, bins.start, bins.stop, bins.width, counts.numpy())
+    counts = torch.zeros(len(positions), n_tables, bins.count + 1, dtype=torch.long)  # the last bin: what is outside
+    LOOPS[measure](
+        *arrays(positions, tuples, tables), edges, per_edge, bins.start, bins.stop, bins.width, counts.numpy()
+    )
     return counts[..., :-1]
 
 

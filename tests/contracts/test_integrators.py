@@ -206,3 +206,13 @@ def test_compiled_loops_and_tensors_make_the_same_steps(integrator, system, path
         plain = run(system, integrator, potential, state, n_steps=20)
     for name, value in plain.tensors().items():
         torch.testing.assert_close(looped.tensors()[name], value, atol=tolerance, rtol=tolerance, msg=name)
+
+
+def test_the_order_of_axes_in_memory_does_not_matter(integrator, system):
+    potential = lennard_jones(0.1, 1.0)
+    state = start(system, integrator, potential)
+    turned = {n: v.transpose(0, -1).contiguous().transpose(0, -1) for n, v in state.tensors().items() if v.ndim == 3}
+    assert not turned["positions"].is_contiguous()
+    found = run(system, integrator, potential, dataclasses.replace(state, **turned))
+    for name, value in run(system, integrator, potential, state).tensors().items():
+        torch.testing.assert_close(found.tensors()[name], value, msg=name)

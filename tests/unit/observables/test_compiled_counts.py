@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from scattered_waters import waters
 
 from mdsim.geometry import pair_distances
 from mdsim.observables import ADF, RDF, BondLengthDistribution, histogram
 from mdsim.observables.bins import Bins
-from mdsim.state import System, Trajectory
 
 pytest.importorskip("numba")
 
@@ -20,27 +20,6 @@ OBSERVABLES = {
 CELLS = {"open": None, "orthorhombic": torch.diag(torch.tensor([11.0, 12.0, 13.0]))}
 
 
-def waters(n_molecules: int, cell: torch.Tensor | None, dtype: torch.dtype) -> tuple[System, Trajectory]:
-    """Five frames of two replicas anywhere in a box, molecules cut by its faces; one frame is broken."""
-    generator = torch.Generator().manual_seed(5)
-    molecule = torch.tensor([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    centers = 11 * torch.rand(5, 2, n_molecules, 1, 3, generator=generator)
-    positions = (centers + molecule + 0.05 * torch.randn(5, 2, n_molecules, 3, 3, generator=generator)).flatten(2, 3)
-    if cell is not None:
-        positions += torch.randint(-2, 3, positions.shape, generator=generator).float() @ cell
-    positions[1, 1, 2, 1] = torch.nan
-    positions[2, 0, 0, 0] = torch.inf
-    atoms = torch.arange(3 * n_molecules).reshape(-1, 3)
-    system = System(
-        torch.tensor([8, 1, 1]).repeat(n_molecules),
-        torch.ones(3 * n_molecules, dtype=dtype),
-        None if cell is None else cell.to(dtype),
-        torch.cat([atoms[:, :2], atoms[:, ::2]]),
-        torch.arange(n_molecules).repeat_interleave(3),
-    )
-    return system, Trajectory(positions.to(dtype), None, None, 1.0)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 @pytest.mark.parametrize("observable", OBSERVABLES.values(), ids=OBSERVABLES)
@@ -48,7 +27,8 @@ def waters(n_molecules: int, cell: torch.Tensor | None, dtype: torch.dtype) -> t
 def test_equal_to_tensor_operations(observable, cell, local, dtype, monkeypatch):
     if cell is None and getattr(observable, "normalization", "") == "ideal_gas":
         pytest.skip("g(r) needs a cell")
-    system, trajectory = waters(40, cell, dtype)
+    system, trajectory = waters(40, cell, 5, dtype)
+    trajectory.positions[2, 0, 0, 0] = torch.inf
     function = observable.per_molecule if local else observable
     looped = function(system, trajectory)
     monkeypatch.setattr(histogram, "COMPILED", False)
@@ -62,7 +42,7 @@ def test_equal_to_tensor_operations(observable, cell, local, dtype, monkeypatch)
 
 
 def test_more_values_than_are_held_at_a_time_and_less(monkeypatch):
-    system, trajectory = waters(40, CELLS["orthorhombic"], torch.float64)
+    system, trajectory = waters(40, CELLS["orthorhombic"], 5, torch.float64)
     counts = RDF(5.0, 5.0)(system, trajectory)
     assert len(RDF(5.0, 5.0).pairs.all_of(system)) % 512 != 0
     monkeypatch.setattr(histogram, "COMPILED", False)
