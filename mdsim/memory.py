@@ -56,18 +56,18 @@ def bytes_for(evaluation: Callable[[], object]) -> float:
     Args:
         evaluation: runs it, with gradients where they are taken.
     """
-    sizes: dict[tuple[int, int], int] = {}
-    kept = []  # keeps the addresses from being given away again
+    storages: dict[int, torch.UntypedStorage] = {}  # by address, which is not given away while the storage is here
 
     def count(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        size = tensor.untyped_storage().nbytes()
-        sizes[tensor.untyped_storage().data_ptr(), size] = size
-        return tensor
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage
+        return tensor.detach()  # the tensor itself, saved by its own grad_fn, would be a cycle that is never collected
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         evaluation()
-    return PEAK_OVER_SAVED * sum(sizes.values())
+    total = sum(storage.nbytes() for storage in storages.values())
+    storages.clear()  # the graph, and with it this closure, may outlive the call
+    return PEAK_OVER_SAVED * total
 
 
 def pieces_at_once(bytes_each: float, wanted: int, device: torch.device, noun: str) -> int:
