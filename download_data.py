@@ -2,7 +2,7 @@
 
 import sys
 
-from mdsim.data_cli import download_data
+from mdsim.cli.data import download_data
 
 if __name__ == "__main__":
     sys.exit(download_data())

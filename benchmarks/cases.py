@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from mdsim.datasets.folder import load_dataset
-from mdsim.interfaces import ForceField
+from mdsim.dynamics.stretch import initial_conditions
+from mdsim.force_field import ForceField
 from mdsim.models import GemNetT, NequIP, SchNet, load_force_field
 from mdsim.state import System
-from mdsim.training.stretch import initial_conditions
 from mdsim.typing import Float, Tensor
 
 CHECKPOINTS = Path("qm_pretrained_checkpoints")

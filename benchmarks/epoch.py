@@ -19,12 +19,14 @@ from typing import Any
 import torch
 
 from benchmarks.common import announce, arguments, print_table
-from mdsim import checkpoints, runs
-from mdsim.config import load_config
+from mdsim import checkpoints
+from mdsim.assembly import runs
+from mdsim.config.loading import load_config
+from mdsim.config.schema import SimulateConfig, TrainConfig
+from mdsim.dynamics import stretch
+from mdsim.evaluation.evaluate import Evaluation
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.schema import SimulateConfig, TrainConfig
-from mdsim.training import steps, stretch
-from mdsim.training.evaluate import Evaluation
+from mdsim.training import steps
 from mdsim.training.stable import StableTraining
 
 #: Part of an epoch to where its function is looked up.

@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.cases import Case, load_case
 from benchmarks.common import announce, arguments, median_seconds, peak_memory_MiB, print_table
-from mdsim.boltzmann import boltzmann_gradient
+from mdsim.estimator.boltzmann import boltzmann_gradient
+from mdsim.estimator.sample_energies import structure_energies
 from mdsim.losses import sum_squared_error
 from mdsim.observables.rdf import RDF
-from mdsim.sample_energies import structure_energies
 from mdsim.state import Trajectory
 from mdsim.typing import Float, Tensor
 from mdsim.units import kT_eV

@@ -23,11 +23,11 @@ from ase.md.langevin import Langevin
 
 from benchmarks.cases import Case, load_case
 from benchmarks.common import announce, arguments, median_seconds, print_table, ratio_rows
+from mdsim.dynamics.simulate import simulate
 from mdsim.integrators import LangevinBAOAB
-from mdsim.models.nequip import NequIP
-from mdsim.models.nequip_vectors import KNOTS, SPLINE_ORDER
+from mdsim.models.nequip.fast.vectors import KNOTS, SPLINE_ORDER
+from mdsim.models.nequip.model import NequIP
 from mdsim.neighbors import neighbors
-from mdsim.simulation import simulate
 
 TIMESTEP_FS = 1.0
 FRICTION_PER_PS = 1.0

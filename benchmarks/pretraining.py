@@ -19,10 +19,10 @@ from torch_geometric.loader import DataLoader
 from benchmarks.cases import Case, load_case
 from benchmarks.common import announce, arguments, median_seconds, print_table, ratio_rows
 from benchmarks.peers import PublishedStyleSchNet
+from mdsim.config.schema import OptimizationConfig
 from mdsim.datasets.folder import load_dataset
 from mdsim.datasets.npz import Frames
 from mdsim.losses import energy_force_loss, mean_absolute_error
-from mdsim.schema import OptimizationConfig
 from mdsim.training.pretrain import Pretraining
 
 PUBLISHED, OURS = "published style", "mdsim"

@@ -16,8 +16,8 @@ import torch
 from benchmarks.cases import load_model, load_system, repeated
 from benchmarks.common import Action, announce, arguments, median_seconds, peak_memory_MiB, print_table
 from mdsim import interfaces, memory
+from mdsim.force_field import ForceField
 from mdsim.geometry import pair_distances
-from mdsim.interfaces import ForceField
 from mdsim.neighbors.cell_list import cell_list_search
 from mdsim.neighbors.direct import direct_search
 from mdsim.observables import RDF, MinimumDistance

@@ -34,11 +34,12 @@ FIRST_STEP = {  # what is run, and where its first step is
 # Ends the process at the first evaluation of a force field: plain ones go through `forward`, fast ones through `bind`.
 CHILD = """
 import sys
-from mdsim import cli, interfaces
+from mdsim import force_field
+from mdsim.cli import main as cli
 def stop(*_, **__):
     raise SystemExit(0)
-interfaces.ForceField.forward = stop
-interfaces.ForceField.bind = lambda *_, **__: stop
+force_field.ForceField.forward = stop
+force_field.ForceField.bind = lambda *_, **__: stop
 sys.exit(getattr(cli, sys.argv[1])(sys.argv[2:]))
 """
 
@@ -95,7 +96,8 @@ def main() -> None:
             taken = seconds(["-c", CHILD, *arguments], known.repetitions, Path(folder))
         rows.append([name, "first step", *taken])
     print(format_table(["script", "until", "s", "processor s"], rows))
-    print("\n" + format_table(["import of mdsim.runs", "s"], slow_imports(["-c", "import mdsim.runs"])))
+    module = "mdsim.assembly.runs"
+    print("\n" + format_table([f"import of {module}", "s"], slow_imports(["-c", f"import {module}"])))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from mdsim.convert_cli import convert
+from mdsim.cli.convert import convert
 
 if __name__ == "__main__":
     sys.exit(convert())

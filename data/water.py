@@ -2,7 +2,7 @@
 
 import sys
 
-from mdsim.data_cli import one_set
+from mdsim.cli.data import one_set
 
 if __name__ == "__main__":
     sys.exit(one_set("water"))

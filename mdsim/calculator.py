@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from mdsim.interfaces import ForceField
+from mdsim.force_field import ForceField
 from mdsim.models import load_force_field
 from mdsim.neighbors import NeighborList
 from mdsim.state import System

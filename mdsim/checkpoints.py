@@ -17,15 +17,12 @@ from typing import Any
 
 import torch
 
-from mdsim.interfaces import ForceField
+from mdsim.errors import CheckpointError
+from mdsim.force_field import ForceField
 
 FORMAT = "mdsim"
 VERSION = 1
 KINDS = ("force_field", "pretraining", "stable_training", "evaluation", "frames")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be read or written; the message names the file and says what to do."""
 
 
 def new_payload(kind: str, **content: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from jaxtyping import install_import_hook
+from paths import ROOT
 
 _hook = install_import_hook("mdsim", "beartype.beartype")
 
@@ -41,7 +42,7 @@ def aspirin_geometry() -> tuple:
     """Atomic numbers and positions (Å) of the built-in aspirin molecule."""
     from ase.io import read
 
-    atoms = read(Path(__file__).parents[1] / "data" / "molecules" / "aspirin.xyz")
+    atoms = read(ROOT / "data" / "molecules" / "aspirin.xyz")
     return atoms.numbers, atoms.positions
 
 

@@ -31,10 +31,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mdsim.evaluation.report import Results, read_results
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.reporting.scalars import read_scalars
-from mdsim.statistics import Interval, Lifetimes, restricted_mean_over_groups
-from mdsim.training.report import Results, read_results
+from mdsim.stability.survival import Interval, Lifetimes, restricted_mean_over_groups
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -18,14 +18,14 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mdsim.datasets.folder import load_dataset
+from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.geometry import angles_deg, pair_distances
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.models.loading import load_force_field
 from mdsim.observables.adf import bonded_triplets
 from mdsim.reporting.console import format_table
-from mdsim.stability import BondLengthDeviation
+from mdsim.stability.criteria import BondLengthDeviation
 from mdsim.state import System
-from mdsim.training.stretch import Stretch, initial_conditions
 from mdsim.typing import Float, Tensor
 
 SHIPPED = "qm_pretrained_checkpoints/schnet/aspirin_gfn2-aspirin_{size}_schnet/checkpoints/best_checkpoint.pt"

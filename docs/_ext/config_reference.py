@@ -1,4 +1,4 @@
-"""The reference of all configuration keys, written from `mdsim.schema` while the manual is built.
+"""The reference of all configuration keys, written from `mdsim.config.schema` while the manual is built.
 
 A line ``<!-- config-reference: PretrainConfig -->`` in a page is replaced by the keys of that section and of every
 section below it that no earlier such line has written.
@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 
-from mdsim import schema
+from mdsim.config import schema
 
 PLACE = re.compile(r"^<!-- config-reference: (\w+) -->$", re.MULTILINE)
 UNITS = {

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mdsim.interfaces import ForceField
+from mdsim.force_field import ForceField
 from mdsim.neighbors import Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor

@@ -1,6 +1,7 @@
 """Reference data: the file format, the folders of a data set, and how frames are divided."""
 
 from mdsim.datasets.folder import Dataset, Metadata, load_dataset, write_dataset
-from mdsim.datasets.npz import DatasetError, Frames
+from mdsim.datasets.npz import Frames
+from mdsim.errors import DatasetError
 
 __all__ = ["Dataset", "DatasetError", "Frames", "Metadata", "load_dataset", "write_dataset"]

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from mdsim.datasets.npz import DatasetError, Frames
-from mdsim.datasets.raw import RawFrames
+from mdsim.datasets.npz import Frames
+from mdsim.datasets.sources.raw import RawFrames
+from mdsim.errors import DatasetError
 from mdsim.geometry import minimum_image
 from mdsim.typing import Float, Tensor
 from mdsim.units import FS

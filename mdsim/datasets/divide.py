@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdsim.datasets.npz import DatasetError
 from mdsim.datasets.splits import MINIMUM_VALIDATION_FRAMES, block_holdout, nested_splits, parse_size
+from mdsim.errors import DatasetError
 
 RANDOM = "test: random frames, the same for all sizes; train and val: nested random sizes of the rest"
 BLOCKS = "test: end of each trajectory, behind a gap; val: from a stretch before it, behind a gap; train: from the rest"

@@ -22,8 +22,9 @@ from ase.neighborlist import natural_cutoffs
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from mdsim.datasets.npz import UNITS, DatasetError, Frames, holds, read_frames, write_atomically, write_frames
+from mdsim.datasets.npz import UNITS, Frames, holds, read_frames, write_atomically, write_frames
 from mdsim.datasets.reference_run import ReferenceRun, read_reference_run, write_reference_run
+from mdsim.errors import DatasetError
 from mdsim.geometry import all_pairs, angles_deg, pair_distances, unwrapped_in_time, whole_molecules
 from mdsim.observables.adf import bonded_triplets
 from mdsim.state import BOND_TOLERANCE, System, Trajectory

@@ -26,6 +26,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from mdsim.errors import DatasetError
 from mdsim.state import Trajectory
 from mdsim.typing import Bool, Float, Int, Tensor
 from mdsim.units import FS
@@ -43,10 +44,6 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
 PLAUSIBLE_FORCE_RMS_EV_PER_A = (0.01, 10.0)
 #: What reading a damaged npz file may raise.
 DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-
-
-class DatasetError(ValueError):
-    """A data set is missing, damaged or not in the format."""
 
 
 @dataclass(frozen=True)

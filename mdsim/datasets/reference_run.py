@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mdsim.datasets.npz import DatasetError, write_npz
+from mdsim.datasets.npz import write_npz
+from mdsim.errors import DatasetError
 from mdsim.interfaces import Observable
 from mdsim.observables.diffusivity import MSD, Diffusivity
 from mdsim.observables.rdf import RDF

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from importlib.util import find_spec
 
 import torch
 
-from mdsim.interfaces import NEEDS_NUMBA
+from mdsim.compiled import HAS_NUMBA, NEEDS_NUMBA
 from mdsim.typing import Float, Tensor
 
 log = logging.getLogger("mdsim")
@@ -25,7 +24,7 @@ def _compiled_on(device_type: str) -> bool:
     reason = None
     if device_type != "cpu":
         reason = f"it runs on the CPU, not on {device_type}"
-    elif find_spec("numba") is None:
+    elif not HAS_NUMBA:
         reason = NEEDS_NUMBA
     if reason is None:
         log.info("integration: one compiled loop on each side of the forces")

@@ -14,7 +14,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from mdsim.compilation import arrays, compiled
+from mdsim.compiled.jit import arrays, compiled
 from mdsim.typing import Float, Tensor
 
 

@@ -113,7 +113,7 @@ class NoseHooverChain:
         """The state from which steps begin, the chain at rest. Positions in Å, velocities in ASE units.
 
         The velocities should have no total momentum and, with open boundaries, no angular momentum, as those of
-        `mdsim.velocities.maxwell_boltzmann` have.
+        `mdsim.dynamics.velocities.maxwell_boltzmann` have.
 
         Raises:
             ValueError: the system is a single atom, which has no internal motion to thermostat.

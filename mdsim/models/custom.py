@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mdsim.config import ConfigError
-from mdsim.factories import make
-from mdsim.interfaces import ForceField
+from mdsim.errors import ConfigError
+from mdsim.force_field import ForceField
+from mdsim.plugins import make
 
 
 def custom_force_field(factory: str, options: Mapping[str, Any], species: Sequence[int], key: str) -> ForceField:
@@ -20,7 +20,7 @@ def custom_force_field(factory: str, options: Mapping[str, Any], species: Sequen
         key: what names the factory, for messages.
 
     Raises:
-        ConfigError: see `mdsim.factories.make`, or there is nothing to train in the model.
+        ConfigError: see `mdsim.plugins.make`, or there is nothing to train in the model.
     """
     model = make(ForceField, factory, options, key, species=tuple(species))
     if not any(True for _ in model.parameters()):

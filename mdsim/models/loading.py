@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from mdsim import checkpoints
-from mdsim.checkpoints import CheckpointError
-from mdsim.interfaces import ForceField
+from mdsim.errors import CheckpointError
+from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
 from mdsim.models.gemnet.model import GemNetT
 from mdsim.models.gemnet.published import is_published_gemnet, published_gemnet
-from mdsim.models.nequip import NequIP
-from mdsim.models.nequip_published import is_published_nequip, published_nequip
-from mdsim.models.published import is_published_schnet, published_schnet
-from mdsim.models.schnet import SchNet
+from mdsim.models.nequip.model import NequIP
+from mdsim.models.nequip.published import is_published_nequip, published_nequip
+from mdsim.models.schnet.model import SchNet
+from mdsim.models.schnet.published import is_published_schnet, published_schnet
 
 MODELS: dict[str, type[ForceField]] = {"gemnet_t": GemNetT, "nequip": NequIP, "schnet": SchNet}
 CUSTOM = "custom"

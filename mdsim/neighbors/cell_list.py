@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 
+from mdsim.compiled import HAS_NUMBA
 from mdsim.neighbors.pairs import Neighbors
 from mdsim.typing import Float, Int, Tensor
 
@@ -195,7 +195,7 @@ def _within(
 
 def is_compiled(device: torch.device) -> bool:
     """Whether candidates are looked at in compiled loops."""
-    return device.type == "cpu" and find_spec("numba") is not None
+    return device.type == "cpu" and HAS_NUMBA
 
 
 def _candidates(

@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from mdsim.compilation import arrays, compiled
+from mdsim.compiled.jit import arrays, compiled
 from mdsim.geometry import angles_deg, pair_distances
 from mdsim.observables.bins import Bins
 from mdsim.typing import Float, Int, Tensor

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 
+from mdsim.compiled import HAS_NUMBA
 from mdsim.geometry import angles_deg, is_orthorhombic, pair_distances
 from mdsim.observables.bins import Bins
 from mdsim.observables.tuples import map_in_chunks
@@ -15,7 +15,6 @@ from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 VALUES_PER_CHUNK = 2**19  # distances or angles held at a time; the image search of a triclinic cell takes 27 times that
-COMPILED = find_spec("numba") is not None
 SMEARING_REACH = 6.0  # standard deviations beyond which a Gaussian (2e-9 of it) is not counted
 
 #: `pair_distances` or `angles` of `mdsim.geometry`: positions, tuples of atoms and cell to one value per tuple.
@@ -159,7 +158,7 @@ def plain_counts(
 
 def counts_are_compiled(measure: Measure, positions: Tensor, cell: Float[Tensor, "3 3"] | None) -> bool:
     """Whether `plain_counts` takes a compiled loop: for distances and angles on a CPU with numba, unless triclinic."""
-    if not COMPILED or measure not in (pair_distances, angles_deg) or positions.device.type != "cpu":
+    if not HAS_NUMBA or measure not in (pair_distances, angles_deg) or positions.device.type != "cpu":
         return False
     return cell is None or is_orthorhombic(cell)
 

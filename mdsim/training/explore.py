@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mdsim.interfaces import ForceField
+from mdsim.dynamics.stretch import Outcome, Stretch
+from mdsim.force_field import ForceField
 from mdsim.state import MDState
-from mdsim.training.stretch import Outcome, Stretch
 from mdsim.typing import Bool, Float, Tensor
 
 REMEMBERED_STRETCHES = 20  # how far back a replica can rewind

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.boltzmann import BoltzmannGradient, boltzmann_gradient, gradient_signal_to_noise
-from mdsim.interfaces import ForceField
+from mdsim.config.schema import EstimatorConfig, LearningConfig
+from mdsim.estimator.boltzmann import BoltzmannGradient, boltzmann_gradient, gradient_signal_to_noise
+from mdsim.estimator.samples import Samples, Target, fitting_structures
+from mdsim.force_field import ForceField
 from mdsim.losses import EnergyForceLoss
 from mdsim.memory import bytes_for, pieces_at_once
-from mdsim.schema import EstimatorConfig, LearningConfig
 from mdsim.state import System
-from mdsim.training.samples import Samples, Target, fitting_structures
 from mdsim.typing import Float, Tensor
 
 SIGNAL_BLOCKS = 8  # of reruns, for the jackknife of the gradient's error

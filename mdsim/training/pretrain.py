@@ -14,12 +14,12 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdsim import checkpoints
+from mdsim.config.schema import OptimizationConfig
 from mdsim.datasets.npz import Frames
-from mdsim.interfaces import ForceField
+from mdsim.force_field import ForceField
 from mdsim.losses import EnergyForceLoss, energy_force_errors
 from mdsim.neighbors import neighbors
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.schema import OptimizationConfig
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor
 

@@ -16,17 +16,17 @@ from typing import Any
 import torch
 
 from mdsim import checkpoints
-from mdsim.interfaces import ForceField
-from mdsim.neighborhoods import NeighborhoodSampler
+from mdsim.config.schema import TrainConfig
+from mdsim.dynamics.stretch import Stretch
+from mdsim.estimator.neighborhoods import NeighborhoodSampler
+from mdsim.estimator.samples import Target
+from mdsim.force_field import ForceField
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.schema import TrainConfig
+from mdsim.stability.survival import wilson_interval
 from mdsim.state import MDState
-from mdsim.statistics import wilson_interval
 from mdsim.training.explore import Replicas, explore, rewind
 from mdsim.training.learn import QMData
-from mdsim.training.samples import Target
 from mdsim.training.steps import ParameterSteps
-from mdsim.training.stretch import Stretch
 
 log = logging.getLogger("mdsim")
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.interfaces import ForceField
-from mdsim.neighborhoods import NeighborhoodSampler
-from mdsim.schema import TrainConfig
+from mdsim.config.schema import TrainConfig
+from mdsim.dynamics.stretch import Outcome
+from mdsim.estimator.neighborhoods import NeighborhoodSampler
+from mdsim.estimator.samples import Samples, Target, collect, collect_neighborhoods, importance, usable
+from mdsim.force_field import ForceField
 from mdsim.state import System, Trajectory
 from mdsim.training.learn import (
     QMData,
@@ -21,8 +23,6 @@ from mdsim.training.learn import (
     randomize_step,
     signal_to_noise,
 )
-from mdsim.training.samples import Samples, Target, collect, collect_neighborhoods, importance, usable
-from mdsim.training.stretch import Outcome
 from mdsim.typing import Bool, Tensor
 from mdsim.units import kT_eV
 

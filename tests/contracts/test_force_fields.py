@@ -9,7 +9,7 @@ from force_fields import FORCE_FIELDS, build
 from scipy.spatial.transform import Rotation
 
 from mdsim.checkpoints import force_field_payload, save_atomically
-from mdsim.interfaces import UnknownSpeciesError
+from mdsim.errors import UnknownSpeciesError
 from mdsim.models import load_force_field, model_config
 from mdsim.neighbors import Neighbors, fixed_pairs, neighbors
 from mdsim.state import System

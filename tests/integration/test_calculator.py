@@ -13,7 +13,7 @@ from ase.optimize import BFGS
 
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.checkpoints import force_field_payload, save_atomically
-from mdsim.interfaces import UnknownSpeciesError
+from mdsim.errors import UnknownSpeciesError
 from mdsim.models import SchNet, model_config
 from mdsim.state import System
 

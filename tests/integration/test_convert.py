@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from toy_sources import archive, ethanol
 
-from mdsim.cli import main as mdsim_cli
+from mdsim.cli.main import main
 from mdsim.datasets import load_dataset
 from mdsim.datasets.splits import parse_indices
 from mdsim.units import KCAL_PER_MOL
 
-SCRIPT = Path(__file__).parents[2] / "data" / "convert.py"
+SCRIPT = ROOT / "data" / "convert.py"
 
 
 @pytest.fixture
@@ -158,17 +159,17 @@ def test_real_water(convert, reference_path, tmp_path, capsys):
     assert "400 in 4 files or systems" in out and "steps of 0.002 eV" in out
     dataset = converted(tmp_path, "40")
     assert dataset.system().n_molecules == 64 and dataset.train.cell is not None
-    assert mdsim_cli(["data", "check", str(tmp_path / "db"), "--output", str(tmp_path)]) == 0
+    assert main(["data", "check", str(tmp_path / "db"), "--output", str(tmp_path)]) == 0
     assert "64 × H2O; 128 bonds; periodic, 12.44 × 12.44 × 12.44 Å, 0.993 g/cm³" in capsys.readouterr().out
     assert (tmp_path / "mine_x_40_check.png").stat().st_size > 50_000
 
 
 def test_the_check_prints_and_draws(convert, trajectory, tmp_path, capsys):
     convert(trajectory, "--frame-interval-fs", "0.5", "--contiguous", "0:290", "--temperature-K", "500")
-    assert mdsim_cli(["data", "check", str(tmp_path / "db" / "mine" / "x")]) == 0
+    assert main(["data", "check", str(tmp_path / "db" / "mine" / "x")]) == 0
     out = capsys.readouterr().out
     slope = float(out.split("energy differences are")[1].split()[0])
     assert slope == pytest.approx(1.0, abs=0.02) and "9 atoms: C2H6O; 8 bonds" in out
     assert (tmp_path / "db" / "mine" / "x" / "100percent" / "data_check.png").is_file()
-    assert mdsim_cli(["data", "check", str(tmp_path / "absent")]) == 1
-    assert mdsim_cli(["data"]) == 2
+    assert main(["data", "check", str(tmp_path / "absent")]) == 1
+    assert main(["data"]) == 2

@@ -23,7 +23,9 @@ import pytest
 from ase import Atoms
 from documents import ROOT, blocks, documents, indented_code, unknown_keys
 
-from mdsim import cli, data_cli, runs
+from mdsim.assembly import runs
+from mdsim.cli import data as data_cli
+from mdsim.cli import main as cli
 from mdsim.datasets import load_dataset, write_dataset
 
 BUNDLED = ROOT / "data" / "bundled"

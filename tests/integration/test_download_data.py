@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from file_server import FileServer
+from paths import ROOT
 from toy_sources import archive, ethanol, water
 
-from mdsim import data_cli
-from mdsim.data_cli import download_data, one_set
+from mdsim.cli import data as data_cli
+from mdsim.cli.data import download_data, one_set
 from mdsim.datasets import load_dataset
 
-ROOT = Path(__file__).parents[2]
 N_FRAMES = 1500
 SMALL = ["--test_frames", "100", "--contiguous", "--contiguous_frames", "1000", "--ignore-checksum"]
 

@@ -13,7 +13,7 @@ import yaml
 from ase import Atoms
 from tiny import write_pretrained, write_world
 
-from mdsim import cli
+from mdsim.cli import main as cli
 
 
 @pytest.fixture(scope="module")

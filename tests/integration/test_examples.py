@@ -3,21 +3,20 @@
 import json
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from paths import ROOT
 from tiny import water
 
-from mdsim import cli
+from mdsim.cli import main as cli
 from mdsim.datasets import load_dataset
-from mdsim.simulation import simulate
+from mdsim.dynamics.simulate import simulate
 from mdsim.state import MDState, System, Trajectory, kinetic_energy_eV
 from mdsim.units import kT_eV
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 sys.path.insert(0, str(EXAMPLES))
 

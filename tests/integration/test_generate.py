@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 
 from mdsim.datasets import Frames, load_dataset
 from mdsim.datasets.npz import read_frames
@@ -21,7 +22,7 @@ from mdsim.units import FS
 
 pytest.importorskip("tblite")
 
-SCRIPT = Path(__file__).parents[2] / "data" / "generate.py"
+SCRIPT = ROOT / "data" / "generate.py"
 TINY = [
     *("--molecule", "water", "--name", "toy", "--equilibration-ps", "0.02", "--workers", "1"),
     *("--trajectories", "2", "--frames", "120", "--every", "2", "--contiguous-frames", "60", "--contiguous-every", "1"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import spcfw
 import torch
+from paths import ROOT
 
 from mdsim.datasets import Dataset, load_dataset
 from mdsim.datasets.splits import parse_indices
@@ -17,7 +18,7 @@ from mdsim.units import FS
 
 pytest.importorskip("openmm")
 
-SCRIPT = Path(__file__).parents[2] / "data" / "generate_water.py"
+SCRIPT = ROOT / "data" / "generate_water.py"
 TINY = [
     *("--name", "toy", "--equilibration-ps", "0.05", "--workers", "1", "--frames", "120", "--every", "2"),
     *("--contiguous-frames", "10", "--contiguous-every", "1", "--test-frames", "5", "--test-every", "4"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from mdsim import cli
+from mdsim.cli import main as cli
 
 SMALL = ("--model.hidden_channels=8", "--model.num_filters=8", "--model.num_interactions=1")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
+from paths import ROOT
 from tiny import frames, write_world
 
-from mdsim import checkpoints, cli
+from mdsim import checkpoints
 from mdsim.calculator import ForceFieldCalculator
+from mdsim.cli import main as cli
 from mdsim.models.loading import load_force_field
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

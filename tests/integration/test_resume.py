@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from tiny import same_bits, write_world
 
-from mdsim import checkpoints, cli
+from mdsim import checkpoints
+from mdsim.cli import main as cli
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300
 
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from paths import ROOT
 from tiny import write_pretrained, write_world
 
-from mdsim import cli
 from mdsim.checkpoints import force_field_payload, save_atomically
+from mdsim.cli import main as cli
 from mdsim.models.loading import load_force_field, model_config
-from mdsim.models.schnet import SchNet
+from mdsim.models.schnet.model import SchNet
 from mdsim.reporting.trajectories import read_gsd
 
-ROOT = Path(__file__).parents[2]
 SMALL_OBSERVABLES = ["--dynamical_observables=[]", "--dense_window=null"]
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 
-from mdsim import cli
+from mdsim.cli import main as cli
 from mdsim.datasets import load_dataset
+from mdsim.dynamics.simulate import simulate
+from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.integrators import VelocityVerlet
 from mdsim.models import NequIP
 from mdsim.observables import Diffusivity
 from mdsim.reporting.trajectories import read_gsd
-from mdsim.simulation import simulate
 from mdsim.state import kinetic_energy_eV
-from mdsim.velocities import maxwell_boltzmann
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 DATA = f"--data.path={ROOT / 'data' / 'bundled'}"
 TINY_MODEL = ["--model.hidden_channels=8", "--model.num_filters=8", "--model.num_interactions=1"]

@@ -7,8 +7,8 @@ import pytest
 import scipy.integrate
 import torch
 
-from mdsim.boltzmann import boltzmann_gradient, reweighted_mean
-from mdsim.sample_energies import local_energies
+from mdsim.estimator.boltzmann import boltzmann_gradient, reweighted_mean
+from mdsim.estimator.sample_energies import local_energies
 
 KT = 0.3
 WELL = (0.8, 1.1, 0.25)  # U = a x⁴ - b x² + c x: two unequal wells, both populated at kT

@@ -6,10 +6,10 @@ import pytest
 import torch
 from analytic_potentials import free, system_of
 
+from mdsim.dynamics.simulate import simulate
+from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.integrators import LangevinBAOAB, PaperEuler
-from mdsim.simulation import simulate
 from mdsim.units import FS, PS, kT_eV
-from mdsim.velocities import maxwell_boltzmann
 
 
 @pytest.mark.parametrize("scheme", [LangevinBAOAB, PaperEuler])

@@ -8,11 +8,11 @@ import torch
 from analytic_potentials import bond, lennard_jones, system_of, wells
 from ase.cluster import Octahedron
 
+from mdsim.dynamics.simulate import simulate
+from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.integrators import LangevinBAOAB, NoseHooverChain
-from mdsim.simulation import simulate
 from mdsim.state import kinetic_energy_eV, kinetic_temperature_K
 from mdsim.units import FS, kT_eV
-from mdsim.velocities import maxwell_boltzmann
 
 LIMIT = 4.0  # standard errors
 

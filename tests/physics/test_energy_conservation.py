@@ -5,9 +5,9 @@ import torch
 from analytic_potentials import lennard_jones, system_of
 from ase.cluster import Octahedron
 
+from mdsim.dynamics.velocities import angular_momentum, maxwell_boltzmann
 from mdsim.integrators import NoseHooverChain, VelocityVerlet
 from mdsim.state import MDState
-from mdsim.velocities import angular_momentum, maxwell_boltzmann
 
 POTENTIAL = lennard_jones(0.0104, 3.4)
 TEMPERATURE_K = 20.0

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from mdsim import losses
-from mdsim.interfaces import ForceField
-from mdsim.neighborhoods import NeighborhoodSampler
+from mdsim.config.schema import EstimatorConfig
+from mdsim.estimator.neighborhoods import NeighborhoodSampler
+from mdsim.estimator.samples import Target, collect, collect_neighborhoods, importance
+from mdsim.force_field import ForceField
 from mdsim.observables import BondLengthDistribution
-from mdsim.schema import EstimatorConfig
 from mdsim.state import System, Trajectory
 from mdsim.training.learn import observable_gradient
-from mdsim.training.samples import Target, collect, collect_neighborhoods, importance
 from mdsim.units import kT_eV
 
 KT = kT_eV(300.0)

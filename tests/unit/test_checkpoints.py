@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mdsim.checkpoints import (
-    CheckpointError,
     force_field_payload,
     generator_state,
     load,
@@ -17,6 +16,7 @@ from mdsim.checkpoints import (
     restore_generator,
     save_atomically,
 )
+from mdsim.errors import CheckpointError
 from mdsim.models import SchNet, load_force_field, model_config
 
 

@@ -8,13 +8,13 @@ import torch
 from tiny import SHIFT_EV, Springs, frames, schnet, water
 
 from mdsim import memory
-from mdsim.interfaces import ForceField
+from mdsim.estimator.samples import fitting_structures
+from mdsim.force_field import ForceField
 from mdsim.losses import energy_force_loss
 from mdsim.memory import PEAK_OVER_SAVED, budget_bytes, bytes_for, pieces_at_once, set_budget_GB
 from mdsim.models import SchNet
 from mdsim.state import System
 from mdsim.training.learn import QMData, qm_gradient
-from mdsim.training.samples import fitting_structures
 
 CPU = torch.device("cpu")
 

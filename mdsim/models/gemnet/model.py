@@ -19,10 +19,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mdsim.interfaces import FAST_TOLERANCE, ForceField, Potential
+from mdsim.force_field import FAST_TOLERANCE, ForceField
+from mdsim.interfaces import Potential
 from mdsim.models.gemnet.basis import RadialBasis, circular_basis
 from mdsim.models.gemnet.edges import Edges, on_both
-from mdsim.models.gemnet.frozen import FrozenGemNetT, FrozenPotential
+from mdsim.models.gemnet.fast.frozen import FrozenGemNetT, FrozenPotential
 from mdsim.models.gemnet.interaction import Bases, InteractionBlock, OutputBlock
 from mdsim.models.gemnet.layers import MAX_ATOMIC_NUMBER, AtomEmbedding, Dense, EdgeEmbedding, he_orthogonal_
 from mdsim.models.gemnet.scaling import fitting

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from mdsim.checkpoints import CheckpointError, read
+from mdsim.checkpoints import read
+from mdsim.errors import CheckpointError
 from mdsim.models.gemnet.model import GemNetT
 from mdsim.typing import Tensor
 

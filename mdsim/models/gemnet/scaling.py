@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mdsim.checkpoints import CheckpointError
+from mdsim.errors import CheckpointError
 from mdsim.typing import Float, Int, Tensor
 
 log = logging.getLogger("mdsim")

@@ -1,13 +1,10 @@
-from pathlib import Path
-
 import pytest
 import torch
 from ase.io import read
+from paths import MOLECULES
 
 from mdsim.datasets import Frames, Metadata
 from mdsim.datasets.npz import UNITS
-
-MOLECULES = Path(__file__).parents[3] / "data" / "molecules"
 
 
 @pytest.fixture

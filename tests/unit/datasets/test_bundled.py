@@ -1,12 +1,11 @@
 """The bundled data sets are whole, are what their cards say, and obey statistical mechanics."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from ase.data import chemical_symbols
 from ase.io import read
+from paths import BUNDLED
 
 from mdsim.datasets import Dataset, Frames, load_dataset
 from mdsim.datasets.splits import parse_indices
@@ -14,7 +13,6 @@ from mdsim.geometry import all_pairs, center_of_mass, pair_distances
 from mdsim.state import System, kinetic_temperature_K
 from mdsim.units import FS, KB_EV_PER_K
 
-BUNDLED = Path(__file__).parents[3] / "data" / "bundled"
 ASPIRIN, PEPTIDE = ("aspirin_gfn2", "aspirin"), ("ac_ala3_nhme_gfn2", "ac_Ala3_NHMe")
 SIZES = {  # frames that train, validate, test, and are contiguous
     (*ASPIRIN, "40"): (38, 2, 1000, 3000),

@@ -1,12 +1,12 @@
 """The bundled water is whole, is what its card says, and its labels and observables agree with independent programs."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import spcfw
 import torch
+from paths import BUNDLED
 
 from mdsim.datasets import Dataset, load_dataset
 from mdsim.datasets.splits import parse_indices
@@ -17,7 +17,6 @@ from mdsim.observables.reference import reference_from_file
 from mdsim.state import kinetic_temperature_K
 from mdsim.units import FS
 
-BUNDLED = Path(__file__).parents[3] / "data" / "bundled"
 NAME, MOLECULE = "water_spcfw", "water"
 BOX_A = 12.41713
 PAIRS = [("O", "O"), ("O", "H"), ("H", "H")]

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mdsim.datasets.contiguous import MARGIN, check_time_order, contiguous_frames, with_velocities
-from mdsim.datasets.npz import DatasetError, Frames
-from mdsim.datasets.raw import RawFrames, Units
+from mdsim.datasets.npz import Frames
+from mdsim.datasets.sources.raw import RawFrames, Units
+from mdsim.errors import DatasetError
 from mdsim.units import FS
 
 O_H_STRETCH_PER_FS = 0.70  # angular frequency of 3,700 cm⁻¹
@@ -89,7 +90,7 @@ def test_real_dynamics_obey_newton(reference_path):
     """Velocities by differences, differentiated again, are accelerations: order of frames and units are right."""
     from ase.data import atomic_masses
 
-    from mdsim.datasets.md17 import read_kcal
+    from mdsim.datasets.sources.md17 import read_kcal
 
     raw = read_kcal(reference_path / "md17_format" / "ethanol.npz")
     stretch, _ = contiguous_frames("ethanol", raw, 1500, 0, 0.5)

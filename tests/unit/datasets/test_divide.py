@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdsim.datasets import md17, md22
 from mdsim.datasets.divide import at_random, in_blocks
-from mdsim.datasets.npz import DatasetError
+from mdsim.datasets.sources import md17, md22
+from mdsim.errors import DatasetError
 
 
 def assert_disjoint(division) -> None:

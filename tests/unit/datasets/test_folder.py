@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mdsim.datasets import DatasetError, Frames, load_dataset, write_dataset
+from mdsim.datasets import Frames, load_dataset, write_dataset
 from mdsim.datasets.folder import read_metadata, system_of
+from mdsim.errors import DatasetError
 from mdsim.geometry import pair_distances, wrap
 
 

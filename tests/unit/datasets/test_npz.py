@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from mdsim.datasets import DatasetError
 from mdsim.datasets.npz import read_frames, write_frames
+from mdsim.errors import DatasetError
 from mdsim.state import kinetic_energy_eV
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from mdsim.datasets import DatasetError, Frames, load_dataset, write_dataset
+from mdsim.datasets import Frames, load_dataset, write_dataset
 from mdsim.datasets.reference_run import ReferenceRun, read_reference_run, tabulate, write_reference_run
+from mdsim.errors import DatasetError
 from mdsim.observables import ADF, MSD, RDF, VACF, Diffusivity
 from mdsim.state import System, Trajectory
 

@@ -30,7 +30,7 @@ def test_the_log_says_once_that_loops_are_compiled(caplog):
 
 
 def test_without_numba_the_same_moves_are_tensor_operations(caplog, monkeypatch):
-    monkeypatch.setattr(_moves, "find_spec", lambda _: None)
+    monkeypatch.setattr(_moves, "HAS_NUMBA", False)
     velocities, forces = torch.ones(1, 2, 3), torch.full((1, 2, 3), 2.0)
     with caplog.at_level(logging.INFO, "mdsim"), torch.no_grad():
         kicked = _moves.kick(velocities, forces, torch.tensor([1.0, 4.0]), 0.5)

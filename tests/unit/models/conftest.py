@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from mdsim.dynamics.simulate import simulate
+from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.integrators.nve import VelocityVerlet
-from mdsim.simulation import simulate
 from mdsim.state import System, kinetic_energy_eV
-from mdsim.velocities import maxwell_boltzmann
 
 
 @pytest.fixture(scope="module")

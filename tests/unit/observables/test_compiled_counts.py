@@ -31,7 +31,7 @@ def test_equal_to_tensor_operations(observable, cell, local, dtype, monkeypatch)
     trajectory.positions[2, 0, 0, 0] = torch.inf
     function = observable.per_molecule if local else observable
     looped = function(system, trajectory)
-    monkeypatch.setattr(histogram, "COMPILED", False)
+    monkeypatch.setattr(histogram, "HAS_NUMBA", False)
     plain = function(system, trajectory)
     assert looped.dtype == plain.dtype == dtype
     assert torch.equal(looped.isnan(), plain.isnan()) and looped.isnan().any()
@@ -45,7 +45,7 @@ def test_more_values_than_are_held_at_a_time_and_less(monkeypatch):
     system, trajectory = waters(40, CELLS["orthorhombic"], 5, torch.float64)
     counts = RDF(5.0, 5.0)(system, trajectory)
     assert len(RDF(5.0, 5.0).pairs.all_of(system)) % 512 != 0
-    monkeypatch.setattr(histogram, "COMPILED", False)
+    monkeypatch.setattr(histogram, "HAS_NUMBA", False)
     torch.testing.assert_close(counts, RDF(5.0, 5.0)(system, trajectory), equal_nan=True)
 
 

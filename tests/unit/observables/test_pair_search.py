@@ -49,7 +49,7 @@ def searched(monkeypatch) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_rdf_is_bit_for_bit_that_of_all_pairs(cell, kind, searched, monkeypatch):
-    monkeypatch.setattr(histogram, "COMPILED", False)  # the loops round otherwise: test_compiled_counts.py
+    monkeypatch.setattr(histogram, "HAS_NUMBA", False)  # the loops round otherwise: test_compiled_counts.py
     system, trajectory = waters(400 if cell is None else 200, cell, 2)
     rdf = RDF(4.0, 0.02, kind.elements, intermolecular_only=kind.intermolecular_only)
     found = rdf(system, trajectory)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from tiny import GEOMETRY, Springs, same_bits, water
 
+from mdsim.dynamics.stretch import Stretch
 from mdsim.geometry import pair_distances
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nve import VelocityVerlet
-from mdsim.stability import BondLengthDeviation
+from mdsim.stability.criteria import BondLengthDeviation
 from mdsim.state import MDState
 from mdsim.training.explore import REMEMBERED_STRETCHES, Replicas, explore, rewind
-from mdsim.training.stretch import Stretch
 
 TOLERANCE_A = 0.15
 BONDS = torch.tensor([[0, 1], [0, 2]])

@@ -5,9 +5,11 @@ import torch
 from tiny import GEOMETRY, PAIRS, SHIFT_EV, STIFFNESS, Springs, frames, schnet, water
 
 from mdsim import losses
+from mdsim.config.schema import EstimatorConfig, LearningConfig
+from mdsim.dynamics.stretch import Outcome
+from mdsim.estimator.samples import Target, collect, importance, usable
 from mdsim.geometry import pair_distances
-from mdsim.schema import EstimatorConfig, LearningConfig
-from mdsim.stability import Verdict
+from mdsim.stability.verdict import Verdict
 from mdsim.state import MDState, Trajectory
 from mdsim.training.learn import (
     QMData,
@@ -18,8 +20,6 @@ from mdsim.training.learn import (
     randomize_step,
     signal_to_noise,
 )
-from mdsim.training.samples import Target, collect, importance, usable
-from mdsim.training.stretch import Outcome
 from mdsim.units import kT_eV
 
 KT = kT_eV(300.0)

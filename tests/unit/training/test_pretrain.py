@@ -6,8 +6,9 @@ import torch
 from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, water
 
 from mdsim import checkpoints, losses
+from mdsim.config.schema import OptimizationConfig
+from mdsim.errors import CheckpointError
 from mdsim.models.loading import load_force_field, model_config
-from mdsim.schema import OptimizationConfig
 from mdsim.training.pretrain import Pretraining, errors_on, predict
 
 N_TRAIN = 16
@@ -150,7 +151,7 @@ def test_resuming_without_a_checkpoint_begins_at_the_beginning(tmp_path):
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
     trainer = _fit(tmp_path)
     trainer.fit(SilentWriter())
-    with pytest.raises(checkpoints.CheckpointError, match="'force_field', and 'pretraining' is needed"):
+    with pytest.raises(CheckpointError, match="'force_field', and 'pretraining' is needed"):
         trainer.resume_from(tmp_path / "checkpoints" / "best_checkpoint.pt")
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, train_config, water
 
-from mdsim import build, checkpoints, losses
+from mdsim import assembly, checkpoints, losses
+from mdsim.dynamics.stretch import Stretch, initial_conditions
+from mdsim.estimator.samples import Target
 from mdsim.models.loading import load_force_field, model_config
 from mdsim.training.learn import QMData
-from mdsim.training.samples import Target
 from mdsim.training.stable import StableTraining
-from mdsim.training.stretch import Stretch, initial_conditions
 
 
 class Distances:
@@ -49,7 +49,7 @@ def _trainer(root, criterion, learning=None, dtype=torch.float64, **changes) -> 
     learning = {"learning_rate": 1e-3, "qm_batch_size": 8, **(learning or {})}
     config = train_config(root, learning=learning, **changes)
     system = water(dtype)
-    stretch = Stretch(system, build.integrator(config.dynamics), 12, 4, (criterion,))
+    stretch = Stretch(system, assembly.integrator(config.dynamics), 12, 4, (criterion,))
     model = schnet().to(dtype)
     data = frames(20, seed=1)
     start = initial_conditions(system, data.positions, 4, 300.0, torch.Generator().manual_seed(2))
@@ -57,7 +57,7 @@ def _trainer(root, criterion, learning=None, dtype=torch.float64, **changes) -> 
         data.positions.to(dtype),
         (data.energy - SHIFT_EV).to(dtype),
         data.forces.to(dtype),
-        build.energy_force_loss("mae", 0.05, 0.95),
+        assembly.energy_force_loss("mae", 0.05, 0.95),
     )
     target = Target(Distances(), torch.tensor([0.96, 0.96], dtype=dtype), losses.mean_squared_error)
     (root / "run").mkdir(parents=True, exist_ok=True)

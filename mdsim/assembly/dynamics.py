@@ -1,0 +1,77 @@
+"""The equations of motion, and a stretch of them with the criteria that judge it."""
+
+from __future__ import annotations
+
+from mdsim.assembly.stability import criterion
+from mdsim.config.schema import (
+    CustomIntegratorConfig,
+    DynamicsConfig,
+    LangevinConfig,
+    NoseHooverConfig,
+    PaperEulerConfig,
+    RunConfig,
+    SimulateConfig,
+    VelocityVerletConfig,
+)
+from mdsim.datasets.folder import Dataset
+from mdsim.dynamics.restraint import BondedRestraint
+from mdsim.dynamics.stretch import Stretch
+from mdsim.errors import ConfigError
+from mdsim.integrators.langevin import LangevinBAOAB
+from mdsim.integrators.nose_hoover import NoseHooverChain
+from mdsim.integrators.nve import VelocityVerlet
+from mdsim.integrators.paper_euler import PaperEuler
+from mdsim.interfaces import Integrator
+from mdsim.plugins import make
+from mdsim.stability.criteria import TemperatureExplosion
+from mdsim.state import System
+from mdsim.units import kT_eV
+
+
+def integrator(config: DynamicsConfig) -> Integrator:
+    """The equations of motion."""
+    chosen, timestep_fs, temperature_K = config.integrator, config.timestep_fs, config.temperature_K
+    match chosen:
+        case VelocityVerletConfig():
+            return VelocityVerlet(timestep_fs)
+        case NoseHooverConfig():
+            return NoseHooverChain(
+                timestep_fs,
+                temperature_K,
+                relaxation_time_fs=chosen.relaxation_steps * timestep_fs,
+                chain_length=chosen.chain_length,
+                suzuki_yoshida_order=chosen.suzuki_yoshida_order,
+            )
+        case LangevinConfig():
+            return LangevinBAOAB(timestep_fs, temperature_K, chosen.friction_per_ps)
+        case PaperEulerConfig():
+            return PaperEuler(timestep_fs, temperature_K, chosen.friction_per_ps)
+        case CustomIntegratorConfig():
+            given = {"timestep_fs": timestep_fs, "temperature_K": temperature_K}
+            return make(Integrator, chosen.factory, chosen.options, "dynamics.integrator", **given)
+    raise ConfigError(f"dynamics.integrator.name: {chosen.name!r} has no integrator")
+
+
+def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
+    """The dynamics of one epoch with the criteria that judge it."""
+    moves = integrator(config.dynamics)
+    judges = [criterion(chosen, system, dataset, config.reference_run) for chosen in config.stability]
+    judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
+    dynamics = config.dynamics
+    return Stretch(
+        system,
+        moves,
+        dynamics.steps_per_epoch,
+        dynamics.dump_every_steps,
+        tuple(judges),
+        fast=dynamics.fast,
+        fast_tolerance=dynamics.fast_tolerance,
+    )
+
+
+def prior(config: SimulateConfig, system: System, data: Dataset) -> BondedRestraint | None:
+    """What an evaluation adds to the force field."""
+    if config.prior is None:
+        return None
+    temperature_K = data.metadata.temperature_K or config.dynamics.temperature_K
+    return BondedRestraint.from_frames(system, data.train.positions, kT_eV(temperature_K), config.prior.margin_A)

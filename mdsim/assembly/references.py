@@ -1,0 +1,63 @@
+"""What structural observables should be."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mdsim.config.schema import RunConfig
+from mdsim.datasets.folder import Dataset
+from mdsim.errors import ConfigError
+from mdsim.interfaces import BinnedObservable
+from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+log = logging.getLogger("mdsim")
+
+FEW_FRAMES = 50.0  # a reference carried by fewer is announced as a warning
+
+
+def reference(
+    quantity: BinnedObservable,
+    system: System,
+    dataset: Dataset,
+    file: str | None = None,
+    temperature_K: float | None = None,
+    from_run: bool = False,
+) -> Float[Tensor, "bin"]:
+    """What a structural observable should be: from a file, the data set's whole run, or the mean over training frames.
+
+    Args:
+        quantity: the observable.
+        system: what the frames are of.
+        dataset: its training frames are used.
+        file: two columns, instead of the frames.
+        temperature_K: reweight the frames to this temperature.
+        from_run: prefer the tables of the whole run, where they hold the observable.
+    """
+    if file is not None:
+        return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
+    if from_run and (tabulated := dataset.reference_run.mean_and_error(quantity)) is not None:
+        return tabulated[0].to(system.masses)
+    weights = None if temperature_K is None else _weights_at(temperature_K, dataset)
+    return reference_from_frames(quantity, system, dataset.train.positions.to(system.masses), weights)[0]
+
+
+def _weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:
+    """Weights of the training frames at another temperature; says how many frames carry them."""
+    known = dataset.metadata.temperature_K
+    if known is None:
+        raise ConfigError(f"reweight_reference: {dataset.folder / 'metadata.json'} states no temperature")
+    weights, effective = reweight(dataset.train.energy, known, temperature_K)
+    log.log(
+        logging.INFO if float(effective) >= FEW_FRAMES else logging.WARNING,
+        "reference reweighted from %g to %g K: effective sample size %.1f of %d frames",
+        *(known, temperature_K, float(effective), len(weights)),
+    )
+    return weights
+
+
+def reference_temperature(config: RunConfig) -> float | None:
+    """The temperature in K that references are carried to; None leaves them at that of the data."""
+    return config.dynamics.temperature_K if config.reweight_reference else None

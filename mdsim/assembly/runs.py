@@ -1,0 +1,286 @@
+"""What the scripts do: put the pieces together with `mdsim.assembly`, run them, and write their results."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import torch
+
+import mdsim
+from mdsim import assembly, memory
+from mdsim.assembly.run_folder import check_folder, open_folder
+from mdsim.calculator import ForceFieldCalculator
+from mdsim.config.schema import PretrainConfig, RunConfig, SimulateConfig, TrainConfig
+from mdsim.datasets.folder import Dataset
+from mdsim.datasets.npz import Frames
+from mdsim.dynamics.stretch import Stretch, initial_conditions
+from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
+from mdsim.evaluation import metrics, report
+from mdsim.evaluation.evaluate import Evaluation
+from mdsim.force_field import ForceField
+from mdsim.models.loading import model_config
+from mdsim.reporting.console import format_table
+from mdsim.reporting.scalars import ScalarWriter
+from mdsim.state import MDState
+from mdsim.training.pretrain import Pretraining, errors_on
+from mdsim.training.stable import StableTraining
+
+log = logging.getLogger("mdsim")
+
+
+def flush_denormals() -> None:
+    """Let numbers below 1e-38 (1e-308 in float64) be zero, in this thread and those it starts.
+
+    The far tails of Gaussian basis functions are such numbers, and a CPU takes a hundred times longer for each: without
+    this a fit of SchNet takes twice as long.
+    """
+    for dtype in (np.float32, np.float64):
+        np.finfo(dtype)  # keeps what it finds, and would warn later that the smallest number is gone
+    torch.set_flush_denormal(True)
+
+
+# ----------------------------------------------------------------------------------------------------- pretraining
+
+
+def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = False) -> None:
+    """Fit a force field, then report its errors on the test frames."""
+    folder = assembly.pretraining_run_path(config)
+    check_folder(folder, config, resume, overwrite)
+    data = assembly.dataset(config.data)
+    check_readable(data)
+    trainer = _pretraining(config, data, folder)
+    open_folder(folder, config, overwrite)
+    if resume:
+        trainer.resume_from(folder / "checkpoints" / "last.pt")
+    with _writer(folder, config, trainer.progress.step) as writer:
+        trainer.fit(writer, config.print_every)
+    report.draw_training(folder)
+    report_fit(config, data, folder / "checkpoints" / "best_checkpoint.pt")
+
+
+def validate(config: PretrainConfig, checkpoint: Path | None = None) -> None:
+    """Report the errors of an existing fit."""
+    folder = assembly.pretraining_run_path(config)
+    report_fit(
+        config, assembly.dataset(config.data), checkpoint or folder / "checkpoints" / "best_checkpoint.pt", False
+    )
+
+
+def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: bool = True) -> None:
+    """Errors on every split as a table, and in the run's `metrics.json`."""
+    model = assembly.saved_force_field(config.model, checkpoint)
+    system = data.system().to(assembly.device(config.cpu))
+    model.to(system.masses.device)
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    errors = {
+        name: {"frames": len(frames), **errors_on(model, system, frames, config.optim.eval_batch_size)}
+        for name, frames in splits.items()
+    }
+    keys = list(errors["test"])
+    rows = [[name, *(f"{errors[name][key]:.4g}" for key in keys)] for name in errors]
+    log.info("errors of %s\n%s", checkpoint, format_table(["split", *keys], rows))
+    if write:
+        metrics.write_json(checkpoint.parents[1] / "metrics.json", {**_provenance(data), **errors})
+
+
+def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False, allow_factory: str | None = None) -> None:
+    """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz."""
+    calculator = ForceFieldCalculator(checkpoint, device=str(assembly.device(cpu)), allow_factory=allow_factory)
+    try:
+        images = ase.io.read(frames, index=":")
+    except Exception as error:  # readers raise errors of any kind on files that are not theirs
+        raise ConfigError(f"{frames}: cannot be read as frames ({error or type(error).__name__})") from error
+    predicted = []
+    for number, atoms in enumerate(images):
+        try:
+            calculator.calculate(atoms, ["energy", "forces", "energies"])
+        except ValueError as error:
+            raise ConfigError(f"{frames}, frame {number}: {error}") from error
+        copy = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        copy.info["energy"] = calculator.results["energy"]
+        copy.arrays["forces"] = calculator.results["forces"]
+        copy.arrays["atomic_energies"] = calculator.results["energies"]
+        predicted.append(copy)
+    temporary = output.with_name(f".{output.name}.tmp")
+    ase.io.write(temporary, predicted, format="extxyz")
+    temporary.replace(output)
+    log.info("%d frames -> %s", len(predicted), output)
+
+
+def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretraining:
+    torch.manual_seed(config.seed)
+    system = data.system().to(assembly.device(config.cpu))
+    model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
+    return Pretraining(
+        model,
+        model_config(model),
+        system,
+        data.train,
+        data.val,
+        config.optim,
+        folder,
+        assembly.energy_force_loss(
+            config.optim.loss,
+            config.optim.energy_coefficient,
+            config.optim.force_coefficient,
+            config.optim.energy_per_atom,
+        ),
+        seed=config.seed,
+        amp=config.amp,
+        provenance=_provenance(data) | {"seed": config.seed},
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- StABlE
+
+
+def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> None:
+    """StABlE training."""
+    check_folder(config.run_path, config, resume, overwrite)
+    memory.set_budget_GB(config.memory_budget_GB)
+    checkpoint = assembly.pretrained_checkpoint(config)
+    with mistakes_in_the_configuration():
+        trainer = _stable_training(config, checkpoint)
+    open_folder(config.run_path, config, overwrite)
+    log.info(
+        "StABlE training of %s, %d replicas at %g K",
+        *(checkpoint, config.dynamics.replicas, config.dynamics.temperature_K),
+    )
+    if resume:
+        trainer.resume_from(config.run_path / "last.pt")
+    with _writer(config.run_path, config, trainer.position.epoch + 1) as writer:
+        trainer.run(writer)
+    report.draw_training(config.run_path)
+
+
+def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
+    data = assembly.dataset(config.data)
+    system = data.system().to(assembly.device(config.cpu))
+    force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    stretch = assembly.stretch(config, system, data)
+    return StableTraining(
+        force_field,
+        model_config(force_field),
+        stretch,
+        _start(config, stretch, force_field, data.train),
+        assembly.targets(config, system, assembly.dataset(config.data, config.reference_size)),
+        assembly.qm_data(config, system, data, float(force_field.zero_energy_eV(system))),
+        config,
+        config.run_path,
+        torch.Generator(system.masses.device).manual_seed(config.seed),
+        provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
+        sampler=assembly.neighborhood_sampler(config, system, data),
+    )
+
+
+def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames) -> MDState:
+    """Replicas at some of the frames, judged once before any time is spent on them."""
+    dynamics = config.dynamics
+    positions, velocities = initial_conditions(
+        stretch.system,
+        frames.positions,
+        dynamics.replicas,
+        dynamics.temperature_K,
+        torch.Generator().manual_seed(config.seed),
+    )
+    state = stretch.begin(force_field, positions, velocities)
+    unstable = int(stretch.judge(state).unstable.sum())
+    if unstable:
+        log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)
+    return state
+
+
+def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = False) -> None:
+    """Held-out evaluation of the force field that `eval_model` names."""
+    out_dir = config.run_path / "inference" / config.eval_model
+    checkpoint = assembly.evaluated_checkpoint(config, config.eval_model)
+    check_folder(out_dir, config, resume, overwrite)
+    memory.set_budget_GB(config.memory_budget_GB)
+    data = assembly.dataset(config.data)
+    with mistakes_in_the_configuration():
+        evaluation = _evaluation(config, data, checkpoint, out_dir)
+    open_folder(out_dir, config, overwrite)
+    log.info(
+        "evaluating %s: %d replicas for %g ps at %g K",
+        *(checkpoint, config.dynamics.replicas, config.horizon_ps, config.dynamics.temperature_K),
+    )
+    if resume:
+        evaluation.resume_from(out_dir / "state.pt")
+    with _writer(out_dir, config, evaluation.epoch + 1) as writer:
+        evaluation.run(writer)
+    errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
+    summary = metrics.final_metrics(evaluation, errors, config)
+    metrics.write_json(out_dir / "final_metrics.json", {"checkpoint": checkpoint.as_posix(), **summary})
+    metrics.save_arrays(out_dir, evaluation)
+    report.draw(out_dir, {config.eval_model: report.read_results([out_dir])})
+    log.info("%s\n%s", out_dir / "final_metrics.json", metrics.table({config.eval_model: summary}))
+
+
+def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
+    system = data.system().to(assembly.device(config.cpu))
+    force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
+    return Evaluation(
+        force_field,
+        stretch,
+        _start(config, stretch, force_field, data.test),
+        assembly.compared_structural(config, system, assembly.dataset(config.data, config.reference_size)),
+        assembly.compared_dynamical(config, system, data),
+        config,
+        out_dir,
+        torch.Generator(system.masses.device).manual_seed(config.seed),
+        _sha256(checkpoint),
+    )
+
+
+def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
+    """One table and one set of figures: before against after, from the evaluations in one or several run folders."""
+    log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
+
+
+# ----------------------------------------------------------------------------------------------------------- pieces
+
+
+@contextmanager
+def mistakes_in_the_configuration() -> Iterator[None]:
+    """What the pieces refuse while they are put together (bins that do not fit the range, ...) was asked for in it."""
+    try:
+        yield
+    except (ConfigError, DatasetError, UnknownSpeciesError):
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_readable(data: Dataset) -> None:
+    """Read every labelled split, so that a damaged one is found before a fit and not at its end."""
+    log.debug("%d training, %d validation, %d test frames", len(data.train), len(data.val), len(data.test))
+
+
+def _writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: int) -> ScalarWriter:
+    wandb = None
+    if config.wandb is not None:
+        wandb = {"project": config.wandb.project, "mode": config.wandb.mode, "name": folder.name}
+    return ScalarWriter(folder, config.model_dump(mode="json"), wandb, purge_step)
+
+
+def _provenance(data: Dataset) -> dict[str, Any]:
+    """Where a force field comes from, for its checkpoint."""
+    return {
+        "mdsim_version": mdsim.__version__,
+        "data": "/".join(data.folder.parts[-3:]),
+        "level_of_theory": data.metadata.level_of_theory,
+        "n_train": len(data.train),
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

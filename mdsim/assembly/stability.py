@@ -1,0 +1,41 @@
+"""What makes a frame unstable."""
+
+from __future__ import annotations
+
+from mdsim.assembly.observables import observable
+from mdsim.assembly.references import reference
+from mdsim.config.schema import (
+    AngleDeviationConfig,
+    BondDeviationConfig,
+    CriterionConfig,
+    CustomCriterionConfig,
+    IntermolecularDistanceConfig,
+    RDFConfig,
+    RDFDeviationConfig,
+)
+from mdsim.datasets.folder import Dataset
+from mdsim.errors import ConfigError
+from mdsim.interfaces import StabilityCriterion
+from mdsim.plugins import make
+from mdsim.stability.criteria import AngleDeviation, BondLengthDeviation, MinimumIntermolecularDistance, RDFDeviation
+from mdsim.state import System
+
+
+def criterion(config: CriterionConfig, system: System, dataset: Dataset, from_run: bool = False) -> StabilityCriterion:
+    """What makes a frame unstable; an RDF as reference comes from the data set's whole run if it is asked for."""
+    match config:
+        case BondDeviationConfig():
+            return BondLengthDeviation(dataset.reference_bond_lengths().to(system.masses), config.bond_dev_tol_A)
+        case AngleDeviationConfig():
+            return AngleDeviation(dataset.reference_angles_deg().to(system.masses), config.angle_dev_tol_deg)
+        case IntermolecularDistanceConfig():
+            return MinimumIntermolecularDistance(config.tolerance_A)
+        case RDFDeviationConfig():
+            chosen = RDFConfig(
+                name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A, pair=config.pair
+            )
+            rdf = observable(chosen, system)
+            return RDFDeviation(rdf, reference(rdf, system, dataset, from_run=from_run), config.tolerance)
+        case CustomCriterionConfig():
+            return make(StabilityCriterion, config.factory, config.options, "stability", system=system, dataset=dataset)
+    raise ConfigError(f"stability.name: {config.name!r} has no criterion")

@@ -1,0 +1,1 @@
+"""The `mdsim` commands: arguments become a configuration or a call."""

@@ -1,0 +1,119 @@
+"""The typed schema of every YAML file. Each section forbids unknown keys; units are part of the key names."""
+
+from mdsim.config.schema.base import Count, Degree, Fraction, Name, NonNegative, Positive, Section
+from mdsim.config.schema.custom import (
+    CustomConfig,
+    CustomCriterionConfig,
+    CustomDynamicalConfig,
+    CustomIntegratorConfig,
+    CustomModelConfig,
+    CustomModelReference,
+    CustomObservableConfig,
+)
+from mdsim.config.schema.data import DataConfig
+from mdsim.config.schema.dynamics import (
+    BondedRestraintConfig,
+    DynamicsConfig,
+    IntegratorConfig,
+    LangevinConfig,
+    NoseHooverConfig,
+    PaperEulerConfig,
+    VelocityVerletConfig,
+)
+from mdsim.config.schema.evaluation import DenseWindowConfig, SimulateConfig
+from mdsim.config.schema.logging import WandbConfig
+from mdsim.config.schema.models import (
+    GemNetTConfig,
+    GemNetTReference,
+    ModelConfig,
+    ModelReference,
+    NequIPConfig,
+    NequIPReference,
+    SchNetConfig,
+    SchNetReference,
+    model_label,
+)
+from mdsim.config.schema.observables import (
+    WATER_VISCOSITY_MPA_S,
+    ADFConfig,
+    BondLengthsConfig,
+    DiffusivityConfig,
+    DynamicalConfig,
+    RDFConfig,
+    StructuralConfig,
+    VACFConfig,
+)
+from mdsim.config.schema.pretraining import OptimizationConfig, PretrainConfig
+from mdsim.config.schema.runs import RunConfig
+from mdsim.config.schema.stability import (
+    AngleDeviationConfig,
+    BondDeviationConfig,
+    CriterionConfig,
+    IntermolecularDistanceConfig,
+    RDFDeviationConfig,
+)
+from mdsim.config.schema.training import (
+    EstimatorConfig,
+    LearningConfig,
+    LocalEstimatorConfig,
+    TrainConfig,
+    TrainingObservable,
+)
+
+__all__ = [
+    "ADFConfig",
+    "AngleDeviationConfig",
+    "BondDeviationConfig",
+    "BondLengthsConfig",
+    "BondedRestraintConfig",
+    "Count",
+    "CriterionConfig",
+    "CustomConfig",
+    "CustomCriterionConfig",
+    "CustomDynamicalConfig",
+    "CustomIntegratorConfig",
+    "CustomModelConfig",
+    "CustomModelReference",
+    "CustomObservableConfig",
+    "DataConfig",
+    "Degree",
+    "DenseWindowConfig",
+    "DiffusivityConfig",
+    "DynamicalConfig",
+    "DynamicsConfig",
+    "EstimatorConfig",
+    "Fraction",
+    "GemNetTConfig",
+    "GemNetTReference",
+    "IntegratorConfig",
+    "IntermolecularDistanceConfig",
+    "LangevinConfig",
+    "LearningConfig",
+    "LocalEstimatorConfig",
+    "ModelConfig",
+    "ModelReference",
+    "Name",
+    "NequIPConfig",
+    "NequIPReference",
+    "NonNegative",
+    "NoseHooverConfig",
+    "OptimizationConfig",
+    "PaperEulerConfig",
+    "Positive",
+    "PretrainConfig",
+    "RDFConfig",
+    "RDFDeviationConfig",
+    "RunConfig",
+    "SchNetConfig",
+    "SchNetReference",
+    "Section",
+    "SimulateConfig",
+    "StructuralConfig",
+    "TrainConfig",
+    "TrainingObservable",
+    "VACFConfig",
+    "VelocityVerletConfig",
+    "WATER_VISCOSITY_MPA_S",
+    "WandbConfig",
+    "model_label",
+]

@@ -1,0 +1,94 @@
+"""How replicas move: integrators, time steps, and the restraint that an evaluation may add."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mdsim.config.schema.base import Count, NonNegative, Positive, Section
+from mdsim.config.schema.custom import CustomIntegratorConfig
+
+
+class VelocityVerletConfig(Section):
+    """Constant energy."""
+
+    name: Literal["velocity_verlet"] = Field(description="The method.")
+
+
+class NoseHooverConfig(Section):
+    """Nosé-Hoover chain; `chain_length: 1` is the paper's single thermostat."""
+
+    name: Literal["nose_hoover"] = Field(description="The method.")
+    relaxation_steps: Positive = Field(20.0, description="Relaxation time of the thermostat in time steps.")
+    chain_length: Count = Field(
+        3, description="Thermostats in the chain; one alone is not ergodic for stiff or harmonic systems."
+    )
+    suzuki_yoshida_order: Literal[1, 3, 5, 7] = Field(
+        3, description="Weights that factorize the chain's propagator: more are more accurate."
+    )
+
+
+class LangevinConfig(Section):
+    """Langevin dynamics, BAOAB splitting."""
+
+    name: Literal["langevin"] = Field(description="The method.")
+    friction_per_ps: Positive = Field(
+        1.0, description="Strength of the coupling to the bath; 0.1 hardly disturbs the dynamics, 10 equilibrates."
+    )
+
+
+class PaperEulerConfig(Section):
+    """The semi-implicit Euler scheme of the published code, for reproducing it only."""
+
+    name: Literal["paper_euler"] = Field(description="The method.")
+    friction_per_ps: Positive = Field(0.1, description="Strength of the coupling to the bath.")
+
+
+IntegratorConfig = Annotated[
+    VelocityVerletConfig | NoseHooverConfig | LangevinConfig | PaperEulerConfig | CustomIntegratorConfig,
+    Field(discriminator="name"),
+]
+
+
+class DynamicsConfig(Section):
+    """How the replicas move, and how often they are looked at."""
+
+    integrator: IntegratorConfig = Field(description="The equations of motion, chosen by `name`.")
+    temperature_K: Positive = Field(
+        description="Of the thermostat, of the initial velocities, and of kT in the Boltzmann estimator."
+    )
+    timestep_fs: Positive = Field(0.5, description="Length of a step; 0.5 for molecules with hydrogen, 1 at most.")
+    replicas: Count = Field(16, description="Copies of the system that are simulated side by side.")
+    steps_per_epoch: Count = Field(1000, description="Steps of one stretch of simulation.")
+    dump_every_steps: Count = Field(50, description="Steps between kept frames; stability is resolved to these.")
+    fast: bool = Field(True, description="Allow a quicker force evaluation that is equal within rounding.")
+    fast_tolerance: Positive = Field(
+        1e-6,
+        description="Largest error of the functions of distance that it interpolates, relative to their largest "
+        "values; where it would be exceeded, forces are evaluated as in training.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_frames(self) -> DynamicsConfig:
+        if self.steps_per_epoch % self.dump_every_steps:
+            raise ValueError(
+                f"steps_per_epoch ({self.steps_per_epoch}) must be a multiple of dump_every_steps "
+                f"({self.dump_every_steps})"
+            )
+        return self
+
+    @property
+    def frame_interval_fs(self) -> float:
+        return self.timestep_fs * self.dump_every_steps
+
+    @property
+    def epoch_ps(self) -> float:
+        return self.timestep_fs * self.steps_per_epoch / 1000
+
+
+class BondedRestraintConfig(Section):
+    """A prior in place of learning: bonds and 1-3 distances are pulled back into the range of the training data."""
+
+    name: Literal["bonded_restraint"] = Field(description="The kind of prior.")
+    margin_A: NonNegative = Field(0.1, description="Added to both ends of the range; nothing acts within it.")

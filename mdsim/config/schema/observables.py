@@ -1,0 +1,70 @@
+"""What is measured: structural observables for training and evaluation, dynamical ones for evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mdsim.config.schema.base import NonNegative, Positive, Section
+from mdsim.config.schema.custom import CustomDynamicalConfig, CustomObservableConfig
+
+
+class RDFConfig(Section):
+    """Radial distribution function: h(r) of a molecule, g(r) of a periodic system."""
+
+    name: Literal["rdf"] = Field(description="The observable.")
+    max_distance_A: Positive = Field(10.0, description="Range; at most half the cell of a periodic system.")
+    bin_width_A: Positive = Field(0.02, description="Width of a bin; must divide the range.")
+    pair: tuple[str, str] | None = Field(None, description="Element pair, e.g. [O, H]; all pairs when absent.")
+    intermolecular_only: bool = Field(False, description="Leave out the pairs within a molecule.")
+
+
+class ADFConfig(Section):
+    """Distribution of the angles between bonds."""
+
+    name: Literal["adf"] = Field(description="The observable.")
+    bin_width_deg: Positive = Field(2.0, description="Width of a bin; must divide 180 degrees.")
+
+
+class BondLengthsConfig(Section):
+    """Distribution of bond lengths, of all bonds or those of one element pair."""
+
+    name: Literal["bond_lengths"] = Field(description="The observable.")
+    max_length_A: Positive = Field(3.0, description="Range, from zero; bonds beyond it are not counted.")
+    bin_width_A: Positive = Field(0.02, description="Width of a bin; must divide the range.")
+    pair: tuple[str, str] | None = Field(None, description="Element pair, e.g. [O, H]; all bonds when absent.")
+
+
+class VACFConfig(Section):
+    """Velocity autocorrelation function, normalized to one at lag zero."""
+
+    name: Literal["vacf"] = Field(description="The observable.")
+    max_lag_fs: Positive = Field(
+        200.0, description="Longest lag; must fit into the dense window and the contiguous frames."
+    )
+
+
+WATER_VISCOSITY_MPA_S = 0.854  # of real water at 300 K and 0.1 MPa (IAPWS R12-08)
+
+
+class DiffusivityConfig(Section):
+    """Self-diffusion coefficient by the Einstein relation."""
+
+    name: Literal["diffusivity"] = Field(description="The observable.")
+    element: str | None = Field(None, description="Atoms of this element are followed; all when absent.")
+    viscosity_mPa_s: Positive | None = Field(
+        WATER_VISCOSITY_MPA_S,
+        description="Shear viscosity of the liquid, for the correction of the box size (Yeh and Hummer) that is "
+        "reported beside the value; null: no correction.",
+    )
+    fit_start_fs: NonNegative = Field(
+        1000.0, description="Start of the straight part of the mean squared displacement."
+    )
+    fit_end_fs: Positive = Field(10000.0, description="End of the fit; must fit into the dense window.")
+
+
+StructuralConfig = Annotated[
+    RDFConfig | ADFConfig | BondLengthsConfig | CustomObservableConfig, Field(discriminator="name")
+]
+DynamicalConfig = Annotated[VACFConfig | DiffusivityConfig | CustomDynamicalConfig, Field(discriminator="name")]

@@ -1,0 +1,59 @@
+"""`pretraining.py`: the energy/force fit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mdsim.config.schema.base import Count, Fraction, Name, NonNegative, Positive, Section
+from mdsim.config.schema.data import DataConfig
+from mdsim.config.schema.logging import WandbConfig
+from mdsim.config.schema.models import ModelConfig
+
+
+class OptimizationConfig(Section):
+    """The energy/force fit."""
+
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="Method of the parameter steps.")
+    learning_rate: Positive = Field(1e-3, description="After the warm-up.")
+    eps: Positive = Field(1e-8, description="Of Adam and AdamW: added to the root of the second moment.")
+    weight_decay: NonNegative = Field(0.0, description="Of the optimizer.")
+    amsgrad: bool = Field(False, description="Variant of Adam that keeps the largest second moment.")
+    batch_size: Count = Field(100, description="Frames of a parameter step.")
+    eval_batch_size: Count = Field(100, description="Frames at a time in validation and test.")
+    loss: Literal["mae", "mse", "huber", "l2mae"] = Field("mae", description="l2mae: per-atom L2 norm of force errors.")
+    energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy loss (eV).")
+    force_coefficient: NonNegative = Field(0.95, description="Weight of the force loss (eV/Å).")
+    energy_per_atom: bool = Field(False, description="Errors of energies are divided by the number of atoms.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        5000, description="Steps in which the learning rate grows linearly."
+    )
+    warmup_factor: Fraction = Field(0.2, description="Fraction of the learning rate at the first step.")
+    plateau_factor: Fraction = Field(
+        0.8, description="Factor on the learning rate when the validation loss stops falling."
+    )
+    plateau_patience: Count = Field(5, description="Validations without improvement before that.")
+    ema_decay: Fraction | None = Field(None, description="Decay of the averaged weights that are evaluated and saved.")
+    clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; null: no limit.")
+    max_epochs: Count = Field(10000, description="Passes over the training frames, at most.")
+    early_stopping_lr: NonNegative = Field(1e-6, description="Stop when the learning rate falls below this.")
+    early_stopping_time_s: Positive = Field(604800.0, description="Stop after so much wall time.")
+    checkpoint_every_epochs: Count = Field(10, description="Epochs between saved states.")
+    evaluate_every_epochs: Count = Field(1, description="Epochs between validations.")
+
+
+class PretrainConfig(Section):
+    """`pretraining.py`: fit energies and forces."""
+
+    mode: Literal["train", "validate"] = Field("train", description="train: fit. validate: print the errors of a fit.")
+    data: DataConfig = Field(description="The labelled frames.")
+    model: ModelConfig = Field(description="The architecture, chosen by `name`.")
+    optim: OptimizationConfig = Field(OptimizationConfig(), description="Loss, optimizer and schedule.")
+    run_dir: str = Field("qm_pretrained_checkpoints", description="Root below which checkpoints are written.")
+    identifier: Name = Field("", description="Appended to the name of the run.")
+    seed: int = Field(0, description="Of the initial weights and of the order of frames.")
+    amp: bool = Field(False, description="Mixed precision (bfloat16 autocast).")
+    cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")
+    print_every: Count = Field(50, description="Optimizer steps between console lines.")
+    wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")

@@ -1,0 +1,297 @@
+"""What a careful person looks at first in reference data: the numbers. `data_figure.py` draws them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols, covalent_radii
+
+from mdsim.datasets.folder import Dataset, Metadata, read_metadata, system_of
+from mdsim.datasets.npz import Frames, read_frames
+from mdsim.datasets.splits import parse_indices
+from mdsim.dynamics.velocities import angular_momentum
+from mdsim.errors import DatasetError
+from mdsim.geometry import all_pairs, center_of_mass, minimum_image, pair_distances
+from mdsim.observables.vacf import autocorrelation
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+from mdsim.units import KB_EV_PER_K
+
+PARTS = ("train", "val", "test", "contiguous")
+OUTLIER = 8.0  # robust standard deviations from the median
+FORCE_OUTLIER = 12.0  # times the median size of the forces on one element
+BOND_DEVIATION_A = 0.25  # from the median length at least, and as many robust standard deviations as energies
+CONTACT = 0.9  # of the sum of covalent radii: a pair that is no bond should never be as near
+DISTANCES_AT_ONCE = 2_000_000
+HELD = 0.02  # of its thermal mean square: below, a total momentum counts as held at zero
+MOST_DISTANCES = 200  # whose correlation times are looked at
+FEWEST_BLOCKS = 8  # whose scatter says anything
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The frames of one data set and what they have in common."""
+
+    name: str
+    folder: Path
+    parts: dict[str, Frames]
+    system: System
+    metadata: Metadata | None
+
+    @property
+    def temperature_K(self) -> float | None:
+        return None if self.metadata is None else self.metadata.temperature_K
+
+    @property
+    def interval_fs(self) -> float | None:
+        """Between contiguous frames."""
+        return None if self.metadata is None else self.metadata.contiguous_frame_interval_fs
+
+    def place(self, part: str, frame: int) -> str:
+        """Where a frame of a part is, also in the source where the metadata say so."""
+        indices = {} if self.metadata is None else self.metadata.split.get("indices", {})
+        source = parse_indices(indices[part]) if part in indices else np.empty(0)
+        return f"{part}, frame {frame}" + (f" ({source[frame]} of the source)" if len(source) > frame else "")
+
+    @property
+    def first(self) -> Frames:
+        return next(iter(self.parts.values()))
+
+    def joined(self, of: str) -> Tensor:
+        """A field of all parts that have it, one after another, in double precision."""
+        values = [getattr(frames, of) for frames in self.parts.values()]
+        return torch.cat([value for value in values if value is not None]).double()
+
+
+def open_checked(path: Path) -> list[Checked]:
+    """The data set in a folder, all sizes of the folder above, or the frames of one npz file.
+
+    Raises:
+        DatasetError: there is none, or it is damaged.
+    """
+    if path.is_file():
+        frames = read_frames(path)
+        return [Checked(path.stem, path.parent, {path.stem: frames}, system_of(frames, torch.float64), None)]
+    folders = [path] if (path / "metadata.json").is_file() else sorted(p.parent for p in path.rglob("metadata.json"))
+    if not folders:
+        raise DatasetError(
+            f"{path}: no data set here or below (a folder with metadata.json), and no npz file of frames"
+        )
+    return [_open(folder) for folder in folders]
+
+
+def _open(folder: Path) -> Checked:
+    dataset = Dataset(folder, read_metadata(folder / "metadata.json"))
+    there = [part for part in PARTS if f"{part}.npz" in dataset.metadata.sha256]
+    parts = {part: getattr(dataset, part) for part in there}
+    if "train" not in parts:
+        raise DatasetError(f"{folder / 'metadata.json'}: names no train.npz")
+    return Checked(
+        "/".join(folder.resolve().parts[-3:]), folder, parts, dataset.system(torch.float64), dataset.metadata
+    )
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A frame that looks broken."""
+
+    part: str
+    frame: int
+    reason: str
+
+
+def net_force_eV_per_A(frames: Frames) -> Float[Tensor, "frame"]:
+    """Length of the sum of forces: zero where nothing acts from outside."""
+    return torch.linalg.vector_norm(frames.labels.double().sum(1), dim=-1)
+
+
+def net_torque_eV(frames: Frames, system: System) -> Float[Tensor, "frame"]:
+    """Length of the sum of torques about the centre of mass: zero with open boundaries."""
+    positions = frames.positions.double()
+    arms = positions - center_of_mass(positions, system.masses.double())
+    return torch.linalg.vector_norm(torch.linalg.cross(arms, frames.labels.double()).sum(1), dim=-1)
+
+
+def bond_kinds(system: System) -> dict[str, Tensor]:
+    """Indices of the bonds of each pair of elements, such as C-H, most frequent first."""
+    rank = torch.where(system.atomic_numbers == 1, 1000, system.atomic_numbers)  # C-H, C-N: hydrogen last
+    order = rank[system.bonds].argsort(dim=1)
+    numbers = system.atomic_numbers[system.bonds.gather(1, order)].tolist()
+    names = np.array([f"{chemical_symbols[first]}-{chemical_symbols[second]}" for first, second in numbers])
+    kinds, counts = np.unique(names, return_counts=True)
+    return {str(kinds[i]): torch.from_numpy(np.flatnonzero(names == kinds[i])) for i in np.argsort(-counts)}
+
+
+def bond_lengths(checked: Checked) -> Float[Tensor, "frame bond"]:
+    """Å, of all parts one after another."""
+    return pair_distances(checked.joined("positions"), checked.system.bonds, checked.first.cell)
+
+
+def free_momenta(frames: Frames, system: System) -> Float[Tensor, "atom"]:
+    """How many of the three momenta of each atom move freely: together 3N, less those that are held at zero.
+
+    Where total or angular momentum is (nearly) zero in all frames, each atom lacks its share: m/M of each component,
+    and m tr(r×ᵀ I⁻¹ r×) for the rotation about the centre of mass.
+    """
+    assert frames.velocities is not None
+    positions, velocities, masses = frames.positions.double(), frames.velocities.double(), system.masses.double()
+    one_momentum = (masses[:, None] * velocities.square()).mean()
+    free = torch.full_like(masses, 3.0)
+    total = (masses[:, None] * velocities).sum(1)
+    if total.square().mean() / masses.sum() < HELD * one_momentum:
+        free -= 3 * masses / masses.sum()
+    if system.cell is None and system.n_atoms > 1:
+        arms = positions - center_of_mass(positions, masses)
+        outer = (masses[:, None, None] * arms[..., :, None] * arms[..., None, :]).sum(1)
+        inertia = outer.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * torch.eye(3, dtype=torch.float64) - outer
+        inverse = torch.linalg.pinv(inertia, rtol=1e-10, hermitian=True)
+        angular = angular_momentum(positions, velocities, masses)
+        if torch.einsum("fi,fij,fj->f", angular, inverse, angular).mean() / 3 < HELD * one_momentum:
+            along = torch.einsum("fai,fij,faj->fa", arms, inverse, arms)
+            traces = inverse.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None]
+            free -= masses * (arms.square().sum(-1) * traces - along).mean(0)
+    return free
+
+
+def element_temperatures_K(frames: Frames, system: System, free: Float[Tensor, "atom"]) -> dict[str, float]:
+    """Mean kinetic temperature of the atoms of each element, by equipartition over the momenta that are free."""
+    assert frames.velocities is not None
+    twice = system.masses.double() * frames.velocities.double().square().sum(-1).mean(0) / KB_EV_PER_K
+    return {
+        chemical_symbols[number]: float(twice[chosen].sum() / free[chosen].sum())
+        for number in sorted(set(system.atomic_numbers.tolist()))
+        if (chosen := system.atomic_numbers == number).any()
+    }
+
+
+def correlation_time(series: Float[Tensor, "frame"]) -> tuple[float, bool]:
+    """Integrated correlation time τ in frames, and whether the series is long enough to tell.
+
+    The mean of n frames is as good as that of n / 2τ independent ones: 2τ is by how much the squared standard error
+    of the mean grows when frames are averaged in blocks (Flyvbjerg & Petersen, J. Chem. Phys. 91, 461 (1989)), longer
+    and longer ones until blocks are independent, b³ > 2 n (2τ)² (Lee et al., Phys. Rev. B 83, 075114 (2011)). Unlike a
+    sum over the correlation function it is not misled by vibrations, whose correlations cancel, on top of a slow drift.
+    """
+    values = series.double()
+    n = len(values)
+    if n < 2 * FEWEST_BLOCKS or float(values.var()) == 0:
+        return 0.5, False
+    inefficiency, size = 1.0, 1
+    while n // size >= FEWEST_BLOCKS:
+        means = values[: n // size * size].unflatten(0, (-1, size)).mean(1)
+        inefficiency = max(1.0, float(means.var() * size / values.var()))
+        if size**3 > 2 * n * inefficiency**2:
+            return inefficiency / 2, True
+        size *= 2
+    return inefficiency / 2, False
+
+
+def slowest_distance(frames: Frames, system: System) -> tuple[float, bool, int] | None:
+    """The longest correlation time of distances between heavy atoms of a molecule, in frames; whether it is known; how
+    many distances were looked at. None without such distances, or in a liquid, whose molecules drift apart.
+    """
+    heavy = torch.nonzero(system.atomic_numbers > 1).ravel()
+    if system.cell is not None or len(heavy) < 3:
+        return None
+    pairs = heavy[all_pairs(len(heavy))]
+    pairs = pairs[:: -(-len(pairs) // MOST_DISTANCES)]
+    distances = pair_distances(frames.positions.double(), pairs)
+    times = [correlation_time(column) for column in distances.unbind(1)]
+    longest = max(time for time, _ in times)
+    return longest, all(known for _, known in times), len(pairs)
+
+
+def correlation_function(series: Float[Tensor, "frame"], n_lags: int) -> Float[Tensor, "lag"]:
+    """Normalised autocorrelation."""
+    centred = (series.double() - series.double().mean())[:, None, None]
+    correlation = autocorrelation(centred, min(n_lags, len(series)))[:, 0]
+    return correlation / correlation[0].clamp_min(1e-300)
+
+
+def work_slope(frames: Frames) -> float | None:
+    """Slope of energy differences against the work of the forces, between frames in time order: one if they agree."""
+    if frames.forces is None or len(frames) < 3:
+        return None
+    forces = frames.forces.double()
+    steps = minimum_image(frames.positions[1:].double() - frames.positions[:-1].double(), frames.cell)
+    work = -(0.5 * (forces[1:] + forces[:-1]) * steps).sum((1, 2))
+    return float((work * frames.energy.diff()).sum() / work.square().sum())
+
+
+def suspects(checked: Checked) -> list[Suspect]:
+    """Frames that look broken: outlying energies and forces, torn bonds, atoms too close."""
+    found = []
+    for part, frames in checked.parts.items():
+        for frame, reason in {**_energy_outliers(frames), **_force_outliers(frames)}.items():
+            found.append(Suspect(part, frame, reason))
+        for frame, reason in _geometry_outliers(checked, frames).items():
+            found.append(Suspect(part, frame, reason))
+    return found
+
+
+def _energy_outliers(frames: Frames) -> dict[int, str]:
+    centred = frames.energy - frames.energy.median()
+    spread = 1.4826 * float(centred.abs().median())
+    outlying = torch.nonzero(centred.abs() > OUTLIER * spread).ravel().tolist() if spread > 0 else []
+    width = f"{OUTLIER:g} robust standard deviations are {OUTLIER * spread:.2f} eV"
+    return {i: f"energy {float(centred[i]):+.2f} eV from the median ({width})" for i in outlying}
+
+
+def _force_outliers(frames: Frames) -> dict[int, str]:
+    if frames.forces is None:
+        return {}
+    size = torch.linalg.vector_norm(frames.forces.double(), dim=-1)
+    limit = torch.empty(size.shape[1], dtype=torch.float64)
+    for number in frames.atomic_numbers.unique():
+        chosen = frames.atomic_numbers == number
+        limit[chosen] = FORCE_OUTLIER * size[:, chosen].median()
+    excess, atom = (size / limit.clamp_min(1e-12)).max(1)
+    return {
+        i: f"force of {float(size[i, atom[i]]):.1f} eV/Å on {_label(frames.atomic_numbers, int(atom[i]))}"
+        for i in torch.nonzero(excess > 1).ravel().tolist()
+    }
+
+
+def _geometry_outliers(checked: Checked, frames: Frames) -> dict[int, str]:
+    """Torn bonds, and pairs closer than a bond that are none."""
+    system, cell = checked.system, frames.cell
+    pairs = all_pairs(system.n_atoms)
+    code = pairs[:, 0] * system.n_atoms + pairs[:, 1]
+    bonded = torch.isin(code, system.bonds[:, 0] * system.n_atoms + system.bonds[:, 1])
+    radii = torch.from_numpy(covalent_radii[system.atomic_numbers.numpy()])
+    low = torch.where(bonded, 0.0, CONTACT * radii[pairs].sum(-1))
+    usual = torch.zeros(len(pairs), dtype=torch.float64)
+    allowed = torch.full((len(pairs),), torch.inf, dtype=torch.float64)
+    if len(system.bonds):
+        lengths = pair_distances(checked.first.positions.double(), pairs[bonded], cell)
+        usual[bonded] = lengths.median(0).values
+        spread = 1.4826 * (lengths - usual[bonded]).abs().median(0).values
+        allowed[bonded] = (OUTLIER * spread).clamp_min(BOND_DEVIATION_A)
+    reasons: dict[int, str] = {}
+    step = max(1, DISTANCES_AT_ONCE // max(1, len(pairs)))
+    for start in range(0, len(frames), step):
+        distances = pair_distances(frames.positions[start : start + step].double(), pairs, cell)
+        torn = (distances - usual).abs() > allowed
+        for row, pair in torch.nonzero(torn | (distances < low)).tolist():
+            first, second = (_label(system.atomic_numbers, int(atom)) for atom in pairs[pair])
+            length = float(distances[row, pair])
+            what = f"bond {first}-{second} is {length:.2f} Å (median {float(usual[pair]):.2f})"
+            close = f"{first} and {second}, no bond, are {length:.2f} Å apart"
+            reasons.setdefault(start + row, what if bonded[pair] else close)
+    return reasons
+
+
+def _label(numbers: Tensor, atom: int) -> str:
+    return f"{chemical_symbols[int(numbers[atom])]}{atom}"
+
+
+def shared_frames(checked: Checked) -> dict[str, int]:
+    """How many frames of one part are also in another, by the names of both."""
+    parts = [part for part in ("train", "val", "test") if part in checked.parts]
+    seen = {part: {frame.tobytes() for frame in checked.parts[part].positions.numpy()} for part in parts}
+    pairs = [(first, second) for i, first in enumerate(parts) for second in parts[i + 1 :]]
+    counts = {f"{first} and {second}": len(seen[first] & seen[second]) for first, second in pairs}
+    return {name: count for name, count in counts.items() if count}

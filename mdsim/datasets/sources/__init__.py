@@ -1,0 +1,1 @@
+"""Readers of other formats, and the published data sets."""

@@ -1,0 +1,139 @@
+"""What files of frames often have that training must not see: repeated frames, and atoms that change places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.neighborlist import natural_cutoffs
+
+from mdsim.datasets.npz import Frames
+from mdsim.datasets.sources.raw import RawFrames
+from mdsim.errors import DatasetError
+from mdsim.geometry import all_pairs, pair_distances
+from mdsim.state import BOND_TOLERANCE
+from mdsim.typing import Bool, Int, Tensor
+
+SAME_CELL = 1e-4  # in the unit of the file
+SAME_POSITION = 1e-6  # in the unit of the file: text files round
+SAME_ENERGY = 1e-3  # in the unit of the file
+DISTANCES_AT_ONCE = 2_000_000
+
+
+def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, Int[np.ndarray, "frame"]]:
+    """Several files as one, with frames counted through all of them, and of which file each frame is.
+
+    Raises:
+        DatasetError: they are not of one system in one order of atoms, or not all have the same labels.
+    """
+    first = pieces[0]
+    for name, piece in zip(names[1:], pieces[1:], strict=True):
+        against = f"{name}: differs from {names[0]} in"
+        if not np.array_equal(piece.atomic_numbers, first.atomic_numbers):
+            same = sorted(piece.atomic_numbers) == sorted(first.atomic_numbers)
+            raise DatasetError(f"{against} {'the order of its atoms' if same else 'composition'}")
+        if (piece.cell is None) != (first.cell is None) or (
+            piece.cell is not None and first.cell is not None and np.abs(piece.cell - first.cell).max() > SAME_CELL
+        ):
+            raise DatasetError(f"{against} its cell; a data set here has one cell")
+        if piece.units != first.units:
+            raise DatasetError(f"{against} its units: {piece.units} and {first.units}")
+    counts = [piece.n_in_file or len(piece) for piece in pieces]
+    starts = np.cumsum([0, *counts[:-1]])
+    have_velocities = all(piece.velocities is not None for piece in pieces)
+    joined = replace(
+        first,
+        positions=np.concatenate([piece.positions for piece in pieces]),
+        energy=np.concatenate([piece.energy for piece in pieces]),
+        forces=np.concatenate([piece.forces for piece in pieces]),  # type: ignore[misc]
+        velocities=np.concatenate([piece.velocities for piece in pieces]) if have_velocities else None,  # type: ignore[misc]
+        index=np.concatenate([start + piece.place for start, piece in zip(starts, pieces, strict=True)]),
+        n_in_file=sum(counts),
+        found=tuple(dict.fromkeys(line for piece in pieces for line in piece.found)),
+    )
+    return joined, np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
+
+
+def first_of_each(name: str, raw: RawFrames) -> Int[np.ndarray, "kept"]:
+    """Indices of the frames without those that repeat an earlier one, ascending.
+
+    Raises:
+        DatasetError: the same positions have different energies.
+    """
+    rounded = np.round(np.asarray(raw.positions, dtype=np.float64) / SAME_POSITION).astype(np.int64)
+    rows = np.ascontiguousarray(rounded.reshape(len(raw), -1))
+    as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()
+    _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
+    original = first[inverse.ravel()]
+    differing = np.flatnonzero(np.abs(raw.energy - raw.energy[original]) > SAME_ENERGY)
+    if len(differing):
+        frame = int(differing[0])
+        raise DatasetError(
+            f"{name}: frames {raw.place[original[frame]]} and {raw.place[frame]} have the same positions but energies"
+            f" of {raw.energy[original[frame]]:.6f} and {raw.energy[frame]:.6f}: were two methods mixed?"
+        )
+    return np.sort(first)
+
+
+def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> Bool[np.ndarray, "frame"]:
+    """Which frames have other bonds than most; refused where they have the same molecule with its atoms renumbered.
+
+    Args:
+        name: of the file, for the message.
+        raw: frames in known units.
+        relabelled_allowed: reactions, such as a proton that hops in water, may look like a renumbering.
+
+    Raises:
+        DatasetError: atoms of one element change places between frames.
+    """
+    frames = raw.frames()
+    bonded, pairs = bond_matrix(frames)
+    usual = bonded.double().mean(0) >= 0.5
+    other = (bonded != usual).any(1)
+    expected = _environments(usual[None], pairs, frames.atomic_numbers)[0]
+    suspects = torch.nonzero(other).ravel()
+    if not relabelled_allowed and len(suspects):
+        same = (_environments(bonded[suspects], pairs, frames.atomic_numbers) == expected).all(1)
+        if same.any():
+            frame = int(suspects[same][0])
+            moved = ", ".join(map(str, pairs[bonded[frame] != usual].unique().tolist()[:8]))
+            raise DatasetError(
+                f"{name}: in {int(same.sum())} frames, the first of them {raw.place[frame]}, the same molecule has its"
+                f" atoms in another order (atoms {moved} have other neighbours): write all frames in one order, or say"
+                " --allow-relabelled if these are reactions"
+            )
+    return other.numpy()
+
+
+def bond_matrix(frames: Frames) -> tuple[Bool[Tensor, "frame pair"], Int[Tensor, "pair 2"]]:
+    """Which pairs of atoms are bonded in each frame, by covalent radii, among those that are so in any frame."""
+    radii = torch.as_tensor(np.array(natural_cutoffs(Atoms(frames.atomic_numbers.numpy()), mult=BOND_TOLERANCE)))
+    pairs = all_pairs(len(radii))
+    reach = radii[pairs].sum(-1)
+    chunks = frames.positions.double().split(max(1, DISTANCES_AT_ONCE // max(1, len(pairs))))
+    ever = torch.zeros(len(pairs), dtype=torch.bool)
+    for chunk in chunks:
+        ever |= (pair_distances(chunk, pairs, frames.cell) < reach).any(0)
+    pairs, reach = pairs[ever], reach[ever]
+    return torch.cat([pair_distances(chunk, pairs, frames.cell) < reach for chunk in chunks]), pairs
+
+
+def _environments(
+    bonded: Bool[Tensor, "frame pair"], pairs: Int[Tensor, "pair 2"], numbers: Int[Tensor, "atom"]
+) -> Int[Tensor, "frame atom"]:
+    """A number for each atom that tells its element and those around it to three bonds, sorted within each frame.
+
+    Two frames in which these agree hold the same molecule up to the order of atoms (refinement of labels by those of
+    the neighbours, as of Weisfeiler and Leman; few molecules are told apart by no such refinement).
+    """
+    labels = numbers[None].repeat(len(bonded), 1)
+    for _ in range(3):
+        mixed = (labels * 2654435761 + 40503) % 2147483647  # so that sums of labels hardly ever agree by chance
+        sums = torch.zeros_like(labels)
+        sums.index_add_(1, pairs[:, 0], mixed[:, pairs[:, 1]] * bonded)
+        sums.index_add_(1, pairs[:, 1], mixed[:, pairs[:, 0]] * bonded)
+        labels = (labels * 31 + sums * 17) % 2147483647
+    return labels.sort(1).values

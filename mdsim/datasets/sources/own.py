@@ -1,0 +1,182 @@
+"""Frames of one's own, in any format that is understood, on their way into a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.symbols import Symbols
+
+from mdsim.datasets.divide import Division, at_random, in_blocks
+from mdsim.datasets.folder import Dataset
+from mdsim.datasets.sources import convert
+from mdsim.datasets.sources.ase_files import Reading, read_ase
+from mdsim.datasets.sources.cleaning import check_bonds, first_of_each, join
+from mdsim.datasets.sources.convert import Description, Stretch
+from mdsim.datasets.sources.deepmd import is_deepmd, read_deepmd
+from mdsim.datasets.sources.raw import RawFrames, Units
+from mdsim.datasets.sources.remote import sha256_of
+from mdsim.datasets.sources.sgdml import read_sgdml
+from mdsim.datasets.sources.unit_detection import with_units
+from mdsim.errors import DatasetError
+
+TEST_FRACTION, MOST_TEST_FRAMES = 0.1, 10_000
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How to make a data set of files."""
+
+    paths: tuple[Path, ...]
+    description: Description
+    reading: Reading = field(default_factory=Reading)
+    units: Units = field(default_factory=Units)  # asked for; None to find out
+    negate_forces: bool = False
+    allow_relabelled: bool = False
+    split: str = "random"  # or "blocks"
+    test_frames: int | None = None
+    gap_frames: int = 0
+    validation_fraction: float = 0.05
+    seed: int = 0
+    contiguous: Stretch | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What decides on the content of all sizes, as JSON has it."""
+        return {
+            "files": [path.name for path in self.paths],
+            "source_sha256": fingerprint(self.paths),
+            "labels": [self.reading.energy_key, self.reading.forces_key],
+            "formula": self.reading.formula,
+            "open_boundaries": self.reading.open_boundaries,
+            "cell": None if self.reading.cell is None else self.reading.cell.tolist(),
+            "units": [self.units.length, self.units.energy, self.units.forces],
+            "negate_forces": self.negate_forces,
+            "split": self.split,
+            "test_frames": self.test_frames,
+            "gap_frames": self.gap_frames,
+            "validation_fraction": self.validation_fraction,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All frames of all files, clean and in known units."""
+
+    raw: RawFrames
+    lengths: list[int]  # frames of each file
+
+    def divide(self, conversion: Conversion, size: str) -> Division:
+        """The frames of one size."""
+        n_frames = len(self.raw)
+        n_test = conversion.test_frames or max(1, min(MOST_TEST_FRAMES, round(TEST_FRACTION * n_frames)))
+        if conversion.split == "random":
+            return at_random(n_frames, size, n_test, conversion.seed, conversion.validation_fraction)
+        return in_blocks(
+            self.lengths, size, n_test, conversion.gap_frames, conversion.seed, conversion.validation_fraction
+        )
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """One sha256 of the content of all files, and of those in folders."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if not path.exists():
+            raise DatasetError(f"{path}: no such file")
+        files = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+        for file in files:
+            digest.update(sha256_of(file).encode())
+    return digest.hexdigest()
+
+
+def read(path: Path, reading: Reading) -> list[RawFrames]:
+    """The frames of a file, or of each system in a folder of DeePMD-kit.
+
+    Raises:
+        DatasetError: the file is missing, damaged, not understood, or its frames do not fit together.
+    """
+    if path.is_dir():
+        if not is_deepmd(path):
+            raise DatasetError(f"{path}: is a folder without type.raw, so no system of DeePMD-kit; name a file")
+        return read_deepmd(path, reading.type_map)
+    if path.suffix == ".npz":
+        return [read_sgdml(path)]
+    return [read_ase(path, reading)]
+
+
+def prepare(conversion: Conversion) -> Prepared:
+    """Read all files; find out units; leave out what repeats; refuse what cannot be one system.
+
+    Raises:
+        DatasetError: see the message.
+    """
+    read_files = [(path, piece) for path in conversion.paths for piece in read(path, conversion.reading)]
+    raw, owner = join([str(path) for path, _ in read_files], [piece for _, piece in read_files])
+    name = str(conversion.paths[0]) if len(conversion.paths) == 1 else f"{conversion.paths[0]} and others"
+    if conversion.negate_forces and raw.forces is not None:
+        raw = replace(raw, forces=-raw.forces)
+    raw = with_units(name, raw, conversion.units)
+    kept = first_of_each(name, raw)
+    repeated = len(raw) - len(kept)
+    if repeated and conversion.contiguous is not None:
+        raise DatasetError(f"{name}: {repeated} frames repeat earlier ones, so that the file is not in time order")
+    raw, owner = raw[kept], owner[kept]
+    if repeated:
+        raw = raw.note("repeated frames", f"{repeated} left out")
+    other = check_bonds(name, raw, conversion.allow_relabelled)
+    if other.any():
+        shown = ", ".join(map(str, raw.place[other][:5]))
+        raw = raw.note("warning", f"{int(other.sum())} frames have other bonds than most (frame {shown})")
+    return Prepared(_note_precision(raw), np.bincount(owner).tolist())
+
+
+def make(
+    prepared: Prepared, conversion: Conversion, folder: Path, settings: Mapping[str, Any], command: str
+) -> Dataset:
+    """Write one size: ``folder`` is ``<root>/<name>/<molecule>/<size>``.
+
+    Raises:
+        DatasetError: the frames do not suffice, or those that should be contiguous are not.
+    """
+    division = prepared.divide(conversion, folder.name)
+    return convert.write(
+        folder, prepared.raw, division, conversion.description, settings, conversion.contiguous, command
+    )
+
+
+def table(prepared: Prepared) -> list[list[str]]:
+    """What was found, line by line, for a person to look over."""
+    raw = prepared.raw
+    frames = raw.frames()
+    energy, forces = frames.energy - frames.energy.mean(), frames.labels
+    lengths = "" if len(prepared.lengths) == 1 else f" in {len(prepared.lengths)} files or systems"
+    cell = "open boundaries"
+    if frames.cell is not None:
+        sides = " × ".join(f"{float(side):.4g}" for side in frames.cell.norm(dim=-1))
+        cell = f"periodic, {sides} Å"
+    rms, largest = float(forces.square().mean().sqrt()), float(forces.abs().max())
+    rows = [
+        ["frames", f"{len(raw):,}{lengths}"],
+        ["atoms", f"{len(raw.atomic_numbers)}, {Symbols(raw.atomic_numbers).get_chemical_formula()}, {cell}"],
+        ["energy", f"mean {float(frames.energy.mean()):.3f} eV, standard deviation {float(energy.std()):.3f} eV"],
+        ["forces", f"root mean square {rms:.3f} eV/Å, largest component {largest:.1f}"],
+        ["velocities", "none" if raw.velocities is None else "yes"],
+    ]
+    return [*rows, *(list(line) for line in raw.found)]
+
+
+def _note_precision(raw: RawFrames) -> RawFrames:
+    """Say so where energies were rounded to single precision, whose steps grow with the energy."""
+    single = raw.energy.astype(np.float32)
+    step = float(np.spacing(np.abs(single).max()))
+    if not np.array_equal(single.astype(np.float64), raw.energy.astype(np.float64)) or step < 1e-4:
+        return raw
+    spread = float(raw.energy.std())
+    return raw.note(
+        "warning",
+        f"energies have single precision: steps of {step:.2g} {raw.units.energy}, standard deviation {spread:.2g}",
+    )

@@ -1,0 +1,132 @@
+"""Frames as other programs wrote them, and what makes them frames of the data set format: units and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from mdsim.datasets.npz import Frames
+from mdsim.errors import DatasetError
+from mdsim.typing import Bool, Float, Int
+from mdsim.units import BOHR, FS, HARTREE, KCAL_PER_MOL, KJ_PER_MOL, NM, RYDBERG
+
+ENERGY_UNITS_EV = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "kcal/mol": KCAL_PER_MOL,
+    "kJ/mol": KJ_PER_MOL,
+    "Hartree": HARTREE,
+    "Ry": RYDBERG,
+}
+LENGTH_UNITS_A = {"angstrom": 1.0, "bohr": BOHR, "nm": NM}
+FORCE_UNITS_EV_PER_A = {
+    f"{energy}/{length}": value / size
+    for energy, value in ENERGY_UNITS_EV.items()
+    for length, size in LENGTH_UNITS_A.items()
+}
+VELOCITY_UNITS_A_PER_FS = {"angstrom/fs": 1.0, "angstrom/ps": 1e-3, "ase": FS}
+Index = slice | Int[np.ndarray, "chosen"] | Bool[np.ndarray, "frame"]
+
+
+@dataclass(frozen=True)
+class Units:
+    """Names of the units of a file, keys of the tables above; None where the file does not say."""
+
+    length: str | None = None
+    energy: str | None = None
+    forces: str | None = None
+    velocities: str = "angstrom/fs"
+
+
+@dataclass(frozen=True)
+class RawFrames:
+    """Frames of one system in the units of their file."""
+
+    atomic_numbers: Int[np.ndarray, "atom"]
+    positions: Float[np.ndarray, "frame atom 3"]
+    energy: Float[np.ndarray, "frame"]
+    forces: Float[np.ndarray, "frame atom 3"] | None = None
+    velocities: Float[np.ndarray, "frame atom 3"] | None = None
+    cell: Float[np.ndarray, "3 3"] | None = None
+    units: Units = field(default_factory=Units)
+    found: tuple[tuple[str, str], ...] = ()  # what a person should know about the file: label and text
+    index: Int[np.ndarray, "frame"] | None = None  # of each frame in the file, where some were left out
+    n_in_file: int | None = None  # frames, if some were left out
+
+    @property
+    def place(self) -> Int[np.ndarray, "frame"]:
+        """Where in the file each frame is, counted from zero."""
+        return np.arange(len(self)) if self.index is None else self.index
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: Index) -> RawFrames:
+        """The chosen frames."""
+        return replace(
+            self,
+            positions=self.positions[index],
+            energy=self.energy[index],
+            forces=None if self.forces is None else self.forces[index],
+            velocities=None if self.velocities is None else self.velocities[index],
+            index=self.place[index],
+            n_in_file=self.n_in_file or len(self),
+        )
+
+    def note(self, label: str, text: str) -> RawFrames:
+        """The same frames with one more line of what was found."""
+        return replace(self, found=(*self.found, (label, text)))
+
+    def frames(self, index: Index = slice(None)) -> Frames:
+        """The chosen frames in eV, Å, eV/Å and ASE velocity units, in double precision.
+
+        Raises:
+            DatasetError: a unit is not known.
+        """
+        if None in (self.units.length, self.units.energy, self.units.forces):
+            raise DatasetError(f"the units of these frames are not known: {self.units}")
+        length = LENGTH_UNITS_A[str(self.units.length)]
+        force = FORCE_UNITS_EV_PER_A[str(self.units.forces)]
+        velocity = VELOCITY_UNITS_A_PER_FS[self.units.velocities] / FS
+        chosen = self[index]
+        return Frames(
+            torch.from_numpy(self.atomic_numbers.astype(np.int64)),
+            _scaled(chosen.positions, length),
+            _scaled(chosen.energy, ENERGY_UNITS_EV[str(self.units.energy)]),
+            None if chosen.forces is None else _scaled(chosen.forces, force),
+            None if chosen.velocities is None else _scaled(chosen.velocities, velocity),
+            None if self.cell is None else _scaled(self.cell, length),
+        )
+
+
+def _scaled(values: np.ndarray, unit: float) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float64) * unit)
+
+
+def check_finite(name: str, raw: RawFrames) -> None:
+    """Refuse values that are not finite, saying in which frames.
+
+    Args:
+        name: of the file, for the message.
+        raw: frames.
+
+    Raises:
+        DatasetError: there are some.
+    """
+    for label, values in {
+        "positions": raw.positions,
+        "energies": raw.energy,
+        "forces": raw.forces,
+        "velocities": raw.velocities,
+    }.items():
+        if values is None:
+            continue
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))
+        if len(bad):
+            shown = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+            raise DatasetError(
+                f"{name}: {label} of {len(bad)} frames ({shown}) are not finite: those calculations failed;"
+                " remove the frames"
+            )

@@ -1,0 +1,88 @@
+"""Files of the sGDML collection (MD17, MD22, CCSD sets): npz with the arrays z, R, E and F."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from mdsim.datasets.npz import DAMAGED
+from mdsim.datasets.sources.raw import RawFrames, Units, check_finite
+from mdsim.errors import DatasetError
+
+UNIT_NAMES = {
+    "kcal/mol": "kcal/mol",
+    "kJ/mol": "kJ/mol",
+    "eV": "eV",
+    "Ha": "Hartree",
+    "Hartree": "Hartree",
+    "Ang": "angstrom",
+    "Angstrom": "angstrom",
+    "bohr": "bohr",
+}
+
+
+def read_sgdml(path: Path) -> RawFrames:
+    """Frames of an npz file with the arrays z, R, E and F, in the units that the file names, if it does.
+
+    Revised MD17 is read too, whose arrays have other names. Text in the archive may be pickled; it is not read.
+
+    Raises:
+        DatasetError: the file is damaged, or misses an array, or its arrays do not fit together.
+    """
+    if not zipfile.is_zipfile(path):
+        raise DatasetError(f"{path}: not a readable npz file (it is missing, truncated or of another format)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = _names(path, archive.files)
+            arrays = {ours: archive[theirs] for ours, theirs in names.items()}
+            units = Units(length=_unit(archive, "r_unit"), energy=_unit(archive, "e_unit"))
+    except DAMAGED as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{path}: not a readable npz file of plain arrays ({error})") from error
+    if units.energy and units.length:
+        units = Units(units.length, units.energy, f"{units.energy}/{units.length}")
+    _check_shapes(path, arrays)
+    raw = RawFrames(
+        np.asarray(arrays["z"], dtype=np.int64),
+        arrays["R"],
+        arrays["E"].reshape(len(arrays["R"])),
+        arrays["F"],
+        cell=None,
+        units=units,
+    )
+    check_finite(str(path), raw)
+    return raw
+
+
+def _names(path: Path, found: list[str]) -> dict[str, str]:
+    revised = {"z": "nuclear_charges", "R": "coords", "E": "energies", "F": "forces"}
+    names = revised if "coords" in found else {key: key for key in revised}
+    if missing := [name for name in names.values() if name not in found]:
+        raise DatasetError(f"{path}: misses the arrays {', '.join(missing)}; it holds {', '.join(found) or 'nothing'}")
+    return names
+
+
+def _unit(archive: np.lib.npyio.NpzFile, name: str) -> str | None:
+    if name not in archive.files:
+        return None
+    value = archive[name]
+    text = value.item().decode() if value.dtype.kind == "S" else str(value.item())
+    if text not in UNIT_NAMES:
+        raise DatasetError(f"{name} is {text!r}, which is none of {', '.join(UNIT_NAMES)}")
+    return UNIT_NAMES[text]
+
+
+def _check_shapes(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    shape = arrays["R"].shape
+    for name, array in arrays.items():
+        if array.dtype.kind not in ("iu" if name == "z" else "f"):
+            raise DatasetError(f"{path}: {name} is of the type {array.dtype}")
+    if len(shape) != 3 or 0 in shape or shape[1:] != (arrays["z"].size, 3) or arrays["z"].ndim != 1:
+        raise DatasetError(f"{path}: R has shape {shape}, expected (frame, {arrays['z'].size} atoms of z, 3)")
+    if arrays["F"].shape != shape:
+        raise DatasetError(f"{path}: F has shape {arrays['F'].shape}, but R {shape}")
+    if arrays["E"].size != shape[0]:
+        raise DatasetError(f"{path}: E holds {arrays['E'].size} energies for {shape[0]} frames")

@@ -1,0 +1,212 @@
+"""Which units a file is in, told by physics: how long bonds are, how stiff those to hydrogen are, how deep atoms lie.
+
+Every stretch vibration of a bond X-H has nearly the same force constant, 30 (C-H) to 48 eV/Å² (O-H). The slope of the
+force on the hydrogen along its bond against the length of the bond is minus that constant, and from a few thermal
+frames it comes out within some ten per cent. In kcal/mol/Å it would be 23 times larger, in Hartree/bohr 51 times
+smaller: no two units of forces are confused, and gradients given for forces have the other sign.
+
+All-electron energies of molecules are within two per cent of the sum of those of their atoms, which tells the unit of
+energies; with pseudopotentials and semi-empirical methods, which leave out core electrons, nothing can be said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.neighborlist import natural_cutoffs, neighbor_list
+
+from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, RawFrames, Units
+from mdsim.errors import DatasetError
+from mdsim.state import BOND_TOLERANCE
+from mdsim.units import HARTREE
+
+#: Of bonds to hydrogen, with room for other methods and few frames, yet not for the factor two of Ry and Hartree.
+STRETCH_EV_PER_A2 = (24.0, 58.0)
+#: What programs write: the unit of forces, and the unit of the energies that come with it.
+COMMON = {
+    "eV/angstrom": "eV",
+    "kcal/mol/angstrom": "kcal/mol",
+    "kJ/mol/angstrom": "kJ/mol",
+    "kJ/mol/nm": "kJ/mol",
+    "Hartree/bohr": "Hartree",
+    "Ry/bohr": "Ry",
+}
+BOND_RATIO = (0.7, 1.5)  # distance of nearest neighbours over the sum of their covalent radii
+#: Total energies of the atoms H to Ar in Hartree: Hartree-Fock, which PBE and hybrids meet within half a per cent.
+_H_TO_NE = [0.500, 2.862, 7.433, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409, 128.547]
+_NA_TO_AR = [161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.818]
+ATOM_HARTREE = np.array([*_H_TO_NE, *_NA_TO_AR])
+FRAMES_LOOKED_AT = 500
+
+
+def with_units(name: str, raw: RawFrames, asked: Units) -> RawFrames:
+    """The frames with all units known: those asked for, else those the format defines, else those that physics tells.
+
+    Args:
+        name: of the file, for messages.
+        raw: frames whose units may be unknown.
+        asked: units that the user states; None where he does not.
+
+    Returns:
+        The same frames with their units, and notes on how these are known.
+
+    Raises:
+        DatasetError: the units cannot be told, or forces and energies disagree.
+    """
+    length, raw = _length(name, raw, asked)
+    raw = replace(raw, units=replace(raw.units, length=length))
+    constant = stretch_constant(raw)
+    if constant is not None and constant < 0:
+        raise DatasetError(
+            f"{name}: forces drive bonds to hydrogen apart where they are stretched: these are gradients of the energy,"
+            " not forces. Turn their sign (--negate-forces)"
+        )
+    forces, how = _forces(name, raw, asked, constant)
+    energy = asked.energy or raw.units.energy or COMMON.get(forces)
+    if energy is None:
+        raise DatasetError(f"{name}: in which unit are the energies? State it with --energy-unit")
+    raw = replace(raw, units=replace(raw.units, forces=forces, energy=energy))
+    _check_energy(name, raw, stated=asked.energy is not None)
+    return raw.note("units", f"{energy}, {forces}, {length}: {how}")
+
+
+def _length(name: str, raw: RawFrames, asked: Units) -> tuple[str, RawFrames]:
+    """Å unless stated. Suspicious lengths are refused, never converted: a gas of atoms has no bonds to tell by."""
+    length = asked.length or raw.units.length or "angstrom"
+    ratio = bond_ratio(raw) * LENGTH_UNITS_A[length]
+    if BOND_RATIO[0] <= ratio <= BOND_RATIO[1]:
+        return length, raw
+    text = f"nearest neighbours are {ratio:.2f} times the sum of their covalent radii apart"
+    fitting = [
+        unit
+        for unit, size in LENGTH_UNITS_A.items()
+        if BOND_RATIO[0] <= ratio * size / LENGTH_UNITS_A[length] <= BOND_RATIO[1]
+    ]
+    if asked.length is None and fitting:
+        raise DatasetError(
+            f"{name}: if lengths are in {length}, {text}, as they would be with {' or '.join(fitting)}; state the unit"
+            f" with --length-unit ({length}, if it is right)"
+        )
+    return length, raw.note("warning", f"{text}: no bonds, or lengths are not in {length}")
+
+
+def _forces(name: str, raw: RawFrames, asked: Units, constant: float | None) -> tuple[str, str]:
+    """The unit of forces, and how it is known."""
+    stated = asked.forces or (f"{asked.energy}/{raw.units.length}" if asked.energy else raw.units.forces)
+    if constant is None:
+        if stated is not None:
+            return stated, "as stated, could not be checked (no bonds to hydrogen that move)"
+        return _by_size(name, raw)
+    fitting = [unit for unit in COMMON if _fits(constant, unit)]
+    if stated is not None:
+        k = f"{constant * FORCE_UNITS_EV_PER_A[stated]:.3g} eV/Å²"
+        if _fits(constant, stated):
+            return stated, f"as stated, and bonds to hydrogen have {k}"
+        likely = f", as if it were {fitting[0]}" if fitting else ""
+        against = f"bonds to hydrogen have {k} in {stated}, instead of 30 to 48{likely}"
+        if asked.energy is None and asked.forces is None:
+            raise DatasetError(f"{name}: {against}; state the units with --energy-unit and --force-unit")
+        return stated, f"as stated, but {against}"
+    if len(fitting) != 1:
+        raise DatasetError(
+            f"{name}: bonds to hydrogen have a force constant of {constant:.3g} in the file's unit, which fits"
+            f" {' and '.join(fitting) or 'no common unit'}; state the units with --energy-unit and --force-unit"
+        )
+    found = constant * FORCE_UNITS_EV_PER_A[fitting[0]]
+    return fitting[0], f"detected, as bonds to hydrogen have {found:.3g} eV/Å² then"
+
+
+def _fits(constant: float, unit: str) -> bool:
+    low, high = STRETCH_EV_PER_A2
+    return low < constant * FORCE_UNITS_EV_PER_A[unit] < high
+
+
+def _by_size(name: str, raw: RawFrames) -> tuple[str, str]:
+    """Without bonds to hydrogen: eV/Å if that is plausible, else ask."""
+    rms = float(np.sqrt(np.mean(np.square(_forces_of(raw), dtype=np.float64))))
+    if 0.05 < rms < 5.0:
+        return "eV/angstrom", f"assumed, as forces have a root mean square of {rms:.2g}"
+    much = "large" if rms > 1 else "small"
+    raise DatasetError(
+        f"{name}: forces have a root mean square of {rms:.3g}, too {much} for eV/Å; state the units with --energy-unit"
+        " and --force-unit"
+    )
+
+
+def stretch_constant(raw: RawFrames) -> float | None:
+    """Force constant of bonds to hydrogen in the file's unit of forces per Å; None without such bonds that move.
+
+    The median over bonds of minus the slope of the force on the hydrogen, along the bond, against the bond's length.
+    """
+    some = raw[:: -(-len(raw) // FRAMES_LOOKED_AT)]
+    if raw.forces is None or len(some) < 3:
+        return None
+    length = LENGTH_UNITS_A[str(raw.units.length)]
+    first, hydrogen, offsets = _bonds_to_hydrogen(raw.atomic_numbers, some.positions[0] * length, _cell_A(raw, length))
+    if not len(first):
+        return None
+    arms = (some.positions[:, hydrogen] - some.positions[:, first]) * length
+    if raw.cell is not None:  # atoms may be wrapped differently in each frame
+        cell = _cell_A(raw, length)
+        assert cell is not None
+        arms = arms - np.round((arms - offsets) @ np.linalg.inv(cell)) @ cell
+    lengths = np.linalg.norm(arms, axis=-1)
+    along = (_forces_of(some)[:, hydrogen] * arms).sum(-1) / lengths
+    stretched = lengths - lengths.mean(0)
+    variance = np.square(stretched).mean(0)
+    moving = np.sqrt(variance) > 1e-3  # Å; constraints hold bonds still
+    if not moving.any():
+        return None
+    slopes = (stretched * (along - along.mean(0))).mean(0)[moving] / variance[moving]
+    return float(-np.median(slopes))
+
+
+def _bonds_to_hydrogen(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heavy atom and hydrogen of each bond, and the vector between them, in one frame."""
+    atoms = Atoms(numbers, positions, cell=cell, pbc=cell is not None)
+    first, second, vectors = neighbor_list("ijD", atoms, natural_cutoffs(atoms, mult=BOND_TOLERANCE))
+    chosen = (numbers[first] != 1) & (numbers[second] == 1)
+    return first[chosen], second[chosen], vectors[chosen]
+
+
+def bond_ratio(raw: RawFrames) -> float:
+    """Median over atoms of the distance to the nearest one over the sum of their covalent radii, lengths taken as Å."""
+    positions = np.asarray(raw.positions[0], dtype=np.float64)
+    if len(positions) < 2:
+        return 1.0
+    arms = positions[:, None] - positions
+    if raw.cell is not None:
+        cell = np.asarray(raw.cell, dtype=np.float64)
+        arms = arms - np.round(arms @ np.linalg.inv(cell)) @ cell
+    radii = covalent_radii[raw.atomic_numbers]
+    ratios = np.linalg.norm(arms, axis=-1) / (radii[:, None] + radii)
+    np.fill_diagonal(ratios, np.inf)
+    return float(np.median(ratios.min(1)))
+
+
+def _check_energy(name: str, raw: RawFrames, stated: bool) -> None:
+    """Where energies are those of all electrons in another unit, say so; else nothing is known."""
+    if (raw.atomic_numbers > len(ATOM_HARTREE)).any():
+        return
+    atoms = -HARTREE * ATOM_HARTREE[raw.atomic_numbers - 1].sum()
+    ratios = {unit: float(raw.energy.mean()) * value / atoms for unit, value in ENERGY_UNITS_EV.items()}
+    all_electron = [unit for unit, ratio in ratios.items() if 0.98 < ratio < 1.04]
+    if all_electron and raw.units.energy not in all_electron and not stated:
+        raise DatasetError(
+            f"{name}: energies look like {all_electron[0]} (those of all electrons), forces like {raw.units.forces};"
+            " state both with --energy-unit and --force-unit"
+        )
+
+
+def _cell_A(raw: RawFrames, length: float) -> np.ndarray | None:
+    return None if raw.cell is None else np.asarray(raw.cell, dtype=np.float64) * length
+
+
+def _forces_of(raw: RawFrames) -> np.ndarray:
+    assert raw.forces is not None
+    return raw.forces

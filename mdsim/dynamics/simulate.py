@@ -1,0 +1,54 @@
+"""From an integrator and a potential to a trajectory, and to gradients through one."""
+
+from __future__ import annotations
+
+import torch
+
+from mdsim.interfaces import Integrator, Potential
+from mdsim.state import MDState, System, Trajectory
+
+
+def simulate(
+    system: System,
+    potential: Potential,
+    integrator: Integrator,
+    state: MDState,
+    n_steps: int,
+    dump_every: int,
+    generator: torch.Generator | None = None,
+) -> tuple[MDState, Trajectory]:
+    """Run all replicas for a number of steps, without gradients.
+
+    A replica that becomes non-finite is recorded as it is and leaves the others alone. Nothing here waits for the
+    device.
+
+    Args:
+        system: what the replicas are copies of.
+        potential: energies (eV) and forces (eV/Å) of positions (Å).
+        integrator: makes the steps.
+        state: where to start; not changed.
+        n_steps: a multiple of ``dump_every``.
+        dump_every: steps from one frame to the next; the first frame is this many steps after ``state``.
+        generator: of the integrator's noise, if it has any.
+
+    Returns:
+        The last state, and a trajectory of n_steps / dump_every frames, the last of which is that state.
+
+    Raises:
+        ValueError: ``n_steps`` is not a multiple of a positive ``dump_every``.
+    """
+    if n_steps < 0 or dump_every < 1 or n_steps % dump_every:
+        raise ValueError(f"n_steps must be a multiple of dump_every, but they are {n_steps} and {dump_every}")
+    n_frames = n_steps // dump_every
+    positions, velocities, energy = (
+        field.new_empty(n_frames, *field.shape) for field in (state.positions, state.velocities, state.energy)
+    )
+    # Not inference_mode: what a potential caches here (its neighbor list) must stay usable where gradients are taken.
+    with torch.no_grad():
+        for frame in range(n_frames):
+            for _ in range(dump_every):
+                state = integrator.step(system, potential, state, generator)
+            positions[frame] = state.positions
+            velocities[frame] = state.velocities
+            energy[frame] = state.energy
+    return state.detach(), Trajectory(positions, velocities, energy, dump_every * integrator.timestep_fs)

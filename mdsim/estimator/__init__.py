@@ -1,0 +1,1 @@
+"""Gradients of ensemble averages with respect to the parameters of a force field."""

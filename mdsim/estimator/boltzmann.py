@@ -1,0 +1,265 @@
+"""Gradients of ensemble averages with respect to force-field parameters, without differentiating through dynamics.
+
+For the canonical ensemble, d<g>/dθ = <∂g/∂θ> - Cov(g, ∂U/∂θ) / kT. The observable does not depend on θ, so only the
+covariance remains. A loss L(<g>) needs its product with λ = ∂L/∂<g>, which is the gradient of a weighted sum of
+energies: one backward pass for each minibatch, and never a matrix of samples × parameters.
+
+Sources: Raja et al., "Stability-aware training of machine learning force fields with differentiable Boltzmann
+estimators", TMLR 2025, arXiv 2402.13984 (global and local estimators); Thaler & Zavadlav, Nature Communications 12,
+6884 (2021) (reweighting).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.estimator.sample_energies import SampleEnergies
+from mdsim.typing import Float, Int, Tensor
+
+#: Mean of the observable to a scalar.
+ObservableLoss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class BoltzmannGradient:
+    """Gradient of a loss of an ensemble average, and the average it was taken at."""
+
+    loss: Float[Tensor, ""]
+    mean: Float[Tensor, "bin"]
+    gradients: tuple[Tensor, ...]  # one for each parameter, of its shape
+    n_samples: int
+    effective_sample_size: float
+
+
+@dataclass(frozen=True)
+class ReweightedMean:
+    """An ensemble average carried to other parameters, and how far the samples can be trusted there."""
+
+    mean: Float[Tensor, "bin"]
+    weights: Float[Tensor, "sample"]
+    effective_sample_size: float
+
+
+@dataclass(frozen=True)
+class GradientSignal:
+    """Length of a gradient against its statistical error, both over all parameters."""
+
+    norm: float
+    standard_error: float
+
+    @property
+    def ratio(self) -> float:
+        """Signal-to-noise ratio; a gradient of pure noise has about 1."""
+        return self.norm / self.standard_error if self.standard_error else math.inf
+
+
+def boltzmann_gradient(
+    energy: SampleEnergies,
+    parameters: Iterable[Tensor],
+    observable: Float[Tensor, "sample bin"],
+    loss: ObservableLoss,
+    kT: float,
+    *,
+    minibatch_size: int,
+    weights: Float[Tensor, "sample"] | None = None,
+    paper_estimator: bool = False,
+    generator: torch.Generator | None = None,
+) -> BoltzmannGradient:
+    """Gradient of ``loss(<g>)`` over canonical samples: -Cov(g·λ, ∂U/∂θ) / kT with λ = ∂loss/∂<g>.
+
+    The covariance is that of all samples, with n-1 in the denominator (with weights: 1 - Σw²), whatever the size of
+    the minibatches. They only bound the memory.
+
+    Args:
+        energy: of the samples, see `mdsim.estimator.sample_energies` for the global and the local estimator.
+        parameters: of the energy; one gradient is returned for each.
+        observable: g of each sample.
+        loss: scalar function of the mean observable.
+        kT: thermal energy of the ensemble that was sampled, eV.
+        minibatch_size: samples whose energies are held in memory at once.
+        weights: importance of each sample, for samples of another ensemble; normalized here.
+        paper_estimator: reproduce the scaling of the published code: shuffled minibatches, each with its own mean, λ
+            and biased covariance, averaged with equal weight, and without the factor 1/kT. The gradient then depends
+            on ``minibatch_size``.
+        generator: for the shuffling of ``paper_estimator``.
+
+    Returns:
+        loss and mean of all samples, gradients, number of samples and Kish's effective number.
+
+    Raises:
+        ValueError: fewer than two samples, non-finite numbers, unusable weights or an inconsistent choice of options.
+
+    Source: arXiv 2402.13984, the N-sample global and local Boltzmann estimators.
+    """
+    parameters = tuple(parameters)
+    if kT <= 0 or minibatch_size < 1:
+        raise ValueError(f"kT and minibatch_size must be positive, found {kT} and {minibatch_size}")
+    observable = observable.detach()
+    _check_observable(observable)
+    if paper_estimator:
+        if weights is not None or generator is None:
+            raise ValueError("paper_estimator takes no weights and needs a generator to shuffle the samples")
+        order, coefficients = _paper_coefficients(observable, loss, minibatch_size, generator)
+        probabilities = _probabilities(None, observable)
+    else:
+        probabilities = _probabilities(weights, observable)
+        unbiased = 1 - probabilities.square().sum()
+        order = torch.arange(len(observable), device=observable.device)
+        coefficients = _coefficients(observable, probabilities, loss) / (kT * unbiased)
+    mean = probabilities @ observable
+    return BoltzmannGradient(
+        loss=loss(mean).detach(),
+        mean=mean,
+        gradients=_energy_gradient(energy, parameters, order, coefficients, minibatch_size),
+        n_samples=len(observable),
+        effective_sample_size=effective_sample_size(probabilities),
+    )
+
+
+def _coefficients(
+    observable: Float[Tensor, "sample bin"], probabilities: Float[Tensor, "sample"], loss: ObservableLoss
+) -> Float[Tensor, "sample"]:
+    """The c of Σ c_i ∂U_i/∂θ = -Cov(g·λ, ∂U/∂θ). They sum to zero, which centers the energies as well."""
+    mean = (probabilities @ observable).detach().requires_grad_()
+    with torch.enable_grad():
+        (sensitivity,) = torch.autograd.grad(loss(mean), mean)
+    if not torch.isfinite(sensitivity).all():
+        raise ValueError(f"the derivative of the loss is not finite at the mean observable {mean.tolist()}")
+    return -probabilities * ((observable - mean.detach()) @ sensitivity)
+
+
+def _paper_coefficients(
+    observable: Float[Tensor, "sample bin"], loss: ObservableLoss, minibatch_size: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "sample"], Float[Tensor, "sample"]]:
+    """A random order, and the coefficients of the samples in that order."""
+    order = torch.randperm(len(observable), generator=generator, device=generator.device).to(observable.device)
+    minibatches = observable[order].split(minibatch_size)
+    coefficients = [_coefficients(batch, _probabilities(None, batch), loss) for batch in minibatches]
+    return order, torch.cat(coefficients) / len(minibatches)
+
+
+def _energy_gradient(
+    energy: SampleEnergies,
+    parameters: tuple[Tensor, ...],
+    order: Int[Tensor, "sample"],
+    coefficients: Float[Tensor, "sample"],
+    minibatch_size: int,
+) -> tuple[Tensor, ...]:
+    """Σ c_i ∂U_i/∂θ, accumulated over minibatches."""
+    total = tuple(torch.zeros_like(parameter) for parameter in parameters)
+    for index, coefficient in zip(order.split(minibatch_size), coefficients.split(minibatch_size), strict=True):
+        with torch.enable_grad():
+            energies = energy(index)
+        if energies.shape != index.shape:
+            raise ValueError(f"{len(index)} samples need as many energies, found the shape {tuple(energies.shape)}")
+        if not energies.requires_grad:
+            raise ValueError("the energies do not depend on the parameters: are they frozen or detached?")
+        if not torch.isfinite(energies).all():
+            raise ValueError(f"samples {index[~torch.isfinite(energies)].tolist()} have no finite energy: exclude them")
+        gradients = torch.autograd.grad(
+            energies, parameters, coefficient.to(energies), allow_unused=True, materialize_grads=True
+        )
+        for accumulated, gradient in zip(total, gradients, strict=True):
+            accumulated += gradient
+    return total
+
+
+def _probabilities(weights: Float[Tensor, "sample"] | None, observable: Tensor) -> Float[Tensor, "sample"]:
+    """Weights that sum to one."""
+    if weights is None:
+        return observable.new_full((len(observable),), 1 / len(observable))
+    if not torch.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise ValueError("weights must be finite, not negative, and not all zero")
+    probabilities = (weights / weights.sum()).detach().to(observable)
+    if effective_sample_size(probabilities) < 1.001:  # 1 - Σw² would be lost in rounding
+        raise ValueError("a single sample carries all the weight: these samples say nothing about this ensemble")
+    return probabilities
+
+
+def _check_observable(observable: Float[Tensor, "sample bin"]) -> None:
+    if len(observable) < 2:
+        raise ValueError(f"a covariance needs at least two samples, found {len(observable)}")
+    finite = torch.isfinite(observable).all(-1)
+    if not finite.all():
+        raise ValueError(
+            f"the observable is not finite in {int((~finite).sum())} of {len(finite)} samples: exclude them first"
+        )
+
+
+def effective_sample_size(weights: Float[Tensor, "sample"]) -> float:
+    """Kish's number of equally weighted samples that say as much: (Σw)² / Σw²."""
+    return float(weights.sum().square() / weights.square().sum())
+
+
+def reweighted_mean(
+    observable: Float[Tensor, "sample bin"],
+    energy_new: Float[Tensor, "sample"],
+    energy_old: Float[Tensor, "sample"],
+    kT: float,
+) -> ReweightedMean:
+    """Average at new parameters from samples at old ones, differentiable with respect to the new ones.
+
+    Args:
+        observable: g of each sample.
+        energy_new: eV, with a graph to the parameters.
+        energy_old: eV, of the parameters that drew the samples.
+        kT: thermal energy, eV.
+
+    Source: Thaler & Zavadlav (2021): weights ∝ exp(-(U_new - U_old) / kT). Their effective number of samples is the
+    exponential of an entropy, this one is Kish's, which is never larger.
+    """
+    _check_observable(observable)
+    change = energy_new - energy_old.detach()
+    if not torch.isfinite(change).all():
+        raise ValueError("the energies of some samples are not finite: exclude these samples first")
+    weights = torch.softmax(-change / kT, dim=0)
+    return ReweightedMean(weights @ observable, weights, effective_sample_size(weights.detach()))
+
+
+def gradient_signal_to_noise(
+    energy: SampleEnergies,
+    parameters: Iterable[Tensor],
+    observable: Float[Tensor, "sample bin"],
+    loss: ObservableLoss,
+    kT: float,
+    blocks: Int[Tensor, "sample"],
+    *,
+    minibatch_size: int,
+    weights: Float[Tensor, "sample"] | None = None,
+) -> GradientSignal:
+    """Is the gradient more than noise? Its norm and standard error by a jackknife that leaves out one block at a time.
+
+    Costs one `boltzmann_gradient` for each block, and memory for as many gradients. Unlike an error at fixed λ it
+    includes that of λ itself, which dominates where the mean is close to its reference.
+
+    Args:
+        blocks: label of each sample; correlated samples (one replica, one stretch of time) share a label. Blocks
+            should be about equal in size; ten are enough.
+        energy, parameters, observable, loss, kT, minibatch_size, weights: see `boltzmann_gradient`.
+    """
+    parameters = tuple(parameters)
+    labels = blocks.unique()
+    if len(labels) < 2:
+        raise ValueError(f"a jackknife needs at least two blocks of samples, found {len(labels)}")
+
+    def without(label: Tensor) -> Tensor:
+        kept = torch.nonzero(blocks != label).squeeze(-1)
+        estimate = boltzmann_gradient(
+            lambda index: energy(kept[index]),
+            parameters,
+            observable[kept],
+            loss,
+            kT,
+            minibatch_size=minibatch_size,
+            weights=None if weights is None else weights[kept],
+        )
+        return torch.cat([gradient.reshape(-1) for gradient in estimate.gradients])
+
+    replicates = torch.stack([without(label) for label in labels])
+    center = replicates.mean(0)
+    variance = (len(labels) - 1) / len(labels) * (replicates - center).square().sum()
+    return GradientSignal(norm=float(center.norm()), standard_error=float(variance.sqrt()))

@@ -1,0 +1,1 @@
+"""Held-out evaluation of a force field, its metrics and its report."""

@@ -1,0 +1,196 @@
+"""Figures of one evaluation, and the comparison of two kinds of evaluation, both from the files of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdsim.errors import ConfigError
+from mdsim.evaluation.metrics import (
+    NORMAL_95,
+    cell,
+    is_shown,
+    label,
+    observable_errors,
+    read_json,
+    stable_times,
+    value_interval,
+)
+from mdsim.reporting.console import format_interval, format_table
+from mdsim.reporting.figures import observable_figure, survival_figure, training_figure
+from mdsim.reporting.scalars import read_scalars
+from mdsim.stability.survival import Interval, Lifetimes, kaplan_meier, restricted_mean, restricted_mean_ratio
+
+RESAMPLES = 4999
+BOOTSTRAP_SEED = 0  # intervals are a function of the results alone
+
+AXES = {
+    "rdf": ("r (Å)", "h(r) (1/Å)"),
+    "adf": ("angle (deg)", "density (1/deg)"),
+    "vacf": ("lag (fs)", "VACF / VACF(0)"),
+    "bond_length_distribution": ("bond length (Å)", "density (1/Å)"),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files of one or several evaluations of one kind, replicas put together."""
+
+    summaries: tuple[dict[str, Any], ...]
+    lifetimes: Lifetimes
+    weights: np.ndarray  # stable frames of each replica
+    observables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # values [replica bin], axis, reference
+
+    def weights_of(self, name: str) -> np.ndarray:
+        """Structural observables count by stable frames; dynamical ones (lags start at zero) come from one window."""
+        axis = self.observables[name][1]
+        return self.weights if len(axis) > 1 and axis[0] != 0 else np.ones_like(self.weights)
+
+    @property
+    def followed_ps(self) -> float:
+        """Up to where survival is known."""
+        return float("inf") if self.lifetimes.broken.all() else float(self.lifetimes.times.max())
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """Read the evaluations in the given folders (`.../inference/<eval_model>`)."""
+    summaries = tuple(read_json(folder / "final_metrics.json") for folder in folders)
+
+    def joined(name: str) -> np.ndarray:
+        try:
+            return np.concatenate([np.load(folder / f"{name}.npy", allow_pickle=False) for folder in folders])
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{folders[0]}: {name}.npy is missing or damaged ({error}); evaluate again") from error
+
+    names = sorted(path.name.removesuffix("_axis.npy") for path in folders[0].glob("*_axis.npy"))
+    return Results(
+        summaries,
+        Lifetimes(joined("stable_time_ps"), joined("broken")),
+        joined("stable_frames").astype(float),
+        {
+            name: (
+                joined(name),
+                np.load(folders[0] / f"{name}_axis.npy", allow_pickle=False),
+                np.load(folders[0] / f"{name}_reference.npy", allow_pickle=False),
+            )
+            for name in names
+        },
+    )
+
+
+def draw_training(run_dir: Path) -> None:
+    """Everything that a training run recorded, as `training.png` in its folder."""
+    scalars = read_scalars(run_dir)
+    if scalars:
+        training_figure(run_dir / "training.png", scalars, xlabel="step" if "train/loss" in scalars else "epoch")
+
+
+def draw(folder: Path, results: dict[str, Results]) -> None:
+    """Survival curves, and every observable against its reference, as PNG files in ``folder``."""
+    survival_figure(folder / "survival.png", {name: _survival(r) for name, r in results.items()})
+    first = next(iter(results.values()))
+    for name, (_, axis, reference) in first.observables.items():
+        if len(axis) < 2:
+            continue
+        curves = {key: mean for key, r in results.items() if (mean := _mean_and_error(r, name)) is not None}
+        if curves:
+            labels = axis_labels(name, periodic=first.summaries[0].get("periodic", False))
+            observable_figure(folder / f"{name}.png", axis, reference, curves, *labels)
+
+
+def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
+    """What stands on the axes of an observable's figure: its kind, and the element pair where it has one."""
+    kind = next((known for known in AXES if name.startswith(known)), "")
+    xlabel, ylabel = AXES.get(kind, ("", name))
+    if kind == "rdf" and periodic:
+        ylabel = "g(r)"
+    own = name.removeprefix(kind).strip("_").replace("_", " ")
+    return xlabel, f"{ylabel}, {own}" if kind and own else ylabel
+
+
+def _survival(results: Results) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Kaplan-Meier steps from time zero to the end, with normal 95 % bounds."""
+    curve = kaplan_meier(results.lifetimes)
+    end = max(summary["horizon_ps"] for summary in results.summaries)
+    times = np.concatenate([[0.0], curve.times, [end]])
+    survival = np.concatenate([[1.0], curve.survival, curve.survival[-1:] if len(curve.survival) else [1.0]])
+    error = np.concatenate([[0.0], curve.standard_error, curve.standard_error[-1:] if len(curve.survival) else [0.0]])
+    spread = NORMAL_95 * np.nan_to_num(error)
+    return times, survival, np.clip(survival - spread, 0, 1), np.clip(survival + spread, 0, 1)
+
+
+def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    values = results.observables[name][0]
+    known = np.isfinite(values).all(-1) & (results.weights_of(name) > 0)
+    if not known.any():
+        return None
+    values, weights = values[known], results.weights_of(name)[known]
+    share = weights / weights.sum()
+    mean = share @ values
+    n = len(values)
+    return mean, np.sqrt((share[:, None] ** 2 * (values - mean) ** 2).sum(0) * n / max(n - 1, 1))
+
+
+def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
+    """The table of before against after; figures go into the first run folder.
+
+    Args:
+        run_dirs: run folders, each with both evaluations; those of several seeds are pooled.
+        before, after: names of the evaluations.
+    """
+    results = {name: read_results([run / "inference" / name for run in run_dirs]) for name in (before, after)}
+    for first, second in zip(results[before].summaries, results[after].summaries, strict=True):
+        for key in ("replicas", "horizon_ps", "temperature_K"):
+            if first[key] != second[key]:
+                raise ConfigError(f"{key} differs between {before} ({first[key]}) and {after} ({second[key]})")
+    folder = run_dirs[0] / "inference"
+    draw(folder, {f"before ({before})": results[before], f"after ({after})": results[after]})
+    return format_table(["", before, after, "change"], _rows(results[before], results[after]))
+
+
+def _rows(before: Results, after: Results) -> list[list[str]]:
+    summaries = [_pooled(before), _pooled(after)]
+    rows = []
+    for key in summaries[0]:
+        if is_shown(key, summaries[0]):
+            rows.append([label(key), cell(summaries[0], key), cell(summaries[1], key), _change(key, before, after)])
+    return rows
+
+
+def _pooled(results: Results) -> dict[str, Any]:
+    """The metrics of all replicas together; energy and force errors are averaged over runs."""
+    pooled: dict[str, Any] = dict(stable_times(results.lifetimes))
+    for name, (values, axis, reference) in results.observables.items():
+        pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
+        if name.startswith("diffusivity"):
+            pooled |= value_interval(name, values[:, 0])
+    for key in results.summaries[0]:
+        if key.startswith(("energy_mae_meV", "force_mae")):
+            errors = [summary[key] for summary in results.summaries]
+            pooled[key] = None if None in errors else float(np.mean(errors))
+    return pooled
+
+
+def _change(key: str, before: Results, after: Results) -> str:
+    if key == "stable_time_mean_ps":
+        ratio = stable_time_ratio(before, after)
+        return "-" if ratio is None else "× " + format_interval(ratio.estimate, ratio.low, ratio.high)
+    if key.startswith(("energy_mae", "force_mae")):
+        old, new = _pooled(before)[key], _pooled(after)[key]
+        return "-" if None in (old, new) else f"{100 * (new / old - 1):+.1f} %"
+    return ""
+
+
+def stable_time_ratio(before: Results, after: Results) -> Interval | None:
+    """How many times longer replicas are stable, up to the time to which both are known; paired bootstrap."""
+    horizon = min(before.followed_ps, after.followed_ps)
+    if not np.isfinite(horizon):
+        horizon = float(max(before.lifetimes.times.max(), after.lifetimes.times.max()))
+    if horizon == 0 or restricted_mean(before.lifetimes, horizon).value == 0:
+        return None
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    return restricted_mean_ratio(before.lifetimes, after.lifetimes, horizon, rng=rng, n_resamples=RESAMPLES)

@@ -1,0 +1,233 @@
+"""The force field: a model of atomic energies, whose forces are minus the gradient of their sum."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from mdsim.errors import UnknownSpeciesError
+from mdsim.interfaces import Potential
+from mdsim.memory import announce_division, budget_bytes, bytes_for
+from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas, neighbors
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+FAST_TOLERANCE = 1e-6  # of interpolated functions: below the rounding of a network in float32
+
+
+log = logging.getLogger("mdsim")
+
+
+#: Of the replicas that are taken together on a CPU. Larger arrays come fresh from the system, page by page, every time.
+CPU_GROUP_BYTES = 1e9
+
+
+class NoFastPath(Exception):
+    """Why forces are to be had by the plain path only."""
+
+
+class ForceField(nn.Module):
+    """A model of atomic energies. Forces are minus their gradient, so that they are always conservative.
+
+    A model implements `atomic_energies`; energies, forces and their derivatives follow. Model energies count from
+    `energy_shift_eV`, because electronic energies (-17,000 eV for aspirin) leave float32 no digits for the physics;
+    only `total_energy` adds the shift, in float64.
+
+    Args:
+        cutoff: atoms further apart do not interact, Å.
+        species: atomic numbers seen in training; `check_species` refuses others. Empty when they are not known.
+        energy_shift_eV: total energy of a replica at which the model energy is zero (the mean of the training set).
+    """
+
+    cutoff: float  # Å
+    species: Tensor  # atomic numbers, a buffer
+    energy_shift_eV: Tensor  # a float64 buffer
+    float64_buffers: ClassVar[tuple[str, ...]] = ("energy_shift_eV",)  # these keep their precision in `.float()`
+    hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
+    made_by: dict[str, Any] | None = None  # `factory` and `options` of a model from outside this package
+
+    def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
+        super().__init__()
+        self.cutoff = float(cutoff)
+        self.register_buffer("species", torch.tensor(sorted(set(species)), dtype=torch.long))
+        self.register_buffer("energy_shift_eV", torch.tensor(energy_shift_eV, dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForceField:
+        # `.to(dtype)`, `.float()` and `.half()` come through here; these buffers move with the device alone.
+        precise = {name: getattr(self, name) for name in self.float64_buffers}
+        super()._apply(fn, recurse)
+        for name, buffer in precise.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+    def atomic_energies(
+        self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
+    ) -> Float[Tensor, "replica atom"]:
+        """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
+        raise NotImplementedError
+
+    def energy(
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors_of_all: Neighbors | None = None,
+    ) -> Float[Tensor, "replica"]:
+        """Energy of each replica in eV, relative to `energy_shift_eV`."""
+        if neighbors_of_all is None:
+            neighbors_of_all = neighbors(system, positions, self.cutoff)
+        return self.atomic_energies(system, positions, neighbors_of_all).sum(-1)
+
+    def total_energy(
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors_of_all: Neighbors | None = None,
+    ) -> Float[Tensor, "replica"]:
+        """Energy of each replica in eV, float64, on the scale of the training labels."""
+        return self.energy(system, positions, neighbors_of_all).double() + self.zero_energy_eV(system)
+
+    def zero_energy_eV(self, system: System) -> Float[Tensor, ""]:
+        """Total energy (eV, float64) of a replica at which the model energy is zero."""
+        return self.energy_shift_eV
+
+    def normalize_to(
+        self,
+        system: System,
+        positions: Float[Tensor, "frame atom 3"],
+        energy: Float[Tensor, "frame"],
+        forces: Float[Tensor, "frame atom 3"],
+    ) -> None:
+        """Take shift, scale and the like from the training set (Å, eV, eV/Å) before a fit."""
+        self.energy_shift_eV.fill_(energy.mean())
+
+    def forward(
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors_of_all: Neighbors | None = None,
+        create_graph: bool = False,
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV) and forces (eV/Å).
+
+        Args:
+            system: what the replicas are copies of.
+            positions: Å.
+            neighbors_of_all: pairs of all replicas; searched for when absent.
+            create_graph: keep the forces differentiable with respect to positions and parameters.
+        """
+        with torch.enable_grad():
+            if not positions.requires_grad:
+                positions = positions.detach().requires_grad_()
+            energy = self.energy(system, positions, neighbors_of_all)
+            (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+        return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
+
+    def check_species(self, system: System) -> None:
+        """Raise `UnknownSpeciesError` unless every element of the system was seen in training."""
+        unknown = sorted(set(system.atomic_numbers.tolist()) - set(self.species.tolist()))
+        if len(self.species) and unknown:
+            raise UnknownSpeciesError(
+                f"the force field knows the atomic numbers {self.species.tolist()}, but the system has {unknown}"
+            )
+
+    def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
+        """A quicker potential with frozen parameters, equal to the plain one within rounding.
+
+        Its attribute ``description``, if it has one, is what the log says of it.
+
+        Args:
+            system: the system that is simulated.
+            tolerance: largest error of interpolated functions, relative to the largest value of each.
+
+        Raises:
+            NoFastPath: there is none for this system, on this machine, within this tolerance; the message says why.
+        """
+        raise NoFastPath("none is written for this model")
+
+    def bind(
+        self,
+        system: System,
+        differentiable: bool = False,
+        skin: float = 0.5,
+        fast: bool = False,
+        tolerance: float = FAST_TOLERANCE,
+    ) -> Potential:
+        """The potential of this system that integrators call, with its own neighbour list.
+
+        Args:
+            system: the system that is simulated.
+            differentiable: keep the graph to parameters and positions; otherwise the parameters are a frozen copy.
+            skin: of the neighbour list, Å.
+            fast: take `fast_potential` where there is one; worth its preparation for hundreds of steps. The log says
+                which path was taken, and why, when it is not the same as before.
+            tolerance: of `fast_potential`.
+        """
+        self.check_species(system)
+        if fast and not differentiable:
+            try:
+                quicker = self.fast_potential(system, tolerance)
+            except NoFastPath as reason:
+                _announce(f"forces of {type(self).__name__}: plain path, no quicker one: {reason}")
+            else:
+                _announce(f"forces of {type(self).__name__}: {getattr(quicker, 'description', 'quicker path')}")
+                return quicker
+        model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
+        neighbor_list = NeighborList(system, self.cutoff, skin)
+        if differentiable:  # the graph of all replicas is kept anyway
+            return lambda positions: model(system, positions, neighbor_list(positions), create_graph=True)
+        in_groups = _InGroups(model, system)
+        return lambda positions: neighbor_list.evaluate(positions, lambda pairs: in_groups(positions, pairs))
+
+
+class _InGroups:
+    """Energies and forces of a frozen model, of as many replicas at a time as the memory budget allows."""
+
+    def __init__(self, model: ForceField, system: System) -> None:
+        self.model = model
+        self.system = system
+        self._bytes_per_pair: float | None = None
+        self._neighbors: Neighbors | None = None  # that the groups were made for
+        self._groups: list[tuple[slice, Neighbors]] = []
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        if neighbors_of_all is not self._neighbors:
+            self._groups = self._divided(positions, neighbors_of_all)
+            self._neighbors = neighbors_of_all
+        if len(self._groups) == 1:
+            return self.model(self.system, positions, neighbors_of_all)
+        results = [self.model(self.system, positions[replicas], pairs) for replicas, pairs in self._groups]
+        energies, forces = zip(*results, strict=True)
+        return torch.cat(energies), torch.cat(forces)
+
+    def _divided(
+        self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors
+    ) -> list[tuple[slice, Neighbors]]:
+        n_replicas, n_atoms, _ = positions.shape
+        if n_replicas < 2:
+            return [(slice(0, n_replicas), neighbors_of_all)]
+        if self._bytes_per_pair is None:
+            one_each = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs=0)
+            replica, pairs = max(one_each, key=lambda group: group[1].n_pairs)
+            taken = bytes_for(lambda: self.model(self.system, positions[replica], pairs))
+            self._bytes_per_pair = max(1.0, taken / max(1, pairs.n_pairs))
+        budget = budget_bytes(positions.device)
+        if positions.device.type == "cpu":
+            budget = min(budget, CPU_GROUP_BYTES)
+        most_pairs = int(budget / self._bytes_per_pair)
+        groups = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs)
+        announce_division("replicas", n_replicas, len(groups), self._bytes_per_pair * neighbors_of_all.n_pairs)
+        return groups
+
+
+@lru_cache(maxsize=1)
+def _announce(message: str) -> None:
+    """Log a message that is not the last one again: every stretch of dynamics binds anew."""
+    log.info(message)

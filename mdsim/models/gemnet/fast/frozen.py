@@ -1,0 +1,144 @@
+"""GemNet-T with constant weights: the energies and forces that autograd gives, in less time and memory.
+
+Dynamics needs one gradient, that with respect to the positions. Here the way back through the network is written by
+hand: little is kept but the arguments of the activations, constants are part of the weights, and edges are taken some
+at a time, so that they stay in the cache from one layer to the next. Autograd differentiates the geometry only: from
+positions to radial functions and spherical harmonics. Replicas are taken in groups, so that memory does not grow with
+their number.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from mdsim.models.gemnet.basis import circular_basis
+from mdsim.models.gemnet.edges import ALIGNMENT, Edges, on_both
+from mdsim.models.gemnet.fast.blocks import FrozenBlock, FrozenOutput, Geometry, Shared
+from mdsim.models.gemnet.fast.layers import Workspace, silu
+from mdsim.models.gemnet.fast.stages import Chunk, Circular, FrozenEmbedding
+from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+CHUNK_NUMBERS = 2**17  # features of edges on a CPU, for each thread: what its cache has room for
+GROUP_PAIRS_CPU, GROUP_PAIRS_GPU = 6_000, 100_000  # of the replicas that are taken together
+
+
+class FrozenGemNetT:
+    """Energies and forces of a GemNet-T, whose weights are copied.
+
+    Args:
+        model: a `GemNetT`.
+    """
+
+    def __init__(self, model) -> None:
+        self.cutoff, self.num_spherical = model.cutoff, model.num_spherical
+        bases = model.radial_basis, model.cbf_basis3.radial_basis
+        self.radial_basis, self.radial_basis_cbf = (copy.deepcopy(basis).requires_grad_(False) for basis in bases)
+        self.workspace = Workspace()
+        with torch.no_grad():
+            mlps = model.mlp_rbf3, model.mlp_rbf_h, model.mlp_rbf_out, model.mlp_cbf3.weight
+            shared = Shared(*mlps, self.workspace)
+            energy_scale = float(model.energy_scale)
+            self.atoms = model.atom_emb.embeddings.weight.clone()
+            self.embedding = FrozenEmbedding(model.edge_emb, 1.0, 1.0, self.workspace)
+            atom_scale, edge_scale = 1.0, self.embedding.scale
+            self.outputs = [FrozenOutput(model.out_blocks[0], shared, edge_scale, energy_scale)]
+            self.blocks: list[FrozenBlock] = []
+            for interaction, output in zip(model.int_blocks, model.out_blocks[1:], strict=True):
+                self.blocks.append(FrozenBlock(interaction, shared, atom_scale, edge_scale))
+                atom_scale, edge_scale = self.blocks[-1].atom_scale, self.blocks[-1].edge_scale
+                self.outputs.append(FrozenOutput(output, shared, edge_scale, energy_scale))
+
+    def __call__(
+        self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV, relative to the shift) and forces (eV/Å)."""
+        most = GROUP_PAIRS_CPU if positions.device.type == "cpu" else GROUP_PAIRS_GPU
+        groups = groups_of_replicas(neighbors, len(positions), system.n_atoms, most)
+        results = [self._of_group(system, positions[replicas], pairs) for replicas, pairs in groups]
+        return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
+
+    def _of_group(
+        self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        self.workspace.restart()
+        with torch.enable_grad():
+            positions = positions.detach().requires_grad_()
+            edges = Edges.aligned(self.cutoff, positions, neighbors)
+            circular = circular_basis(edges, edges.radial(self.radial_basis_cbf), self.num_spherical)
+            bases = edges.radial(self.radial_basis), *circular
+        with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
+            gradients = [torch.zeros_like(basis) for basis in bases]
+            geometry = _geometry(edges, [basis.detach() for basis in bases], gradients, len(self.embedding.of_edge))
+            atomic = self._network(system, geometry)
+        # Of degree 0 alone the harmonics are a constant, and not part of the graph.
+        attached = [pair for pair in zip(bases, gradients, strict=True) if pair[0].requires_grad]
+        outputs, of_outputs = zip(*attached, strict=True)
+        (gradient,) = torch.autograd.grad(outputs, positions, of_outputs)
+        return atomic.reshape(positions.shape[:2]).sum(-1), -gradient
+
+    def _network(self, system: System, geometry: Geometry) -> Float[Tensor, "node"]:
+        """Atomic energies; the gradients of the geometry are filled in."""
+        n_nodes = geometry.edges.n_nodes
+        h = self.atoms.index_select(0, system.atomic_numbers.repeat(n_nodes // system.n_atoms) - 1)
+        m = h.new_empty(len(geometry.edges.receivers), len(self.embedding.of_edge))
+        of_atoms, arguments = self.embedding.atoms(h), []
+        for chunk in geometry.chunks:
+            arguments.append(self.embedding.forward(on_both(chunk.rbf), of_atoms, chunk))
+            m[chunk.edges] = silu(arguments[-1])
+        energy, saved_output = self.outputs[0].forward(m, geometry)
+        saved = []
+        for block, output in zip(self.blocks, self.outputs[1:], strict=True):
+            of_block = block.forward(h, m, geometry)
+            more, of_output = output.forward(m, geometry)
+            energy += more
+            saved.append((of_block, of_output))
+
+        h_gradient, m_gradient = torch.zeros_like(h), torch.zeros_like(m)
+        for block, output in zip(reversed(self.blocks), reversed(self.outputs[1:]), strict=True):
+            of_block, of_output = saved.pop()
+            output.backward(m_gradient, of_output, geometry)
+            block.backward(h_gradient, m_gradient, of_block, geometry)
+        self.outputs[0].backward(m_gradient, saved_output, geometry)
+        for chunk, argument in zip(geometry.chunks, arguments, strict=True):
+            of_rbf = self.embedding.backward(m_gradient[chunk.edges], argument, None, chunk)
+            chunk.rbf_gradient.add_(of_rbf.unflatten(0, (-1, 2)).sum(1))
+        return energy
+
+
+class FrozenPotential:
+    """The potential of a system under a GemNet-T with constant weights, with its own neighbour list.
+
+    Args:
+        model: a `GemNetT`; its parameters are copied.
+        system: what the replicas are copies of.
+    """
+
+    description = "constant weights, a way back written by hand"
+
+    def __init__(self, model, system: System) -> None:
+        self.system = system
+        self.frozen, self.neighbor_list = FrozenGemNetT(model), NeighborList(system, model.cutoff)
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV, relative to the shift) and forces (eV/Å)."""
+        return self.neighbor_list.evaluate(positions, lambda pairs: self.frozen(self.system, positions, pairs))
+
+
+def _geometry(edges: Edges, bases: list[Tensor], gradients: list[Tensor], n_channels: int) -> Geometry:
+    """Bases and gradients in the order: radial, harmonics, radial of the circular basis."""
+    (rbf, *circular), (of_rbf, *of_circular) = bases, gradients
+    size = max(1, len(rbf))
+    if rbf.device.type == "cpu":
+        size = ALIGNMENT * max(1, CHUNK_NUMBERS * torch.get_num_threads() // (2 * n_channels * ALIGNMENT))
+    chunks = []
+    for start in range(0, len(rbf), size):
+        pairs, both = slice(start, start + size), slice(2 * start, 2 * (start + size))
+        indices = edges.senders[both], edges.receivers[both], edges.rows[both]
+        chunks.append(Chunk(both, *indices, rbf[pairs], of_rbf[pairs]))
+    return Geometry(edges, chunks, Circular(*circular), Circular(*of_circular))

@@ -1,0 +1,1 @@
+"""NequIP with frozen parameters: tabulated weights in compiled loops, or cuEquivariance's kernels."""

@@ -1,0 +1,126 @@
+"""NequIP's convolutions through cuEquivariance's fused GPU kernels, where `cuequivariance-torch` is installed.
+
+A convolution is one "segmented polynomial": for each nonzero coupling coefficient c, a row of the result is c times
+weights of a path times a harmonic times a row of the sender, for all channels; senders are gathered and results summed
+over each atom's edges in the same kernel. Coefficients, normalization and the order of features are those of the plain
+path. The method "naive" computes the same polynomial in plain PyTorch, on any device.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from importlib.util import find_spec
+from typing import cast
+
+import cuequivariance as cue
+import numpy as np
+import torch
+from cuequivariance_torch import SegmentedPolynomial
+from torch import nn
+
+from mdsim.force_field import NoFastPath
+from mdsim.models.nequip.layers import Convolution, Edges, Features
+from mdsim.neighbors import NeighborList
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+GPU_METHOD = "uniform_1d"  # all segments are one row of channels
+
+
+class SegmentedConvolution(nn.Module):
+    """A `Convolution` as one segmented polynomial.
+
+    Args:
+        convolution: whose radial network and coefficients are used.
+        method: of cuEquivariance; "naive" needs no GPU.
+    """
+
+    def __init__(self, convolution: Convolution, method: str = GPU_METHOD) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.rows = [path.ir_out.dim for path in convolution.paths]
+        self.polynomial = SegmentedPolynomial(polynomial(convolution), method=method)
+
+    def forward(self, features: Features, edges: Edges) -> Features:
+        """The sum over each atom's neighbours, as `Convolution` gives it."""
+        weights = self.convolution.radial_network(edges.radial)
+        sent = torch.cat([features[ir] for ir in self.convolution.irreps_in], dim=1)
+        pairs = torch.arange(len(weights), device=weights.device).repeat(2)  # both directions share their weights
+        (received,) = self.polynomial(
+            [weights, sent.flatten(1), torch.cat([edges.harmonics[ir] for ir in self.convolution.harmonics], dim=1)],
+            input_indices={0: pairs, 1: edges.senders},
+            output_shapes={0: sent[:, 0]},
+            output_indices={0: edges.receivers},
+        )
+        by_row = received.unflatten(1, (-1, self.convolution.channels))
+        return self.convolution.collect(by_row.split(self.rows, dim=1))
+
+
+def polynomial(convolution: Convolution) -> cue.SegmentedPolynomial:
+    """Of weights, features, harmonics, in rows of channels as `SegmentedConvolution` passes them."""
+    channels = convolution.channels
+    product = cue.SegmentedTensorProduct.from_subscripts("u,u,,u")
+    product.add_segments(0, len(convolution.paths) * [(channels,)])
+    first_in, first_harmonic, n_in, n_harmonics = {}, {}, 0, 0
+    for ir in convolution.irreps_in:
+        first_in[ir], n_in = n_in, n_in + ir.dim
+    for ir in convolution.harmonics:
+        first_harmonic[ir], n_harmonics = n_harmonics, n_harmonics + ir.dim
+    product.add_segments(1, n_in * [(channels,)])
+    product.add_segments(2, n_harmonics * [()])
+    product.add_segments(3, sum(path.ir_out.dim for path in convolution.paths) * [(channels,)])
+    first_out = 0
+    for number, (path, coefficients) in enumerate(zip(convolution.paths, convolution.exact, strict=True)):
+        for y, row, column in torch.nonzero(coefficients.abs() > 1e-12).tolist():
+            places = first_in[path.ir_in] + column, first_harmonic[path.ir_harmonic] + y, first_out + row
+            product.add_path(number, *places, c=np.array(float(coefficients[y, row, column])))
+        first_out += path.ir_out.dim
+    return cue.SegmentedPolynomial.eval_last_operand(product)
+
+
+class CuequivarianceNequIP:
+    """The potential of a system under a NequIP with fixed parameters, on a GPU.
+
+    Args:
+        model: a `NequIP`; its parameters are copied.
+        system: what the replicas are copies of.
+        skin: of the neighbour list, Å.
+        method: see `SegmentedConvolution`.
+
+    Raises:
+        NoFastPath: model and system are not on one GPU, or the kernels are not installed.
+    """
+
+    description = "cuEquivariance's kernels"
+
+    def __init__(self, model, system: System, skin: float = 0.5, method: str = GPU_METHOD) -> None:
+        if method == GPU_METHOD:
+            _check_kernels(model, system)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.system = system
+        self.neighbor_list = NeighborList(system, model.cutoff, skin)
+        self.convolutions = [
+            SegmentedConvolution(cast("Convolution", layer.convolution), method).to(system.masses.device)
+            for layer in self.model.layers
+        ]
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV, relative to `zero_energy_eV`) and forces (eV/Å)."""
+        with torch.enable_grad():
+            positions = positions.detach().requires_grad_()
+            edges = self.model.edges(positions, self.neighbor_list(positions))
+            convolutions = [partial(convolution, edges=edges) for convolution in self.convolutions]
+            energy = self.model.network(self.system, len(positions), convolutions).sum(-1)
+            (gradient,) = torch.autograd.grad(energy.sum(), positions)
+        return energy.detach(), -gradient
+
+
+def _check_kernels(model, system: System) -> None:
+    device = next(model.parameters()).device
+    if device.type != "cuda" or device != system.masses.device:
+        raise NoFastPath(f"cuEquivariance's kernels need a GPU; the model is on {device}")
+    if find_spec("cuequivariance_ops_torch") is None:
+        raise NoFastPath("cuEquivariance's kernels are in cuequivariance-ops-torch, which is not installed")

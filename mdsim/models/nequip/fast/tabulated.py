@@ -1,0 +1,61 @@
+"""Energies and forces of a frozen NequIP for molecular dynamics on the CPU: tabulated weights, compiled loops.
+
+While replicas move, the parameters do not. The weights of each convolution are then functions of one distance: they are
+tabulated once as quintic Hermite splines, and forces are the exact derivative of the same splines, so that energy is
+conserved. Everything else is computed as in the plain path, replica by replica in parallel, pairs both directions at
+once, without materialized messages and with a hand-written way back.
+
+    nequip_tables     a model and a system as arrays
+    nequip_loops      the loops over layers, pairs and atoms
+    nequip_vectors    the vector instructions in them, written with `vector_instructions`
+
+Needs numba (the extra `fast`); without it `NequIP.bind` uses the plain path.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from mdsim.compiled.fast_paths import PairArrays, check_interpolation, check_on_cpu
+from mdsim.compiled.jit import use_torch_threads
+from mdsim.force_field import FAST_TOLERANCE
+from mdsim.models.nequip.fast.loops import energies_and_forces
+from mdsim.models.nequip.fast.tables import tables
+from mdsim.neighbors import NeighborList
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+
+class TabulatedNequIP:
+    """The potential of a system under a NequIP with fixed parameters.
+
+    Args:
+        model: a `NequIP`; its parameters are copied.
+        system: what the replicas are copies of.
+        tolerance: largest error of a weight, relative to the largest value of all weights of its convolution.
+        skin: of the neighbour list, Å.
+
+    Raises:
+        NoFastPath: not on the CPU, in different precisions, or the tolerance is exceeded.
+    """
+
+    def __init__(self, model, system: System, tolerance: float = FAST_TOLERANCE, skin: float = 0.5) -> None:
+        check_on_cpu(model, system)
+        self.neighbor_list = NeighborList(system, model.cutoff, skin)
+        precise = copy.deepcopy(model).eval().requires_grad_(False).double()
+        self.tables, error = tables(precise, system)
+        check_interpolation(error, tolerance)
+        self.description = f"tabulated weights (relative error {error:.0e}) in compiled loops"
+        self._pairs = PairArrays(self.neighbor_list)
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV, relative to `zero_energy_eV`) and forces (eV/Å)."""
+        positions = positions.detach().contiguous()
+        energy, forces = positions.new_empty(len(positions)), torch.empty_like(positions)
+        use_torch_threads()
+        energies_and_forces(positions.numpy(), *self._pairs(positions), *self.tables, energy.numpy(), forces.numpy())
+        return energy, forces

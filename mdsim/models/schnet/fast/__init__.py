@@ -1,0 +1,1 @@
+"""SchNet with frozen parameters: tabulated filters in compiled loops."""

@@ -1,0 +1,77 @@
+"""Weights published with the StABlE paper (Raja et al., arXiv 2402.13984), read into the models of this package.
+
+The SchNet checkpoints hold PyTorch Geometric's parameter names behind ``module.``, the hyperparameters (under
+``config.model_attributes`` in pretrained ones, ``config.model`` in StABlE-trained ones) and the normalization of the
+labels, by which total energy = std · network + mean. The species seen in training are not recorded.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mdsim.checkpoints import read
+from mdsim.errors import CheckpointError
+from mdsim.models.schnet.model import SchNet
+
+_HYPERPARAMETERS = ("hidden_channels", "num_filters", "num_interactions", "num_gaussians", "cutoff")
+_PREFIX = "module."
+_NOT_WEIGHTS = {"atomic_mass"}  # a table that PyTorch Geometric uses for dipole moments only
+
+
+def read_published_schnet(path: str | os.PathLike) -> SchNet:
+    """A published SchNet checkpoint, before or after StABlE training.
+
+    Args:
+        path: ``best_checkpoint.pt`` or ``ckpt.pt``.
+
+    Returns:
+        The model, float32, in evaluation mode; its energies are relative to the mean energy of its training set.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or no such checkpoint.
+    """
+    payload = read(path)
+    if not is_published_schnet(payload):
+        raise CheckpointError(f"{path} is no published SchNet checkpoint: it has the keys {sorted(map(str, payload))}")
+    return published_schnet(payload, path)
+
+
+def is_published_schnet(payload: dict[str, Any]) -> bool:
+    """Whether a file's content has the layout of the published SchNet checkpoints."""
+    return {
+        "state_dict",
+        "normalizers",
+        "config",
+    } <= payload.keys() and f"{_PREFIX}distance_expansion.offset" in payload["state_dict"]
+
+
+def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet:
+    """The model in the content of a published checkpoint; ``path`` is for error messages."""
+    config = payload["config"]
+    settings = config["model_attributes"] if "model_attributes" in config else config["model"]
+    missing = [name for name in _HYPERPARAMETERS if name not in settings]
+    if missing:
+        raise CheckpointError(f"{path} does not say the model's {', '.join(missing)}")
+    mean, std = _normalization(payload)
+    model = SchNet(**{name: settings[name] for name in _HYPERPARAMETERS}, energy_shift_eV=mean, energy_scale=std)
+
+    weights = {name.removeprefix(_PREFIX): value for name, value in payload["state_dict"].items()}
+    weights = {name: value for name, value in weights.items() if name not in _NOT_WEIGHTS}
+    own = {name: model.get_buffer(name) for name in ("species", "energy_shift_eV", "energy_scale")}
+    try:
+        model.load_state_dict({**weights, **own})
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit the SchNet it describes: {error}") from error
+    return model.eval()
+
+
+def _normalization(payload: dict[str, Any]) -> tuple[float, float]:
+    """Mean (eV) and standard deviation of the energy labels.
+
+    The mean is also kept as a float32 tensor, which at -17,638 eV is 0.8 meV off; the config has all digits.
+    """
+    datasets = payload["config"]["dataset"]
+    dataset = datasets[0] if isinstance(datasets, list) else datasets
+    target = payload["normalizers"]["target"]
+    return float(dataset.get("target_mean", target["mean"])), float(target["std"])

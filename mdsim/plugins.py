@@ -1,0 +1,85 @@
+"""Pieces of the user's own: from ``package.module:function`` in a configuration to what that function returns.
+
+Naming a factory runs its code. Only configurations and command lines name them; a checkpoint is asked which one it
+needs, and is refused unless that very one is allowed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from mdsim.errors import ConfigError
+
+
+def make(kind: type, factory: str, options: Mapping[str, Any], key: str, **context: Any) -> Any:
+    """Call a factory and check what it returns.
+
+    Args:
+        kind: class or protocol that the result must have.
+        factory: ``package.module:function``; a class will do.
+        options: keyword arguments from the configuration.
+        key: where the configuration names the factory, for messages.
+        context: further keyword arguments, each passed if the factory has a parameter of that name.
+
+    Raises:
+        ConfigError: the factory cannot be imported, does not take the options, or returns something else.
+    """
+    function = resolve(factory, key)
+    if taken := sorted(context.keys() & options.keys()):
+        raise ConfigError(f"{key}: options.{taken[0]} cannot be set: {factory} gets {', '.join(context)} from the run")
+    made = function(**_arguments(function, factory, options, key, context))
+    if not isinstance(made, kind):
+        raise ConfigError(
+            f"{key}: {factory} returned a {type(made).__name__}, which is no {kind.__name__}{_lacks(made, kind)}"
+        )
+    return made
+
+
+def resolve(factory: str, key: str) -> Callable[..., Any]:
+    """Import the object that ``package.module:function`` names.
+
+    Raises:
+        ConfigError: there is no such module or no such object, or it cannot be called.
+    """
+    module_name, _, name = factory.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{key}: {factory} cannot be imported ({error}); install its package, or name its folder in PYTHONPATH"
+        ) from error
+    if not hasattr(module, name):
+        near = get_close_matches(name, dir(module), n=1)
+        raise ConfigError(f"{key}: {module_name} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    found = getattr(module, name)
+    if not callable(found):
+        raise ConfigError(f"{key}: {factory} is a {type(found).__name__} and cannot be called")
+    return found
+
+
+def _arguments(
+    function: Callable[..., Any], factory: str, options: Mapping[str, Any], key: str, context: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options, and that part of the context which the factory has parameters for."""
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    known = {name: value for name, value in context.items() if takes_all or name in signature.parameters}
+    arguments = {**known, **options}
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{key}: options do not fit {factory}{signature}: {error}") from error
+    return arguments
+
+
+def _lacks(made: object, kind: type) -> str:
+    """Which members of a protocol an object does not have."""
+    members = {name for name in dir(kind) if not name.startswith("_")}
+    members |= {"__call__"} if any("__call__" in vars(base) for base in kind.__mro__) else set()
+    missing = sorted(name for name in members if not hasattr(made, name))
+    return f": it lacks {', '.join(missing)}" if missing and getattr(kind, "_is_protocol", False) else ""

@@ -1,0 +1,1 @@
+"""Stability criteria, the verdict on each replica, and survival analysis."""

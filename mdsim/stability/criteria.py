@@ -1,0 +1,238 @@
+"""Stability criteria, and the first unstable frame of each replica.
+
+Each criterion measures one number per frame and replica and compares it with its tolerance. A number that is not
+finite is never within it. Sources: arXiv 2402.13984 (bond lengths, RDF, intermolecular distances);
+Fu et al., "Forces are not enough", arXiv 2210.07237 (the notion of stability).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from mdsim.geometry import angles_deg, pair_distances
+from mdsim.interfaces import BinnedObservable
+from mdsim.observables.adf import bonded_triplets
+from mdsim.observables.contacts import MinimumDistance
+from mdsim.stability.verdict import non_finite
+from mdsim.state import System, Trajectory, kinetic_temperature_K
+from mdsim.typing import Bool, Float, Tensor
+
+DISTANCES_AT_ONCE = 2**20  # bounds the memory of pair distances: 27 images of 3 coordinates in the worst case
+
+
+@dataclass(frozen=True, eq=False)
+class BondLengthDeviation:
+    """Unstable when any bond differs from its reference by more than the tolerance.
+
+    Args:
+        reference_lengths_A: one for each bond of the system, e.g. the mean over the reference data, Å.
+        tolerance_A: largest deviation of a stable molecule, Å (0.25 in training, 0.5 in evaluation in the paper).
+    """
+
+    reference_lengths_A: Float[Tensor, "bond"]
+    tolerance_A: float
+    name: str = "bond_length_deviation"
+
+    @property
+    def tolerance(self) -> float:
+        return self.tolerance_A
+
+    def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
+        """Largest deviation of any bond, Å."""
+        if not len(system.bonds):
+            raise ValueError(f"{self.name} needs bonds, but the system has none")
+        found, expected = len(self.reference_lengths_A), len(system.bonds)
+        if found != expected:
+            raise ValueError(f"the system has {expected} bonds, but {found} reference lengths are given")
+        lengths = partial(pair_distances, pairs=system.bonds, cell=system.cell)
+        return _largest_deviation(lengths, self.reference_lengths_A, trajectory.positions, len(system.bonds))
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
+        return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class AngleDeviation:
+    """Unstable when any angle between two bonds differs from its reference by more than the tolerance.
+
+    A force field with spurious minima often folds an angle long before a bond breaks; the place where the error
+    begins, and not where it ends, is what the learning phase needs.
+
+    Args:
+        reference_angles_deg: one for each of `bonded_triplets`, e.g. the mean over the reference data, degrees.
+        tolerance_deg: largest deviation of a stable molecule, degrees.
+    """
+
+    reference_angles_deg: Float[Tensor, "triplet"]
+    tolerance_deg: float
+    name: str = "angle_deviation"
+
+    @property
+    def tolerance(self) -> float:
+        return self.tolerance_deg
+
+    def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
+        """Largest deviation of any angle, degrees."""
+        triplets = bonded_triplets(system)
+        found, expected = len(self.reference_angles_deg), len(triplets)
+        if found != expected or not expected:
+            raise ValueError(f"the system has {expected} bonded angles, but {found} references are given")
+        angles = partial(angles_deg, triplets=triplets, cell=system.cell)
+        return _largest_deviation(angles, self.reference_angles_deg, trajectory.positions, 2 * len(triplets))
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
+        return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class MinimumIntermolecularDistance:
+    """Unstable when two atoms of different molecules come closer than the tolerance.
+
+    Args:
+        tolerance_A: smallest distance in a stable liquid, Å (1.2 for water in the paper).
+    """
+
+    tolerance_A: float
+    name: str = "minimum_intermolecular_distance"
+
+    @property
+    def tolerance(self) -> float:
+        return self.tolerance_A
+
+    def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
+        """Smallest distance between atoms of different molecules, Å."""
+        if system.n_molecules < 2:
+            raise ValueError(f"{self.name} needs at least two molecules, but the system is one")
+        return MinimumDistance()(system, trajectory).squeeze(-1)
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
+        return _outside(self.measure(system, trajectory), trajectory, lower=self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class RDFDeviation:
+    """Unstable when the RDF, averaged over a window of time, is too far from its reference.
+
+    The deviation is the paper's RDF MAE, ∫ |g - g_ref| dr = range × mean over bins, of each replica by itself. The
+    RDF is that of the ``window_frames`` frames up to and including the current one. One frame alone is too noisy, so
+    the frames before the first full window share the value of that window (of all frames, where there are fewer).
+    Non-finite frames are unstable themselves and do not enter the average of others.
+
+    Args:
+        observable: a structural one, g(r) per frame and replica, with evenly spaced `bin_centers` in Å.
+        reference: its reference, of equal length.
+        tolerance_A: largest deviation of a stable replica, Å (3.0 for water in the paper).
+        window_frames: frames to average over; None averages over the whole trajectory, which then is stable or
+            unstable as one, as in the published evaluation.
+    """
+
+    observable: BinnedObservable
+    reference: Float[Tensor, "bin"]
+    tolerance_A: float
+    window_frames: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.observable.name}_deviation"  # rdf_deviation, or rdf_OO_deviation: several can stand side by side
+
+    def __post_init__(self) -> None:
+        if self.window_frames is not None and self.window_frames < 1:
+            raise ValueError(f"window_frames must be at least 1, found {self.window_frames}")
+
+    @property
+    def tolerance(self) -> float:
+        return self.tolerance_A
+
+    def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
+        """Mean absolute deviation of the windowed RDF times the range, Å."""
+        rdf = self.observable(system, trajectory)
+        expected = (trajectory.n_frames, trajectory.n_replicas, len(self.reference))
+        if rdf.shape != expected:
+            raise ValueError(
+                f"{self.name} needs an observable of shape {expected} (frame, replica, bin of the reference), "
+                f"found {tuple(rdf.shape)}"
+            )
+        averaged = _trailing_mean(rdf, self.window_frames or trajectory.n_frames)
+        bin_width_A = self.observable.bin_centers.diff().mean().to(averaged)
+        deviation = bin_width_A * (averaged - self.reference.to(averaged)).abs().sum(-1)
+        return torch.where(torch.isfinite(rdf).all(-1), deviation, torch.nan).to(rdf.dtype)
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
+        return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class TemperatureExplosion:
+    """Unstable when the kinetic temperature exceeds a bound: energy appears from nowhere.
+
+    Args:
+        max_temperature_K: well above the fluctuations of the ensemble, relatively √(2 / degrees of freedom).
+        degrees_of_freedom: of the integrator.
+    """
+
+    max_temperature_K: float
+    degrees_of_freedom: int
+    name: str = "temperature_explosion"
+
+    @property
+    def tolerance(self) -> float:
+        return self.max_temperature_K
+
+    def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
+        """Kinetic temperature, K."""
+        if trajectory.velocities is None:
+            raise ValueError(f"{self.name} needs velocities, but the trajectory was stored without them")
+        return kinetic_temperature_K(trajectory.velocities, system.masses, self.degrees_of_freedom)
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
+        return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
+
+
+def _outside(
+    measure: Float[Tensor, "frame replica"],
+    trajectory: Trajectory,
+    lower: float = -float("inf"),
+    upper: float = float("inf"),
+) -> Bool[Tensor, "frame replica"]:
+    """Frames beyond the bounds. Written as "not within", which a number that is not a number never is."""
+    return ~((measure >= lower) & (measure <= upper)) | non_finite(trajectory)
+
+
+def _largest_deviation(
+    coordinates: Callable[[Tensor], Tensor],
+    references: Float[Tensor, "coordinate"],
+    positions: Float[Tensor, "frame replica atom 3"],
+    distances_each: int,
+) -> Float[Tensor, "frame replica"]:
+    """How far the worst internal coordinate of each structure is from its reference."""
+    references = references.to(positions)
+    return _in_pieces(lambda part: (coordinates(part) - references).abs().amax(-1), positions, distances_each)
+
+
+def _in_pieces(
+    function: Callable[[Tensor], Tensor], positions: Float[Tensor, "frame replica atom 3"], distances_each: int
+) -> Float[Tensor, "frame replica"]:
+    """The function of each structure, with as many structures at a time as the memory allows."""
+    structures = positions.reshape(-1, *positions.shape[-2:])
+    pieces = structures.split(max(1, DISTANCES_AT_ONCE // distances_each))
+    return torch.cat([function(piece) for piece in pieces]).reshape(positions.shape[:2])
+
+
+def _trailing_mean(values: Float[Tensor, "frame replica bin"], window: int) -> Float[Tensor, "frame replica bin"]:
+    """Mean over the finite frames of the window that ends at each frame, see `RDFDeviation`; in double precision."""
+    n_frames = len(values)
+    window = min(window, n_frames)
+    finite = torch.isfinite(values).all(-1, keepdim=True)
+    total = _cumulative(torch.where(finite, values, 0).double())
+    count = _cumulative(finite.double())
+    end = torch.arange(1, n_frames + 1, device=values.device).clamp(min=window)
+    return (total[end] - total[end - window]) / (count[end] - count[end - window])
+
+
+def _cumulative(values: Float[Tensor, "frame ..."]) -> Float[Tensor, "edge ..."]:
+    """Sums of the first 0, 1, 2, ... frames."""
+    return torch.cat([torch.zeros_like(values[:1]), values.cumsum(0)])

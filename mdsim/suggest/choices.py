@@ -1,0 +1,195 @@
+"""From what was found in the data to the values of a configuration, each with the reason that stands beside it.
+
+The starting points are the recipe of the bundled systems (`mdsim/config/recipes/stable_training.yml`, docs/recipe.md)
+and the configurations of bundled aspirin, tetrapeptide and water; what the data ask for differs from these.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+from ase.data import chemical_symbols
+
+from mdsim.suggest.findings import Findings, Spread
+
+PAPER_BOND_TOLERANCE_A = {True: 0.25, False: 0.5}  # in training, in the evaluation
+RECIPE_ANGLE_TOLERANCE_DEG = 45.0
+PAPER_CONTACT_A = 1.2  # of water
+BEYOND_THE_DATA = 1.2  # a tolerance is at least so many times the largest deviation in the data
+#: And at least so many standard deviations of the softest bond: a simulation sees a hundred times more frames than the
+#: data have, and what happens once in a thousand frames of a sound molecule must not count as broken.
+STANDARD_DEVIATIONS = 7.0
+LARGEST_ANGLE_TOLERANCE_DEG = 90.0  # a criterion that allows more judges nothing
+CONTACT_OF_THE_DATA = 0.9
+STEPS_PER_VIBRATION = 8.0
+SAMPLES_PER_BIN = 100
+SMALL, MEDIUM = 300, 1500  # pairs within the cutoff: up to here a molecule such as aspirin, a tetrapeptide
+MOST_EVALUATIONS, FEWEST_EVALUATIONS = 600_000, 50_000
+#: Pairs within the cutoff that one CPU core evaluates per second in training, all included, rounded.
+PAIRS_PER_SECOND = {"schnet": 300_000, "nequip": 130_000, "gemnet_t": 15_000}
+GPU_FACTOR = 10
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A value and why it is this one."""
+
+    value: Any
+    why: str = ""
+
+
+Section = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the configurations are for."""
+
+    gpu: bool
+
+    @property
+    def name(self) -> str:
+        return "GPU" if self.gpu else "CPU"
+
+
+def cutoff_A(found: Findings, model: str, machine: Machine) -> Chosen:
+    """The cutoff of the force field."""
+    if found.is_liquid and not machine.gpu and model != "schnet":
+        shorter = {"nequip": 4.0, "gemnet_t": 3.5}[model]
+        return Chosen(shorter, "instead of the paper's 5: far fewer pairs of the liquid, for a CPU")
+    return Chosen(5.0, f"that of the paper: {found.pairs_within(5.0)} pairs of atoms in a frame")
+
+
+def timestep_fs(found: Findings) -> Chosen:
+    """One or half a femtosecond, by the fastest vibration."""
+    fastest = found.fastest_vibration
+    if fastest is None:
+        return Chosen(1.0, "no bonds vibrate")
+    step = 1.0 if fastest.period_fs >= STEPS_PER_VIBRATION else 0.5
+    return Chosen(step, f"the fastest vibration, {fastest.bond}, has a period of {fastest.period_fs:.1f} fs")
+
+
+def bond_tolerance_A(bonds: Spread, training: bool) -> Chosen:
+    """At least the paper's, and beyond all that the data show or a longer run would."""
+    needed = max(BEYOND_THE_DATA * bonds.largest_deviation, STANDARD_DEVIATIONS * bonds.largest_std)
+    value = max(PAPER_BOND_TOLERANCE_A[training], _up(needed, 0.05))
+    why = (
+        f"the data deviate by up to {bonds.largest_deviation:.2f} Å, the softest bond by {bonds.largest_std:.3f} (std)"
+    )
+    return Chosen(value, why)
+
+
+def angle_tolerance_deg(angles: Spread) -> Chosen | None:
+    """At least the recipe's, and beyond all that the data show; None where that would judge nothing."""
+    value = max(RECIPE_ANGLE_TOLERANCE_DEG, _up(BEYOND_THE_DATA * angles.largest_deviation, 5.0))
+    why = f"the data deviate by up to {angles.largest_deviation:.0f} degrees (largest std {angles.largest_std:.1f})"
+    return Chosen(value, why) if value <= LARGEST_ANGLE_TOLERANCE_DEG else None
+
+
+def contact_tolerance_A(closest_A: float) -> Chosen:
+    """At most the paper's, and below all that the data show."""
+    value = min(PAPER_CONTACT_A, _down(CONTACT_OF_THE_DATA * closest_A, 0.01))
+    return Chosen(value, f"the closest contact in the data is {closest_A:.2f} Å")
+
+
+def criteria(found: Findings, training: bool) -> list[Chosen]:
+    """What ends a replica's stable time; training judges angles too, which fold long before a bond breaks."""
+    judged: list[Chosen] = []
+    if found.closest_contact_A is not None:
+        contact = contact_tolerance_A(found.closest_contact_A)
+        judged.append(Chosen({"name": "minimum_intermolecular_distance", "tolerance_A": contact.value}, contact.why))
+    if found.bonds is not None:
+        bond = bond_tolerance_A(found.bonds, training)
+        judged.append(Chosen({"name": "bond_length_deviation", "bond_dev_tol_A": bond.value}, bond.why))
+    if training and found.angles is not None and (angle := angle_tolerance_deg(found.angles)) is not None:
+        judged.append(Chosen({"name": "angle_deviation", "angle_dev_tol_deg": angle.value}, angle.why))
+    return judged
+
+
+def rdf_range_A(found: Findings) -> tuple[float, str]:
+    """Beyond the longest distance of a molecule; within half a periodic cell."""
+    if found.half_height_A is not None:
+        reach = min(_down(found.half_height_A, 0.1), 10.0)
+        return reach, f"half the height of the cell is {found.half_height_A:.2f} Å"
+    return float(math.ceil(found.longest_distance_A + 1)), f"the longest distance is {found.longest_distance_A:.1f} Å"
+
+
+def rdfs(found: Findings) -> list[Chosen]:
+    """Of all pairs in a molecule; of each pair of elements where there are several molecules."""
+    reach, why = rdf_range_A(found)
+    n_frames = len(found.reference.train)
+    n_pairs = found.system.n_atoms * (found.system.n_atoms - 1) // 2
+    width = _width((0.02, 0.05, 0.1), reach, n_frames * n_pairs)
+    common: Section = {"name": "rdf", "max_distance_A": reach, "bin_width_A": width}
+    why = f"{why}; {n_frames} frames"
+    pairs = element_pairs(found)
+    if found.system.n_molecules == 1 or not pairs:
+        return [Chosen(common, why)]
+    return [Chosen({**common, "pair": list(pair)}, why if pair == pairs[0] else "") for pair in pairs]
+
+
+def element_pairs(found: Findings) -> list[tuple[str, str]]:
+    """Pairs of elements, heavy first; none where there are more than a figure each would serve, or too few atoms."""
+    numbers, counts = found.system.atomic_numbers.unique(return_counts=True)
+    often = {int(number) for number, count in zip(numbers, counts, strict=True) if count > 1}
+    symbols = [chemical_symbols[int(number)] for number in sorted(numbers.tolist(), reverse=True)]
+    pairs = list(combinations_with_replacement(symbols, 2))
+    kept = [(a, b) for a, b in pairs if a != b or chemical_symbols.index(a) in often]
+    return kept if len(kept) <= 6 else []
+
+
+def training_observables(found: Findings) -> list[Chosen]:
+    """Those of the recipe where there are bonds and angles; else distances."""
+    terms = []
+    if found.bonds is not None:
+        bonds = {"name": "bond_lengths", "max_length_A": 5.0, "bin_width_A": 0.05}
+        terms.append(Chosen({"observable": bonds, "loss": "reverse_kl"}, "the range shows broken bonds, too"))
+    if found.angles is not None:
+        terms.append(Chosen({"observable": {"name": "adf", "bin_width_deg": 2.0}, "loss": "reverse_kl"}))
+    if not terms:
+        terms = [Chosen({"observable": rdf.value, "loss": "reverse_kl"}, rdf.why) for rdf in rdfs(found)]
+    return terms
+
+
+def replicas(found: Findings, machine: Machine, pairs: int, training: bool) -> Chosen:
+    """More of small systems; enough for the fractions and confidence bounds of the recipe."""
+    if machine.gpu:
+        return Chosen(128 if pairs <= MEDIUM else 32, "for a GPU; 128 in the paper")
+    if pairs > MEDIUM:
+        return Chosen(8 if training else 4, f"few, as a frame has {pairs} pairs")
+    if pairs > SMALL and training:
+        return Chosen(16, f"a frame has {pairs} pairs within the cutoff")
+    return Chosen(24, "enough to tell a mean stable time to a third")
+
+
+def evaluations(model: str, machine: Machine, pairs: int) -> Chosen:
+    """How many force evaluations training may take."""
+    seconds = 900 if pairs <= MEDIUM else 1800
+    affordable = seconds * PAIRS_PER_SECOND[model] / max(1, pairs)
+    count = min(MOST_EVALUATIONS, max(FEWEST_EVALUATIONS, _two_digits(affordable)))
+    if machine.gpu:
+        return Chosen(count * GPU_FACTOR, "dynamics and gradients together; ends the training")
+    minutes = max(1, round(count * pairs / PAIRS_PER_SECOND[model] / 60))
+    fast = "" if model == "gemnet_t" else " with the extra `fast`"
+    return Chosen(count, f"dynamics and gradients together; some {minutes} minutes of a CPU core{fast}")
+
+
+def _width(widths: tuple[float, ...], reach: float, n_samples: int) -> float:
+    """The narrowest bins that hold enough samples."""
+    return next((width for width in widths if n_samples * width / reach >= SAMPLES_PER_BIN), widths[-1])
+
+
+def _up(value: float, step: float) -> float:
+    return round(math.ceil(value / step - 1e-9) * step, 6)
+
+
+def _down(value: float, step: float) -> float:
+    return round(math.floor(value / step + 1e-9) * step, 6)
+
+
+def _two_digits(value: float) -> int:
+    scale = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
+    return int(value // scale * scale)

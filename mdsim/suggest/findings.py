@@ -1,0 +1,271 @@
+"""What a data set says about the settings of a run: its sizes, ranges, contacts, fastest vibration and temperature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from mdsim.datasets.folder import Dataset, load_dataset
+from mdsim.datasets.inspection.check import Checked, bond_kinds, open_checked, suspects
+from mdsim.datasets.inspection.report import mean_temperature_K
+from mdsim.errors import DatasetError
+from mdsim.geometry import all_pairs, angles_deg, pair_distances
+from mdsim.observables.adf import bonded_triplets
+from mdsim.state import System
+from mdsim.suggest.place import Place, place_of
+from mdsim.typing import Float, Tensor
+from mdsim.units import FS, kT_eV
+
+FEWEST_FRAMES = 5  # to train on: fewer show no spread
+LARGEST_BOND_DEVIATION = 0.5  # of the mean length: beyond, a bond of the data is broken
+DISTANCES_AT_ONCE = 1_000_000
+FRAMES_LOOKED_AT = 2000
+DISTANCES_LOOKED_AT = 40_000_000
+#: Periods of bonds to hydrogen, with room for noise: from H-H at 4400/cm to soft ones at 2000/cm.
+HYDROGEN_PERIOD_FS = (6.5, 17.0)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far internal coordinates stray from their means over the training frames: Å or degrees."""
+
+    largest_deviation: float
+    largest_std: float
+
+
+@dataclass(frozen=True)
+class Vibration:
+    """The fastest of the bonds: its elements, as in O-H, and its period."""
+
+    bond: str
+    period_fs: float
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Of the dynamics, and how it is known."""
+
+    value_K: float
+    source: str
+    of_data_K: float | None  # of the frames, where their metadata say it
+
+
+@dataclass(frozen=True)
+class Contiguous:
+    """The frames in time order."""
+
+    n_frames: int
+    interval_fs: float
+    have_velocities: bool
+
+    @property
+    def length_ps(self) -> float:
+        return (self.n_frames - 1) * self.interval_fs / 1000
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A data set, with what is asked of it below. ``structures`` (Å) are those of all parts and of the largest size."""
+
+    place: Place
+    dataset: Dataset
+    checked: Checked
+    system: System
+    reference: Dataset
+    structures: Float[Tensor, "frame atom 3"]
+    temperature: Temperature
+
+    @property
+    def n_train(self) -> int:
+        return len(self.dataset.train)
+
+    @cached_property
+    def triplets(self) -> Tensor:
+        return bonded_triplets(self.system)
+
+    @property
+    def is_liquid(self) -> bool:
+        """Several molecules in a periodic cell: what the local estimator is for."""
+        return self.system.cell is not None and self.system.n_molecules > 1
+
+    @cached_property
+    def bonds(self) -> Spread | None:
+        """Of bond lengths, Å.
+
+        Raises:
+            DatasetError: a bond of the data is broken.
+        """
+        if not len(self.system.bonds):
+            return None
+        means = self.dataset.reference_bond_lengths()
+        lengths = self._bond_lengths_A
+        deviation = (lengths - means).abs()
+        worst = (deviation / means).amax(0)
+        if float(worst.max()) > LARGEST_BOND_DEVIATION:
+            bond = int(worst.argmax())
+            atoms = " and ".join(map(str, self.system.bonds[bond].tolist()))
+            furthest = float(lengths[deviation[:, bond].argmax(), bond])
+            raise DatasetError(
+                f"{self.place.folder}: the bond between atoms {atoms}, {float(means[bond]):.2f} Å on average, is"
+                f" {furthest:.2f} Å in some frame. No tolerance on bond lengths tells such frames from a force field"
+                " that breaks: look at `python -m mdsim.cli data check`, and leave broken frames (or reactions) out"
+            )
+        return Spread(float(deviation.max()), float(lengths.std(0).max()))
+
+    @cached_property
+    def _bond_lengths_A(self) -> Float[Tensor, "frame bond"]:
+        return self._in_chunks(lambda part: pair_distances(part, self.system.bonds, self.system.cell), 1)
+
+    @cached_property
+    def angles(self) -> Spread | None:
+        """Of the angles between bonds, degrees."""
+        if not len(self.triplets):
+            return None
+        means = self.dataset.reference_angles_deg()
+        angles = self._in_chunks(lambda part: angles_deg(part, self.triplets, self.system.cell), 2)
+        return Spread(float((angles - means).abs().max()), float(angles.std(0).max()))
+
+    @cached_property
+    def _pair_distances_A(self) -> Float[Tensor, "frame pair"]:
+        """Of all pairs, in as many frames as the memory allows."""
+        pairs = all_pairs(self.system.n_atoms)
+        stride = max(1, math.ceil(len(self.structures) * len(pairs) / DISTANCES_LOOKED_AT))
+        some = self.structures[::stride].split(max(1, DISTANCES_AT_ONCE // max(1, len(pairs))))
+        return torch.cat([pair_distances(part, pairs, self.system.cell).float() for part in some])
+
+    @property
+    def longest_distance_A(self) -> float:
+        """Of any pair; with periodic boundaries, of nearest images."""
+        return float(self._pair_distances_A.max())
+
+    @cached_property
+    def closest_contact_A(self) -> float | None:
+        """Between atoms of different molecules."""
+        if self.system.n_molecules < 2:
+            return None
+        first, second = self.system.molecules[all_pairs(self.system.n_atoms)].unbind(1)
+        return float(self._pair_distances_A[:, first != second].min())
+
+    def pairs_within(self, cutoff_A: float) -> int:
+        """Pairs of atoms within a cutoff, in one frame on average: what a force evaluation costs."""
+        if self.system.cell is None:
+            return round(float((self._pair_distances_A < cutoff_A).sum(1).double().mean()))
+        volume = float(torch.linalg.det(self.system.cell).abs())  # nearest images alone would miss some in a small cell
+        return round(0.5 * self.system.n_atoms**2 / volume * 4 / 3 * math.pi * cutoff_A**3)
+
+    @property
+    def half_height_A(self) -> float | None:
+        """Of the periodic cell: distances up to here have one image only."""
+        if self.system.cell is None:
+            return None
+        return 0.5 / float(torch.linalg.vector_norm(torch.linalg.inv(self.system.cell), dim=0).max())
+
+    @cached_property
+    def fastest_vibration(self) -> Vibration | None:
+        """By equipartition, <x²> = kT / (μ ω²) of each kind of bond; None without bonds that vibrate."""
+        if not len(self.system.bonds):
+            return None
+        reduced = 1 / (1 / self.system.masses[self.system.bonds]).sum(-1)
+        kT = kT_eV(self.temperature.of_data_K or self.temperature.value_K)
+        squared = (2 * math.pi / FS) ** 2 * reduced * self._bond_lengths_A.var(0) / kT
+        found = [Vibration(kind, float(squared[of].mean().sqrt())) for kind, of in bond_kinds(self.system).items()]
+        return min((one for one in found if one.period_fs > 0), key=lambda one: one.period_fs, default=None)
+
+    def doubts(self) -> list[str]:
+        """What a person should look at before believing in the settings."""
+        found = []
+        fastest, (low, high) = self.fastest_vibration, HYDROGEN_PERIOD_FS
+        kelvin = self.temperature.of_data_K or self.temperature.value_K
+        if fastest is not None and "H" in fastest.bond.split("-") and not low < fastest.period_fs < high:
+            found.append(
+                f"{fastest.bond} bonds spread as if they vibrated with a period of {fastest.period_fs:.1f} fs, where 9"
+                f" to 12 fs are usual: is {kelvin:g} K the temperature of the frames?"
+            )
+        if broken := suspects(self.checked):
+            found.append(f"{len(broken)} frames look broken: python -m mdsim.cli data check {self.place.folder}")
+        return found
+
+    @cached_property
+    def contiguous(self) -> Contiguous | None:
+        """The frames in time order, where there are some whose interval is known."""
+        frames, interval_fs = self.checked.parts.get("contiguous"), self.checked.interval_fs
+        if frames is None or interval_fs is None:
+            return None
+        return Contiguous(len(frames), interval_fs, frames.velocities is not None)
+
+    @property
+    def has_reference_run(self) -> bool:
+        return "reference.npz" in self.dataset.metadata.sha256
+
+    def _in_chunks(self, coordinates: Callable[[Tensor], Tensor], distances_each: int) -> Tensor:
+        size = max(1, DISTANCES_AT_ONCE // max(1, distances_each * len(self.system.bonds)))
+        return torch.cat([coordinates(part) for part in self.structures.split(size)])
+
+
+def inspect(path: Path, temperature_K: float | None = None) -> Findings:
+    """Look at a data set.
+
+    Args:
+        path: `<root>/<name>/<molecule>/<size>`.
+        temperature_K: of the dynamics; None to take that of the data.
+
+    Raises:
+        DatasetError: there is no such data set, it is damaged, has too few frames, or its temperature is not known.
+    """
+    place = place_of(path)
+    checked = open_checked(place.folder)[0]
+    dataset = load_dataset(place.root, place.name, place.molecule, place.size)
+    n_train = len(dataset.train)
+    if n_train < FEWEST_FRAMES:
+        raise DatasetError(
+            f"{place.folder}: has {n_train} training frame{'s' * (n_train > 1)}, and at least {FEWEST_FRAMES} are"
+            " needed to see how far bonds and angles stray; make a larger --size"
+        )
+    if dataset.system().n_atoms < 2:
+        raise DatasetError(f"{place.folder}: holds one atom, which has nothing to learn from")
+    _ = dataset.val, dataset.test  # read, and checked: pretraining and evaluation need them
+    reference = largest_size(place, dataset)
+    structures = torch.cat([checked.joined("positions"), reference.train.positions.double()])
+    return Findings(
+        place,
+        dataset,
+        checked,
+        dataset.system(torch.float64),
+        reference,
+        structures[:: math.ceil(len(structures) / FRAMES_LOOKED_AT)],
+        temperature_of(checked, temperature_K),
+    )
+
+
+def largest_size(place: Place, dataset: Dataset) -> Dataset:
+    """Of this size and those beside it, the one with most training frames: it gives reference observables."""
+    names = sorted(found.parent.name for found in place.folder.parent.glob("*/metadata.json"))
+    sizes = [load_dataset(place.root, place.name, place.molecule, name) for name in names if name != place.size]
+    return max([dataset, *sizes], key=lambda size: size.metadata.n_frames.get("train", 0))
+
+
+def temperature_of(checked: Checked, asked_K: float | None) -> Temperature:
+    """What was asked for, what the metadata say, or what velocities give.
+
+    Raises:
+        DatasetError: none of these.
+    """
+    stated_K = checked.temperature_K
+    if asked_K is not None:
+        return Temperature(asked_K, "asked for", stated_K)
+    if stated_K is not None:
+        return Temperature(stated_K, "that of the data, by metadata.json", stated_K)
+    for part in ("contiguous", "train", "test"):
+        frames = checked.parts.get(part)
+        if frames is not None and frames.velocities is not None:
+            kelvin, free = mean_temperature_K(frames, checked)
+            return Temperature(float(round(kelvin)), f"by equipartition over {free:.0f} momenta of {part}.npz", None)
+    raise DatasetError(
+        f"{checked.folder}: metadata.json states no temperature, and there are no velocities to take it from; say"
+        " --temperature-K, that of the dynamics which made the frames"
+    )

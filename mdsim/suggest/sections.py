@@ -1,0 +1,201 @@
+"""The four files, put together from the choices: pretraining, what runs share, StABlE training, evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mdsim.suggest.choices import (
+    MEDIUM,
+    Chosen,
+    Machine,
+    Section,
+    criteria,
+    cutoff_A,
+    evaluations,
+    rdfs,
+    replicas,
+    timestep_fs,
+    training_observables,
+)
+from mdsim.suggest.dynamical import dense_window, dump_every_steps
+from mdsim.suggest.findings import Findings
+
+PAIRS_PER_BATCH = 20_000  # at most: several frames of a liquid are as many pairs as a hundred of a molecule
+STEPS_PER_EPOCH = 4  # of the fit at least, so that few frames are no full batch
+MOST_FRAMES_PER_BATCH = {"schnet": 10, "nequip": 5, "gemnet_t": 5}
+PRETRAINING_DIR = "qm_pretrained_checkpoints"
+
+
+def pretraining(found: Findings, model: str, machine: Machine) -> Section:
+    """The energy/force fit."""
+    return {
+        "mode": Chosen("train"),
+        "data": _data(found),
+        "model": _model(found, model, machine),
+        "optim": _optim(found, model, machine),
+        "run_dir": Chosen(PRETRAINING_DIR),
+        "seed": Chosen(0),
+        "print_every": Chosen(200 if found.pairs_within(5.0) <= MEDIUM else 50),
+    }
+
+
+def common(found: Findings, model: str, exp_name: str) -> Section:
+    """What training and evaluation share."""
+    step = timestep_fs(found)
+    dump = dump_every_steps(found, step.value)
+    chosen: Section = {
+        "seed": Chosen(123),
+        "data": _data(found),
+        "model": {"name": Chosen(model), **({"l_max": Chosen(1)} if model == "nequip" else {})},
+        "model_dir": Chosen(PRETRAINING_DIR, "where pretraining left the force field"),
+        "log_dir": Chosen("runs"),
+        "results_dir": Chosen(found.place.name),
+        "exp_name": Chosen(exp_name),
+        **_reference(found),
+        "dynamics": {
+            "temperature_K": Chosen(found.temperature.value_K, found.temperature.source),
+            "timestep_fs": step,
+            "steps_per_epoch": Chosen(_steps_per_epoch(step.value), "one stretch: 0.5 ps"),
+            "dump_every_steps": Chosen(dump, f"stability is resolved to {dump * step.value:g} fs"),
+        },
+        "stability": criteria(found, training=False),
+    }
+    return chosen
+
+
+def training(found: Findings, model: str, machine: Machine) -> Section:
+    """StABlE training, on top of `common.yml` and the recipe."""
+    pairs = _pairs(found, model, machine)
+    step = timestep_fs(found).value
+    number = replicas(found, machine, pairs, training=True)
+    batch = min(found.n_train, 4 if pairs > MEDIUM else 20 if model != "schnet" else 40)
+    estimator: Section = {"minibatch_size": Chosen(batch, "structures per backward pass: memory, not the result")}
+    if found.is_liquid:
+        local = {
+            "n_molecules": 1,
+            "per_frame": min(64, found.system.n_molecules),
+            "n_strata": 100,
+            "max_per_stratum": 40,
+        }
+        why = f"{found.system.n_molecules} molecules in a periodic cell: a molecule is a sample, not the box"
+        estimator["local"] = Chosen(local, why)
+    return {
+        "dynamics": {
+            "replicas": number,
+            "dump_every_steps": Chosen(round(50 / step), "frames for the estimator, less often than in the evaluation"),
+        },
+        "max_force_evaluations": evaluations(model, machine, pairs),
+        "stability": criteria(found, training=True),
+        "training_observables": training_observables(found),
+        "estimator": estimator,
+        "learning": {
+            "qm_batch_size": Chosen(batch, f"labelled frames per QM gradient, of {found.n_train}"),
+            "reruns": Chosen(number.value, "of the parked stretches, each with its own noise: one for each replica"),
+        },
+    }
+
+
+def simulation(found: Findings, model: str, machine: Machine) -> Section:
+    """Held-out evaluation, on top of `common.yml`."""
+    pairs = _pairs(found, model, machine)
+    step = timestep_fs(found).value
+    number = replicas(found, machine, pairs, training=False)
+    per_epoch = number.value * _steps_per_epoch(step)
+    epochs = max(10, min(40, round(evaluations(model, machine, pairs).value / per_epoch)))
+    structural = rdfs(found)
+    if found.angles is not None:
+        structural.append(Chosen({"name": "adf", "bin_width_deg": 2.0}, f"{len(found.triplets)} angles between bonds"))
+    return {
+        "mode": Chosen("simulate"),
+        "eval_model": Chosen("post", "or pre: before StABlE training"),
+        "dynamics": {
+            "replicas": number,
+            "integrator": Chosen({"name": "langevin", "friction_per_ps": 0.1}, "weak: close to Newton's equations"),
+        },
+        "epochs": Chosen(epochs, f"{epochs * _steps_per_epoch(step) * step / 1000:g} ps; --epochs=N for longer"),
+        "end_when_unstable": Chosen(1.0, "go on until every replica broke"),
+        "observables": structural,
+        **dense_window(found, step, epochs, _steps_per_epoch(step)),
+        "frames_before_break": Chosen(20),
+    }
+
+
+def _pairs(found: Findings, model: str, machine: Machine) -> int:
+    return found.pairs_within(cutoff_A(found, model, machine).value)
+
+
+def _steps_per_epoch(step_fs: float) -> int:
+    return round(500 / step_fs)
+
+
+def _data(found: Findings) -> Section:
+    place = found.place
+    return {
+        "path": Chosen(place.root, "" if place.root.startswith("/") else "relative to where the commands are run"),
+        "name": Chosen(place.name),
+        "molecule": Chosen(place.molecule),
+        "size": Chosen(place.size, f"{found.n_train} training frames"),
+    }
+
+
+def _model(found: Findings, model: str, machine: Machine) -> Section:
+    cutoff = cutoff_A(found, model, machine)
+    small = found.is_liquid and not machine.gpu
+    sizes: Section = {}
+    if model == "schnet" and small:
+        sizes = {"num_interactions": Chosen(3, "instead of the paper's 6: a liquid on a CPU")}
+    if model == "nequip":
+        sizes = {
+            "l_max": Chosen(1, "that of the paper"),
+            "num_features": Chosen(16, "instead of the paper's 32: a liquid on a CPU") if small else Chosen(32),
+        }
+    if model == "gemnet_t" and not machine.gpu:
+        sizes = {"num_blocks": Chosen(2, "half the depth and a quarter of the width of the paper, for a CPU")}
+        sizes |= {name: Chosen(32) for name in ("emb_size_atom", "emb_size_edge")}
+        sizes |= {name: Chosen(16) for name in ("emb_size_trip", "emb_size_bil_trip")}
+    return {"name": Chosen(model), **sizes, "cutoff_A": cutoff}
+
+
+def _optim(found: Findings, model: str, machine: Machine) -> Section:
+    pairs = _pairs(found, model, machine)
+    batch = min(MOST_FRAMES_PER_BATCH[model], round(PAIRS_PER_BATCH / max(1, pairs)), found.n_train // STEPS_PER_EPOCH)
+    batch = max(1, batch)
+    steps = -(-found.n_train // batch)
+    every = max(1, round(8 / steps))
+    return {
+        **_loss(model),
+        "batch_size": Chosen(batch, f"a frame has {pairs} pairs within the cutoff; {steps} steps an epoch"),
+        "eval_batch_size": Chosen(max(4, min(100, round(PAIRS_PER_BATCH / max(1, pairs))))),
+        "warmup_steps": Chosen(0 if model == "nequip" else 100),
+        "plateau_patience": Chosen(20 if pairs <= MEDIUM else 5, "evaluations without progress, then a lower rate"),
+        "ema_decay": Chosen(0.99, "averaged weights are evaluated and saved: frames are few"),
+        "early_stopping_lr": Chosen(2.0e-5),
+        "early_stopping_time_s": Chosen(900 if pairs <= MEDIUM else 1800, "the fit ends after so many seconds"),
+        "evaluate_every_epochs": Chosen(every),
+        "checkpoint_every_epochs": Chosen(10 * every if pairs <= MEDIUM else 1),
+    }
+
+
+def _loss(model: str) -> dict[str, Chosen]:
+    values: dict[str, dict[str, Any]] = {
+        "schnet": {"optimizer": "adam", "learning_rate": 1.0e-3, "loss": "mae"}
+        | {"energy_coefficient": 0.05, "force_coefficient": 0.95, "clip_norm": 10.0},
+        "nequip": {"optimizer": "adam", "learning_rate": 5.0e-3, "loss": "mse", "energy_per_atom": True}
+        | {"energy_coefficient": 1000.0, "force_coefficient": 1000.0},
+        "gemnet_t": {"optimizer": "adamw", "amsgrad": True, "eps": 1.0e-7, "weight_decay": 2.0e-6}
+        | {"learning_rate": 1.0e-3, "loss": "l2mae", "energy_coefficient": 0.001, "force_coefficient": 0.999}
+        | {"clip_norm": 10.0},
+    }
+    reasons = {"nequip": {"energy_coefficient": "the paper's 1 leaves energies off by a constant for long"}}
+    return {key: Chosen(value, reasons.get(model, {}).get(key, "")) for key, value in values[model].items()}
+
+
+def _reference(found: Findings) -> Section:
+    place, reference = found.place, found.reference
+    size = reference.folder.name
+    why = f"reference observables: structures of {len(reference.train)} frames"
+    why += "" if size == place.size else ", whose labels are not used"
+    chosen: Section = {"reference_size": Chosen(size, why)}
+    if found.has_reference_run:
+        chosen["reference_run"] = Chosen(True, "reference.npz has observables of the whole run")
+    return chosen

@@ -1,0 +1,64 @@
+"""The force fields that the contract suite runs on: name and a small model with random weights.
+
+A model is added here and nowhere else. Weights are scaled up so that energies vary by eV, not meV: tolerances then
+mean something.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from mdsim.force_field import ForceField
+from mdsim.models import GemNetT, NequIP, SchNet
+
+SPECIES = (1, 6, 7, 8)
+
+
+def _nequip(l_max: int, parity: bool, num_layers: int, num_features: int) -> ForceField:
+    model = NequIP(SPECIES, l_max, parity, num_layers, num_features, radial_mlp_width=8, cutoff=4.0)
+    model.avg_num_neighbors.fill_(8.0)
+    model.energy_scale.copy_(30.0 * torch.tensor([0.5, 2.0, 1.5, 1.0]))
+    return model
+
+
+def _schnet() -> ForceField:
+    model = SchNet(
+        hidden_channels=16, num_filters=16, num_interactions=3, num_gaussians=12, cutoff=4.0, species=SPECIES
+    )
+    torch.nn.init.normal_(model.lin2.weight, std=4.0)
+    return model
+
+
+def _gemnet_t(rbf: str, envelope: str) -> ForceField:
+    return GemNetT(
+        num_spherical=4,
+        num_radial=5,
+        num_blocks=2,
+        emb_size_atom=10,
+        emb_size_edge=12,
+        emb_size_trip=8,
+        emb_size_rbf=5,
+        emb_size_cbf=6,
+        emb_size_bil_trip=7,
+        num_atom=1,
+        cutoff=4.0,
+        rbf=rbf,
+        envelope=envelope,
+        species=SPECIES,
+    )
+
+
+FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
+    "gemnet_t": lambda: _gemnet_t("gaussian", "polynomial"),
+    "gemnet_t_bessel": lambda: _gemnet_t("spherical_bessel", "exponential"),
+    "nequip_l1": lambda: _nequip(l_max=1, parity=False, num_layers=2, num_features=6),
+    "nequip_l2_parity": lambda: _nequip(l_max=2, parity=True, num_layers=4, num_features=4),
+    "schnet": _schnet,
+}
+
+
+def build(name: str, seed: int = 3) -> ForceField:
+    """The registered force field in float64; the same weights for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FORCE_FIELDS[name]().double().eval()

@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mdsim.errors import ConfigError
+from mdsim.evaluation import metrics
+from mdsim.evaluation.evaluate import Compared
+from mdsim.observables import Diffusivity
+from mdsim.stability.survival import Lifetimes
+
+AXIS = np.array([0.5, 1.5, 2.5, 3.5])
+REFERENCE = np.array([0.1, 0.4, 0.4, 0.1])
+
+
+def test_stable_times_of_censored_replicas():
+    found = metrics.stable_times(Lifetimes(np.array([1.0, 3.0, 4.0, 4.0]), np.array([True, True, False, False])))
+    assert found["stable_time_mean_ps"] == pytest.approx(3.0)
+    assert found["stable_time_median_ps"] == pytest.approx(3.0)
+    assert found["fraction_stable_to_end"] == pytest.approx(0.5)
+    assert found["fraction_stable_to_end_low"] < 0.5 < found["fraction_stable_to_end_high"]
+    assert found["stable_time_mean_ps_low"] < 3.0 < found["stable_time_mean_ps_high"] <= 4.0
+
+
+def test_nobody_broke():
+    found = metrics.stable_times(Lifetimes(np.full(5, 2.0), np.zeros(5, dtype=bool)))
+    assert found["stable_time_mean_ps"] == found["stable_time_mean_ps_low"] == found["stable_time_mean_ps_high"] == 2.0
+    assert found["stable_time_median_ps"] is None
+    assert metrics.cell(found, "stable_time_median_ps") == "not reached"
+
+
+def test_the_error_of_a_density_is_the_area_between():
+    values = np.array([[0.2, 0.3, 0.4, 0.1], [0.1, 0.4, 0.5, 0.0]])
+    assert metrics.area_between(AXIS, REFERENCE, values) == pytest.approx([0.2, 0.2])
+    assert metrics.area_between(2 * AXIS, REFERENCE, values) == pytest.approx([0.4, 0.4])
+
+
+def test_the_error_over_lags_is_the_mean():
+    values = np.array([[1.0, 0.0, 0.4, 0.1]])
+    lags = np.array([0.0, 1.0, 2.0, 3.0])
+    assert metrics.area_between(lags, REFERENCE, values) == pytest.approx([(0.9 + 0.4) / 4])
+
+
+def test_replicas_count_by_their_stable_frames():
+    values = np.array([REFERENCE + 0.1, REFERENCE - 0.3, np.full(4, np.nan)])
+    found = metrics.observable_errors("rdf", AXIS, REFERENCE, values, np.array([3.0, 1.0, 0.0]))
+    assert found["rdf_mae"] == pytest.approx(0.0, abs=1e-12), "0.75 · 0.1 - 0.25 · 0.3"
+    assert found["rdf_mae_replica_mean"] == pytest.approx(np.mean([0.4, 1.2]))
+    assert found["rdf_mae_replica_std"] == pytest.approx(0.4)
+
+
+def test_an_observable_of_no_replica_has_no_error():
+    found = metrics.observable_errors("rdf", AXIS, REFERENCE, np.full((2, 4), np.nan), np.zeros(2))
+    assert found == {"rdf_mae": None}
+
+
+def test_intervals_cover():
+    """The true error lies in the 95 % interval about as often as it says."""
+    rng = np.random.default_rng(1)
+    truth, n_trials, n_replicas = REFERENCE + np.array([0.3, -0.2, 0.2, -0.3]), 400, 20
+    (expected,) = metrics.area_between(AXIS, REFERENCE, truth[None])
+    covered = 0
+    for _ in range(n_trials):
+        values = truth + 0.2 * rng.standard_normal((n_replicas, 4))
+        interval = metrics.error_interval(AXIS, REFERENCE, values, np.ones(n_replicas))
+        assert interval.low <= interval.estimate <= interval.high
+        covered += interval.low <= expected <= interval.high
+    assert abs(covered / n_trials - 0.95) < 4 * (0.95 * 0.05 / n_trials) ** 0.5
+
+
+def test_one_replica_has_no_spread():
+    interval = metrics.error_interval(AXIS, REFERENCE, REFERENCE[None] + 0.1, np.ones(1))
+    assert (interval.low, interval.high) == (0.0, pytest.approx(0.4))
+
+
+def test_table_shows_what_is_there():
+    summary = {"stable_time_mean_ps": 1.5, "stable_time_mean_ps_low": 1.0, "stable_time_mean_ps_high": 2.0, "seed": 4}
+    text = metrics.table({"pre": summary, "post": {**summary, "stable_time_mean_ps": 2.0}})
+    assert "mean stable time (ps)" in text
+    assert "1.50 [1.00, 2.00]" in text
+    assert "seed" not in text
+
+
+def test_json_refuses_what_json_has_not(tmp_path):
+    metrics.write_json(tmp_path / "a.json", {"x": 1.0})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        metrics.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [None, "{", ""])
+def test_damaged_results_are_one_clear_error(tmp_path, content):
+    path = tmp_path / "final_metrics.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=r"final_metrics\.json: cannot be read.*run the evaluation first"):
+        metrics.read_json(path)
+
+
+def _diffusivity(reference: float, error: float | None) -> Compared:
+    known = None if error is None else torch.tensor([error])
+    return Compared(Diffusivity(1.0, 2.0, "O"), torch.tensor([reference]), torch.zeros(1), known)
+
+
+def test_a_diffusivity_stands_beside_its_reference_and_its_correction():
+    values = np.array([1.5, np.nan, 1.9, 2.0])
+    found = metrics.diffusivity_values("diffusivity_O", _diffusivity(1.75, 0.125), values, correction=0.5)
+    half = 4.302653 * np.std([1.5, 1.9, 2.0], ddof=1) / np.sqrt(3)  # Student, two degrees of freedom
+    assert found == {
+        "diffusivity_O_1e-9_m2_per_s": pytest.approx(1.8),
+        "diffusivity_O_1e-9_m2_per_s_low": pytest.approx(1.8 - half),
+        "diffusivity_O_1e-9_m2_per_s_high": pytest.approx(1.8 + half),
+        "diffusivity_O_reference_1e-9_m2_per_s": 1.75,
+        "diffusivity_O_reference_standard_error_1e-9_m2_per_s": 0.125,
+        "diffusivity_O_finite_size_correction_1e-9_m2_per_s": 0.5,
+        "diffusivity_O_infinite_box_1e-9_m2_per_s": pytest.approx(2.3),
+    }
+    text = metrics.table({"pre": found})
+    assert text.count("diffusivity O (1e-9 m²/s)") == 1 and "1.80 [" in text
+
+
+def test_a_diffusivity_of_one_replica_has_no_interval_and_of_none_no_value():
+    one = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan, 1.5]), None)
+    assert one["diffusivity_1e-9_m2_per_s"] == 1.5
+    absent = {key for key, value in one.items() if value is None}
+    assert absent == {
+        "diffusivity_1e-9_m2_per_s_low",
+        "diffusivity_1e-9_m2_per_s_high",
+        "diffusivity_reference_standard_error_1e-9_m2_per_s",
+        "diffusivity_finite_size_correction_1e-9_m2_per_s",
+        "diffusivity_infinite_box_1e-9_m2_per_s",
+    }
+    assert metrics.cell(one, "diffusivity_1e-9_m2_per_s") == "1.5"
+    none = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan]), 0.5)
+    assert none["diffusivity_1e-9_m2_per_s"] is None and none["diffusivity_infinite_box_1e-9_m2_per_s"] is None
+    assert metrics.cell(none, "diffusivity_1e-9_m2_per_s") == "-"

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdsim.errors import ConfigError
+from mdsim.evaluation import metrics, report
+
+AXIS, REFERENCE = np.array([0.5, 1.5, 2.5]), np.array([0.2, 0.6, 0.2])
+
+
+def _write(folder: Path, times: list[float], shift: float = 0.0, **changes) -> None:
+    folder.mkdir(parents=True)
+    times_ps, broken = np.array(times), np.array(times) < 10.0
+    values = np.tile(REFERENCE + np.array([shift, -shift, 0.0]), (len(times), 1))
+    arrays = {
+        "stable_time_ps": times_ps,
+        "broken": broken,
+        "stable_frames": (times_ps * 10).astype(int),
+        "rdf": values,
+        "rdf_axis": AXIS,
+        "rdf_reference": REFERENCE,
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    summary = {"replicas": len(times), "horizon_ps": 10.0, "temperature_K": 500.0}
+    errors = {"energy_mae_meV": 10.0 + 10 * shift, "force_mae_meV_per_A": 20.0}
+    metrics.write_json(folder / "final_metrics.json", summary | errors | changes)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    _write(tmp_path / "run" / "inference" / "pre", [1.0, 2.0, 3.0, 10.0], shift=0.1)
+    _write(tmp_path / "run" / "inference" / "post", [8.0, 10.0, 10.0, 10.0], shift=0.05)
+    return tmp_path / "run"
+
+
+def test_the_table_compares_before_with_after(run):
+    lines = {line.split("  ")[0]: line for line in report.compare([run], "pre", "post").splitlines()}
+    assert "4.00 [" in lines["mean stable time (ps)"]
+    assert "9.50 [" in lines["mean stable time (ps)"]
+    assert "× 2.3" in lines["mean stable time (ps)"], "9.5 / 4.0"
+    assert "0.200 [" in lines["RDF MAE"]
+    assert "0.100 [" in lines["RDF MAE"]
+    assert "-4.5 %" in lines["energy MAE (meV)"]
+    assert "+0.0 %" in lines["force MAE (meV/Å)"]
+
+
+def test_figures_are_drawn(run):
+    report.compare([run], "pre", "post")
+    assert {path.name for path in (run / "inference").glob("*.png")} == {"survival.png", "rdf.png"}
+
+
+def test_seeds_are_pooled(run, tmp_path):
+    _write(tmp_path / "second" / "inference" / "pre", [3.0, 4.0, 5.0, 4.0])
+    _write(tmp_path / "second" / "inference" / "post", [10.0, 10.0, 9.0, 9.0])
+    folders = [each / "inference" / "pre" for each in (run, tmp_path / "second")]
+    pooled = report.read_results(folders)
+    assert len(pooled.lifetimes.times) == 8
+    assert pooled.followed_ps == 10.0
+    both = report.compare([run, tmp_path / "second"], "pre", "post")
+    assert "4.00 [" in both
+    swapped = report.compare([tmp_path / "second", run], "pre", "post")
+    assert both.splitlines()[2].split()[:5] == swapped.splitlines()[2].split()[:5]
+
+
+def test_the_interval_is_a_function_of_the_results(run):
+    assert report.compare([run], "pre", "post") == report.compare([run], "pre", "post")
+
+
+def test_a_ratio_to_nothing_is_left_out(tmp_path):
+    _write(tmp_path / "run" / "inference" / "pre", [0.0, 0.0])
+    _write(tmp_path / "run" / "inference" / "post", [1.0, 2.0])
+    text = report.compare([tmp_path / "run"], "pre", "post")
+    assert "×" not in text
+    assert "mean stable time" in text
+
+
+def test_results_without_errors_of_a_broken_force_field(tmp_path):
+    _write(tmp_path / "run" / "inference" / "pre", [1.0, 2.0])
+    _write(tmp_path / "run" / "inference" / "post", [1.0, 2.0], energy_mae_meV=None)
+    (line,) = [line for line in report.compare([tmp_path / "run"], "pre", "post").splitlines() if "energy" in line]
+    assert line.split()[-2:] == ["-", "-"]
+
+
+@pytest.mark.parametrize("key", ["replicas", "horizon_ps", "temperature_K"])
+def test_unlike_evaluations_are_not_compared(tmp_path, key):
+    _write(tmp_path / "run" / "inference" / "pre", [1.0, 2.0])
+    _write(tmp_path / "run" / "inference" / "post", [1.0, 2.0], **{key: 77})
+    with pytest.raises(ConfigError, match=f"{key} differs between pre .* and post .77."):
+        report.compare([tmp_path / "run"], "pre", "post")
+
+
+def test_a_missing_evaluation_is_named(run):
+    with pytest.raises(ConfigError, match=r"post_cycle9/final_metrics\.json: cannot be read"):
+        report.compare([run], "pre", "post_cycle9")
+
+
+def test_a_missing_array_is_named(run):
+    (run / "inference" / "pre" / "broken.npy").unlink()
+    with pytest.raises(ConfigError, match=r"broken\.npy is missing or damaged.*evaluate again"):
+        report.compare([run], "pre", "post")
+
+
+@pytest.mark.parametrize(
+    ("name", "periodic", "expected"),
+    [
+        ("rdf", False, ("r (Å)", "h(r) (1/Å)")),
+        ("rdf_OO", True, ("r (Å)", "g(r), OO")),
+        ("rdf_HH_intermolecular", True, ("r (Å)", "g(r), HH intermolecular")),
+        ("bond_length_distribution_OH", True, ("bond length (Å)", "density (1/Å), OH")),
+        ("vacf", True, ("lag (fs)", "VACF / VACF(0)")),
+        ("something", True, ("", "something")),
+    ],
+)
+def test_axes_say_what_is_drawn(name, periodic, expected):
+    assert report.axis_labels(name, periodic) == expected
+
+
+def test_pooled_runs_have_one_diffusivity(tmp_path):
+    values = {"a": [[1.5], [1.7]], "b": [[2.0], [np.nan]]}
+    for run, own in values.items():
+        for name in ("pre", "post"):
+            folder = tmp_path / run / "inference" / name
+            _write(folder, [10.0, 10.0])
+            arrays = {"diffusivity_O": own, "diffusivity_O_axis": [0.0], "diffusivity_O_reference": [1.75]}
+            for key, array in arrays.items():
+                np.save(folder / f"{key}.npy", np.array(array))
+    text = report.compare([tmp_path / "a", tmp_path / "b"], "pre", "post")
+    (line,) = [line for line in text.splitlines() if line.startswith("diffusivity O (1e-9 m²/s)")]
+    assert line.count("1.73 [") == 2
+    assert "DIFFUSIVITY O MAE" in text
