@@ -24,21 +24,23 @@ from mdsim.assembly import runs
 from mdsim.config.loading import load_config
 from mdsim.config.schema import SimulateConfig, TrainConfig
 from mdsim.dynamics import stretch
+from mdsim.estimator.samples import Samples, Sampling
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.training import steps
+from mdsim.training.schedule import Schedule
 from mdsim.training.stable import StableTraining
+from mdsim.training.terms import EnergyForceTerm, ObservableTerm
 
 #: Part of an epoch to where its function is looked up.
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("dynamics", stretch, "simulate"),
     ("binding the force field", stretch.Stretch, "_potential"),
     ("stability criteria", stretch, "first_unstable"),
-    ("observables of the samples", steps, "collect"),
-    ("Boltzmann estimator", steps, "observable_gradient"),
-    ("importance weights", steps, "importance"),
-    ("QM gradient", steps, "qm_gradient"),
-    ("optimizer", steps, "apply_gradient"),
+    ("choice of samples", Sampling, "__call__"),
+    ("observable term", ObservableTerm, "gradient"),
+    ("reweighting", Samples, "reweighted"),
+    ("energy/force term", EnergyForceTerm, "gradient"),
+    ("optimizer", Schedule, "step"),
     ("observables of the frames", Evaluation, "_count"),
     ("trajectories and their files", Evaluation, "_keep_frames"),
     ("checkpoints", checkpoints, "save_atomically"),
@@ -99,15 +101,15 @@ def measure(title: str, epochs: int, epoch: Callable[[], None]) -> None:
 
 def training_epochs(config: TrainConfig, epochs: int) -> None:
     """Exploring and learning; replicas are parked by hand, so that every learning epoch reruns all of them."""
-    trainer = runs._stable_training(config, runs.build.pretrained_checkpoint(config))
+    trainer = runs._stable_training(config, runs.assembly.pretrained_checkpoint(config))
     config.run_path.mkdir(parents=True)
     with ScalarWriter(config.run_path) as writer:
 
         def epoch(learning: bool) -> None:
             prepare(trainer, learning)
-            trainer.position.epoch += 1
+            trainer.progress.epoch += 1
             (trainer._learn if learning else trainer._explore)(writer)
-            trainer._save_last(config.run_path / "last.pt")
+            trainer._save_last()
 
         name = f"{config.dynamics.replicas} replicas, {config.dynamics.steps_per_epoch} steps"
         measure(f"Exploring, {name}", epochs, lambda: epoch(False))
@@ -118,16 +120,16 @@ def prepare(trainer: StableTraining, learning: bool) -> None:
     """All replicas move, or all are parked and a cycle's learning goes on."""
     trainer.replicas = trainer.replicas.released()
     trainer.replicas.parked.fill_(learning)
-    trainer.position.learning = learning
-    trainer.position.recent = []
+    trainer.progress.learning = learning
+    trainer.progress.recent = []
 
 
 def evaluation_epochs(config: SimulateConfig, epochs: int) -> None:
     """Stretches of the held-out evaluation, with everything that is written."""
     folder = config.run_path / "inference" / "pre"
     folder.mkdir(parents=True)
-    checkpoint = runs.build.evaluated_checkpoint(config, "pre")
-    evaluation = runs._evaluation(config, runs.build.dataset(config.data), checkpoint, folder)
+    checkpoint = runs.assembly.evaluated_checkpoint(config, "pre")
+    evaluation = runs._evaluation(config, runs.assembly.dataset(config.data), checkpoint, folder)
     with ScalarWriter(folder) as writer:
 
         def epoch() -> None:

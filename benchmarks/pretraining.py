@@ -19,11 +19,11 @@ from torch_geometric.loader import DataLoader
 from benchmarks.cases import Case, load_case
 from benchmarks.common import announce, arguments, median_seconds, print_table, ratio_rows
 from benchmarks.peers import PublishedStyleSchNet
-from mdsim.config.schema import OptimizationConfig
 from mdsim.datasets.folder import load_dataset
 from mdsim.datasets.npz import Frames
 from mdsim.losses import energy_force_loss, mean_absolute_error
-from mdsim.training.pretrain import Pretraining
+from mdsim.training.pretrain import FitSettings, Pretraining
+from mdsim.training.schedule import OptimizerSettings
 
 PUBLISHED, OURS = "published style", "mdsim"
 mae_loss = partial(
@@ -37,11 +37,8 @@ mae_loss = partial(
 
 def our_fit(case: Case, frames: Frames, folder: Path, batch: int) -> Pretraining:
     """The fit of `pretraining.py`, from the bundled weights."""
-    settings = OptimizationConfig(
-        optimizer="adam", learning_rate=1e-5, batch_size=batch, eval_batch_size=batch,
-        loss="mae", energy_coefficient=0.05, force_coefficient=0.95, warmup_steps=0, max_epochs=1,
-    )  # fmt: skip
-    return Pretraining(case.force_field, {}, case.system, frames, frames, settings, folder, mae_loss)
+    settings = FitSettings(OptimizerSettings(learning_rate=1e-5), batch, eval_batch_size=batch, max_epochs=1)
+    return Pretraining(case.force_field, case.system, frames, frames, settings, folder, mae_loss)
 
 
 class PublishedFit:

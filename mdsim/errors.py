@@ -19,3 +19,7 @@ class CheckpointError(UserError, RuntimeError):
 
 class UnknownSpeciesError(UserError, ValueError):
     """A force field is asked about elements that it was not trained for."""
+
+
+class TrainingError(UserError, RuntimeError):
+    """A training cannot go on."""

@@ -84,6 +84,35 @@ def pieces_at_once(bytes_each: float, wanted: int, device: torch.device, noun: s
     return fitting
 
 
+class PiecesAtOnce:
+    """How many equal pieces of work fit into the budget, by one measurement of one piece for all calls.
+
+    Args:
+        wanted: the most.
+        noun: what the pieces are, for the log.
+        limited: False: always as many as wanted, where the result depends on their number.
+    """
+
+    def __init__(self, wanted: int, noun: str, limited: bool = True) -> None:
+        self.wanted = wanted
+        self.noun = noun
+        self.limited = limited
+        self._bytes_each: float | None = None
+
+    def __call__(self, piece: Callable[[], object], device: torch.device) -> int:
+        """The number of pieces, at least one.
+
+        Args:
+            piece: evaluates one of them, with its gradients; called the first time only.
+            device: whose memory they take.
+        """
+        if not self.limited:
+            return self.wanted
+        if self._bytes_each is None:
+            self._bytes_each = bytes_for(piece)
+        return pieces_at_once(self._bytes_each, self.wanted, device, self.noun)
+
+
 def announce_division(noun: str, wanted: int, n_groups: int, n_bytes: float) -> None:
     """Say into how many groups pieces of work are divided, unless it is one: one line for each kind of work.
 

@@ -123,7 +123,7 @@ def row(trials: list[Trial], before: list[Trial]) -> list[str]:
         *(f"{np.mean([s[f'{name}_mae'] for s in summaries]):.3f}" for name in OBSERVABLES),
         f"{np.mean([s['energy_mae_meV'] for s in summaries]):.0f}",
         f"{error:.0f} ({100 * (error / unchanged - 1):+.0f} %)",
-        *(median_of(trials, key) for key in ("learn/signal_to_noise", "learn/gradient_cosine")),
+        *(median_of(trials, key) for key in ("learn/observables_signal_to_noise", "learn/observables_cosine")),
         *cost(trials),
     ]
 

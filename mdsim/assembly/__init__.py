@@ -1,4 +1,4 @@
-"""From names in a configuration to objects: the only place that knows which class a name stands for."""
+"""Names in a configuration become objects; the only place that knows which class a name stands for."""
 
 from mdsim.assembly.checkpoint_paths import (
     evaluated_checkpoint,
@@ -10,7 +10,7 @@ from mdsim.assembly.checkpoint_paths import (
 from mdsim.assembly.data import dataset
 from mdsim.assembly.dynamics import integrator, prior, stretch
 from mdsim.assembly.evaluation import compared_dynamical, compared_structural
-from mdsim.assembly.learning import neighborhood_sampler, qm_data, targets
+from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, observable_loss
 from mdsim.assembly.models import device, force_field, saved_force_field
 from mdsim.assembly.observables import dynamical_observable, observable
@@ -28,17 +28,18 @@ __all__ = [
     "evaluated_checkpoint",
     "force_field",
     "integrator",
-    "neighborhood_sampler",
     "observable",
     "observable_loss",
+    "optimizer_settings",
     "pretrained_checkpoint",
     "pretraining_path",
     "pretraining_run_path",
     "prior",
-    "qm_data",
     "reference",
+    "sampling",
     "saved_force_field",
+    "stable_settings",
     "stretch",
-    "targets",
     "variant",
+    "weighted_terms",
 ]

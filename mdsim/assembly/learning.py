@@ -1,32 +1,116 @@
-"""What the learning phase needs: targets, labelled frames, and the samples of the local estimator."""
+"""Loss terms, samples and settings of a StABlE training."""
 
 from __future__ import annotations
 
 from mdsim.assembly.losses import energy_force_loss, observable_loss
 from mdsim.assembly.observables import observable
 from mdsim.assembly.references import reference, reference_temperature
-from mdsim.config.schema import TrainConfig
+from mdsim.config.schema import (
+    BoundedTerm,
+    CustomTermConfig,
+    EnergiesForcesTermConfig,
+    LearningConfig,
+    ObservablesTermConfig,
+    OptimizationConfig,
+    TermConfig,
+    TrainConfig,
+)
 from mdsim.datasets.folder import Dataset
 from mdsim.errors import ConfigError
+from mdsim.estimator.loss_term import LossTerm
 from mdsim.estimator.neighborhoods import NeighborhoodSampler
-from mdsim.estimator.samples import Target
+from mdsim.estimator.samples import Sampling
+from mdsim.memory import PiecesAtOnce
+from mdsim.plugins import make
 from mdsim.state import System
-from mdsim.training.learn import QMData
+from mdsim.training.explore import ExploreSettings
+from mdsim.training.joint_gradient import WeightedTerm
+from mdsim.training.learn import LearnSettings
+from mdsim.training.schedule import OptimizerSettings, UnstableFraction
+from mdsim.training.stable import Limits, StableSettings
+from mdsim.training.steps import StepSettings
+from mdsim.training.terms import EnergyForceTerm, LabelledFrames, ObservableTerm, Target
+from mdsim.units import kT_eV
 
 
-def targets(config: TrainConfig, system: System, data: Dataset) -> list[Target]:
-    """The terms of the observable loss."""
-    terms = []
-    for term in config.training_observables:
-        quantity = observable(term.observable, system)
+def weighted_terms(
+    config: TrainConfig, system: System, data: Dataset, reference_data: Dataset, zero_energy_eV: float
+) -> list[WeightedTerm]:
+    """The terms of the loss with their weights.
+
+    Args:
+        config: of the training.
+        system: what the replicas are copies of.
+        data: gives the labelled frames.
+        reference_data: gives the references of observables.
+        zero_energy_eV: total energy at which the energy of the force field is zero.
+    """
+    weighted = []
+    for chosen in config.terms:
+        term = loss_term(chosen, config, system, data, reference_data, zero_energy_eV)
+        if isinstance(chosen, BoundedTerm):
+            weighted.append(WeightedTerm(term, chosen.weight, chosen.min_ratio, chosen.max_ratio))
+        else:
+            weighted.append(WeightedTerm(term, chosen.weight))
+    return weighted
+
+
+def loss_term(
+    chosen: TermConfig,
+    config: TrainConfig,
+    system: System,
+    data: Dataset,
+    reference_data: Dataset,
+    zero_energy_eV: float,
+) -> LossTerm:
+    """One term of the loss; arguments as in `weighted_terms`."""
+    match chosen:
+        case ObservablesTermConfig():
+            return ObservableTerm(targets(chosen, config, system, reference_data), config.estimator.paper_estimator)
+        case EnergiesForcesTermConfig():
+            loss = energy_force_loss(chosen.loss, chosen.energy_coefficient, chosen.force_coefficient)
+            at_once = PiecesAtOnce(config.estimator.minibatch_size, "labelled frames of a minibatch")
+            labels = labelled_frames(system, data, zero_energy_eV)
+            return EnergyForceTerm(system, labels, loss, chosen.batch_size, at_once)
+        case CustomTermConfig():
+            given = {"system": system, "dataset": data, "reference_dataset": reference_data}
+            return make(LossTerm, chosen.factory, chosen.options, "terms", **given)
+    raise ConfigError(f"terms.name: {chosen.name!r} has no loss term")
+
+
+def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, data: Dataset) -> list[Target]:
+    """Observables with their references from a data set, or from a file."""
+    made = []
+    for target in chosen.targets:
+        quantity = observable(target.observable, system)
         temperature_K = reference_temperature(config)
-        expected = reference(quantity, system, data, term.reference_file, temperature_K, config.reference_run)
-        terms.append(Target(quantity, expected, observable_loss(term.loss, quantity), term.weight))
-    return terms
+        expected = reference(quantity, system, data, target.reference_file, temperature_K, config.reference_run)
+        made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
+    return made
+
+
+def labelled_frames(system: System, data: Dataset, zero_energy_eV: float) -> LabelledFrames:
+    """The training frames, on the device and in the precision of the system."""
+    frames = data.train
+    energy = (frames.energy - zero_energy_eV).to(system.masses)
+    return LabelledFrames(frames.positions.to(system.masses), energy, frames.labels.to(system.masses))
+
+
+def sampling(config: TrainConfig, system: System, data: Dataset) -> Sampling:
+    """The choice of samples from the frames of a rerun."""
+    estimator = config.estimator
+    noun, fixed = "structures of a minibatch", estimator.paper_estimator  # whose result depends on the minibatches
+    return Sampling(
+        kT_eV(config.dynamics.temperature_K),
+        PiecesAtOnce(estimator.minibatch_size, noun, limited=not fixed),
+        estimator.frames_after_break,
+        estimator.only_unstable,
+        neighborhood_sampler(config, system, data),
+    )
 
 
 def neighborhood_sampler(config: TrainConfig, system: System, data: Dataset) -> NeighborhoodSampler | None:
-    """What draws the samples of the local estimator; None for the global one.
+    """The samples of the local estimator; None for the global one.
 
     Raises:
         ConfigError: neighborhoods of more molecules than there are.
@@ -48,12 +132,35 @@ def neighborhood_sampler(config: TrainConfig, system: System, data: Dataset) -> 
     )
 
 
-def qm_data(config: TrainConfig, system: System, data: Dataset, energy_shift_eV: float) -> QMData:
-    """The labelled training frames for the QM gradient."""
-    frames = data.train
-    return QMData(
-        frames.positions.to(system.masses),
-        (frames.energy - energy_shift_eV).to(system.masses),
-        frames.labels.to(system.masses),
-        energy_force_loss("mae", config.learning.energy_coefficient, config.learning.force_coefficient),
+def stable_settings(config: TrainConfig, terms: list[WeightedTerm]) -> StableSettings:
+    """The numbers of a training; plateaus are looked for in the loss of the first term that uses samples, if any."""
+    learning, estimator = config.learning, config.estimator
+    monitored = next((w.term for w in terms if w.term.uses_samples), terms[0].term)
+    return StableSettings(
+        Limits(config.epochs, config.max_cycles, config.max_force_evaluations),
+        ExploreSettings(
+            config.start_learning_at, config.max_explore_epochs, config.reset_probability, config.learn_while_exploring
+        ),
+        LearnSettings(
+            learning.reruns,
+            UnstableFraction(config.stop_learning_at, config.stop_window, config.stop_confidence),
+            f"learn/{monitored.name}_loss",
+            learning.learning_rate_decay,
+            learning.max_times_reduce_lr,
+            learning.max_epochs_per_cycle,
+        ),
+        StepSettings(
+            learning.steps_per_rerun,
+            learning.min_effective_fraction,
+            learning.clip_norm,
+            estimator.signal_every,
+            learning.randomize_steps,
+        ),
+        optimizer_settings(learning),
     )
+
+
+def optimizer_settings(config: LearningConfig | OptimizationConfig) -> OptimizerSettings:
+    """The optimizer of either training; what a section does not have stays as it is by default."""
+    known = OptimizerSettings.__dataclass_fields__.keys() & type(config).model_fields.keys()
+    return OptimizerSettings(**{key: getattr(config, key) for key in known})

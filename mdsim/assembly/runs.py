@@ -18,19 +18,19 @@ import mdsim
 from mdsim import assembly, memory
 from mdsim.assembly.run_folder import check_folder, open_folder
 from mdsim.calculator import ForceFieldCalculator
-from mdsim.config.schema import PretrainConfig, RunConfig, SimulateConfig, TrainConfig
+from mdsim.config.schema import OptimizationConfig, PretrainConfig, RunConfig, SimulateConfig, TrainConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.npz import Frames
 from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
 from mdsim.evaluation import metrics, report
+from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.force_field import ForceField
-from mdsim.models.loading import model_config
 from mdsim.reporting.console import format_table
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
-from mdsim.training.pretrain import Pretraining, errors_on
+from mdsim.training.pretrain import FitSettings, Pretraining
 from mdsim.training.stable import StableTraining
 
 log = logging.getLogger("mdsim")
@@ -121,11 +121,10 @@ def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretrai
     model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
     return Pretraining(
         model,
-        model_config(model),
         system,
         data.train,
         data.val,
-        config.optim,
+        _fit_settings(config.optim),
         folder,
         assembly.energy_force_loss(
             config.optim.loss,
@@ -137,6 +136,11 @@ def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretrai
         amp=config.amp,
         provenance=_provenance(data) | {"seed": config.seed},
     )
+
+
+def _fit_settings(optim: OptimizationConfig) -> FitSettings:
+    names = FitSettings.__dataclass_fields__.keys() - {"optimizer"}
+    return FitSettings(assembly.optimizer_settings(optim), **{name: getattr(optim, name) for name in names})
 
 
 # ---------------------------------------------------------------------------------------------------------- StABlE
@@ -156,28 +160,29 @@ def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = Fa
     )
     if resume:
         trainer.resume_from(config.run_path / "last.pt")
-    with _writer(config.run_path, config, trainer.position.epoch + 1) as writer:
+    with _writer(config.run_path, config, trainer.progress.epoch + 1) as writer:
         trainer.run(writer)
     report.draw_training(config.run_path)
 
 
 def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     data = assembly.dataset(config.data)
+    reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
     stretch = assembly.stretch(config, system, data)
+    zero_energy_eV = float(force_field.zero_energy_eV(system))
+    terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)
     return StableTraining(
         force_field,
-        model_config(force_field),
         stretch,
         _start(config, stretch, force_field, data.train),
-        assembly.targets(config, system, assembly.dataset(config.data, config.reference_size)),
-        assembly.qm_data(config, system, data, float(force_field.zero_energy_eV(system))),
-        config,
+        terms,
+        assembly.sampling(config, system, data),
+        assembly.stable_settings(config, terms),
         config.run_path,
         torch.Generator(system.masses.device).manual_seed(config.seed),
         provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
-        sampler=assembly.neighborhood_sampler(config, system, data),
     )
 
 

@@ -34,7 +34,8 @@ STABLE_DEBUG = (
     "epochs=4",
 )
 # At a bound of 1 K every replica is unstable: all park in the first epoch, and the next ones learn.
-TRAIN_DEBUG = (*STABLE_DEBUG, "max_temperature_K=1", "learning.qm_batch_size=8", "learning.reruns=4")
+TRAIN_DEBUG = (*STABLE_DEBUG, "max_temperature_K=1", "learning.reruns=4")
+LABELS, DEBUG_BATCH_SIZE = "energies_forces", 8
 SIMULATE_DEBUG = (*STABLE_DEBUG, "dense_window.epochs=4")
 NO_DENSE_WINDOW = ("dense_window=null", "dynamical_observables=[]")
 
@@ -108,8 +109,11 @@ def _stable_training(parser: argparse.ArgumentParser, arguments: Sequence[str] |
 
 def stable_debug(config: Section) -> tuple[str, ...]:
     """The overrides that run a configuration once through, tiny; a dense window of long times is left out."""
-    if not isinstance(config, SimulateConfig):
-        return TRAIN_DEBUG
+    if isinstance(config, TrainConfig):
+        names = [term.name for term in config.terms]
+        batches = [f"terms.{i}.batch_size={DEBUG_BATCH_SIZE}" for i, name in enumerate(names) if name == LABELS]
+        return (*TRAIN_DEBUG, *batches)
+    assert isinstance(config, SimulateConfig)
     window = config.dense_window
     fits = window is not None and DEBUG_DUMP_EVERY % window.dump_every_steps == 0
     return SIMULATE_DEBUG if fits else (*STABLE_DEBUG, *NO_DENSE_WINDOW)

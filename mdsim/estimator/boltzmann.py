@@ -11,12 +11,12 @@ estimators", TMLR 2025, arXiv 2402.13984 (global and local estimators); Thaler &
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
+from mdsim.estimator.parameter_gradient import Gradients, energy_gradient
 from mdsim.estimator.sample_energies import SampleEnergies
 from mdsim.typing import Float, Int, Tensor
 
@@ -30,7 +30,7 @@ class BoltzmannGradient:
 
     loss: Float[Tensor, ""]
     mean: Float[Tensor, "bin"]
-    gradients: tuple[Tensor, ...]  # one for each parameter, of its shape
+    gradients: Gradients
     n_samples: int
     effective_sample_size: float
 
@@ -42,19 +42,6 @@ class ReweightedMean:
     mean: Float[Tensor, "bin"]
     weights: Float[Tensor, "sample"]
     effective_sample_size: float
-
-
-@dataclass(frozen=True)
-class GradientSignal:
-    """Length of a gradient against its statistical error, both over all parameters."""
-
-    norm: float
-    standard_error: float
-
-    @property
-    def ratio(self) -> float:
-        """Signal-to-noise ratio; a gradient of pure noise has about 1."""
-        return self.norm / self.standard_error if self.standard_error else math.inf
 
 
 def boltzmann_gradient(
@@ -114,7 +101,7 @@ def boltzmann_gradient(
     return BoltzmannGradient(
         loss=loss(mean).detach(),
         mean=mean,
-        gradients=_energy_gradient(energy, parameters, order, coefficients, minibatch_size),
+        gradients=energy_gradient(energy, parameters, coefficients, minibatch_size, order),
         n_samples=len(observable),
         effective_sample_size=effective_sample_size(probabilities),
     )
@@ -140,32 +127,6 @@ def _paper_coefficients(
     minibatches = observable[order].split(minibatch_size)
     coefficients = [_coefficients(batch, _probabilities(None, batch), loss) for batch in minibatches]
     return order, torch.cat(coefficients) / len(minibatches)
-
-
-def _energy_gradient(
-    energy: SampleEnergies,
-    parameters: tuple[Tensor, ...],
-    order: Int[Tensor, "sample"],
-    coefficients: Float[Tensor, "sample"],
-    minibatch_size: int,
-) -> tuple[Tensor, ...]:
-    """Σ c_i ∂U_i/∂θ, accumulated over minibatches."""
-    total = tuple(torch.zeros_like(parameter) for parameter in parameters)
-    for index, coefficient in zip(order.split(minibatch_size), coefficients.split(minibatch_size), strict=True):
-        with torch.enable_grad():
-            energies = energy(index)
-        if energies.shape != index.shape:
-            raise ValueError(f"{len(index)} samples need as many energies, found the shape {tuple(energies.shape)}")
-        if not energies.requires_grad:
-            raise ValueError("the energies do not depend on the parameters: are they frozen or detached?")
-        if not torch.isfinite(energies).all():
-            raise ValueError(f"samples {index[~torch.isfinite(energies)].tolist()} have no finite energy: exclude them")
-        gradients = torch.autograd.grad(
-            energies, parameters, coefficient.to(energies), allow_unused=True, materialize_grads=True
-        )
-        for accumulated, gradient in zip(total, gradients, strict=True):
-            accumulated += gradient
-    return total
 
 
 def _probabilities(weights: Float[Tensor, "sample"] | None, observable: Tensor) -> Float[Tensor, "sample"]:
@@ -195,6 +156,20 @@ def effective_sample_size(weights: Float[Tensor, "sample"]) -> float:
     return float(weights.sum().square() / weights.square().sum())
 
 
+def boltzmann_weights(
+    energy_new: Float[Tensor, "sample"], energy_old: Float[Tensor, "sample"], kT: float
+) -> Float[Tensor, "sample"]:
+    """Weights ∝ exp(-(U_new - U_old) / kT) with the sum one; energies and kT in eV.
+
+    Raises:
+        ValueError: an energy is not finite.
+    """
+    change = energy_new - energy_old.detach()
+    if not torch.isfinite(change).all():
+        raise ValueError("the energies of some samples are not finite: exclude these samples first")
+    return torch.softmax(-change / kT, dim=0)
+
+
 def reweighted_mean(
     observable: Float[Tensor, "sample bin"],
     energy_new: Float[Tensor, "sample"],
@@ -213,53 +188,5 @@ def reweighted_mean(
     exponential of an entropy, this one is Kish's, which is never larger.
     """
     _check_observable(observable)
-    change = energy_new - energy_old.detach()
-    if not torch.isfinite(change).all():
-        raise ValueError("the energies of some samples are not finite: exclude these samples first")
-    weights = torch.softmax(-change / kT, dim=0)
+    weights = boltzmann_weights(energy_new, energy_old, kT)
     return ReweightedMean(weights @ observable, weights, effective_sample_size(weights.detach()))
-
-
-def gradient_signal_to_noise(
-    energy: SampleEnergies,
-    parameters: Iterable[Tensor],
-    observable: Float[Tensor, "sample bin"],
-    loss: ObservableLoss,
-    kT: float,
-    blocks: Int[Tensor, "sample"],
-    *,
-    minibatch_size: int,
-    weights: Float[Tensor, "sample"] | None = None,
-) -> GradientSignal:
-    """Is the gradient more than noise? Its norm and standard error by a jackknife that leaves out one block at a time.
-
-    Costs one `boltzmann_gradient` for each block, and memory for as many gradients. Unlike an error at fixed λ it
-    includes that of λ itself, which dominates where the mean is close to its reference.
-
-    Args:
-        blocks: label of each sample; correlated samples (one replica, one stretch of time) share a label. Blocks
-            should be about equal in size; ten are enough.
-        energy, parameters, observable, loss, kT, minibatch_size, weights: see `boltzmann_gradient`.
-    """
-    parameters = tuple(parameters)
-    labels = blocks.unique()
-    if len(labels) < 2:
-        raise ValueError(f"a jackknife needs at least two blocks of samples, found {len(labels)}")
-
-    def without(label: Tensor) -> Tensor:
-        kept = torch.nonzero(blocks != label).squeeze(-1)
-        estimate = boltzmann_gradient(
-            lambda index: energy(kept[index]),
-            parameters,
-            observable[kept],
-            loss,
-            kT,
-            minibatch_size=minibatch_size,
-            weights=None if weights is None else weights[kept],
-        )
-        return torch.cat([gradient.reshape(-1) for gradient in estimate.gradients])
-
-    replicates = torch.stack([without(label) for label in labels])
-    center = replicates.mean(0)
-    variance = (len(labels) - 1) / len(labels) * (replicates - center).square().sum()
-    return GradientSignal(norm=float(center.norm()), standard_error=float(variance.sqrt()))

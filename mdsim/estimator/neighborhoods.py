@@ -27,6 +27,11 @@ class Neighborhoods:
     membership: Bool[Tensor, "sample atom"]
     weights: Float[Tensor, "sample"] | None  # importance of each; None: all alike
 
+    def subset(self, kept: Int[Tensor, "sample"]) -> Neighborhoods:
+        """Some of the neighborhoods, by ascending index."""
+        weights = None if self.weights is None else self.weights[kept]
+        return Neighborhoods(self.frames[kept], self.molecules[kept], self.membership[kept], weights)
+
 
 @dataclass(frozen=True, eq=False)
 class NeighborhoodSampler:

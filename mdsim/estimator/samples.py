@@ -1,159 +1,184 @@
-"""From the frames of a rerun to the samples of the Boltzmann estimator: whole structures, or neighborhoods in them."""
+"""Samples of a rerun: whole structures, or neighborhoods in them, with the energies they were drawn with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from mdsim.config.schema import EstimatorConfig
 from mdsim.dynamics.stretch import Outcome
-from mdsim.estimator.boltzmann import ReweightedMean, reweighted_mean
-from mdsim.estimator.neighborhoods import NeighborhoodSampler
+from mdsim.estimator.boltzmann import boltzmann_weights, effective_sample_size
+from mdsim.estimator.neighborhoods import Neighborhoods, NeighborhoodSampler
 from mdsim.estimator.sample_energies import SampleEnergies, neighborhood_energies, structure_energies
 from mdsim.force_field import ForceField
 from mdsim.interfaces import LocalObservable, Observable
-from mdsim.memory import bytes_for, pieces_at_once
+from mdsim.memory import PiecesAtOnce
 from mdsim.stability.verdict import non_finite
 from mdsim.state import System, Trajectory
 from mdsim.typing import Bool, Float, Int, Tensor
 
 
-@dataclass(frozen=True)
-class Target:
-    """One term of the observable loss: what is compared with which reference, how, and how much it counts."""
-
-    observable: Observable
-    reference: Float[Tensor, "bin"]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
-    """What one rerun gives to the estimator: structures, their observables, and the energies they were sampled with."""
+    """What one rerun gives to the loss terms.
 
+    Attributes:
+        system: of the replicas.
+        trajectory: the rerun.
+        mask: the frames that are used.
+        positions: of these frames, the structures (Å).
+        energy: of each sample, eV, with the parameters that drew it.
+        replica: the rerun that each sample comes from: the samples of one are correlated.
+        kT: thermal energy of the rerun, eV.
+        generator: of what terms draw at random.
+        structures_at_once: for one backward pass, within the memory budget.
+        neighborhoods: where samples are parts of structures, for the local estimator; None: whole structures.
+        reweighting: weights that carry the samples to other parameters; None: those that drew them.
+    """
+
+    system: System
+    trajectory: Trajectory
+    mask: Bool[Tensor, "frame replica"]
     positions: Float[Tensor, "structure atom 3"]
-    observable: Float[Tensor, "sample bin"]  # of all targets, side by side
     energy: Float[Tensor, "sample"]
-    replica: Int[Tensor, "sample"]  # which rerun each comes from: the samples of one are correlated
-    structure: Int[Tensor, "sample"] | None = None  # where neighborhoods lie, in ascending order; None: one each
-    membership: Bool[Tensor, "sample atom"] | None = None  # atoms of the neighborhoods
-    weights: Float[Tensor, "sample"] | None = None  # importance; None: all alike
+    replica: Int[Tensor, "sample"]
+    kT: float
+    generator: torch.Generator
+    structures_at_once: PiecesAtOnce
+    neighborhoods: Neighborhoods | None = None
+    reweighting: Float[Tensor, "sample"] | None = None
+    _values: dict[int, tuple[Observable, Tensor]] = field(default_factory=dict)  # shared by reweighted copies
+    _parent: tuple[Samples, Tensor] | None = None  # of a subset: all samples, and which of them these are
 
     def __len__(self) -> int:
-        return len(self.observable)
+        return len(self.replica)
 
-    def energies(self, force_field: ForceField, system: System) -> SampleEnergies:
-        """Energies of the samples with the current parameters."""
-        if self.structure is None or self.membership is None:
-            return structure_energies(force_field, system, self.positions)
-        return neighborhood_energies(force_field, system, self.positions, self.structure, self.membership)
+    def values(self, observable: Observable) -> Float[Tensor, "sample bin"]:
+        """The observable of each sample, computed once per rerun.
 
-    def minibatch_size(self, structures: int) -> int:
-        """Samples that lie, on average, in so many structures: memory goes with the structures."""
-        return structures if self.structure is None else structures * math.ceil(len(self) / len(self.positions))
+        Raises:
+            ValueError: samples are neighborhoods and the observable has no contributions of molecules.
+        """
+        if id(observable) not in self._values:
+            self._values[id(observable)] = observable, self._measured(observable)
+        return self._values[id(observable)][1]
+
+    def energies(self, force_field: ForceField) -> SampleEnergies:
+        """Energies of the samples (eV) with the current parameters."""
+        drawn = self.neighborhoods
+        if drawn is None:
+            return structure_energies(force_field, self.system, self.positions)
+        return neighborhood_energies(force_field, self.system, self.positions, drawn.frames, drawn.membership)
+
+    def minibatch_size(self, force_field: ForceField) -> int:
+        """Samples of a backward pass that fit into memory, which goes with the structures they lie in."""
+
+        def one() -> Tensor:
+            with torch.enable_grad():
+                return force_field.energy(self.system, self.positions[:1])
+
+        structures = self.structures_at_once(one, self.positions.device)
+        return structures * math.ceil(len(self) / max(1, len(self.positions)))
+
+    @property
+    def weights(self) -> Float[Tensor, "sample"] | None:
+        """Weight of each sample in a mean: importance of the draw times reweighting; None: all alike."""
+        importance = None if self.neighborhoods is None else self.neighborhoods.weights
+        if importance is None or self.reweighting is None:
+            return self.reweighting if importance is None else importance
+        return importance * self.reweighting
+
+    def reweighted(self, force_field: ForceField) -> Samples:
+        """The same samples with weights ∝ exp(-ΔU/kT), which carry them to the current parameters."""
+        return replace(self, reweighting=boltzmann_weights(self.current_energies(force_field), self.energy, self.kT))
+
+    @property
+    def effective_fraction(self) -> float:
+        """Kish's effective sample size of the reweighting over the number of samples."""
+        return 1.0 if self.reweighting is None else effective_sample_size(self.reweighting) / len(self)
+
+    def current_energies(self, force_field: ForceField) -> Float[Tensor, "sample"]:
+        """Energies of all samples in eV with the current parameters, without a graph."""
+        energies, size = self.energies(force_field), self.minibatch_size(force_field)
+        with torch.no_grad():
+            index = torch.arange(len(self), device=self.replica.device)
+            return torch.cat([energies(part) for part in index.split(size)])
+
+    def subset(self, kept: Int[Tensor, "sample"]) -> Samples:
+        """Some of the samples, by ascending index."""
+        drawn = self.neighborhoods
+        return replace(
+            self,
+            positions=self.positions[kept] if drawn is None else self.positions,
+            energy=self.energy[kept],
+            replica=self.replica[kept],
+            neighborhoods=None if drawn is None else drawn.subset(kept),
+            reweighting=None if self.reweighting is None else self.reweighting[kept],
+            _values={},
+            _parent=(self, kept),
+        )
+
+    def _measured(self, observable: Observable) -> Float[Tensor, "sample bin"]:
+        if self._parent is not None:
+            everyone, kept = self._parent
+            return everyone.values(observable)[kept]
+        if self.neighborhoods is None:
+            return observable(self.system, self.trajectory)[self.mask]
+        if not isinstance(observable, LocalObservable):
+            raise ValueError(f"{observable.name} has no contributions of molecules, which the local estimator needs")
+        of_molecules = observable.per_molecule(self.system, self.trajectory)[self.mask]
+        return of_molecules[self.neighborhoods.frames, self.neighborhoods.molecules]
 
 
-def fitting_structures(
-    force_field: ForceField, system: System, positions: Float[Tensor, "structure atom 3"], wanted: int
-) -> int:
-    """How many structures (Å) can be differentiated with respect to the parameters at once, within the memory budget.
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """The choice of samples among the frames of a rerun.
 
-    Args:
-        force_field: its parameters are trained.
-        system: what the structures are of.
-        positions: of which the first is looked at.
-        wanted: no more than these.
+    Attributes:
+        kT: thermal energy of the dynamics, eV.
+        structures_at_once: for one backward pass, at most.
+        frames_after_break: frames kept of a replica after its first unstable one; None keeps all finite frames.
+        only_unstable: leave out the replicas that did not break.
+        sampler: draws the neighborhoods of the local estimator; None: samples are whole structures.
     """
-    with torch.enable_grad():
-        bytes_each = bytes_for(lambda: force_field.energy(system, positions[:1]))
-    return pieces_at_once(bytes_each, wanted, positions.device, "structures of a minibatch")
 
+    kT: float
+    structures_at_once: PiecesAtOnce
+    frames_after_break: int | None = None
+    only_unstable: bool = False
+    sampler: NeighborhoodSampler | None = None
 
-def usable(outcome: Outcome, settings: EstimatorConfig) -> Bool[Tensor, "frame replica"]:
-    """Frames that the estimator learns from: finite ones, not too long after a break, of the replicas asked for."""
-    trajectory, verdict = outcome.trajectory, outcome.verdict
-    finite = ~non_finite(trajectory)
-    frame = torch.arange(trajectory.n_frames, device=finite.device)[:, None]
-    if settings.frames_after_break is not None:
-        finite &= frame < verdict.first_frame.to(finite.device) + settings.frames_after_break
-    if settings.only_unstable:
-        finite &= verdict.unstable.to(finite.device)
-    return finite
+    def __call__(
+        self, force_field: ForceField, system: System, outcome: Outcome, generator: torch.Generator
+    ) -> Samples:
+        """The samples of a rerun; there may be none.
 
+        Args:
+            force_field: its parameters drove the rerun.
+            system: of the replicas.
+            outcome: of the rerun.
+            generator: of what is drawn at random, here and in the terms.
+        """
+        trajectory, mask = outcome.trajectory, self.usable(outcome)
+        if trajectory.energy is None:
+            raise ValueError("the trajectory has no energies")
+        positions, energy, replica = trajectory.positions[mask], trajectory.energy[mask], torch.nonzero(mask)[:, 1]
+        shared = (self.kT, generator, self.structures_at_once)
+        if self.sampler is None or not len(positions):
+            return Samples(system, trajectory, mask, positions, energy, replica, *shared)
+        drawn = self.sampler(system, positions, generator)
+        unknown = torch.full_like(drawn.frames, torch.nan, dtype=energy.dtype)
+        samples = Samples(system, trajectory, mask, positions, unknown, replica[drawn.frames], *shared, drawn)
+        return replace(samples, energy=samples.current_energies(force_field))
 
-def collect(
-    system: System, trajectory: Trajectory, mask: Bool[Tensor, "frame replica"], targets: Sequence[Target]
-) -> Samples:
-    """The chosen frames as samples of the global estimator."""
-    if trajectory.energy is None:
-        raise ValueError("the trajectory has no energies")
-    observable = torch.cat([target.observable(system, trajectory)[mask] for target in targets], dim=-1)
-    return Samples(trajectory.positions[mask], observable, trajectory.energy[mask], torch.nonzero(mask)[:, 1])
-
-
-def collect_neighborhoods(
-    force_field: ForceField,
-    system: System,
-    trajectory: Trajectory,
-    mask: Bool[Tensor, "frame replica"],
-    targets: Sequence[Target],
-    sampler: NeighborhoodSampler,
-    structures_at_once: int,
-    generator: torch.Generator,
-) -> Samples:
-    """Neighborhoods in the chosen frames as samples of the local estimator.
-
-    Args:
-        force_field: its atomic energies are those that the neighborhoods were sampled with.
-        system: of the replicas.
-        trajectory: their frames.
-        mask: the frames to look at.
-        targets: each with a `LocalObservable`.
-        sampler: draws the neighborhoods.
-        structures_at_once: fewer where the memory budget is smaller.
-        generator: of the draw.
-    """
-    positions = trajectory.positions[mask]
-    drawn = sampler(system, positions, generator)
-    observable = torch.cat([_of_molecules(target, system, trajectory)[mask] for target in targets], dim=-1)
-    samples = Samples(
-        positions,
-        observable[drawn.frames, drawn.molecules],
-        positions.new_full((len(drawn.frames),), torch.nan),  # found below
-        torch.nonzero(mask)[drawn.frames, 1],
-        drawn.frames,
-        drawn.membership,
-        drawn.weights,
-    )
-    return replace(samples, energy=current_energies(force_field, system, samples, structures_at_once))
-
-
-def _of_molecules(
-    target: Target, system: System, trajectory: Trajectory
-) -> Float[Tensor, "frame replica molecule bin"]:
-    if not isinstance(target.observable, LocalObservable):
-        raise ValueError(f"{target.observable.name} has no contributions of molecules, which the local estimator needs")
-    return target.observable.per_molecule(system, trajectory)
-
-
-def current_energies(
-    force_field: ForceField, system: System, samples: Samples, structures_at_once: int
-) -> Float[Tensor, "sample"]:
-    """Energies of all samples in eV with the current parameters, without a graph."""
-    fitting = fitting_structures(force_field, system, samples.positions, structures_at_once)
-    energies, size = samples.energies(force_field, system), samples.minibatch_size(fitting)
-    with torch.no_grad():
-        index = torch.arange(len(samples), device=samples.observable.device)
-        return torch.cat([energies(part) for part in index.split(size)])
-
-
-def importance(
-    force_field: ForceField, system: System, samples: Samples, kT: float, structures_at_once: int
-) -> ReweightedMean:
-    """Weights exp(-ΔU/kT) that carry the samples to the current parameters, with their effective sample size."""
-    current = current_energies(force_field, system, samples, structures_at_once)
-    return reweighted_mean(samples.observable, current, samples.energy, kT)
+    def usable(self, outcome: Outcome) -> Bool[Tensor, "frame replica"]:
+        """The frames to learn from: finite ones, not too long after a break, of the replicas asked for."""
+        trajectory, verdict = outcome.trajectory, outcome.verdict
+        mask = ~non_finite(trajectory)
+        if self.frames_after_break is not None:
+            frame = torch.arange(trajectory.n_frames, device=mask.device)[:, None]
+            mask &= frame < verdict.first_frame.to(mask.device) + self.frames_after_break
+        if self.only_unstable:
+            mask &= verdict.unstable.to(mask.device)
+        return mask

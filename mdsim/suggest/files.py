@@ -13,7 +13,7 @@ import yaml
 
 from mdsim import assembly
 from mdsim.config.loading import load_config
-from mdsim.config.schema import PretrainConfig, SimulateConfig, TrainConfig
+from mdsim.config.schema import ObservablesTermConfig, PretrainConfig, SimulateConfig, TrainConfig
 from mdsim.errors import ConfigError
 from mdsim.reporting.console import format_table
 from mdsim.state import Trajectory
@@ -118,8 +118,8 @@ def check(found: Findings, folder: Path) -> None:
     try:
         for config in (train, evaluation):
             assembly.stretch(config, system, found.dataset)
-        for term in train.training_observables:
-            assembly.observable(term.observable, system)(system, one_frame)
+        for target in [t for term in train.terms if isinstance(term, ObservablesTermConfig) for t in term.targets]:
+            assembly.observable(target.observable, system)(system, one_frame)
         for chosen in evaluation.observables:
             assembly.observable(chosen, system)(system, one_frame)
         assembly.compared_dynamical(evaluation, system, found.dataset)

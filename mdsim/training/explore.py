@@ -1,4 +1,4 @@
-"""The simulation phase: replicas move until enough of them have broken; a broken one parks where its stretch began."""
+"""The exploring phase: replicas move until enough of them have broken; a broken one parks where its stretch began."""
 
 from __future__ import annotations
 
@@ -12,6 +12,28 @@ from mdsim.state import MDState
 from mdsim.typing import Bool, Float, Tensor
 
 REMEMBERED_STRETCHES = 20  # how far back a replica can rewind
+
+
+@dataclass(frozen=True)
+class ExploreSettings:
+    """The exploring phase of a cycle.
+
+    Attributes:
+        start_learning_at: fraction of parked replicas that ends the phase.
+        max_epochs: after which learning starts with whatever is parked; None: no limit.
+        reset_probability: chance of a moving replica to rewind, each epoch.
+        learn_while_exploring: step the parameters also after epochs in which a replica broke.
+    """
+
+    start_learning_at: float = 0.75
+    max_epochs: int | None = None
+    reset_probability: float = 0.05
+    learn_while_exploring: bool = False
+
+    def ends(self, fraction_parked: float, epochs: int) -> bool:
+        """Whether the phase is over, which it never is before a replica broke."""
+        long_enough = self.max_epochs is not None and epochs >= self.max_epochs
+        return fraction_parked > 0 and (fraction_parked >= self.start_learning_at or long_enough)
 
 
 @dataclass(frozen=True)
@@ -87,7 +109,7 @@ def rewind(replicas: Replicas, probability: float, generator: torch.Generator) -
     """Send each moving replica back, with the given probability, to one of its earlier stretch starts.
 
     Rewinding revisits regions from which other, equally likely, futures start, so that the explored set is wider than
-    one trajectory a replica.
+    one trajectory per replica.
 
     Returns:
         The replicas and how many were rewound.

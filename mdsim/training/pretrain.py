@@ -1,4 +1,4 @@
-"""The energy/force fit: minibatches, warm-up, plateau schedule, averaged weights, early stopping, exact resume."""
+"""The energy/force fit: minibatches, averaged weights, early stopping, exact resume."""
 
 from __future__ import annotations
 
@@ -14,41 +14,34 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdsim import checkpoints
-from mdsim.config.schema import OptimizationConfig
 from mdsim.datasets.npz import Frames
+from mdsim.evaluation.errors import predictions_and_labels
 from mdsim.force_field import ForceField
 from mdsim.losses import EnergyForceLoss, energy_force_errors
+from mdsim.models.loading import model_config
 from mdsim.neighbors import neighbors
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import System
+from mdsim.training.schedule import OptimizerSettings, Schedule
 from mdsim.typing import Float, Int, Tensor
 
 log = logging.getLogger("mdsim")
 
 
-def predict(
-    model: ForceField, system: System, positions: Float[Tensor, "frame atom 3"], batch_size: int
-) -> tuple[Float[Tensor, "frame"], Float[Tensor, "frame atom 3"]]:
-    """Energies (eV, relative to the model's shift) and forces (eV/Å) of many frames, batch by batch."""
-    potential = model.bind(system)
-    results = [potential(batch) for batch in positions.split(batch_size)]
-    return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
+@dataclass(frozen=True)
+class FitSettings:
+    """The numbers of a fit."""
 
-
-def predictions_and_labels(
-    model: ForceField, system: System, frames: Frames, batch_size: int
-) -> tuple[
-    Float[Tensor, "frame"], Float[Tensor, "frame atom 3"], Float[Tensor, "frame"], Float[Tensor, "frame atom 3"]
-]:
-    """Energies (eV, relative to the model's shift) and forces (eV/Å) of labelled frames, then their labels."""
-    energy, forces = predict(model, system, frames.positions.to(system.masses), batch_size)
-    labels = (frames.energy.to(energy.device) - model.zero_energy_eV(system)).to(energy)
-    return energy, forces, labels, frames.labels.to(forces)
-
-
-def errors_on(model: ForceField, system: System, frames: Frames, batch_size: int) -> dict[str, float]:
-    """Energy and force MAE and RMSE of a force field on labelled frames; units are in the keys."""
-    return energy_force_errors(*predictions_and_labels(model, system, frames, batch_size))
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    batch_size: int = 100  # frames of a parameter step
+    eval_batch_size: int = 100  # frames at a time in validation
+    ema_decay: float | None = None  # of the averaged weights that are evaluated and saved
+    clip_norm: float | None = None
+    max_epochs: int = 10000
+    early_stopping_lr: float = 1e-6
+    early_stopping_time_s: float = 604800.0
+    checkpoint_every_epochs: int = 10
+    evaluate_every_epochs: int = 1
 
 
 @dataclass
@@ -68,10 +61,9 @@ class Pretraining:
 
     Args:
         model: the force field; its shift and scale are taken from the training frames here.
-        model_config: what rebuilds the model; stored in every checkpoint.
         system: the system, on the device and in the precision to train in.
         train, val: labelled frames.
-        settings: optimizer, schedule, loss and stopping.
+        settings: optimizer, schedule and stopping.
         run_dir: where checkpoints, scalars and metrics go.
         loss: of energies, forces and their references.
         seed: of the order of the minibatches.
@@ -82,11 +74,10 @@ class Pretraining:
     def __init__(
         self,
         model: ForceField,
-        model_config: dict[str, Any],
         system: System,
         train: Frames,
         val: Frames,
-        settings: OptimizationConfig,
+        settings: FitSettings,
         run_dir: Path,
         loss: EnergyForceLoss,
         seed: int = 0,
@@ -96,7 +87,6 @@ class Pretraining:
         model.normalize_to(system, train.positions, train.energy, train.labels)
         device = system.masses.device
         self.model = model.to(device, system.masses.dtype)
-        self.model_config = model_config
         self.system = system
         self.settings = settings
         self.train, self.val = train, val
@@ -109,10 +99,7 @@ class Pretraining:
         self.loss = loss
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters = list(self.model.parameters())
-        self.optimizer = self._optimizer()
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
-        )
+        self.schedule = Schedule(self.parameters, settings.optimizer)
         self.average = (
             None
             if settings.ema_decay is None
@@ -124,11 +111,6 @@ class Pretraining:
     def evaluated(self) -> ForceField:
         """The weights that are evaluated and kept: the average where there is one."""
         return self.model if self.average is None else cast(ForceField, self.average.module)
-
-    @property
-    def learning_rate(self) -> float:
-        """The plateau schedule's learning rate, before warm-up."""
-        return self.optimizer.param_groups[0]["base_lr"]
 
     def resume_from(self, path: Path) -> None:
         """Continue from a checkpoint; begin at the beginning where none was written yet."""
@@ -155,19 +137,9 @@ class Pretraining:
         best = self.progress.history[self.progress.best]
         log.info("stopped after %d epochs: %s; best epoch %d", self.progress.epoch, reason, best["epoch"])
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        s = self.settings
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.optimizer]
-        optimizer = kind(
-            self.model.parameters(), lr=s.learning_rate, eps=s.eps, weight_decay=s.weight_decay, amsgrad=s.amsgrad
-        )
-        for group in optimizer.param_groups:
-            group["base_lr"] = s.learning_rate
-        return optimizer
-
     def _reason_to_stop(self) -> str | None:
         s = self.settings
-        if self.learning_rate < s.early_stopping_lr:
+        if self.schedule.learning_rate < s.early_stopping_lr:
             return f"the learning rate fell below {s.early_stopping_lr:g}"
         if self.progress.seconds > s.early_stopping_time_s:
             return f"{s.early_stopping_time_s:g} s of training are over"
@@ -182,8 +154,7 @@ class Pretraining:
             losses.append(self._step(batch))
             if self.progress.step % print_every == 0:
                 loss = float(losses[-1])
-                rate = self.optimizer.param_groups[0]["lr"]
-                writer.log(self.progress.step, {"train/loss": loss, "train/learning_rate": rate})
+                writer.log(self.progress.step, {"train/loss": loss, "train/learning_rate": self.schedule.last_rate})
                 latest = self.progress.history[-1]  # from before this epoch
                 log.info(
                     "epoch %d step %d: loss %.4f; in validation %.1f meV/Å, %.1f meV",
@@ -195,9 +166,7 @@ class Pretraining:
     def _step(self, batch: Int[Tensor, "sample"]) -> Float[Tensor, ""]:
         positions = self.positions[batch]
         pairs = neighbors(self.system, positions, self.model.cutoff)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._warm_rate()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.optimizer.zero_grad(set_to_none=True)
         self.model.train()
         with torch.autocast(positions.device.type, torch.bfloat16, enabled=self.amp):
             energy, forces = self.model(self.system, positions, pairs, create_graph=True)
@@ -205,26 +174,17 @@ class Pretraining:
         loss.backward(inputs=self.parameters)  # not with respect to positions, whose gradient nobody reads
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        self.optimizer.step()
+        self.schedule.step()
         self.progress.step += 1
         if self.average is not None:
             self.average.update_parameters(self.model)
         return loss.detach()
 
-    def _warm_rate(self) -> float:
-        s = self.settings
-        done = min(1.0, self.progress.step / s.warmup_steps) if s.warmup_steps else 1.0
-        return self.learning_rate * (s.warmup_factor + (1.0 - s.warmup_factor) * done)
-
     def _evaluate(self, writer: ScalarWriter, train_loss: float = math.nan) -> None:
         """Validate, lower the learning rate on a plateau, and keep the model if it is the best so far."""
         compared = predictions_and_labels(self.evaluated, self.system, self.val, self.settings.eval_batch_size)
         errors, loss = energy_force_errors(*compared), float(self.loss(*compared))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"]
-        self.scheduler.step(loss)
-        for group in self.optimizer.param_groups:
-            group["base_lr"] = group["lr"]
+        self.schedule.observe(loss)
         self.progress.history.append({"epoch": self.progress.epoch, "train_loss": train_loss, "loss": loss, **errors})
         writer.log(self.progress.step, {f"val/{key}": value for key, value in {"loss": loss, **errors}.items()})
         if loss < self.progress.best_loss:
@@ -235,12 +195,14 @@ class Pretraining:
     def _save_best(self) -> None:
         metrics = self.progress.history[-1]
         payload = checkpoints.force_field_payload(
-            self.evaluated, self.model_config, {**self.provenance, "epoch": self.progress.epoch, "val": metrics}
+            self.evaluated,
+            model_config(self.evaluated),
+            {**self.provenance, "epoch": self.progress.epoch, "val": metrics},
         )
         checkpoints.save_atomically(self.run_dir / "checkpoints" / "best_checkpoint.pt", payload)
 
     def _save_last(self, path: Path) -> None:
-        payload = checkpoints.force_field_payload(self.evaluated, self.model_config, self.provenance)
+        payload = checkpoints.force_field_payload(self.evaluated, model_config(self.evaluated), self.provenance)
         checkpoints.save_atomically(path, {**payload, "kind": "pretraining", "training": self.state_dict()})
 
     def state_dict(self) -> dict[str, Any]:
@@ -248,8 +210,7 @@ class Pretraining:
         return {
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "progress": copy.deepcopy(vars(self.progress)),
         }
@@ -259,7 +220,6 @@ class Pretraining:
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         self.progress = Progress(**state["progress"])

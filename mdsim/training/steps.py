@@ -1,4 +1,4 @@
-"""The parameter steps that are taken from the frames of one rerun."""
+"""Parameter steps from one rerun, along the joint gradient of all loss terms."""
 
 from __future__ import annotations
 
@@ -8,131 +8,137 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.config.schema import TrainConfig
-from mdsim.dynamics.stretch import Outcome
-from mdsim.estimator.neighborhoods import NeighborhoodSampler
-from mdsim.estimator.samples import Samples, Target, collect, collect_neighborhoods, importance, usable
+from mdsim.errors import TrainingError
+from mdsim.estimator.samples import Samples
+from mdsim.estimator.signal import signal_to_noise
 from mdsim.force_field import ForceField
-from mdsim.state import System, Trajectory
-from mdsim.training.learn import (
-    QMData,
-    apply_gradient,
-    compare,
-    observable_gradient,
-    qm_gradient,
-    randomize_step,
-    signal_to_noise,
-)
-from mdsim.typing import Bool, Tensor
-from mdsim.units import kT_eV
+from mdsim.training.joint_gradient import WeightedTerm, joint_gradient
+from mdsim.training.schedule import Schedule
+from mdsim.typing import Tensor
 
 log = logging.getLogger("mdsim")
 
-MIN_SAMPLES = 2  # a covariance needs two
+MOST_SKIPPED = 20  # steps in a row without a finite gradient, before a training ends
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """The steps of one rerun.
+
+    Attributes:
+        steps_per_rerun: at most; after the first, samples are reweighted by exp(-ΔU/kT).
+        min_effective_fraction: of the samples, below which the steps of a rerun end.
+        clip_norm: largest norm of the joint gradient; None: no limit.
+        signal_every: learning epochs between measurements of signal-to-noise ratios; None: never.
+        randomize: the control that steps as far as the gradient says, but anywhere.
+    """
+
+    steps_per_rerun: int = 1
+    min_effective_fraction: float = 0.5
+    clip_norm: float | None = 1.0
+    signal_every: int | None = None
+    randomize: bool = False
 
 
 @dataclass
 class ParameterSteps:
-    """Steps along the joint gradient of observables, energies and forces, or along one of the controls.
+    """Steps along the joint gradient.
 
     Attributes:
         force_field: stepped in place.
-        system: what the replicas are copies of.
-        targets: the terms of the observable loss.
-        qm: the labelled training frames.
-        config: temperature, estimator and learning.
-        optimizer: of the parameters.
-        generator: of all that is drawn.
-        count: is told of every structure that is evaluated.
-        sampler: draws the neighborhoods of the local estimator; None: the global one.
+        terms: of the loss.
+        schedule: optimizer and learning rate.
+        settings: how many steps, and how far.
+        count: is told how many structures were evaluated.
+        skipped: latest steps in a row whose gradient was not finite.
     """
 
     force_field: ForceField
-    system: System
-    targets: Sequence[Target]
-    qm: QMData
-    config: TrainConfig
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
+    terms: Sequence[WeightedTerm]
+    schedule: Schedule
+    settings: StepSettings
     count: Callable[[int], None]
-    sampler: NeighborhoodSampler | None = None
+    skipped: int = 0
 
-    def __call__(self, outcome: Outcome, cycle_epoch: int) -> dict[str, float]:
-        """Take steps from one rerun while its reweighted frames can be trusted.
+    def __call__(self, samples: Samples, cycle_epoch: int) -> dict[str, float]:
+        """Step while the reweighted samples can be trusted.
 
         Args:
-            outcome: of the rerun.
+            samples: of the rerun.
             cycle_epoch: earlier learning epochs of the cycle, for what is only measured now and then.
 
         Returns:
             What is logged of the first step, and how many there were.
         """
-        estimator, learning = self.config.estimator, self.config.learning
-        if learning.direction != "joint":
-            steps = [self._step(None, None) for _ in range(learning.steps_per_rerun)]
-            return steps[0] | {"learn/steps": float(len(steps))}
-        mask = usable(outcome, estimator)
-        if int(mask.sum()) < MIN_SAMPLES:
-            log.warning("only %d usable frames: this step is along the QM gradient alone", int(mask.sum()))
-            return self._step(None, None)
-        samples = self._samples(outcome.trajectory, mask)
-        signal = {}
-        if estimator.signal_every is not None and cycle_epoch % estimator.signal_every == 0:
-            ratio = signal_to_noise(self.force_field, self.system, samples, self.targets, self._kT, estimator)
-            signal["learn/signal_to_noise"] = ratio
-        logged = self._step(samples, None) | signal
-        for taken in range(1, learning.steps_per_rerun):
-            self.count(len(samples.positions))
-            reweighted = importance(self.force_field, self.system, samples, self._kT, estimator.minibatch_size)
-            logged["learn/effective_fraction"] = reweighted.effective_sample_size / len(samples)
-            if logged["learn/effective_fraction"] < learning.min_effective_fraction:
-                break
-            self._step(samples, reweighted.weights)
+        logged = {"learn/samples": float(len(samples)), **self._signals(samples, cycle_epoch), **self._step(samples)}
+        reweigh = len(samples) > 0 and any(weighted.term.uses_samples for weighted in self.terms)
+        for taken in range(1, self.settings.steps_per_rerun):
+            if reweigh:
+                self.count(len(samples.positions))
+                samples = samples.reweighted(self.force_field)
+                logged["learn/effective_fraction"] = samples.effective_fraction
+                if samples.effective_fraction < self.settings.min_effective_fraction:
+                    break
+            self._step(samples)
             logged["learn/steps"] = float(taken + 1)
         return logged
 
-    @property
-    def _kT(self) -> float:
-        return kT_eV(self.config.dynamics.temperature_K)
+    def _signals(self, samples: Samples, cycle_epoch: int) -> dict[str, float]:
+        every = self.settings.signal_every
+        if every is None or cycle_epoch % every or len(samples.replica.unique()) < 2:
+            return {}
+        terms = [weighted.term for weighted in self.terms if weighted.term.uses_samples]
+        found = {term.name: signal_to_noise(term, self.force_field, samples) for term in terms}
+        return {f"learn/{name}_signal_to_noise": signal.ratio for name, signal in found.items() if signal is not None}
 
-    def _samples(self, trajectory: Trajectory, mask: Bool[Tensor, "frame replica"]) -> Samples:
-        """What the estimator, global or local, takes from the chosen frames."""
-        if self.sampler is None:
-            return collect(self.system, trajectory, mask, self.targets)
-        self.count(int(mask.sum()))
-        at_once = self.config.estimator.minibatch_size
-        return collect_neighborhoods(
-            self.force_field, self.system, trajectory, mask, self.targets, self.sampler, at_once, self.generator
-        )
+    def _step(self, samples: Samples) -> dict[str, float]:
+        """One step along the joint gradient; none where it is not finite."""
+        joint = joint_gradient(self.terms, self.force_field, samples)
+        if joint is None:
+            log.warning("%d usable samples give no gradient: no step", len(samples))
+            return {"learn/steps": 0.0}
+        self.count(joint.n_evaluated)
+        parameters = list(self.force_field.parameters())
+        for parameter, gradient in zip(parameters, joint.gradients, strict=True):
+            parameter.grad = gradient
+        limit = float("inf") if self.settings.clip_norm is None else self.settings.clip_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        rate = self.schedule.current_rate
+        taken = self._finite(norm)
+        if taken:
+            self._move(samples.generator)
+        self.schedule.optimizer.zero_grad(set_to_none=True)
+        own = {"learn/steps": float(taken), "learn/gradient_norm": norm, "learn/learning_rate": rate}
+        return {**joint.scalars, **own}
 
-    def _step(self, samples: Samples | None, weights: Tensor | None) -> dict[str, float]:
-        """One step along the joint gradient."""
-        learning, estimator = self.config.learning, self.config.estimator
-        boltzmann = None
-        if samples is not None:
-            boltzmann = observable_gradient(
-                self.force_field, self.system, samples, self.targets, self._kT, estimator, self.generator, weights
+    def _finite(self, norm: float) -> bool:
+        """Whether a step may be taken; too many that may not, in a row, end the training."""
+        if torch.isfinite(torch.tensor(norm)):
+            self.skipped = 0
+            return True
+        self.skipped += 1
+        log.warning("the joint gradient is not finite: step skipped (%d in a row)", self.skipped)
+        if self.skipped >= MOST_SKIPPED:
+            raise TrainingError(
+                f"{self.skipped} steps in a row had no finite gradient: lower learning.learning_rate, or look for"
+                " labels and references that are not finite; earlier checkpoints of the run are unchanged"
             )
-            self.count(len(samples.positions))
-        n_frames, at_once = learning.qm_batch_size, estimator.minibatch_size
-        qm_loss, qm = qm_gradient(self.force_field, self.system, self.qm, at_once, self.generator, n_frames)
-        self.count(min(n_frames or len(self.qm.positions), len(self.qm.positions)))
-        observable = None if boltzmann is None else boltzmann.gradients
-        random = learning.direction == "random"
-        before = [parameter.detach().clone() for parameter in self.force_field.parameters()] if random else []
-        norm = apply_gradient(self.force_field, self.optimizer, observable, qm, learning)
-        if random:
-            randomize_step(before, self.force_field, self.generator)
-        relation = compare(observable or tuple(map(torch.zeros_like, qm)), qm)
-        return {
-            "learn/observable_loss": float("nan") if boltzmann is None else float(boltzmann.loss),
-            "learn/qm_loss": qm_loss,
-            "learn/samples": 0.0 if samples is None else float(len(samples)),
-            "learn/steps": 1.0,
-            "learn/gradient_norm": norm,
-            "learn/observable_gradient_norm": relation.observable_norm,
-            "learn/qm_gradient_norm": relation.qm_norm,
-            "learn/gradient_cosine": relation.cosine,
-            "learn/gradient_ratio": relation.ratio,
-            "learn/learning_rate": self.optimizer.param_groups[0]["lr"],
-        }
+        return False
+
+    def _move(self, generator: torch.Generator) -> None:
+        before = [parameter.detach().clone() for parameter in self.force_field.parameters()]
+        self.schedule.step()
+        if self.settings.randomize:
+            randomize_step(before, self.force_field, generator)
+
+
+def randomize_step(before: Sequence[Tensor], force_field: ForceField, generator: torch.Generator) -> None:
+    """Replace the step taken since ``before`` by one in a random direction, of equal length in every tensor.
+
+    The control that tells what a step achieves from what any disturbance of that size does.
+    """
+    with torch.no_grad():
+        for old, parameter in zip(before, force_field.parameters(), strict=True):
+            direction = torch.randn(old.shape, generator=generator, device=generator.device).to(old)
+            length = (parameter - old).norm()
+            parameter.copy_(old + direction * (length / direction.norm().clamp(min=1e-30)))

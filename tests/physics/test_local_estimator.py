@@ -5,15 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from reruns import samples_of
 
-from mdsim import losses
-from mdsim.config.schema import EstimatorConfig
 from mdsim.estimator.neighborhoods import NeighborhoodSampler
-from mdsim.estimator.samples import Target, collect, collect_neighborhoods, importance
 from mdsim.force_field import ForceField
 from mdsim.observables import BondLengthDistribution
 from mdsim.state import System, Trajectory
-from mdsim.training.learn import observable_gradient
+from mdsim.training.terms import ObservableTerm, Target
 from mdsim.units import kT_eV
 
 KT = kT_eV(300.0)
@@ -78,17 +76,16 @@ def _targets() -> tuple[Target, np.ndarray]:
 
 
 def _gradient(seed: int, local: bool, **settings) -> float:
-    system, trajectory, model = _system(), _trajectory(seed), Dimers()
-    mask = torch.ones(N_FRAMES, N_REPLICAS, dtype=torch.bool)
-    target, _ = _targets()
-    generator = torch.Generator().manual_seed(seed)
+    model, sampler = Dimers(), None
     if local:
         sampler = NeighborhoodSampler(torch.full((N_MOLECULES,), LENGTH_A), **settings)
-        samples = collect_neighborhoods(model, system, trajectory, mask, [target], sampler, 7, generator)
-    else:
-        samples = collect(system, trajectory, mask, [target])
-    estimator = EstimatorConfig(minibatch_size=7)
-    return float(observable_gradient(model, system, samples, [target], KT, estimator, generator).gradients[0])
+    samples = _samples(model, seed, sampler)
+    return float(ObservableTerm([_targets()[0]]).gradient(model, samples).gradients[0])
+
+
+def _samples(model: ForceField, seed: int, sampler: NeighborhoodSampler | None):
+    generator = torch.Generator().manual_seed(seed)
+    return samples_of(_trajectory(seed), model, _system(), generator, at_once=7, sampler=sampler)
 
 
 @cache
@@ -125,19 +122,16 @@ def test_the_local_estimator_is_less_noisy_than_the_global_one():
 
 def test_reweighting_moves_the_mean_of_neighborhoods():
     """Samples of one stiffness give the mean at another: exact by quadrature."""
-    system, old, new = _system(), Dimers(), Dimers(1.2 * STIFFNESS)
+    old, new = Dimers(), Dimers(1.2 * STIFFNESS)
     target, sensitivity = _targets()
     sampler = NeighborhoodSampler(torch.full((N_MOLECULES,), LENGTH_A))
-    mask = torch.ones(N_FRAMES, N_REPLICAS, dtype=torch.bool)
     grid = np.linspace(0.4, 2.0, 160001)[:-1] + 0.5e-5
     density = np.histogram(grid, OBSERVABLE.bins.edges.numpy(), weights=_density(grid, 1.2 * STIFFNESS))[0]
     found = []
     for seed in range(20):
-        generator = torch.Generator().manual_seed(seed)
-        samples = collect_neighborhoods(old, system, _trajectory(seed), mask, [target], sampler, 7, generator)
-        moved = importance(new, system, samples, KT, structures_at_once=7)
-        assert 0.8 * len(samples) < moved.effective_sample_size < len(samples)
-        found.append(float(moved.mean.numpy() @ sensitivity))
+        moved = _samples(old, seed, sampler).reweighted(new)
+        assert 0.8 < moved.effective_fraction < 1
+        found.append(float((moved.weights @ moved.values(target.observable)).numpy() @ sensitivity))
     exact = float(sensitivity @ density) / OBSERVABLE.bin_width_A
     assert abs((np.mean(found) - exact) / (np.std(found, ddof=1) / np.sqrt(20))) < 4
 
@@ -149,8 +143,6 @@ def test_an_observable_without_molecules_is_refused():
         def __call__(self, system, trajectory):
             return torch.ones(N_FRAMES, N_REPLICAS, 1)
 
-    target = Target(Constant(), torch.ones(1), losses.mean_squared_error)
     sampler = NeighborhoodSampler(torch.full((N_MOLECULES,), LENGTH_A))
-    mask = torch.ones(N_FRAMES, N_REPLICAS, dtype=torch.bool)
     with pytest.raises(ValueError, match="constant has no contributions of molecules"):
-        collect_neighborhoods(Dimers(), _system(), _trajectory(0), mask, [target], sampler, 7, torch.Generator())
+        _samples(Dimers(), 0, sampler).values(Constant())

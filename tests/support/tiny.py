@@ -137,8 +137,14 @@ def train_values(root: Path) -> dict[str, Any]:
         "epochs": 6,
         "start_learning_at": 0.5,
         "reset_probability": 0.2,
-        "training_observables": [{"observable": {"name": "rdf", "max_distance_A": 4.0, "bin_width_A": 0.1}}],
-        "learning": {"learning_rate": 1e-3, "qm_batch_size": 8, "max_epochs_per_cycle": 2},
+        "terms": [
+            {
+                "name": "observables",
+                "targets": [{"observable": {"name": "rdf", "max_distance_A": 4.0, "bin_width_A": 0.1}}],
+            },
+            {"name": "energies_forces", "batch_size": 8},
+        ],
+        "learning": {"learning_rate": 1e-3, "max_epochs_per_cycle": 2},
     }
 
 

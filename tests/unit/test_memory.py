@@ -5,16 +5,17 @@ from functools import partial
 
 import pytest
 import torch
+from reruns import samples_of, toy_trajectory
+from resident import resident_MB
 from tiny import SHIFT_EV, Springs, frames, schnet, water
 
 from mdsim import memory
-from mdsim.estimator.samples import fitting_structures
 from mdsim.force_field import ForceField
 from mdsim.losses import energy_force_loss
-from mdsim.memory import PEAK_OVER_SAVED, budget_bytes, bytes_for, pieces_at_once, set_budget_GB
+from mdsim.memory import PEAK_OVER_SAVED, PiecesAtOnce, budget_bytes, bytes_for, pieces_at_once, set_budget_GB
 from mdsim.models import SchNet
 from mdsim.state import System
-from mdsim.training.learn import QMData, qm_gradient
+from mdsim.training.terms import EnergyForceTerm, LabelledFrames
 
 CPU = torch.device("cpu")
 
@@ -106,23 +107,45 @@ def test_forces_in_groups_are_those_of_all_at_once(broken, calls, caplog):
 
 
 def test_minibatches_shrink_to_the_budget():
-    model, system = schnet(), water(torch.float32)
-    positions = frames(20).positions
-    one = bytes_for(lambda: model.energy(system, positions[:1]))
+    model = schnet().double()
+    samples = samples_of(toy_trajectory(), at_once=40)
+    one = bytes_for(lambda: model.energy(samples.system, samples.positions[:1]))
     set_budget_GB(5.5 * one / 1e9)
     with torch.no_grad():
-        assert fitting_structures(model, system, positions, 40) == 5
-        assert fitting_structures(model, system, positions, 3) == 3
+        assert samples.minibatch_size(model) == 5
+        assert samples_of(toy_trajectory(), at_once=3).minibatch_size(model) == 3
+        assert samples_of(toy_trajectory(), at_once=40, limited=False).minibatch_size(model) == 40
 
 
-def test_the_qm_gradient_does_not_depend_on_the_budget(calls, generator):
-    labelled = frames(11)
-    model, loss = Springs(), partial(energy_force_loss, energy_weight=0.5, force_weight=0.5)
-    data = QMData(labelled.positions.double(), labelled.energy - SHIFT_EV, labelled.forces.double(), loss)
-    whole = qm_gradient(model, water(), data, 11, generator)
+def test_one_piece_is_measured_once():
+    measured, at_once = [], PiecesAtOnce(9, "frames")
+    assert [at_once(lambda: measured.append(1), CPU) for _ in range(3)] == [9, 9, 9]
+    assert len(measured) == 1
+
+
+def test_a_measurement_holds_nothing():
+    """A result that its own grad_fn saves, 16 MB each time: kept ones would be 640 MB."""
+    x = torch.ones(2_000_000, dtype=torch.float64, requires_grad=True)
+    bytes_for(lambda: x.exp())
+    before = resident_MB()
+    for _ in range(40):
+        bytes_for(lambda: x.exp())
+    assert resident_MB() - before < 100
+
+
+def test_the_gradient_of_labels_does_not_depend_on_the_budget(calls):
+    labelled, model = frames(11), Springs()
+    labels = LabelledFrames(labelled.positions.double(), labelled.energy - SHIFT_EV, labelled.forces.double())
+    loss = partial(energy_force_loss, energy_weight=0.5, force_weight=0.5)
+
+    def gradient():
+        term = EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(11, "labelled frames"))
+        return term.gradient_of(model, torch.arange(11)).gradients
+
+    whole = gradient()
     assert max(calls) == 11
-    set_budget_GB(3.5e-9 * bytes_for(lambda: model(water(), data.positions[:1], create_graph=True)))
+    set_budget_GB(3.5e-9 * bytes_for(lambda: model(water(), labels.positions[:1], create_graph=True)))
     calls.clear()
-    divided = qm_gradient(model, water(), data, 11, generator)
+    divided = gradient()
     assert max(calls) == 3 and sum(calls) == 12
     torch.testing.assert_close(divided, whole)

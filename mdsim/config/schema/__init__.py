@@ -52,12 +52,19 @@ from mdsim.config.schema.stability import (
     IntermolecularDistanceConfig,
     RDFDeviationConfig,
 )
+from mdsim.config.schema.terms import (
+    BoundedTerm,
+    CustomTermConfig,
+    EnergiesForcesTermConfig,
+    ObservablesTermConfig,
+    TargetConfig,
+    TermConfig,
+)
 from mdsim.config.schema.training import (
     EstimatorConfig,
     LearningConfig,
     LocalEstimatorConfig,
     TrainConfig,
-    TrainingObservable,
 )
 
 __all__ = [
@@ -66,6 +73,7 @@ __all__ = [
     "BondDeviationConfig",
     "BondLengthsConfig",
     "BondedRestraintConfig",
+    "BoundedTerm",
     "Count",
     "CriterionConfig",
     "CustomConfig",
@@ -75,12 +83,14 @@ __all__ = [
     "CustomModelConfig",
     "CustomModelReference",
     "CustomObservableConfig",
+    "CustomTermConfig",
     "DataConfig",
     "Degree",
     "DenseWindowConfig",
     "DiffusivityConfig",
     "DynamicalConfig",
     "DynamicsConfig",
+    "EnergiesForcesTermConfig",
     "EstimatorConfig",
     "Fraction",
     "GemNetTConfig",
@@ -97,6 +107,7 @@ __all__ = [
     "NequIPReference",
     "NonNegative",
     "NoseHooverConfig",
+    "ObservablesTermConfig",
     "OptimizationConfig",
     "PaperEulerConfig",
     "Positive",
@@ -109,8 +120,9 @@ __all__ = [
     "Section",
     "SimulateConfig",
     "StructuralConfig",
+    "TargetConfig",
+    "TermConfig",
     "TrainConfig",
-    "TrainingObservable",
     "VACFConfig",
     "VelocityVerletConfig",
     "WATER_VISCOSITY_MPA_S",

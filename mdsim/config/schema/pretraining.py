@@ -10,16 +10,14 @@ from mdsim.config.schema.base import Count, Fraction, Name, NonNegative, Positiv
 from mdsim.config.schema.data import DataConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import ModelConfig
+from mdsim.config.schema.optimizer import OptimizerConfig
 
 
-class OptimizationConfig(Section):
+class OptimizationConfig(OptimizerConfig):
     """The energy/force fit."""
 
-    optimizer: Literal["adam", "adamw"] = Field("adam", description="Method of the parameter steps.")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Method of the parameter steps.")
     learning_rate: Positive = Field(1e-3, description="After the warm-up.")
-    eps: Positive = Field(1e-8, description="Of Adam and AdamW: added to the root of the second moment.")
-    weight_decay: NonNegative = Field(0.0, description="Of the optimizer.")
-    amsgrad: bool = Field(False, description="Variant of Adam that keeps the largest second moment.")
     batch_size: Count = Field(100, description="Frames of a parameter step.")
     eval_batch_size: Count = Field(100, description="Frames at a time in validation and test.")
     loss: Literal["mae", "mse", "huber", "l2mae"] = Field("mae", description="l2mae: per-atom L2 norm of force errors.")

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import logging
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mdsim.config.schema.base import Count, Fraction, NonNegative, Positive, Section
-from mdsim.config.schema.observables import StructuralConfig
+from mdsim.config.schema.base import Count, Fraction, Positive, Section
+from mdsim.config.schema.optimizer import OptimizerConfig
 from mdsim.config.schema.runs import RunConfig
+from mdsim.config.schema.terms import TermConfig, translated
 
-
-class TrainingObservable(Section):
-    """One term of the observable loss."""
-
-    observable: StructuralConfig = Field(description="What is compared with its reference, chosen by `name`.")
-    loss: Literal["mse", "sse", "wasserstein", "forward_kl", "reverse_kl"] = Field(
-        "sse",
-        description="sse: sum of squared differences over bins, as in the paper; mse: their mean; reverse_kl: "
-        "Σ p log(p / p_ref), sharpest for what the reference never shows.",
-    )
-    weight: Positive = Field(1.0, description="Factor on this term of the loss.")
-    reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
+log = logging.getLogger("mdsim")
 
 
 class LocalEstimatorConfig(Section):
@@ -39,7 +30,7 @@ class LocalEstimatorConfig(Section):
 
 
 class EstimatorConfig(Section):
-    """The Boltzmann estimator of the observable loss's gradient."""
+    """The samples that terms take their gradients from, and the Boltzmann estimator."""
 
     minibatch_size: Count = Field(40, description="Structures per backward pass; bounds the memory, not the result.")
     paper_estimator: bool = Field(False, description="The published scaling: no 1/kT, no n/(n-1), 40-sample averages.")
@@ -53,26 +44,15 @@ class EstimatorConfig(Section):
     local: LocalEstimatorConfig | None = Field(None, description="The local estimator; null: the global one.")
 
 
-class LearningConfig(Section):
-    """How the force field is stepped in the learning phase."""
+class LearningConfig(OptimizerConfig):
+    """Parameter steps in the learning phase."""
 
-    direction: Literal["joint", "qm", "random"] = Field(
-        "joint",
-        description="Controls without observables: qm, along the QM gradient; random, as long as these, anywhere.",
-    )
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="Method of the parameter steps; sgd as in the paper.")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Method of the steps; sgd as in the paper.")
     learning_rate: Positive = Field(3e-4, description="At the start of the first learning phase.")
-    min_gradient_ratio: Positive | None = Field(
-        None, description="The observable's gradient is scaled up to this times the weighted QM gradient; null: never."
-    )
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Factor on the learning rate from each cycle to the next."
     )
     clip_norm: Positive | None = Field(1.0, description="Largest norm of the joint gradient; null: no limit.")
-    energy_force_loss_weight: NonNegative = Field(10.0, description="Weight of the QM gradient.")
-    max_gradient_ratio: Positive | None = Field(
-        1.0, description="The observable's gradient is scaled down to this times the weighted QM gradient; null: never."
-    )
     reruns: Count | None = Field(
         None,
         description="Reruns of each learning epoch, spread over the parked stretches, each with its own noise; "
@@ -84,11 +64,11 @@ class LearningConfig(Section):
     min_effective_fraction: Fraction = Field(
         0.5, description="Steps from one rerun end when the effective sample size falls below this fraction."
     )
-    qm_batch_size: Count | None = Field(None, description="Frames per QM gradient; null: the whole training set.")
-    energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy error within the QM loss.")
-    force_coefficient: NonNegative = Field(0.95, description="Weight of the force error within the QM loss.")
+    randomize_steps: bool = Field(
+        False, description="Control: steps as long as the gradient says, in random directions."
+    )
     plateau_factor: Fraction = Field(
-        0.2, description="Factor on the learning rate when the observable loss stops falling."
+        0.2, description="Factor on the learning rate when the loss of the first term that uses samples stops falling."
     )
     plateau_patience: Count = Field(10, description="Learning epochs without improvement before that.")
     max_times_reduce_lr: Annotated[int, Field(ge=0)] = Field(2, description="Further plateaus end the cycle.")
@@ -122,13 +102,28 @@ class TrainConfig(RunConfig):
         None, description="Two-sided confidence whose upper bound is compared; null: the fraction itself."
     )
     reset_probability: Fraction = Field(0.05, description="Chance that an exploring replica rewinds, each epoch.")
-    training_observables: tuple[TrainingObservable, ...] = Field(
-        min_length=1, description="Terms of the observable loss; their weighted sum is minimized."
+    terms: tuple[TermConfig, ...] = Field(
+        min_length=1, description="Terms of the loss, each chosen by `name`; their weighted gradients are added."
     )
-    estimator: EstimatorConfig = Field(
-        EstimatorConfig(), description="How the gradient of the observable loss is estimated."
-    )
+    estimator: EstimatorConfig = Field(EstimatorConfig(), description="Samples and estimator.")
     learning: LearningConfig = Field(LearningConfig(), description="How the parameters are stepped.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values, said = translated(values)
+        if said:
+            log.warning("keys of an earlier release are read as `terms`: %s", ", ".join(said))
+        return values
+
+    @model_validator(mode="after")
+    def _no_term_twice(self) -> TrainConfig:
+        names = [term.name for term in self.terms if term.name != "custom"]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"terms: {', '.join(twice)} stands there more than once")
+        return self
 
     @model_validator(mode="after")
     def _published_estimator_takes_one_step(self) -> TrainConfig:

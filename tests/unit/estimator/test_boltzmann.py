@@ -8,7 +8,6 @@ import torch
 from mdsim.estimator.boltzmann import (
     boltzmann_gradient,
     effective_sample_size,
-    gradient_signal_to_noise,
     reweighted_mean,
 )
 
@@ -150,49 +149,6 @@ def test_constant_energy_offset_has_no_gradient():
         minibatch_size=8,
     )
     assert abs(float(found.gradients[0])) < 1e-12
-
-
-def test_jackknife_of_a_linear_loss_equals_the_standard_error_of_a_covariance():
-    """One sample a block: the jackknife error of a covariance is that of the mean of centered products, closely."""
-    generator = torch.Generator().manual_seed(5)
-    g = torch.randn(400, 1, generator=generator, dtype=torch.float64)
-    feature = 0.5 * g[:, 0] + torch.randn(400, generator=generator, dtype=torch.float64)
-    slope = torch.ones((), dtype=torch.float64, requires_grad=True)
-    found = gradient_signal_to_noise(
-        lambda index: slope * feature[index],
-        [slope],
-        g,
-        lambda mean: mean.sum(),
-        KT,
-        blocks=torch.arange(400),
-        minibatch_size=400,
-    )
-    products = (g[:, 0] - g.mean()) * (feature - feature.mean()) / KT
-    assert found.norm == pytest.approx(abs(float(products.sum())) / 399, rel=1e-3)
-    assert found.standard_error == pytest.approx(float(products.std()) / math.sqrt(400), rel=0.02)
-    assert found.ratio == pytest.approx(found.norm / found.standard_error)
-
-
-def test_signal_to_noise_tells_a_signal_from_none():
-    generator = torch.Generator().manual_seed(6)
-    noise = torch.randn(500, 30, generator=generator, dtype=torch.float64)
-    parameters = torch.zeros(30, dtype=torch.float64, requires_grad=True)
-    unrelated = torch.randn(500, 1, generator=generator, dtype=torch.float64)
-
-    def ratio(observable: torch.Tensor) -> float:
-        blocks = torch.arange(500) // 50
-        return gradient_signal_to_noise(
-            lambda index: noise[index] @ parameters,
-            [parameters],
-            observable,
-            lambda mean: mean.sum(),
-            KT,
-            blocks,
-            minibatch_size=100,
-        ).ratio
-
-    assert 0.6 < ratio(unrelated) < 1.5
-    assert ratio(noise[:, :1] + 0.1 * unrelated) > 3
 
 
 def test_reweighted_mean_of_equal_energies_is_the_mean():

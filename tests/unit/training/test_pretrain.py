@@ -6,31 +6,27 @@ import torch
 from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, water
 
 from mdsim import checkpoints, losses
-from mdsim.config.schema import OptimizationConfig
 from mdsim.errors import CheckpointError
-from mdsim.models.loading import load_force_field, model_config
-from mdsim.training.pretrain import Pretraining, errors_on, predict
+from mdsim.evaluation.errors import errors_on, predict
+from mdsim.models.loading import load_force_field
+from mdsim.training.pretrain import FitSettings, Pretraining
+from mdsim.training.schedule import OptimizerSettings
 
 N_TRAIN = 16
 
 
 def _fit(run_dir, amp: bool = False, **settings) -> Pretraining:
     model = schnet()
-    defaults = {
-        "batch_size": 4,
-        "warmup_steps": 0,
-        "max_epochs": 2,
-        "energy_coefficient": 0.5,
-        "force_coefficient": 0.5,
-    }
+    names = OptimizerSettings.__dataclass_fields__
+    optimizer = OptimizerSettings(**{key: settings.pop(key) for key in names if key in settings})
+    fit = FitSettings(optimizer, **{"batch_size": 4, "max_epochs": 2, **settings})
     loss = partial(losses.energy_force_loss, energy_weight=0.5, force_weight=0.5, force_loss=losses.mean_absolute_error)
     return Pretraining(
         model,
-        model_config(model),
         water(torch.float32),
         frames(N_TRAIN, seed=1),
         frames(6, seed=2),
-        OptimizationConfig(**{**defaults, **settings}),
+        fit,
         run_dir,
         loss,
         seed=3,
@@ -58,7 +54,9 @@ def test_the_energy_shift_is_the_mean_label(tmp_path):
 def test_warm_up(tmp_path):
     trainer, writer = _fit(tmp_path, warmup_steps=6, warmup_factor=0.2, learning_rate=1e-3), SilentWriter()
     used = []
-    trainer.optimizer.register_step_post_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
+    trainer.schedule.optimizer.register_step_post_hook(
+        lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"])
+    )
     trainer.fit(writer, print_every=1)
     expected = [1e-3 * (0.2 + 0.8 * min(1.0, step / 6)) for step in range(8)]
     assert used == pytest.approx(expected)
@@ -68,10 +66,10 @@ def test_warm_up(tmp_path):
 def test_plateau_and_early_stopping(tmp_path):
     settings = {"plateau_factor": 0.5, "plateau_patience": 1, "learning_rate": 1e-13, "early_stopping_lr": 3e-14}
     trainer = _fit(tmp_path, max_epochs=50, batch_size=16, **settings)
-    trainer.scheduler.eps = 0.0
+    trainer.schedule.plateau.eps = 0.0
     trainer.fit(SilentWriter())
     # Nothing improves: the rate halves at each second evaluation after the first, and 2.5e-14 is below the bound.
-    assert trainer.learning_rate == pytest.approx(2.5e-14)
+    assert trainer.schedule.learning_rate == pytest.approx(2.5e-14)
     assert trainer.progress.epoch == 4
 
 
@@ -84,7 +82,9 @@ def test_time_runs_out(tmp_path):
 def test_averaged_weights(tmp_path):
     trainer = _fit(tmp_path, ema_decay=0.7, learning_rate=0.01)
     weights = []
-    trainer.optimizer.register_step_post_hook(lambda *_: weights.append(trainer.model.lin1.weight.detach().clone()))
+    trainer.schedule.optimizer.register_step_post_hook(
+        lambda *_: weights.append(trainer.model.lin1.weight.detach().clone())
+    )
     trainer.fit(SilentWriter())
     average = weights[0]
     for new in weights[1:]:

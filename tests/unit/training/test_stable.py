@@ -7,10 +7,13 @@ from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, train_config
 
 from mdsim import assembly, checkpoints, losses
 from mdsim.dynamics.stretch import Stretch, initial_conditions
-from mdsim.estimator.samples import Target
-from mdsim.models.loading import load_force_field, model_config
-from mdsim.training.learn import QMData
+from mdsim.estimator.samples import Sampling
+from mdsim.memory import PiecesAtOnce
+from mdsim.models.loading import load_force_field
+from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.stable import StableTraining
+from mdsim.training.terms import EnergyForceTerm, LabelledFrames, ObservableTerm, Target
+from mdsim.units import kT_eV
 
 
 class Distances:
@@ -45,34 +48,39 @@ class Displacement:
         return (Distances()(system, trajectory) - 0.96).abs().amax(-1) > 0.12
 
 
-def _trainer(root, criterion, learning=None, dtype=torch.float64, **changes) -> StableTraining:
-    learning = {"learning_rate": 1e-3, "qm_batch_size": 8, **(learning or {})}
+def _trainer(root, criterion, learning=None, dtype=torch.float64, observables=True, **changes) -> StableTraining:
+    learning = {"learning_rate": 1e-3, **(learning or {})}
     config = train_config(root, learning=learning, **changes)
     system = water(dtype)
     stretch = Stretch(system, assembly.integrator(config.dynamics), 12, 4, (criterion,))
     model = schnet().to(dtype)
     data = frames(20, seed=1)
     start = initial_conditions(system, data.positions, 4, 300.0, torch.Generator().manual_seed(2))
-    qm = QMData(
-        data.positions.to(dtype),
-        (data.energy - SHIFT_EV).to(dtype),
-        data.forces.to(dtype),
-        assembly.energy_force_loss("mae", 0.05, 0.95),
-    )
+    labels = LabelledFrames(data.positions.to(dtype), (data.energy - SHIFT_EV).to(dtype), data.forces.to(dtype))
+    loss = assembly.energy_force_loss("mae", 0.05, 0.95)
     target = Target(Distances(), torch.tensor([0.96, 0.96], dtype=dtype), losses.mean_squared_error)
+    terms = [WeightedTerm(ObservableTerm([target]), 1.0, None, 1.0)] if observables else []
+    terms.append(WeightedTerm(EnergyForceTerm(system, labels, loss, batch_size=8), 10.0))
     (root / "run").mkdir(parents=True, exist_ok=True)
     return StableTraining(
         model,
-        model_config(model),
         stretch,
         stretch.begin(model, *start),
-        [target],
-        qm,
-        config,
+        terms,
+        Sampling(kT_eV(300.0), PiecesAtOnce(40, "structures of a minibatch")),
+        assembly.stable_settings(config, terms),
         root / "run",
         torch.Generator().manual_seed(6),
         {"data": "toy"},
     )
+
+
+def _with_loss(trainer: StableTraining, loss) -> None:
+    """Let the observable term have another loss."""
+    observables, labels = trainer.learner.steps.terms
+    (target,) = observables.term.targets
+    changed = ObservableTerm([replace(target, loss=loss)])
+    trainer.learner.steps.terms = [replace(observables, term=changed), labels]
 
 
 def _phases(writer: SilentWriter) -> str:
@@ -89,8 +97,8 @@ def test_phases_alternate_by_the_thresholds(tmp_path):
     assert [value for _, value in writer.all("learn/fraction_unstable")] == [1.0, 0.5, 0.0, 0.5]
     assert [value for _, value in writer.all("cycle")] == [1, 1, 1, 1, 1, 2, 2, 2]
     assert [step for step, _ in writer.logged] == list(range(1, 9))
-    assert trainer.position.cycle == 2
-    assert trainer.position.cycle_epoch == 1
+    assert trainer.progress.cycle == 2
+    assert trainer.progress.cycle_epoch == 1
     written = sorted(path.name for path in (tmp_path / "run").glob("*.pt"))
     assert written == ["cycle1_epoch1.pt", "cycle1_epoch2.pt", "cycle2_epoch1.pt", "end_of_cycle1.pt", "last.pt"]
 
@@ -100,14 +108,14 @@ def test_all_replicas_move_again_after_a_cycle(tmp_path):
     trainer.run(SilentWriter())
     assert not trainer.replicas.parked.any()
     assert not trainer.replicas.stable_ps.any()
-    assert not trainer.position.learning
+    assert not trainer.progress.learning
 
 
 def test_a_tolerated_fraction_ends_the_cycle_without_a_step(tmp_path):
     trainer = _trainer(tmp_path, Script(4, 2), epochs=2, stop_learning_at=0.5)
     before = trainer.force_field.lin1.weight.detach().clone()
     trainer.run(SilentWriter())
-    assert trainer.position.cycle == 2
+    assert trainer.progress.cycle == 2
     assert torch.equal(trainer.force_field.lin1.weight, before)
 
 
@@ -120,7 +128,7 @@ def test_learning_ends_when_the_pooled_reruns_leave_no_doubt(tmp_path):
     trainer.run(writer)
     assert _phases(writer) == "elllle"
     assert [value for _, value in writer.all("learn/fraction_unstable")] == [1.0, 0.125, 0.0, 0.0]
-    assert trainer.position.recent == []
+    assert trainer.progress.recent == []
 
 
 def test_exploring_can_be_bounded(tmp_path):
@@ -139,7 +147,7 @@ def test_learning_while_exploring_steps_when_a_replica_broke(tmp_path):
     assert _phases(writer) == "eee"
     assert [step for step, _ in writer.all("learn/steps")] == [2]
     # Three stretches of 4, 4 and 3 replicas, the samples of the second one, and 8 labelled frames.
-    assert trainer.position.force_evaluations == 11 * 12 + 4 * 3 + 8
+    assert trainer.progress.force_evaluations == 11 * 12 + 4 * 3 + 8
 
 
 def test_the_learning_rate_can_decay_from_cycle_to_cycle(tmp_path):
@@ -160,7 +168,8 @@ def test_a_budget_of_force_evaluations_ends_the_run(tmp_path):
 def test_controls_step_as_often_and_as_far_but_elsewhere(tmp_path):
     steps = {}
     for direction in ("joint", "qm", "random"):
-        trainer = _trainer(tmp_path / direction, Script(4, 4), {"direction": direction}, epochs=2)
+        learning = {"randomize_steps": direction == "random"}
+        trainer = _trainer(tmp_path / direction, Script(4, 4), learning, observables=direction == "joint", epochs=2)
         before = trainer.force_field.lin1.weight.detach().clone()
         writer = SilentWriter()
         trainer.run(writer)
@@ -205,8 +214,7 @@ def test_plateaus_end_a_cycle(tmp_path, max_times_reduce_lr):
     }
     trainer, writer = _trainer(tmp_path, Script(*[4] * 20), learning, epochs=20, max_cycles=1), SilentWriter()
     grows = count(1)
-    (target,) = trainer.steps.targets
-    trainer.steps.targets = (replace(target, loss=lambda mean, _: 0.0 * mean.sum() + next(grows)),)
+    _with_loss(trainer, lambda mean, _: 0.0 * mean.sum() + next(grows))
     trainer.run(writer)
     # Two losses in a row that are no better reduce the rate; one reduction too many ends the cycle.
     rates = [rate for _, rate in writer.all("learn/learning_rate")]
@@ -217,26 +225,25 @@ def test_plateaus_end_a_cycle(tmp_path, max_times_reduce_lr):
 def test_the_number_of_steps_in_a_cycle_can_be_bounded(tmp_path):
     trainer = _trainer(tmp_path, Script(*[4] * 5), {"max_epochs_per_cycle": 2}, epochs=5)
     trainer.run(SilentWriter())
-    assert trainer.position.cycle == 2
+    assert trainer.progress.cycle == 2
     assert not (tmp_path / "run" / "cycle1_epoch3.pt").exists()
 
 
 def test_cycles_can_be_bounded(tmp_path):
     trainer = _trainer(tmp_path, Script(*[4, 0] * 5), epochs=10, max_cycles=2)
     trainer.run(SilentWriter())
-    assert trainer.position.epoch == 4
+    assert trainer.progress.epoch == 4
 
 
 def test_each_learning_phase_starts_with_the_full_rate_and_what_the_optimizer_knows(tmp_path):
     learning = {"plateau_factor": 0.1, "plateau_patience": 1, "max_times_reduce_lr": 1}
     trainer, writer = _trainer(tmp_path, Script(*[4] * 5, 0, 4, 4), learning, epochs=8), SilentWriter()
     grows = count(1)
-    (target,) = trainer.steps.targets
-    trainer.steps.targets = (replace(target, loss=lambda mean, _: 0.0 * mean.sum() + next(grows)),)
+    _with_loss(trainer, lambda mean, _: 0.0 * mean.sum() + next(grows))
     trainer.run(writer)
     assert _phases(writer) == "elllllel"
     assert [rate for _, rate in writer.all("learn/learning_rate")] == pytest.approx([1e-3] * 3 + [1e-4] + [1e-3])
-    (steps,) = {int(state["step"]) for state in trainer.optimizer.state.values()}
+    (steps,) = {int(state["step"]) for state in trainer.schedule.optimizer.state.values()}
     assert steps == 5
 
 
@@ -264,7 +271,7 @@ def test_resuming_is_bit_identical_at_every_epoch(tmp_path):
     """Model, optimizer, schedule, replicas with their past, and random numbers."""
     epochs = 6
     changes = {"reset_probability": 0.5, "start_learning_at": 0.5}
-    learning = {"max_epochs_per_cycle": 2, "qm_batch_size": 5}
+    learning = {"max_epochs_per_cycle": 2, "steps_per_rerun": 2}
     whole, whole_writer = (
         _trainer(tmp_path / "whole", Displacement(), learning, epochs=epochs, **changes),
         SilentWriter(),
@@ -284,4 +291,4 @@ def test_resuming_is_bit_identical_at_every_epoch(tmp_path):
 def test_resuming_a_run_without_a_checkpoint_begins_at_the_beginning(tmp_path):
     trainer = _trainer(tmp_path, Script())
     trainer.resume_from(tmp_path / "run" / "last.pt")
-    assert trainer.position.epoch == 0
+    assert trainer.progress.epoch == 0

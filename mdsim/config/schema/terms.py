@@ -1,0 +1,117 @@
+"""Loss terms of StABlE training, and the old keys that are read as them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mdsim.config.schema.base import Count, NonNegative, Positive, Section
+from mdsim.config.schema.custom import CustomConfig
+from mdsim.config.schema.observables import StructuralConfig
+
+
+class TargetConfig(Section):
+    """An observable, its reference and the loss between them."""
+
+    observable: StructuralConfig = Field(description="What is compared with its reference, chosen by `name`.")
+    loss: Literal["mse", "sse", "wasserstein", "forward_kl", "reverse_kl"] = Field(
+        "sse",
+        description="sse: sum of squared differences over bins, as in the paper; mse: their mean; reverse_kl: "
+        "Σ p log(p / p_ref), sharpest for what the reference never shows.",
+    )
+    weight: Positive = Field(1.0, description="Factor on this loss.")
+    reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
+
+
+class BoundedTerm(Section):
+    """The weight of a term that is estimated from samples, and the bounds on its gradient."""
+
+    weight: NonNegative = Field(1.0, description="Factor on the gradient of this term.")
+    min_ratio: Positive | None = Field(
+        None,
+        description="The weighted gradient is scaled up to this times the norm of the weighted gradients of terms "
+        "without bounds; null: never.",
+    )
+    max_ratio: Positive | None = Field(1.0, description="Likewise, scaled down; null: never.")
+
+
+class ObservablesTermConfig(BoundedTerm):
+    """Mean observables against their references, by the Boltzmann estimator."""
+
+    name: Literal["observables"] = Field(description="The term.")
+    targets: tuple[TargetConfig, ...] = Field(
+        min_length=1, description="Observables and references; the weighted sum of their losses is minimized."
+    )
+
+
+class EnergiesForcesTermConfig(Section):
+    """Energies and forces of the labelled training frames."""
+
+    name: Literal["energies_forces"] = Field(description="The term.")
+    weight: NonNegative = Field(10.0, description="Factor on the gradient of this term.")
+    batch_size: Count | None = Field(None, description="Frames per gradient; null: the whole training set.")
+    loss: Literal["mae", "mse", "huber", "l2mae"] = Field("mae", description="l2mae: per-atom L2 norm of force errors.")
+    energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy error (eV).")
+    force_coefficient: NonNegative = Field(0.95, description="Weight of the force error (eV/Å).")
+
+
+class CustomTermConfig(BoundedTerm, CustomConfig):
+    """A custom `LossTerm`; its factory may take `system`, `dataset` (the reference data) and `reference_dataset`."""
+
+
+TermConfig = Annotated[ObservablesTermConfig | EnergiesForcesTermConfig | CustomTermConfig, Field(discriminator="name")]
+
+#: Keys of earlier releases below `learning`, and where they are now: the term and its key.
+OLD_KEYS = {
+    "energy_force_loss_weight": ("energies_forces", "weight"),
+    "qm_batch_size": ("energies_forces", "batch_size"),
+    "energy_coefficient": ("energies_forces", "energy_coefficient"),
+    "force_coefficient": ("energies_forces", "force_coefficient"),
+    "min_gradient_ratio": ("observables", "min_ratio"),
+    "max_gradient_ratio": ("observables", "max_ratio"),
+}
+
+
+def translated(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A configuration with the old keys as `terms`, and what was read as what.
+
+    Args:
+        values: of a training, before validation; unchanged.
+
+    Raises:
+        ValueError: an old key belongs to a term that the configuration leaves out.
+    """
+    learning = values.get("learning")
+    learning = dict(learning) if isinstance(learning, dict) else {}
+    old = {key: learning.pop(key) for key in [*OLD_KEYS, "direction"] if key in learning}
+    observables = values.get("training_observables")
+    if not old and observables is None:
+        return values, []
+    terms = [dict(term) if isinstance(term, dict) else term for term in _listed(values.get("terms"))]
+    if not terms:
+        terms = [{"name": "observables"}, {"name": "energies_forces"}]
+    if observables is not None:
+        _term(terms, "observables", "training_observables")["targets"] = observables
+    for key in OLD_KEYS.keys() & old.keys():
+        name, new = OLD_KEYS[key]
+        _term(terms, name, f"learning.{key}")[new] = old[key]
+    if old.get("direction", "joint") != "joint":
+        terms = [term for term in terms if not (isinstance(term, dict) and term.get("name") == "observables")]
+        learning["randomize_steps"] = old["direction"] == "random"
+    kept = {key: value for key, value in values.items() if key not in ("training_observables", "learning")}
+    said = ["training_observables -> terms.observables.targets"] if observables is not None else []
+    said += [f"learning.{key} -> terms.{'.'.join(OLD_KEYS[key])}" for key in OLD_KEYS if key in old]
+    said += ["learning.direction -> terms and learning.randomize_steps"] if "direction" in old else []
+    return {**kept, "terms": terms, **({"learning": learning} if learning else {})}, said
+
+
+def _listed(terms: Any) -> list[Any]:
+    return list(terms) if isinstance(terms, list | tuple) else []
+
+
+def _term(terms: list[Any], name: str, key: str) -> dict[str, Any]:
+    for term in terms:
+        if isinstance(term, dict) and term.get("name") == name:
+            return term
+    raise ValueError(f"{key}: is an old key of the term {name!r}, which `terms` leaves out")

@@ -1,0 +1,64 @@
+"""The kernel of all loss terms: Σ c_i ∂U_i/∂θ over samples, one backward pass per minibatch."""
+
+from __future__ import annotations
+
+import torch
+
+from mdsim.estimator.sample_energies import SampleEnergies
+from mdsim.typing import Float, Int, Tensor
+
+#: One tensor per parameter, of its shape.
+Gradients = tuple[Tensor, ...]
+
+
+def energy_gradient(
+    energy: SampleEnergies,
+    parameters: tuple[Tensor, ...],
+    coefficients: Float[Tensor, "sample"],
+    minibatch_size: int,
+    order: Int[Tensor, "sample"] | None = None,
+) -> Gradients:
+    """Gradient of the weighted sum of energies, Σ c_i ∂U_i/∂θ, accumulated over minibatches.
+
+    Args:
+        energy: of the samples in eV, with a graph to the parameters.
+        parameters: what the gradient is taken with respect to.
+        coefficients: c of each sample, in the order of evaluation.
+        minibatch_size: samples whose graph is held in memory at once.
+        order: index of each coefficient's sample; default: as they are.
+
+    Raises:
+        ValueError: energies of the wrong shape, without a graph, or not finite.
+    """
+    if order is None:
+        order = torch.arange(len(coefficients), device=coefficients.device)
+    total = tuple(torch.zeros_like(parameter) for parameter in parameters)
+    for index, coefficient in zip(order.split(minibatch_size), coefficients.split(minibatch_size), strict=True):
+        with torch.enable_grad():
+            energies = energy(index)
+        _check(energies, index)
+        gradients = torch.autograd.grad(
+            energies, parameters, coefficient.to(energies), allow_unused=True, materialize_grads=True
+        )
+        for accumulated, gradient in zip(total, gradients, strict=True):
+            accumulated += gradient
+    return total
+
+
+def _check(energies: Tensor, index: Int[Tensor, "sample"]) -> None:
+    if energies.shape != index.shape:
+        raise ValueError(f"{len(index)} samples need as many energies, found the shape {tuple(energies.shape)}")
+    if not energies.requires_grad:
+        raise ValueError("the energies do not depend on the parameters: are they frozen or detached?")
+    if not torch.isfinite(energies).all():
+        raise ValueError(f"samples {index[~torch.isfinite(energies)].tolist()} have no finite energy: exclude them")
+
+
+def norm(gradients: Gradients) -> Tensor:
+    """Euclidean norm over all parameters, in double precision."""
+    return flat(gradients).norm()
+
+
+def flat(gradients: Gradients) -> Float[Tensor, "parameter"]:
+    """All gradients as one vector in double precision."""
+    return torch.cat([gradient.reshape(-1).double() for gradient in gradients])

@@ -1,0 +1,36 @@
+"""Errors of a force field on labelled frames."""
+
+from __future__ import annotations
+
+import torch
+
+from mdsim.datasets.npz import Frames
+from mdsim.force_field import ForceField
+from mdsim.losses import energy_force_errors
+from mdsim.state import System
+from mdsim.typing import Float
+
+
+def predict(
+    model: ForceField, system: System, positions: Float[Tensor, "frame atom 3"], batch_size: int
+) -> tuple[Float[Tensor, "frame"], Float[Tensor, "frame atom 3"]]:
+    """Energies (eV, from the zero of the model) and forces (eV/Å) of many frames, batch by batch."""
+    potential = model.bind(system)
+    results = [potential(batch) for batch in positions.split(batch_size)]
+    return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
+
+
+def predictions_and_labels(
+    model: ForceField, system: System, frames: Frames, batch_size: int
+) -> tuple[
+    Float[Tensor, "frame"], Float[Tensor, "frame atom 3"], Float[Tensor, "frame"], Float[Tensor, "frame atom 3"]
+]:
+    """Energies (eV, from the zero of the model) and forces (eV/Å) of labelled frames, then their labels."""
+    energy, forces = predict(model, system, frames.positions.to(system.masses), batch_size)
+    labels = (frames.energy.to(energy.device) - model.zero_energy_eV(system)).to(energy)
+    return energy, forces, labels, frames.labels.to(forces)
+
+
+def errors_on(model: ForceField, system: System, frames: Frames, batch_size: int) -> dict[str, float]:
+    """Energy and force MAE and RMSE of a force field on labelled frames; units are in the keys."""
+    return energy_force_errors(*predictions_and_labels(model, system, frames, batch_size))

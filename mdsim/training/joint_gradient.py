@@ -1,0 +1,106 @@
+"""The joint gradient: gradients of loss terms weighed, kept within bounds of each other, and added."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.estimator.loss_term import LossTerm, TermGradient
+from mdsim.estimator.parameter_gradient import Gradients, flat
+from mdsim.estimator.samples import Samples
+from mdsim.force_field import ForceField
+from mdsim.typing import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedTerm:
+    """A term with its weight in the joint gradient.
+
+    The norm of an estimate from samples spans orders of magnitude within one learning phase. Where a few broken frames
+    dominate it, it would drown the gradient of the labels, and an adaptive optimizer would remember such a spike for
+    hundreds of steps. Where few reruns still break, it would be drowned itself. Bounds prevent both. They hold the norm
+    of the weighted gradient relative to that of the *anchor*: the sum of the weighted gradients of unbounded terms.
+
+    Args:
+        term: what is weighed.
+        weight: factor on its gradient.
+        min_ratio: the gradient is scaled up to this times the norm of the anchor; None: never.
+        max_ratio: the gradient is scaled down to this times the norm of the anchor; None: never.
+    """
+
+    term: LossTerm
+    weight: float = 1.0
+    min_ratio: float | None = None
+    max_ratio: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        return self.min_ratio is not None or self.max_ratio is not None
+
+    def scale(self, norm: float, anchor_norm: float) -> float:
+        """Factor that brings the norm of the weighted gradient within its bounds; 1 without an anchor."""
+        if not (self.bounded and norm > 0 and anchor_norm > 0):
+            return 1.0
+        ratio = norm / anchor_norm
+        return min(max(ratio, self.min_ratio or 0.0), self.max_ratio or math.inf) / ratio
+
+
+@dataclass(frozen=True)
+class JointGradient:
+    """The sum that the parameters are stepped along, and what to log of its parts."""
+
+    gradients: Gradients
+    scalars: dict[str, float]
+    n_evaluated: int
+
+
+def joint_gradient(terms: Sequence[WeightedTerm], force_field: ForceField, samples: Samples) -> JointGradient | None:
+    """Weigh, bound and add the gradients of all terms; None where no term has one.
+
+    Args:
+        terms: in the order of their evaluation.
+        force_field: with the current parameters.
+        samples: of one rerun.
+    """
+    pairs = [(weighted, weighted.term.gradient(force_field, samples)) for weighted in terms]
+    found = [(weighted, gradient) for weighted, gradient in pairs if gradient is not None]
+    if not found:
+        return None
+    vectors = [weighted.weight * flat(gradient.gradients) for weighted, gradient in found]
+    anchor = sum((v for (w, _), v in zip(found, vectors, strict=True) if not w.bounded), torch.zeros_like(vectors[0]))
+    norms, anchor_norm = [float(vector.norm()) for vector in vectors], float(anchor.norm())
+    scalars: dict[str, float] = {}
+    factors = []
+    for (weighted, gradient), vector, norm in zip(found, vectors, norms, strict=True):
+        factors.append(weighted.weight * weighted.scale(norm, anchor_norm))
+        scalars |= _described(weighted, gradient, norm)
+        if weighted.term.uses_samples and len(found) > 1:
+            scalars |= _against_others(weighted.term.name, vector, sum(vectors, -vector))
+    return JointGradient(
+        _sum(factors, [gradient.gradients for _, gradient in found]),
+        scalars,
+        sum(gradient.n_evaluated for _, gradient in found),
+    )
+
+
+def _sum(factors: Sequence[float], gradients: Sequence[Gradients]) -> Gradients:
+    parts = [[factor * tensor for tensor in tensors] for factor, tensors in zip(factors, gradients, strict=True)]
+    return tuple(torch.stack(same).sum(0) for same in zip(*parts, strict=True))
+
+
+def _described(weighted: WeightedTerm, gradient: TermGradient, norm: float) -> dict[str, float]:
+    name = weighted.term.name
+    own = {"loss": gradient.loss, "gradient_norm": norm / weighted.weight if weighted.weight else 0.0}
+    return {f"learn/{name}_{key}": value for key, value in {**own, **gradient.scalars}.items()}
+
+
+def _against_others(name: str, vector: Tensor, others: Tensor) -> dict[str, float]:
+    """How a weighted gradient, before it is scaled, relates to the sum of the others."""
+    norm, of_others = float(vector.norm()), float(others.norm())
+    return {
+        f"learn/{name}_ratio": norm / max(of_others, 1e-30),
+        f"learn/{name}_cosine": float(vector @ others) / max(norm * of_others, 1e-30),
+    }

@@ -1,0 +1,75 @@
+"""Loss of energies and forces on labelled frames, by backpropagation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from mdsim.estimator.loss_term import TermGradient
+from mdsim.estimator.samples import Samples
+from mdsim.force_field import ForceField
+from mdsim.losses import EnergyForceLoss
+from mdsim.memory import PiecesAtOnce
+from mdsim.state import System
+from mdsim.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """Frames on the training device; energies (eV) count from the zero of the force field, forces are in eV/Å."""
+
+    positions: Float[Tensor, "frame atom 3"]
+    energy: Float[Tensor, "frame"]
+    forces: Float[Tensor, "frame atom 3"]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyForceTerm:
+    """The loss of the energy/force fit, over all labelled frames or some of them.
+
+    Args:
+        system: of the frames.
+        frames: the labels.
+        loss: of energies, forces and their references.
+        batch_size: frames drawn for each gradient; None: all of them.
+        frames_at_once: of a backward pass; bounds the memory, not the result.
+    """
+
+    system: System
+    frames: LabelledFrames
+    loss: EnergyForceLoss
+    batch_size: int | None = None
+    frames_at_once: PiecesAtOnce = field(default_factory=lambda: PiecesAtOnce(40, "labelled frames of a minibatch"))
+    name: str = "energies_forces"
+    uses_samples: bool = False
+
+    def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient:
+        """Gradient over the frames that are drawn; the samples lend no more than their random numbers."""
+        return self.gradient_of(force_field, self._drawn(samples.generator))
+
+    def gradient_of(self, force_field: ForceField, chosen: Int[Tensor, "chosen"]) -> TermGradient:
+        """Gradient over the chosen frames."""
+        parameters = list(force_field.parameters())
+        gradients = [torch.zeros_like(parameter) for parameter in parameters]
+        total, frames = 0.0, self.frames
+        for batch in chosen.split(self._at_once(force_field)):
+            energy, forces = force_field(self.system, frames.positions[batch], create_graph=True)
+            loss = self.loss(energy, forces, frames.energy[batch], frames.forces[batch]) * (len(batch) / len(chosen))
+            parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+            gradients = [old if new is None else old + new for old, new in zip(gradients, parts, strict=True)]
+            total += float(loss.detach())
+        return TermGradient(tuple(gradients), total, n_evaluated=len(chosen))
+
+    def _drawn(self, generator: torch.Generator) -> Int[Tensor, "chosen"]:
+        device, n_frames = self.frames.positions.device, len(self.frames)
+        if self.batch_size is None or self.batch_size >= n_frames:
+            return torch.arange(n_frames, device=device)
+        return torch.randperm(n_frames, generator=generator, device=generator.device)[: self.batch_size].to(device)
+
+    def _at_once(self, force_field: ForceField) -> int:
+        first = self.frames.positions[:1]
+        return self.frames_at_once(lambda: force_field(self.system, first, create_graph=True), first.device)

@@ -1,0 +1,68 @@
+"""Loss of ensemble averages: mean observables against their references, by the Boltzmann estimator.
+
+Source: Raja et al., TMLR 2025, arXiv 2402.13984, global and local estimators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mdsim.estimator.boltzmann import boltzmann_gradient
+from mdsim.estimator.loss_term import TermGradient
+from mdsim.estimator.samples import Samples
+from mdsim.force_field import ForceField
+from mdsim.interfaces import Observable
+from mdsim.typing import Float, Tensor
+
+FEWEST_SAMPLES = 2  # of a covariance
+
+
+@dataclass(frozen=True)
+class Target:
+    """An observable, its reference, the loss between them, and the weight of that loss."""
+
+    observable: Observable
+    reference: Float[Tensor, "bin"]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ObservableTerm:
+    """The weighted sum of the losses of mean observables; one backward pass per minibatch for all of them.
+
+    Args:
+        targets: at least one.
+        paper_estimator: the scaling of the published code, see `boltzmann_gradient`.
+    """
+
+    targets: Sequence[Target]
+    paper_estimator: bool = False
+    name: str = "observables"
+    uses_samples: bool = True
+
+    def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient | None:
+        """Boltzmann estimate of the gradient; None with fewer than two samples."""
+        if len(samples) < FEWEST_SAMPLES:
+            return None
+        estimate = boltzmann_gradient(
+            samples.energies(force_field),
+            force_field.parameters(),
+            torch.cat([samples.values(target.observable) for target in self.targets], dim=-1),
+            self.loss,
+            samples.kT,
+            minibatch_size=samples.minibatch_size(force_field),
+            weights=samples.weights,
+            paper_estimator=self.paper_estimator,
+            generator=samples.generator,
+        )
+        return TermGradient(estimate.gradients, float(estimate.loss), n_evaluated=len(samples.positions))
+
+    def loss(self, mean: Float[Tensor, "bin"]) -> Float[Tensor, ""]:
+        """The weighted sum of losses, of all mean observables side by side."""
+        parts = mean.split([len(target.reference) for target in self.targets])
+        pairs = zip(parts, self.targets, strict=True)
+        return torch.stack([t.weight * t.loss(part, t.reference.to(part)) for part, t in pairs]).sum()

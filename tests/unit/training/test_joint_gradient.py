@@ -1,0 +1,81 @@
+"""Weights and bounds of the terms in the joint gradient."""
+
+import math
+
+import pytest
+import torch
+from reruns import samples_of, toy_trajectory
+from tiny import Springs
+
+from mdsim.estimator.loss_term import TermGradient
+from mdsim.training.joint_gradient import WeightedTerm, joint_gradient
+
+
+class Fixed:
+    """A term with a given gradient."""
+
+    def __init__(self, name: str, *gradient: float, loss: float = 1.0, uses_samples: bool = True) -> None:
+        self.name, self.uses_samples = name, uses_samples
+        self.found = TermGradient((torch.tensor(gradient).double(),), loss, {"extra": 7.0}, n_evaluated=3)
+
+    def gradient(self, force_field, samples):
+        return self.found if len(self.found.gradients[0]) else None
+
+
+def _joint(*terms: WeightedTerm):
+    return joint_gradient(terms, Springs(), samples_of(toy_trajectory()))
+
+
+def test_weighted_gradients_are_added():
+    joint = _joint(WeightedTerm(Fixed("a", 1.0, 0.0)), WeightedTerm(Fixed("b", 1.0, 6.0), 2.0))
+    assert joint.gradients[0].tolist() == [3.0, 12.0]
+    assert joint.n_evaluated == 6
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "expected"),
+    [(None, None, 5.0), (None, 10.0, 5.0), (None, 1.0, 2.0), (0.2, 0.5, 1.0), (1.0, None, 5.0), (4.0, 5.0, 8.0)],
+)
+def test_a_gradient_is_bounded_by_the_anchor(smallest, largest, expected):
+    bounded = WeightedTerm(Fixed("a", 3.0, 4.0, 0.0), 1.0, smallest, largest)
+    joint = _joint(bounded, WeightedTerm(Fixed("b", 0.0, 0.0, 1.0), 2.0)).gradients[0]
+    assert float(joint[:2].norm()) == pytest.approx(expected)
+    assert float(joint[2]) == 2.0
+
+
+def test_several_bounded_terms_share_one_anchor():
+    terms = [WeightedTerm(Fixed(name, 8.0, 0.0), 1.0, None, 0.5) for name in "ab"]
+    joint = _joint(*terms, WeightedTerm(Fixed("c", 0.0, 4.0)))
+    assert joint.gradients[0].tolist() == pytest.approx([4.0, 4.0])
+
+
+@pytest.mark.parametrize("others", [[], [WeightedTerm(Fixed("b", 1.0, 1.0), 0.0)]])
+def test_without_an_anchor_nothing_is_scaled(others):
+    joint = _joint(WeightedTerm(Fixed("a", 3.0, 4.0), 1.0, 2.0, 3.0), *others)
+    assert joint.gradients[0].tolist() == [3.0, 4.0]
+
+
+def test_what_is_logged():
+    labels = WeightedTerm(Fixed("labels", 0.0, 1.0, uses_samples=False, loss=0.5), 2.0)
+    scalars = _joint(WeightedTerm(Fixed("a", 3.0, 4.0), 1.0, None, 1.0), labels).scalars
+    assert scalars == {
+        "learn/a_loss": 1.0,
+        "learn/a_gradient_norm": pytest.approx(5.0),
+        "learn/a_extra": 7.0,
+        "learn/a_ratio": pytest.approx(2.5),
+        "learn/a_cosine": pytest.approx(0.8),
+        "learn/labels_loss": 0.5,
+        "learn/labels_gradient_norm": pytest.approx(1.0),
+        "learn/labels_extra": 7.0,
+    }
+
+
+def test_terms_without_a_gradient_are_left_out():
+    assert _joint(WeightedTerm(Fixed("a")), WeightedTerm(Fixed("b", 1.0))).gradients[0].tolist() == [1.0]
+    assert _joint(WeightedTerm(Fixed("a"))) is None
+
+
+def test_a_gradient_of_zero_has_no_direction():
+    scalars = _joint(WeightedTerm(Fixed("a", 0.0), 1.0, 0.5, 1.0), WeightedTerm(Fixed("b", 1.0))).scalars
+    assert scalars["learn/a_cosine"] == 0 and scalars["learn/a_ratio"] == 0
+    assert all(math.isfinite(value) for value in scalars.values())
