@@ -91,7 +91,10 @@ def test_no_record_takes_a_checkpoint_of_this_package_for_a_published_one(name):
     [
         ("mdsim.models, mdsim.models.registry", ("torch", "e3nn", "torch_geometric", "pydantic")),
         ("mdsim.config.schema, mdsim.cli.main", ("torch", "e3nn", "torch_geometric")),
-        ("mdsim.models.loading, mdsim.models.custom, mdsim.plugins", ("e3nn", "torch_geometric", "pydantic")),
+        (
+            "mdsim.models.loading, mdsim.models.custom, mdsim.plugins, mdsim.integrators",
+            ("e3nn", "torch_geometric", "pydantic"),
+        ),
         ("mdsim.assembly, mdsim.calculator, mdsim.cli.init", ("e3nn", "torch_geometric")),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is written is valid, says why, and never takes the place of what a person wrote."""
+"""Written files are valid, say why, and never take the place of what a person wrote."""
 
 from __future__ import annotations
 
