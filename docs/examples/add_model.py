@@ -1,7 +1,7 @@
-"""A force field of your own: radial symmetry functions and a small network for each atom.
+"""A custom force field: radial symmetry functions and a small network for each atom.
 
-The atom-centred functions G² of Behler and Parrinello, Phys. Rev. Lett. 98, 146401 (2007), one set for each element of
-the neighbour,
+The atom-centered functions G² of Behler and Parrinello, Phys. Rev. Lett. 98, 146401 (2007), one set for each element of
+the neighbor,
 
     G_i(k, Z) = Σ_j [Z_j = Z] exp(-η (r_ij - r_k)²) f_c(r_ij),
 

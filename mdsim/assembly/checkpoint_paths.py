@@ -9,13 +9,12 @@ from mdsim.config.schema import (
     DataConfig,
     ModelConfig,
     ModelReference,
-    NequIPConfig,
-    NequIPReference,
     PretrainConfig,
     RunConfig,
     model_label,
 )
 from mdsim.errors import ConfigError
+from mdsim.models.registry import MODELS
 
 
 def pretraining_path(root: str | Path, model: str, data: DataConfig, identifier: str = "") -> Path:
@@ -31,8 +30,11 @@ def pretraining_run_path(config: PretrainConfig) -> Path:
 
 
 def variant(model: ModelConfig | ModelReference) -> str:
-    """What the name of a fit says besides the architecture, so that several can lie side by side: l_max of NequIP."""
-    return f"lmax={model.l_max}" if isinstance(model, NequIPConfig | NequIPReference) else ""
+    """What the name of a fit says besides the architecture, so that several can lie side by side: lmax=1 of NequIP."""
+    record = MODELS.get(model.name)
+    if record is None or record.variant is None:
+        return ""
+    return record.variant.label.format(getattr(model, record.variant.setting))
 
 
 def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier: str | None = None) -> Path:

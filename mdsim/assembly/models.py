@@ -7,22 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from mdsim.config.schema import (
-    CustomModelConfig,
-    CustomModelReference,
-    GemNetTConfig,
-    ModelConfig,
-    ModelReference,
-    NequIPConfig,
-    SchNetConfig,
-)
-from mdsim.errors import ConfigError
+from mdsim.config.schema import CustomModelConfig, CustomModelReference, ModelConfig, ModelReference
 from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
-from mdsim.models.gemnet import GemNetT
 from mdsim.models.loading import load_force_field
-from mdsim.models.nequip.model import NequIP
-from mdsim.models.schnet.model import SchNet
+from mdsim.models.registry import MODELS
 
 
 def device(cpu: bool) -> torch.device:
@@ -32,25 +21,9 @@ def device(cpu: bool) -> torch.device:
 
 def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
     """A new force field with random weights from torch's global generator."""
-    match config:
-        case SchNetConfig():
-            return SchNet(
-                hidden_channels=config.hidden_channels,
-                num_filters=config.num_filters,
-                num_interactions=config.num_interactions,
-                num_gaussians=config.num_gaussians,
-                cutoff=config.cutoff_A,
-                species=tuple(species),
-            )
-        case NequIPConfig():
-            settings = config.model_dump(exclude={"name", "cutoff_A"})
-            return NequIP(tuple(species), cutoff=config.cutoff_A, **settings)
-        case GemNetTConfig():
-            settings = config.model_dump(exclude={"name", "cutoff_A"})
-            return GemNetT(species=tuple(species), cutoff=config.cutoff_A, **settings)
-        case CustomModelConfig():
-            return custom_force_field(config.factory, config.options, species, "model")
-    raise ConfigError(f"model.name: {config.name!r} has no force field")
+    if isinstance(config, CustomModelConfig):
+        return custom_force_field(config.factory, config.options, species, "model")
+    return MODELS[config.name].build(species, **config.hyperparameters)
 
 
 def saved_force_field(config: ModelConfig | ModelReference, checkpoint: str | os.PathLike) -> ForceField:

@@ -13,7 +13,7 @@ import numpy as np
 from mdsim.cli.data import run
 from mdsim.datasets.sources import own
 from mdsim.datasets.sources.ase_files import Reading
-from mdsim.datasets.sources.convert import NOT_STATED, Description, Stretch, describe_again, is_there
+from mdsim.datasets.sources.convert import NOT_STATED, Description, Excerpt, describe_again, is_there
 from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, Units
 from mdsim.errors import DatasetError
 from mdsim.reporting.console import format_table
@@ -54,13 +54,13 @@ def positive(text: str) -> float:
     return value
 
 
-def stretch(text: str) -> Stretch:
+def stretch(text: str) -> Excerpt:
     """START:STOP."""
     start, _, stop = text.partition(":")
     first, end = int(start or 0), int(stop)
     if not 0 <= first < end:
         raise ValueError
-    return Stretch(end - first, first)
+    return Excerpt(end - first, first)
 
 
 def make_parser() -> argparse.ArgumentParser:

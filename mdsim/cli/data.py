@@ -14,7 +14,7 @@ from mdsim.datasets.inspection.check import Checked, open_checked, suspects
 from mdsim.datasets.inspection.figure import data_figure
 from mdsim.datasets.inspection.report import report
 from mdsim.datasets.sources import md17, md22, water
-from mdsim.datasets.sources.convert import Stretch
+from mdsim.datasets.sources.convert import Excerpt
 from mdsim.datasets.sources.published import CONTIGUOUS_FRAMES, SEED, PublishedSet, Request, find, make
 from mdsim.errors import DatasetError
 from mdsim.reporting.console import format_table, progress, setup_logging
@@ -119,7 +119,7 @@ def _source_flags(parser: argparse.ArgumentParser) -> None:
 def _request(
     known: argparse.Namespace, size: str, contiguous: bool, script: str, arguments: Sequence[str] | None
 ) -> Request:
-    stretch = Stretch(
+    stretch = Excerpt(
         getattr(known, "contiguous_frames", CONTIGUOUS_FRAMES),
         getattr(known, "contiguous_start", 0),
     )

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdsim.cli.convert import positive
+from mdsim.models.registry import MODELS
 from mdsim.suggest.files import default_folder, machine, summary, write
 from mdsim.suggest.findings import inspect
-
-MODELS = ("schnet", "nequip", "gemnet_t")
 
 
 def init(arguments: Sequence[str] | None = None) -> None:
     """Carry out the command, and print what was chosen and what to do next."""
     known = _parser().parse_args(arguments)
     found = inspect(known.data, known.temperature_K)
-    folder = known.out or default_folder(found, known.model)
-    written = write(found, known.model, machine(known.cpu), folder, known.overwrite)
+    model = MODELS[known.model]
+    folder = known.out or default_folder(found, model)
+    written = write(found, model, machine(known.cpu), folder, known.overwrite)
     print(summary(found, written))
 
 

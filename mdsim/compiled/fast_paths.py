@@ -1,4 +1,4 @@
-"""What the fast paths of the models share: conditions that must hold, and pairs as compiled loops take them."""
+"""Common parts of the models' fast paths: conditions that must hold, and pairs as compiled loops take them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_interpolation(error: float, tolerance: float) -> None:
 
 
 class PairArrays:
-    """The pairs of a neighbour list as the loops take them; made anew when the list is."""
+    """The pairs of a neighbor list as the loops take them; made anew when the list is."""
 
     def __init__(self, neighbor_list: NeighborList) -> None:
         self.neighbor_list = neighbor_list

@@ -1,4 +1,4 @@
-"""How numba compiles loops, and on how many threads they run; importing this needs numba (the extra `fast`)."""
+"""Compilation of loops by numba, and their number of threads; importing this needs numba (the extra `fast`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The continuous-filter convolution and its derivatives of every order, without features of pairs in memory.
 
-    C(w, h)_i = Σ_(ij) w_ij h_j        what an atom receives from all its neighbours, both directions of each pair
+    C(w, h)_i = Σ_(ij) w_ij h_j        what an atom receives from all its neighbors, both directions of each pair
     D(a, b)_ij = a_i b_j + a_j b_i     how much a pair's filter matters
 
 are linear in each argument, and each is the other's derivative: ∂C gives D(g, h) and C(w, g), ∂D gives C(g, b) and
@@ -27,7 +27,7 @@ def convolve(
     first: Int[Tensor, "pair"],
     second: Int[Tensor, "pair"],
 ) -> Float[Tensor, "node channel"]:
-    """Sum over the neighbours of each node of their features times the filter of the pair."""
+    """Sum over the neighbors of each node of their features times the filter of the pair."""
     return _Convolve.apply(filters, features, first, second)
 
 

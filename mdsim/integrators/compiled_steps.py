@@ -1,4 +1,4 @@
-"""What integrators do before and after a force evaluation, each in one compiled loop over replicas and atoms.
+"""Compiled steps: each half before or after a force evaluation is one loop over replicas and atoms.
 
 For a small molecule a force evaluation takes 0.2 ms, and the hundred tensor operations of a thermostat ten times as
 long. The loops follow the tensor code of each integrator, replica by replica; chains move in double precision. They run
@@ -177,7 +177,7 @@ def _twice_kinetic(velocities, masses):
 @compiled()
 @no_type_check
 def _half_step_of_chain(twice_kinetic, links, Q, substeps, frequency):
-    """Moves the chain and returns the factor of all velocities: `NoseHooverChain._half_step_of_chain`."""
+    """Moves the chain and returns the factor of all velocities: `nose_hoover._half_step_of_chain`."""
     eta, v = links[0], links[1]
     driving, scale = twice_kinetic / Q[0], 1.0
     for s in range(len(substeps)):
@@ -197,7 +197,7 @@ def _half_step_of_chain(twice_kinetic, links, Q, substeps, frequency):
 @compiled()
 @no_type_check
 def _kicked_link(j, v, Q, driving, delta, frequency):
-    """`NoseHooverChain._kick`."""
+    """`nose_hoover._kicked_link`."""
     if j > 0:
         driving = Q[j - 1] / Q[j] * v[j - 1] * v[j - 1]
     change = 0.5 * delta * (driving - frequency * frequency)

@@ -24,7 +24,7 @@ heats the molecule by 3N / N_f; one link at a temperature_K raised by that facto
 | η_j, v_ηj       | `state.thermostat[:, 0]`, `state.thermostat[:, 1]`              |
 | M               | `chain_length`; 1 is the plain Nosé-Hoover thermostat           |
 | τ               | `relaxation_time_fs`                                            |
-| Q_j             | `_chain_masses`                                                 |
+| Q_j             | `constants(system).masses`                                      |
 | N_f             | `system.internal_degrees_of_freedom`                            |
 | w_k             | `SUZUKI_YOSHIDA_WEIGHTS[suzuki_yoshida_order]`                  |
 | kT              | `kT_eV(temperature_K)`                                          |
@@ -38,13 +38,15 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from mdsim.integrators._moves import in_compiled_loops, kick, kick_and_drift
-from mdsim.integrators._validation import require_positive
+from mdsim.integrators.base import BaseIntegrator
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System, kinetic_energy_eV
 from mdsim.typing import Float, Tensor
@@ -69,7 +71,21 @@ SUZUKI_YOSHIDA_WEIGHTS: dict[int, tuple[float, ...]] = {
 
 
 @dataclass(frozen=True)
-class NoseHooverChain:
+class ChainConstants:
+    """Constants of the half steps of a chain. They follow from its settings and from N_f."""
+
+    masses: tuple[float, ...]  # Q_j, eV · (ASE time)²
+    substeps: tuple[float, ...]  # durations that add up to half a time step, ASE time
+    frequency: float  # 1/τ, per ASE time
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """The same for compiled loops."""
+        return np.array(self.masses), np.array(self.substeps), self.frequency
+
+
+@dataclass(frozen=True)
+class NoseHooverChain(BaseIntegrator):
     """Canonical dynamics by a chain of Nosé-Hoover thermostats; one force evaluation a step.
 
     Args:
@@ -81,22 +97,22 @@ class NoseHooverChain:
         n_substeps: how often the factorization is repeated in each half step.
     """
 
-    timestep_fs: float
     temperature_K: float
     relaxation_time_fs: float
     chain_length: int = 3
     suzuki_yoshida_order: int = 3
     n_substeps: int = 1
 
+    positive: ClassVar[tuple[str, ...]] = (
+        "timestep_fs",
+        "temperature_K",
+        "relaxation_time_fs",
+        "chain_length",
+        "n_substeps",
+    )
+
     def __post_init__(self) -> None:
-        require_positive(
-            "NoseHooverChain",
-            timestep_fs=self.timestep_fs,
-            temperature_K=self.temperature_K,
-            relaxation_time_fs=self.relaxation_time_fs,
-            chain_length=self.chain_length,
-            n_substeps=self.n_substeps,
-        )
+        super().__post_init__()
         if self.suzuki_yoshida_order not in SUZUKI_YOSHIDA_WEIGHTS:
             raise ValueError(
                 f"NoseHooverChain: suzuki_yoshida_order must be one of {sorted(SUZUKI_YOSHIDA_WEIGHTS)}, "
@@ -122,38 +138,31 @@ class NoseHooverChain:
             raise ValueError(
                 "NoseHooverChain: a single atom has no internal degrees of freedom; use LangevinBAOAB instead"
             )
-        energy, forces = potential(positions)
-        thermostat = positions.new_zeros(len(positions), 2, self.chain_length)
-        return MDState(positions, velocities, forces, energy, thermostat)
+        state = super().init(system, potential, positions, velocities)
+        return replace(state, thermostat=positions.new_zeros(len(positions), 2, self.chain_length))
 
     def step(
         self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None = None
     ) -> MDState:
         """The state one time step later. The generator is not used."""
-        masses = system.masses.to(state.positions)
-        positions, velocities, thermostat = self._before_forces(system, masses, state)
+        masses, constants = system.masses.to(state.positions), self.constants(system)
+        positions, velocities, thermostat = self._before_forces(constants, masses, state)
         energy, forces = potential(positions)
-        velocities, thermostat = self._after_forces(system, masses, velocities, forces, thermostat)
+        velocities, thermostat = self._after_forces(constants, masses, velocities, forces, thermostat)
         return MDState(positions, velocities, forces, energy, thermostat)
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
         """The extended energy H' in eV."""
         kT = kT_eV(self.temperature_K)
         eta, eta_velocities = self._thermostat_of(state).unbind(1)
-        chain_masses = eta.new_tensor(self._chain_masses(system))
+        chain_masses = eta.new_tensor(self.constants(system).masses)
         chain_kinetic = 0.5 * (chain_masses * eta_velocities.square()).sum(-1)
         chain_potential = kT * (self.degrees_of_freedom(system) * eta[:, 0] + eta[:, 1:].sum(-1))
-        kinetic = kinetic_energy_eV(state.velocities, system.masses.to(state.velocities))
-        return kinetic + state.energy + chain_kinetic + chain_potential
+        return super().conserved(system, state) + chain_kinetic + chain_potential
 
-    def degrees_of_freedom(self, system: System) -> int:
-        """N_f: those left when the conserved momenta are held at zero."""
-        return system.internal_degrees_of_freedom
-
-    def _chain_masses(self, system: System) -> list[float]:
-        """Q_j in eV · (ASE time)²."""
-        single = kT_eV(self.temperature_K) * (self.relaxation_time_fs * FS) ** 2
-        return [self.degrees_of_freedom(system) * single] + [single] * (self.chain_length - 1)
+    def constants(self, system: System) -> ChainConstants:
+        """Of the chain on this system; made once."""
+        return _constants(self, self.degrees_of_freedom(system))
 
     def _thermostat_of(self, state: MDState) -> Float[Tensor, "replica 2 chain"]:
         if state.thermostat is None or state.thermostat.shape[1:] != (2, self.chain_length):
@@ -165,7 +174,7 @@ class NoseHooverChain:
         return state.thermostat
 
     def _before_forces(
-        self, system: System, masses: Float[Tensor, "atom"], state: MDState
+        self, constants: ChainConstants, masses: Float[Tensor, "atom"], state: MDState
     ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
         """exp(iL_x Δt) exp(iL_v Δt/2) exp(iL_NHC Δt/2): positions, velocities and chain."""
         dt, thermostat = self.timestep_fs * FS, self._thermostat_of(state)
@@ -173,14 +182,14 @@ class NoseHooverChain:
             from mdsim.integrators import compiled_steps
 
             return compiled_steps.thermostat_kick_and_drift(
-                state.positions, state.velocities, state.forces, thermostat, masses, dt, *self._chain_arrays(system)
+                state.positions, state.velocities, state.forces, thermostat, masses, dt, *constants.arrays
             )
-        velocities, thermostat = self._half_step_of_chain(system, state.velocities, thermostat)
+        velocities, thermostat = _half_step_of_chain(constants, masses, state.velocities, thermostat)
         return *kick_and_drift(state.positions, velocities, state.forces, masses, dt), thermostat
 
     def _after_forces(
         self,
-        system: System,
+        constants: ChainConstants,
         masses: Float[Tensor, "atom"],
         velocities: Float[Tensor, "replica atom 3"],
         forces: Float[Tensor, "replica atom 3"],
@@ -191,48 +200,55 @@ class NoseHooverChain:
         if in_compiled_loops(velocities):
             from mdsim.integrators import compiled_steps
 
-            return compiled_steps.kick_and_thermostat(
-                velocities, forces, thermostat, masses, dt, *self._chain_arrays(system)
-            )
-        return self._half_step_of_chain(system, kick(velocities, forces, masses, dt), thermostat)
+            return compiled_steps.kick_and_thermostat(velocities, forces, thermostat, masses, dt, *constants.arrays)
+        return _half_step_of_chain(constants, masses, kick(velocities, forces, masses, dt), thermostat)
 
-    def _chain_arrays(self, system: System) -> tuple[np.ndarray, np.ndarray, float]:
-        """Q_j, the substeps of half a time step (ASE time), and 1/τ (per ASE time)."""
-        return np.array(self._chain_masses(system)), np.array(self._substeps()), 1 / (self.relaxation_time_fs * FS)
 
-    def _substeps(self) -> list[float]:
-        """Durations that add up to half a time step."""
-        half = 0.5 * self.timestep_fs * FS / self.n_substeps
-        return [weight * half for weight in SUZUKI_YOSHIDA_WEIGHTS[self.suzuki_yoshida_order]] * self.n_substeps
+@lru_cache(maxsize=64)
+def _constants(chain: NoseHooverChain, degrees_of_freedom: int) -> ChainConstants:
+    relaxation_time = chain.relaxation_time_fs * FS
+    single = kT_eV(chain.temperature_K) * relaxation_time**2
+    half = 0.5 * chain.timestep_fs * FS / chain.n_substeps
+    weights = SUZUKI_YOSHIDA_WEIGHTS[chain.suzuki_yoshida_order]
+    return ChainConstants(
+        masses=(degrees_of_freedom * single, *[single] * (chain.chain_length - 1)),
+        substeps=tuple(weight * half for weight in weights) * chain.n_substeps,
+        frequency=1 / relaxation_time,
+    )
 
-    def _half_step_of_chain(
-        self, system: System, velocities: Float[Tensor, "replica atom 3"], thermostat: Float[Tensor, "replica 2 chain"]
-    ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
-        """exp(iL_NHC Δt/2): moves the chain and scales all velocities of a replica by one factor."""
-        Q = self._chain_masses(system)
-        eta, eta_velocities = thermostat.unbind(1)
-        v = list(eta_velocities.unbind(-1))
-        driving = 2 / Q[0] * kinetic_energy_eV(velocities, system.masses.to(velocities))
-        scale = torch.ones_like(driving)
-        for delta in self._substeps():
-            for j in reversed(range(self.chain_length)):
-                v[j] = self._kick(j, v, Q, driving, delta)
-            eta = torch.add(eta, torch.stack(v, dim=-1), alpha=delta)
-            factor = torch.exp(-delta * v[0])
-            scale, driving = scale * factor, driving * factor.square()
-            for j in range(self.chain_length):
-                v[j] = self._kick(j, v, Q, driving, delta)
-        return scale[:, None, None] * velocities, torch.stack([eta, torch.stack(v, dim=-1)], dim=1)
 
-    def _kick(self, j: int, v: list[Tensor], Q: list[float], driving: Tensor, delta: float) -> Tensor:
-        """v_ηj after delta/2 of the force G_j, between two halves of the friction of the next thermostat.
+def _half_step_of_chain(
+    constants: ChainConstants,
+    masses: Float[Tensor, "atom"],
+    velocities: Float[Tensor, "replica atom 3"],
+    thermostat: Float[Tensor, "replica 2 chain"],
+) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
+    """exp(iL_NHC Δt/2): moves the chain and scales all velocities of a replica by one factor."""
+    eta, eta_velocities = thermostat.unbind(1)
+    v = list(eta_velocities.unbind(-1))
+    driving = 2 / constants.masses[0] * kinetic_energy_eV(velocities, masses)
+    scale = torch.ones_like(driving)
+    for delta in constants.substeps:
+        for j in reversed(range(len(v))):
+            v[j] = _kicked_link(j, v, constants, driving, delta)
+        eta = torch.add(eta, torch.stack(v, dim=-1), alpha=delta)
+        factor = torch.exp(-delta * v[0])
+        scale, driving = scale * factor, driving * factor.square()
+        for j in range(len(v)):
+            v[j] = _kicked_link(j, v, constants, driving, delta)
+    return scale[:, None, None] * velocities, torch.stack([eta, torch.stack(v, dim=-1)], dim=1)
 
-        ``driving`` is Σ m v² / Q_1; the other term of G_j, N_f kT / Q_1 or kT / Q_j, is 1/τ² for every j.
-        """
-        if j > 0:
-            driving = Q[j - 1] / Q[j] * v[j - 1].square()
-        force = driving - (self.relaxation_time_fs * FS) ** -2
-        if j == self.chain_length - 1:
-            return torch.add(v[j], force, alpha=0.5 * delta)
-        friction = torch.exp(-0.25 * delta * v[j + 1])
-        return friction * torch.add(friction * v[j], force, alpha=0.5 * delta)
+
+def _kicked_link(j: int, v: list[Tensor], constants: ChainConstants, driving: Tensor, delta: float) -> Tensor:
+    """v_ηj after delta/2 of the force G_j, between two halves of the friction of the next thermostat.
+
+    ``driving`` is Σ m v² / Q_1; the other term of G_j, N_f kT / Q_1 or kT / Q_j, is 1/τ² for every j.
+    """
+    Q = constants.masses
+    if j > 0:
+        driving = Q[j - 1] / Q[j] * v[j - 1].square()
+    force = driving - constants.frequency**2
+    if j == len(v) - 1:
+        return torch.add(v[j], force, alpha=0.5 * delta)
+    friction = torch.exp(-0.25 * delta * v[j + 1])
+    return friction * torch.add(friction * v[j], force, alpha=0.5 * delta)

@@ -28,36 +28,19 @@ from dataclasses import dataclass
 import torch
 
 from mdsim.integrators._moves import kick, kick_and_drift
-from mdsim.integrators._validation import require_positive
+from mdsim.integrators.base import BaseIntegrator
 from mdsim.interfaces import Potential
-from mdsim.state import MDState, System, kinetic_energy_eV
-from mdsim.typing import Float, Tensor
+from mdsim.state import MDState, System
 from mdsim.units import FS
 
 
 @dataclass(frozen=True)
-class VelocityVerlet:
+class VelocityVerlet(BaseIntegrator):
     """Constant-energy dynamics by velocity Verlet; one force evaluation a step.
 
     Args:
         timestep_fs: Δt, fs.
     """
-
-    timestep_fs: float
-
-    def __post_init__(self) -> None:
-        require_positive("VelocityVerlet", timestep_fs=self.timestep_fs)
-
-    def init(
-        self,
-        system: System,
-        potential: Potential,
-        positions: Float[Tensor, "replica atom 3"],
-        velocities: Float[Tensor, "replica atom 3"],
-    ) -> MDState:
-        """The state from which steps begin. Positions in Å, velocities in ASE units."""
-        energy, forces = potential(positions)
-        return MDState(positions, velocities, forces, energy)
 
     def step(
         self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None = None
@@ -68,11 +51,3 @@ class VelocityVerlet:
         positions, velocities = kick_and_drift(state.positions, state.velocities, state.forces, masses, dt)
         energy, forces = potential(positions)
         return MDState(positions, kick(velocities, forces, masses, dt), forces, energy)
-
-    def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
-        """Total energy in eV."""
-        return state.energy + kinetic_energy_eV(state.velocities, system.masses.to(state.velocities))
-
-    def degrees_of_freedom(self, system: System) -> int:
-        """Those left when the conserved momenta are held at zero."""
-        return system.internal_degrees_of_freedom

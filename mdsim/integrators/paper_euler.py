@@ -26,18 +26,18 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from mdsim.integrators._validation import require_positive
+from mdsim.integrators.base import BaseIntegrator
 from mdsim.interfaces import Potential
-from mdsim.state import MDState, System, kinetic_energy_eV
-from mdsim.typing import Float, Tensor
+from mdsim.state import MDState, System
 from mdsim.units import FS, PS, kT_eV
 
 
 @dataclass(frozen=True)
-class PaperEuler:
+class PaperEuler(BaseIntegrator):
     """Langevin dynamics by the semi-implicit Euler scheme of the published code; one force evaluation a step.
 
     Args:
@@ -46,39 +46,18 @@ class PaperEuler:
         friction_per_ps: γ, 1/ps.
     """
 
-    timestep_fs: float
     temperature_K: float
     friction_per_ps: float
 
-    def __post_init__(self) -> None:
-        require_positive(
-            "PaperEuler",
-            timestep_fs=self.timestep_fs,
-            temperature_K=self.temperature_K,
-            friction_per_ps=self.friction_per_ps,
-        )
-
-    def init(
-        self,
-        system: System,
-        potential: Potential,
-        positions: Float[Tensor, "replica atom 3"],
-        velocities: Float[Tensor, "replica atom 3"],
-    ) -> MDState:
-        """The state from which steps begin. Positions in Å, velocities in ASE units."""
-        energy, forces = potential(positions)
-        return MDState(positions, velocities, forces, energy)
+    positive: ClassVar[tuple[str, ...]] = ("timestep_fs", "temperature_K", "friction_per_ps")
+    conserves_momentum: ClassVar[bool] = False
 
     def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
         """The state one time step later; the generator draws one normal number for each velocity component."""
-        if generator is None:
-            raise ValueError("PaperEuler: its noise needs a torch.Generator, but none was given")
         dt = self.timestep_fs * FS
         friction = self.friction_per_ps / PS
         masses = system.masses.to(state.positions)[:, None]
-        noise = torch.randn(
-            state.velocities.shape, generator=generator, dtype=state.velocities.dtype, device=state.velocities.device
-        )
+        noise = self.noise(state.velocities.shape, state.velocities, generator)
 
         drift = dt * (state.forces / masses - friction * state.velocities)
         velocities = (
@@ -87,11 +66,3 @@ class PaperEuler:
         positions = state.positions + dt * velocities
         energy, forces = potential(positions)
         return MDState(positions, velocities, forces, energy)
-
-    def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
-        """Total energy in eV, which the bath changes."""
-        return state.energy + kinetic_energy_eV(state.velocities, system.masses.to(state.velocities))
-
-    def degrees_of_freedom(self, system: System) -> int:
-        """All 3N."""
-        return 3 * system.n_atoms

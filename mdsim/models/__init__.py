@@ -1,8 +1,31 @@
-"""Force fields, by the name they have in configs and checkpoints."""
+"""Force fields, by the name they have in configs and checkpoints.
 
-from mdsim.models.gemnet import GemNetT
-from mdsim.models.loading import MODELS, load_force_field, model_config
-from mdsim.models.nequip.model import NequIP
-from mdsim.models.schnet.model import SchNet
+A model's module, and the packages that it needs, are imported when the model is used: `from mdsim.models import NequIP`
+imports e3nn, `from mdsim.models import MODELS` not even torch.
+"""
 
-__all__ = ["MODELS", "GemNetT", "NequIP", "SchNet", "load_force_field", "model_config"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mdsim.models.registry import MODELS
+
+if TYPE_CHECKING:
+    from mdsim.models.loading import load_force_field, model_config
+
+__all__ = ["MODELS", "load_force_field", "model_config"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is asked for: the class of a model, and the functions that need torch."""
+    if name in ("load_force_field", "model_config"):
+        return getattr(import_module("mdsim.models.loading"), name)
+    for record in MODELS.values():
+        if record.class_name == name:
+            return record.model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "load_force_field", "model_config", *(record.class_name for record in MODELS.values())]

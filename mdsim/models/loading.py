@@ -1,4 +1,4 @@
-"""From a checkpoint file to a force field, whoever wrote it."""
+"""Force fields read from checkpoints, those of this package and published ones."""
 
 from __future__ import annotations
 
@@ -11,14 +11,8 @@ from mdsim import checkpoints
 from mdsim.errors import CheckpointError
 from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
-from mdsim.models.gemnet.model import GemNetT
-from mdsim.models.gemnet.published import is_published_gemnet, published_gemnet
-from mdsim.models.nequip.model import NequIP
-from mdsim.models.nequip.published import is_published_nequip, published_nequip
-from mdsim.models.schnet.model import SchNet
-from mdsim.models.schnet.published import is_published_schnet, published_schnet
+from mdsim.models.registry import MODELS
 
-MODELS: dict[str, type[ForceField]] = {"gemnet_t": GemNetT, "nequip": NequIP, "schnet": SchNet}
 CUSTOM = "custom"
 
 
@@ -26,7 +20,8 @@ def model_config(model: ForceField) -> dict[str, Any]:
     """The name of a model and its hyperparameters: what a checkpoint keeps besides the weights."""
     if model.made_by is not None:
         return {"name": CUSTOM, **model.made_by}
-    names = [name for name, cls in MODELS.items() if type(model) is cls]
+    factory = f"{type(model).__module__}:{type(model).__qualname__}"
+    names = [name for name, record in MODELS.items() if record.factory == factory]
     if not names:
         raise ValueError(f"{type(model).__name__} is neither in mdsim.models.MODELS nor made by a factory")
     return {"name": names[0], **model.hyperparameters}
@@ -49,12 +44,9 @@ def load_force_field(path: str | os.PathLike, allow_factory: str | None = None) 
         ConfigError: the factory cannot make the model.
     """
     payload = checkpoints.read(path)
-    if is_published_schnet(payload):
-        return published_schnet(payload, path)
-    if is_published_nequip(payload):
-        return published_nequip(payload, path)
-    if is_published_gemnet(payload):
-        return published_gemnet(payload, path)
+    for record in MODELS.values():
+        if record.published is not None and record.published.recognizes(payload):
+            return record.read_published(payload, path)
     payload = checkpoints.load(path)
     if "model" not in payload or "state_dict" not in payload:
         raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r} that holds no force field")
@@ -83,7 +75,7 @@ def _build(config: dict[str, Any], state: dict[str, torch.Tensor], path: str | o
             model = custom_force_field(config["factory"], config["options"], species, str(path))
         else:
             hyperparameters = {key: value for key, value in config.items() if key != "name"}
-            model = MODELS[config["name"]](**hyperparameters, species=species)
+            model = MODELS[config["name"]].build(species, **hyperparameters)
         model.to(state[next(name for name, _ in model.named_parameters())].dtype)
         model.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:

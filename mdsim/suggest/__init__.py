@@ -1,1 +1,1 @@
-"""From a data set to configurations that run as they are: what is in the data, what follows from it, and the files."""
+"""Configurations for a data set that run as they are: what is in the data, what follows from it, and the files."""

@@ -1,4 +1,4 @@
-"""From what was found in the data to the values of a configuration, each with the reason that stands beside it.
+"""Values of a configuration that follow from the data, each with the reason that stands beside it.
 
 The starting points are the recipe of the bundled systems (`mdsim/config/recipes/stable_training.yml`, docs/recipe.md)
 and the configurations of bundled aspirin, tetrapeptide and water; what the data ask for differs from these.
@@ -13,6 +13,7 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
+from mdsim.models.record import Chosen, ModelRecord
 from mdsim.suggest.findings import Findings, Spread
 
 PAPER_BOND_TOLERANCE_A = {True: 0.25, False: 0.5}  # in training, in the evaluation
@@ -28,18 +29,7 @@ STEPS_PER_VIBRATION = 8.0
 SAMPLES_PER_BIN = 100
 SMALL, MEDIUM = 300, 1500  # pairs within the cutoff: up to here a molecule such as aspirin, a tetrapeptide
 MOST_EVALUATIONS, FEWEST_EVALUATIONS = 600_000, 50_000
-#: Pairs within the cutoff that one CPU core evaluates per second in training, all included, rounded.
-PAIRS_PER_SECOND = {"schnet": 300_000, "nequip": 130_000, "gemnet_t": 15_000}
 GPU_FACTOR = 10
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A value and why it is this one."""
-
-    value: Any
-    why: str = ""
-
 
 Section = dict[str, Any]
 
@@ -55,12 +45,12 @@ class Machine:
         return "GPU" if self.gpu else "CPU"
 
 
-def cutoff_A(found: Findings, model: str, machine: Machine) -> Chosen:
+def cutoff_A(found: Findings, model: ModelRecord, machine: Machine) -> Chosen:
     """The cutoff of the force field."""
-    if found.is_liquid and not machine.gpu and model != "schnet":
-        shorter = {"nequip": 4.0, "gemnet_t": 3.5}[model]
-        return Chosen(shorter, "instead of the paper's 5: far fewer pairs of the liquid, for a CPU")
-    return Chosen(5.0, f"that of the paper: {found.pairs_within(5.0)} pairs of atoms in a frame")
+    paper, shorter = model.cutoff_A, model.start.cutoff_of_liquid_on_cpu_A
+    if found.is_liquid and not machine.gpu and shorter is not None:
+        return Chosen(shorter, f"instead of the paper's {paper:g}: far fewer pairs of the liquid, for a CPU")
+    return Chosen(paper, f"that of the paper: {found.pairs_within(paper)} pairs of atoms in a frame")
 
 
 def timestep_fs(found: Findings) -> Chosen:
@@ -165,15 +155,15 @@ def replicas(found: Findings, machine: Machine, pairs: int, training: bool) -> C
     return Chosen(24, "enough to tell a mean stable time to a third")
 
 
-def evaluations(model: str, machine: Machine, pairs: int) -> Chosen:
+def evaluations(model: ModelRecord, machine: Machine, pairs: int) -> Chosen:
     """How many force evaluations training may take."""
     seconds = 900 if pairs <= MEDIUM else 1800
-    affordable = seconds * PAIRS_PER_SECOND[model] / max(1, pairs)
+    affordable = seconds * model.start.pairs_per_second / max(1, pairs)
     count = min(MOST_EVALUATIONS, max(FEWEST_EVALUATIONS, _two_digits(affordable)))
     if machine.gpu:
         return Chosen(count * GPU_FACTOR, "dynamics and gradients together; ends the training")
-    minutes = max(1, round(count * pairs / PAIRS_PER_SECOND[model] / 60))
-    fast = "" if model == "gemnet_t" else " with the extra `fast`"
+    minutes = max(1, round(count * pairs / model.start.pairs_per_second / 60))
+    fast = " with the extra `fast`" if model.start.has_loops else ""
     return Chosen(count, f"dynamics and gradients together; some {minutes} minutes of a CPU core{fast}")
 
 

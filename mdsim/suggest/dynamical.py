@@ -1,8 +1,9 @@
-"""Which dynamical observables the contiguous frames of a data set allow, and the window of an evaluation for them."""
+"""Dynamical observables that the contiguous frames of a data set allow, and the window of an evaluation for them."""
 
 from __future__ import annotations
 
-from mdsim.suggest.choices import Chosen, Section
+from mdsim.models.record import Chosen
+from mdsim.suggest.choices import Section
 from mdsim.suggest.findings import Contiguous, Findings
 
 LONGEST_VACF_FS = 100.0

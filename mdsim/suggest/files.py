@@ -15,10 +15,11 @@ from mdsim import assembly
 from mdsim.config.loading import load_config
 from mdsim.config.schema import ObservablesTermConfig, PretrainConfig, SimulateConfig, TrainConfig
 from mdsim.errors import ConfigError
+from mdsim.models.record import Chosen, ModelRecord
 from mdsim.reporting.console import format_table
 from mdsim.state import Trajectory
 from mdsim.suggest import sections
-from mdsim.suggest.choices import Chosen, Machine, Section
+from mdsim.suggest.choices import Machine, Section
 from mdsim.suggest.findings import Findings
 
 RECIPE = "recipe.yml"
@@ -26,17 +27,17 @@ COLUMN = 34  # where comments stand
 WIDTH = 140
 
 
-def default_folder(found: Findings, model: str) -> Path:
+def default_folder(found: Findings, model: ModelRecord) -> Path:
     """`configs/<name>/<molecule>_<size>_<model>`."""
-    return Path("configs", found.place.name, f"{found.place.molecule}_{found.place.size}_{model}")
+    return Path("configs", found.place.name, f"{found.place.molecule}_{found.place.size}_{model.name}")
 
 
-def write(found: Findings, model: str, machine: Machine, folder: Path, overwrite: bool = False) -> list[Path]:
+def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, overwrite: bool = False) -> list[Path]:
     """Write the configurations.
 
     Args:
         found: in the data set.
-        model: schnet, nequip or gemnet_t.
+        model: one of `mdsim.models.MODELS`.
         machine: that they are for.
         folder: where to.
         overwrite: replace files that are there.
@@ -65,9 +66,9 @@ def write(found: Findings, model: str, machine: Machine, folder: Path, overwrite
     return [folder / name for name in texts]
 
 
-def contents(found: Findings, model: str, machine: Machine, folder: Path) -> dict[str, str]:
+def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path) -> dict[str, str]:
     """The text of each file by its name."""
-    title = f"{model} on {found.place.name}/{found.place.molecule}"
+    title = f"{model.name} on {found.place.name}/{found.place.molecule}"
     how = [
         f"Values were chosen from the data ({found.place.folder}) for a {machine.name}; change what you know better."
     ]

@@ -1,4 +1,4 @@
-"""What a data set says about the settings of a run: its sizes, ranges, contacts, fastest vibration and temperature."""
+"""Findings in a data set that settings follow from: sizes, ranges, contacts, fastest vibration, temperature."""
 
 from __future__ import annotations
 

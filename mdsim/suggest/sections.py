@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from mdsim.models.record import Chosen, ModelRecord
 from mdsim.suggest.choices import (
     MEDIUM,
-    Chosen,
     Machine,
     Section,
     criteria,
@@ -22,11 +20,10 @@ from mdsim.suggest.findings import Findings
 
 PAIRS_PER_BATCH = 20_000  # at most: several frames of a liquid are as many pairs as a hundred of a molecule
 STEPS_PER_EPOCH = 4  # of the fit at least, so that few frames are no full batch
-MOST_FRAMES_PER_BATCH = {"schnet": 10, "nequip": 5, "gemnet_t": 5}
 PRETRAINING_DIR = "qm_pretrained_checkpoints"
 
 
-def pretraining(found: Findings, model: str, machine: Machine) -> Section:
+def pretraining(found: Findings, model: ModelRecord, machine: Machine) -> Section:
     """The energy/force fit."""
     return {
         "mode": Chosen("train"),
@@ -39,14 +36,14 @@ def pretraining(found: Findings, model: str, machine: Machine) -> Section:
     }
 
 
-def common(found: Findings, model: str, exp_name: str) -> Section:
+def common(found: Findings, model: ModelRecord, exp_name: str) -> Section:
     """What training and evaluation share."""
     step = timestep_fs(found)
     dump = dump_every_steps(found, step.value)
     chosen: Section = {
         "seed": Chosen(123),
         "data": _data(found),
-        "model": {"name": Chosen(model), **({"l_max": Chosen(1)} if model == "nequip" else {})},
+        "model": {"name": Chosen(model.name), **_variant(model)},
         "model_dir": Chosen(PRETRAINING_DIR, "where pretraining left the force field"),
         "log_dir": Chosen("runs"),
         "results_dir": Chosen(found.place.name),
@@ -63,12 +60,12 @@ def common(found: Findings, model: str, exp_name: str) -> Section:
     return chosen
 
 
-def training(found: Findings, model: str, machine: Machine) -> Section:
+def training(found: Findings, model: ModelRecord, machine: Machine) -> Section:
     """StABlE training, on top of `common.yml` and the recipe."""
     pairs = _pairs(found, model, machine)
     step = timestep_fs(found).value
     number = replicas(found, machine, pairs, training=True)
-    batch = min(found.n_train, 4 if pairs > MEDIUM else 20 if model != "schnet" else 40)
+    batch = min(found.n_train, 4 if pairs > MEDIUM else model.start.frames_per_gradient)
     estimator: Section = {"minibatch_size": Chosen(batch, "structures per backward pass: memory, not the result")}
     if found.is_liquid:
         local = {
@@ -89,13 +86,13 @@ def training(found: Findings, model: str, machine: Machine) -> Section:
         "training_observables": training_observables(found),
         "estimator": estimator,
         "learning": {
-            "qm_batch_size": Chosen(batch, f"labelled frames per QM gradient, of {found.n_train}"),
+            "qm_batch_size": Chosen(batch, f"labeled frames per QM gradient, of {found.n_train}"),
             "reruns": Chosen(number.value, "of the parked stretches, each with its own noise: one for each replica"),
         },
     }
 
 
-def simulation(found: Findings, model: str, machine: Machine) -> Section:
+def simulation(found: Findings, model: ModelRecord, machine: Machine) -> Section:
     """Held-out evaluation, on top of `common.yml`."""
     pairs = _pairs(found, model, machine)
     step = timestep_fs(found).value
@@ -120,7 +117,7 @@ def simulation(found: Findings, model: str, machine: Machine) -> Section:
     }
 
 
-def _pairs(found: Findings, model: str, machine: Machine) -> int:
+def _pairs(found: Findings, model: ModelRecord, machine: Machine) -> int:
     return found.pairs_within(cutoff_A(found, model, machine).value)
 
 
@@ -138,35 +135,34 @@ def _data(found: Findings) -> Section:
     }
 
 
-def _model(found: Findings, model: str, machine: Machine) -> Section:
-    cutoff = cutoff_A(found, model, machine)
-    small = found.is_liquid and not machine.gpu
-    sizes: Section = {}
-    if model == "schnet" and small:
-        sizes = {"num_interactions": Chosen(3, "instead of the paper's 6: a liquid on a CPU")}
-    if model == "nequip":
-        sizes = {
-            "l_max": Chosen(1, "that of the paper"),
-            "num_features": Chosen(16, "instead of the paper's 32: a liquid on a CPU") if small else Chosen(32),
-        }
-    if model == "gemnet_t" and not machine.gpu:
-        sizes = {"num_blocks": Chosen(2, "half the depth and a quarter of the width of the paper, for a CPU")}
-        sizes |= {name: Chosen(32) for name in ("emb_size_atom", "emb_size_edge")}
-        sizes |= {name: Chosen(16) for name in ("emb_size_trip", "emb_size_bil_trip")}
-    return {"name": Chosen(model), **sizes, "cutoff_A": cutoff}
+def _model(found: Findings, model: ModelRecord, machine: Machine) -> Section:
+    sizes = dict(model.start.sizes)
+    if not machine.gpu:
+        sizes |= model.start.sizes_on_cpu
+        sizes |= model.start.sizes_of_liquid_on_cpu if found.is_liquid else {}
+    return {"name": Chosen(model.name), **sizes, "cutoff_A": cutoff_A(found, model, machine)}
 
 
-def _optim(found: Findings, model: str, machine: Machine) -> Section:
+def _variant(model: ModelRecord) -> Section:
+    """What tells the fit apart from others to the same data, as a run must name it too."""
+    if model.variant is None:
+        return {}
+    name = model.variant.setting
+    chosen = model.start.sizes.get(name, Chosen(model.settings[name].default))
+    return {name: Chosen(chosen.value)}
+
+
+def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
     pairs = _pairs(found, model, machine)
-    batch = min(MOST_FRAMES_PER_BATCH[model], round(PAIRS_PER_BATCH / max(1, pairs)), found.n_train // STEPS_PER_EPOCH)
-    batch = max(1, batch)
+    most, within = model.start.most_frames_per_batch, round(PAIRS_PER_BATCH / max(1, pairs))
+    batch = max(1, min(most, within, found.n_train // STEPS_PER_EPOCH))
     steps = -(-found.n_train // batch)
     every = max(1, round(8 / steps))
     return {
-        **_loss(model),
+        **model.start.fit,
         "batch_size": Chosen(batch, f"a frame has {pairs} pairs within the cutoff; {steps} steps an epoch"),
-        "eval_batch_size": Chosen(max(4, min(100, round(PAIRS_PER_BATCH / max(1, pairs))))),
-        "warmup_steps": Chosen(0 if model == "nequip" else 100),
+        "eval_batch_size": Chosen(max(4, min(100, within))),
+        "warmup_steps": Chosen(model.start.warmup_steps),
         "plateau_patience": Chosen(20 if pairs <= MEDIUM else 5, "evaluations without progress, then a lower rate"),
         "ema_decay": Chosen(0.99, "averaged weights are evaluated and saved: frames are few"),
         "early_stopping_lr": Chosen(2.0e-5),
@@ -174,20 +170,6 @@ def _optim(found: Findings, model: str, machine: Machine) -> Section:
         "evaluate_every_epochs": Chosen(every),
         "checkpoint_every_epochs": Chosen(10 * every if pairs <= MEDIUM else 1),
     }
-
-
-def _loss(model: str) -> dict[str, Chosen]:
-    values: dict[str, dict[str, Any]] = {
-        "schnet": {"optimizer": "adam", "learning_rate": 1.0e-3, "loss": "mae"}
-        | {"energy_coefficient": 0.05, "force_coefficient": 0.95, "clip_norm": 10.0},
-        "nequip": {"optimizer": "adam", "learning_rate": 5.0e-3, "loss": "mse", "energy_per_atom": True}
-        | {"energy_coefficient": 1000.0, "force_coefficient": 1000.0},
-        "gemnet_t": {"optimizer": "adamw", "amsgrad": True, "eps": 1.0e-7, "weight_decay": 2.0e-6}
-        | {"learning_rate": 1.0e-3, "loss": "l2mae", "energy_coefficient": 0.001, "force_coefficient": 0.999}
-        | {"clip_norm": 10.0},
-    }
-    reasons = {"nequip": {"energy_coefficient": "the paper's 1 leaves energies off by a constant for long"}}
-    return {key: Chosen(value, reasons.get(model, {}).get(key, "")) for key, value in values[model].items()}
 
 
 def _reference(found: Findings) -> Section:

@@ -1,4 +1,4 @@
-"""What every force field promises, whatever its architecture. float64 unless a test is about float32."""
+"""Promises of every force field, whatever its architecture. float64 unless a test is about float32."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What every integrator promises."""
+"""Promises of every integrator."""
 
 import dataclasses
 

@@ -76,6 +76,7 @@ def _parsed(document: str) -> tuple[list[Block], list[tuple[int, str]]]:
 def unknown_keys(block: Block) -> list[str]:
     """Keys in a piece of a configuration that no section of the schema has."""
     sections = [getattr(schema, name) for name in schema.__all__]
+    sections += [*schema.MODEL_CONFIGS.values(), *schema.MODEL_REFERENCES.values()]
     known = {key for section in sections if hasattr(section, "model_fields") for key in section.model_fields}
     return sorted(set(_keys(yaml.safe_load(block.text))) - known - {"includes"})
 

@@ -20,7 +20,9 @@ from modules import PLACE, expanded
 from mdsim.config import schema
 
 SECTIONS = {name: cls for name in schema.__all__ if hasattr(cls := getattr(schema, name), "model_fields")}
-ABSTRACT = {"Section", "CustomConfig", "RunConfig"}
+MODELS = [*schema.MODEL_CONFIGS.values(), *schema.MODEL_REFERENCES.values()]
+SECTIONS |= {section.__name__: section for section in MODELS}
+ABSTRACT = {"Section", "CustomConfig", "RunConfig", "ArchitectureConfig", "PretrainedReference"}
 
 
 @pytest.mark.parametrize("name", SECTIONS)

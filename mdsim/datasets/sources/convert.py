@@ -33,14 +33,14 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Excerpt:
     """Which frames are to be `contiguous.npz`."""
 
     n_frames: int
     start: int = 0
 
 
-def is_there(folder: Path, settings: Mapping[str, Any], wanted: Stretch | None) -> bool:
+def is_there(folder: Path, settings: Mapping[str, Any], wanted: Excerpt | None) -> bool:
     """Whether this size is there already, whole, made in the same way, and with what is wanted.
 
     Args:
@@ -98,7 +98,7 @@ def _short(setting: Any) -> Any:
     return f"{setting[:12]}…" if isinstance(setting, str) and len(setting) == 64 else setting
 
 
-def as_settings(wanted: Stretch | None) -> dict[str, int] | None:
+def as_settings(wanted: Excerpt | None) -> dict[str, int] | None:
     return None if wanted is None else {"frames": wanted.n_frames, "start": wanted.start}
 
 
@@ -108,7 +108,7 @@ def write(
     division: Division,
     description: Description,
     settings: Mapping[str, Any],
-    wanted: Stretch | None,
+    wanted: Excerpt | None,
     command: str,
 ) -> Dataset:
     """Write one size of a data set and read it back.

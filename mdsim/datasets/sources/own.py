@@ -16,7 +16,7 @@ from mdsim.datasets.folder import Dataset
 from mdsim.datasets.sources import convert
 from mdsim.datasets.sources.ase_files import Reading, read_ase
 from mdsim.datasets.sources.cleaning import check_bonds, first_of_each, join
-from mdsim.datasets.sources.convert import Description, Stretch
+from mdsim.datasets.sources.convert import Description, Excerpt
 from mdsim.datasets.sources.deepmd import is_deepmd, read_deepmd
 from mdsim.datasets.sources.raw import RawFrames, Units
 from mdsim.datasets.sources.remote import sha256_of
@@ -42,7 +42,7 @@ class Conversion:
     gap_frames: int = 0
     validation_fraction: float = 0.05
     seed: int = 0
-    contiguous: Stretch | None = None
+    contiguous: Excerpt | None = None
 
     def settings(self) -> dict[str, Any]:
         """What decides on the content of all sizes, as JSON has it."""

@@ -14,7 +14,7 @@ from ase.symbols import Symbols
 from mdsim.datasets.divide import Division
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.sources import convert
-from mdsim.datasets.sources.convert import Description, Stretch
+from mdsim.datasets.sources.convert import Description, Excerpt
 from mdsim.datasets.sources.download import Progress, fetch, other_ways
 from mdsim.datasets.sources.raw import RawFrames, Units
 from mdsim.datasets.sources.remote import RemoteFile, sha256_of, verify
@@ -46,7 +46,7 @@ class Request:
     """Which size to make, and how to come by the file."""
 
     size: str
-    contiguous: Stretch | None = None
+    contiguous: Excerpt | None = None
     seed: int = SEED
     test_frames: int | None = None  # instead of the published number
     base_urls: tuple[str, ...] = ()  # instead of the published address

@@ -1,5 +1,1 @@
-"""GemNet-T."""
-
-from mdsim.models.gemnet.model import GemNetT
-
-__all__ = ["GemNetT"]
+"""GemNet-T (Gasteiger et al., NeurIPS 2021, arXiv 2106.08903)."""

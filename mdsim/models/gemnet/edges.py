@@ -107,11 +107,11 @@ class Edges:
         return values if self.present is None else values * self.present
 
     def dense(self, x: Float[Tensor, "edge channel"]) -> Float[Tensor, "row channel"]:
-        """Into the layout of the sums over neighbours."""
+        """Into the layout of the sums over neighbors."""
         return x.new_zeros(self.n_rows, x.shape[1]).index_copy(0, self.rows, x)
 
     def sparse(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "edge channel"]:
-        """Back from the layout of the sums over neighbours."""
+        """Back from the layout of the sums over neighbors."""
         return x.index_select(0, self.rows)
 
     def sum_to_receivers(self, x: Float[Tensor, "edge channel"]) -> Float[Tensor, "node channel"]:

@@ -2,7 +2,7 @@
 
 A checkpoint holds the parameters, its configuration (the model's part under ``config.model_attributes``,
 ``config.model`` or ``config`` itself) and, where labels were normalized, by which total energy = std · network + mean.
-The published cap on neighbours is not applied: where an atom has more of them, energies differ from the published ones.
+The published cap on neighbors is not applied: where an atom has more of them, energies differ from the published ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from mdsim.checkpoints import read
 from mdsim.errors import CheckpointError
 from mdsim.models.gemnet.model import GemNetT
+from mdsim.models.gemnet.record import PUBLISHED_WEIGHT, is_published_gemnet
 from mdsim.typing import Tensor
 
 _SIZES = (
@@ -45,7 +46,6 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "extensive": (True,),
     "num_targets": (1,),
 }
-_MARK = "int_blocks.0.trip_interaction.mlp_cbf.weight"
 
 
 def read_published_gemnet(path: str | os.PathLike) -> GemNetT:
@@ -66,13 +66,6 @@ def read_published_gemnet(path: str | os.PathLike) -> GemNetT:
             f"{path} is no published GemNet-T checkpoint: it has the keys {sorted(map(str, payload))}"
         )
     return published_gemnet(payload, path)
-
-
-def is_published_gemnet(payload: dict[str, Any]) -> bool:
-    """Whether a file's content has the layout of the published GemNet-T checkpoints."""
-    state = payload.get("state_dict")
-    published = isinstance(payload.get("config"), dict) and isinstance(state, dict)
-    return published and any(str(name).endswith(_MARK) for name in state or {}) and "species" not in (state or {})
 
 
 def published_gemnet(payload: dict[str, Any], path: str | os.PathLike) -> GemNetT:
@@ -113,7 +106,7 @@ def _weights(state: dict[str, Tensor], path: str | os.PathLike) -> dict[str, Ten
 
     Output blocks list the layers of the energy under two names; the centers of the Gaussians are no parameters here.
     """
-    prefix = next(name for name in state if name.endswith(_MARK)).removesuffix(_MARK)
+    prefix = next(name for name in state if name.endswith(PUBLISHED_WEIGHT)).removesuffix(PUBLISHED_WEIGHT)
     weights = {name.removeprefix(prefix): value for name, value in state.items()}
     for name in [name for name in weights if name.startswith("out_blocks.") and ".layers." in name]:
         twin = weights.get(name.replace(".layers.", ".seq_energy."))

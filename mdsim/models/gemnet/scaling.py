@@ -1,6 +1,6 @@
 """Scaling factors of GemNet: constants, fitted to data once, that let no operation change the variance of features.
 
-The variance of a product with a basis or of a sum over neighbours cannot be foreseen from the weights, so the output is
+The variance of a product with a basis or of a sum over neighbors cannot be foreseen from the weights, so the output is
 multiplied by √(variance in / variance out) of the training data (Gasteiger et al., arXiv 2106.08903, section 6).
 """
 

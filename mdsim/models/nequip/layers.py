@@ -1,4 +1,4 @@
-"""Equivariant building blocks of NequIP: linear maps, gates, and the convolution over neighbours.
+"""Equivariant building blocks of NequIP: linear maps, gates, and the convolution over neighbors.
 
 The representation theory (irreps, selection rules, Wigner 3j symbols, spherical harmonics, scale of activations) is
 e3nn's. The layout is not: features are one tensor per irrep with channels last, so that a linear map is a single matrix
@@ -28,8 +28,8 @@ Features = dict[Irrep, Tensor]
 
 
 @dataclass(frozen=True)
-class Edges:
-    """Directed edges: every pair from both ends. Radial features are per pair, because both directions share them."""
+class EdgeFeatures:
+    """Features of directed edges, every pair from both ends. Radial ones are per pair: both directions share them."""
 
     receivers: Int[Tensor, "edge"]
     senders: Int[Tensor, "edge"]
@@ -149,7 +149,7 @@ class RadialNetwork(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Sum over neighbours of their features times the edge's spherical harmonics, with weights from its length.
+    """Sum over neighbors of their features times the edge's spherical harmonics, with weights from its length.
 
     The tensor product is `e3nn.o3.TensorProduct` with "uvu" paths and component normalization.
 
@@ -186,8 +186,8 @@ class Convolution(nn.Module):
             setattr(self, f"coupling_{number}", tensor.to(getattr(self, f"coupling_{number}")))
         return self
 
-    def forward(self, features: Features, edges: Edges) -> Features:
-        """The sum over each atom's neighbours, the paths to one irrep side by side as channels."""
+    def forward(self, features: Features, edges: EdgeFeatures) -> Features:
+        """The sum over each atom's neighbors, the paths to one irrep side by side as channels."""
         weights = self.radial_network(edges.radial).unflatten(-1, (len(self.paths), self.channels))
         weights = torch.cat([weights, weights])
         sent = {ir: features[ir].index_select(0, edges.senders) for ir in self.irreps_in}

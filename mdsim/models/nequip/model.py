@@ -9,7 +9,7 @@
     gate                                       layers[k].gate
     output block                               readout_1, readout_2
 
-The building blocks are in `nequip_layers.py`. Features from which no path leads to the energy (in the last layer all
+The building blocks are in `layers.py`. Features from which no path leads to the energy (in the last layer all
 but even scalars) are not computed, and have no weights. Radial functions depend on the distance alone and are evaluated
 once per pair, not once per direction.
 """
@@ -29,13 +29,13 @@ from torch import nn
 from mdsim.compiled import HAS_NUMBA, NEEDS_NUMBA
 from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath
 from mdsim.interfaces import Potential
-from mdsim.models.nequip.layers import SCALAR, Convolution, Edges, Features, Gate, Linear, SelfConnection
+from mdsim.models.nequip.layers import SCALAR, Convolution, EdgeFeatures, Features, Gate, Linear, SelfConnection
 from mdsim.neighbors import Neighbors
 from mdsim.neighbors import neighbors as find_neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-STATISTICS_FRAMES = 64  # at least so many training frames, if there are, have their neighbours counted
+STATISTICS_FRAMES = 64  # at least so many training frames, if there are, have their neighbors counted
 MAX_ATOMIC_NUMBER = 118
 
 
@@ -123,12 +123,12 @@ class NequIP(ForceField):
         convolutions = [partial(layer.convolution, edges=edges) for layer in layers]
         return self.network(system, len(positions), convolutions)
 
-    def edges(self, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors) -> Edges:
+    def edges(self, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors) -> EdgeFeatures:
         """Both directions of every pair within the cutoff."""
         displacements, distances, first, second = self.pairs_within_cutoff(positions, neighbors)
         irreps = [ir for _, ir in self.irreps_harmonics]
         forward = self.harmonics(displacements).split([ir.dim for ir in irreps], dim=-1)
-        return Edges(
+        return EdgeFeatures(
             receivers=torch.cat([first, second]),
             senders=torch.cat([second, first]),
             harmonics={ir: torch.cat([y, ir.p * y]) for ir, y in zip(irreps, forward, strict=True)},
@@ -157,7 +157,7 @@ class NequIP(ForceField):
     def network(
         self, system: System, n_replicas: int, convolutions: Sequence[Callable[[Features], Features]]
     ) -> Float[Tensor, "replica atom"]:
-        """Atomic energies in eV, given how each layer sums over neighbours."""
+        """Atomic energies in eV, given how each layer sums over neighbors."""
         species = self.one_hot[system.atomic_numbers].repeat(n_replicas, 1)
         features = self.embedding({SCALAR: species[:, None]})
         for layer, convolution in zip(self.layers, convolutions, strict=True):

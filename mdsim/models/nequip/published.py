@@ -28,6 +28,7 @@ from mdsim.checkpoints import read
 from mdsim.errors import CheckpointError
 from mdsim.models.nequip.layers import SCALAR, paths_between
 from mdsim.models.nequip.model import InteractionLayer, NequIP
+from mdsim.models.nequip.record import PUBLISHED_EMBEDDING, is_published_nequip
 from mdsim.typing import Float, Tensor
 
 CONFIG_NAME = "config.yaml"
@@ -50,7 +51,6 @@ _SUPPORTED = {
     "nonlinearity_scalars": ({"e": "silu", "o": "tanh"},),
     "nonlinearity_gates": ({"e": "silu", "o": "tanh"}, {"e": "silu", "o": "abs"}),  # gates are even here
 }
-_EMBEDDING = "func.chemical_embedding.linear.weight"
 
 
 def read_published_nequip(path: str | os.PathLike, config: str | os.PathLike | None = None) -> NequIP:
@@ -72,11 +72,6 @@ def read_published_nequip(path: str | os.PathLike, config: str | os.PathLike | N
             f"{path} is no published NequIP checkpoint: it has the keys {sorted(map(str, payload))[:8]}"
         )
     return published_nequip(payload, path, config)
-
-
-def is_published_nequip(payload: dict[str, Any]) -> bool:
-    """Whether a file's content has the layout of the published NequIP checkpoints."""
-    return any(str(key).endswith(_EMBEDDING) for key in payload)
 
 
 def published_nequip(
@@ -148,7 +143,7 @@ def _weights(model: NequIP, state: dict[str, Tensor], settings: dict[str, Any]) 
     half = max(1, channels // 2)
     weights = {
         "bessel.frequencies": state["func.radial_basis.basis.bessel_weights"],
-        "embedding.weights.0e": state[_EMBEDDING].reshape(n_species, channels),
+        "embedding.weights.0e": state[PUBLISHED_EMBEDDING].reshape(n_species, channels),
         "readout_1.weights.0e": state["func.conv_to_output_hidden.linear.weight"].reshape(channels, half),
         "readout_2.weights.0e": state["func.output_hidden_to_scalar.linear.weight"].reshape(half, 1),
     }

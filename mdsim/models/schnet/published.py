@@ -13,9 +13,9 @@ from typing import Any
 from mdsim.checkpoints import read
 from mdsim.errors import CheckpointError
 from mdsim.models.schnet.model import SchNet
+from mdsim.models.schnet.record import PREFIX, is_published_schnet
 
 _HYPERPARAMETERS = ("hidden_channels", "num_filters", "num_interactions", "num_gaussians", "cutoff")
-_PREFIX = "module."
 _NOT_WEIGHTS = {"atomic_mass"}  # a table that PyTorch Geometric uses for dipole moments only
 
 
@@ -37,15 +37,6 @@ def read_published_schnet(path: str | os.PathLike) -> SchNet:
     return published_schnet(payload, path)
 
 
-def is_published_schnet(payload: dict[str, Any]) -> bool:
-    """Whether a file's content has the layout of the published SchNet checkpoints."""
-    return {
-        "state_dict",
-        "normalizers",
-        "config",
-    } <= payload.keys() and f"{_PREFIX}distance_expansion.offset" in payload["state_dict"]
-
-
 def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet:
     """The model in the content of a published checkpoint; ``path`` is for error messages."""
     config = payload["config"]
@@ -56,7 +47,7 @@ def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet
     mean, std = _normalization(payload)
     model = SchNet(**{name: settings[name] for name in _HYPERPARAMETERS}, energy_shift_eV=mean, energy_scale=std)
 
-    weights = {name.removeprefix(_PREFIX): value for name, value in payload["state_dict"].items()}
+    weights = {name.removeprefix(PREFIX): value for name, value in payload["state_dict"].items()}
     weights = {name: value for name, value in weights.items() if name not in _NOT_WEIGHTS}
     own = {name: model.get_buffer(name) for name in ("species", "energy_shift_eV", "energy_scale")}
     try:

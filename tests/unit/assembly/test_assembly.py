@@ -9,6 +9,7 @@ from tiny import GEOMETRY, NUMBERS, frames, run_values, simulate_config, train_c
 
 from mdsim import assembly, losses
 from mdsim.config.schema import (
+    MODEL_CONFIGS,
     ADFConfig,
     BondLengthsConfig,
     DataConfig,
@@ -16,7 +17,6 @@ from mdsim.config.schema import (
     DynamicsConfig,
     RDFConfig,
     RDFDeviationConfig,
-    SchNetConfig,
     VACFConfig,
 )
 from mdsim.datasets.folder import Dataset, read_metadata, sha256_of
@@ -57,7 +57,7 @@ def test_integrators(settings, expected):
 
 
 def test_a_force_field_has_the_settings_of_its_configuration():
-    config = SchNetConfig(name="schnet", hidden_channels=8, num_filters=4, num_interactions=2, cutoff_A=3.0)
+    config = MODEL_CONFIGS["schnet"](name="schnet", hidden_channels=8, num_filters=4, num_interactions=2, cutoff_A=3.0)
     model = assembly.force_field(config, [8, 1])
     assert model_config(model) == {
         "name": "schnet",

@@ -1,4 +1,4 @@
-"""Which steps run in compiled loops, and what the log says of it."""
+"""Steps in compiled loops: when they are used, and the line in the log."""
 
 import logging
 

@@ -9,7 +9,7 @@ from ase.calculators.lj import LennardJones
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 
 from mdsim.integrators import NoseHooverChain, VelocityVerlet
-from mdsim.integrators.nose_hoover import SUZUKI_YOSHIDA_WEIGHTS
+from mdsim.integrators.nose_hoover import SUZUKI_YOSHIDA_WEIGHTS, _constants, _half_step_of_chain
 from mdsim.state import System
 from mdsim.units import FS, kT_eV
 
@@ -35,7 +35,7 @@ def test_chain_propagator_converges_at_its_order(order, expected):
 
     def after(n_substeps, suzuki_yoshida_order):
         chain = NoseHooverChain(16.0, 300.0, 12.0, 3, suzuki_yoshida_order, n_substeps)
-        return chain._half_step_of_chain(system, velocities, thermostat)[1]
+        return _half_step_of_chain(chain.constants(system), system.masses, velocities, thermostat)[1]
 
     exact = after(128, 7)
     coarse, fine = ((after(n, order) - exact).abs().max().item() for n in (2, 4))
@@ -90,7 +90,23 @@ def test_is_time_reversible():
 def test_chain_masses():
     system = system_of([6, 1, 1], [12.0, 1.0, 1.0])
     single = kT_eV(300.0) * (20.0 * FS) ** 2
-    assert NoseHooverChain(1.0, 300.0, 20.0)._chain_masses(system) == pytest.approx([3 * single, single, single])
+    masses = NoseHooverChain(1.0, 300.0, 20.0).constants(system).masses
+    assert masses == pytest.approx((3 * single, single, single))
+
+
+def test_the_constants_of_a_chain_are_made_once_for_each_number_of_degrees_of_freedom():
+    small, large = system_of([6, 1], [12.0, 1.0]), system_of([6, 1, 1], [12.0, 1.0, 1.0])
+    _constants.cache_clear()
+    for system in (small, large):
+        integrator, potential = NoseHooverChain(1.0, 300.0, 20.0), wells(1.0)
+        positions = torch.ones(2, system.n_atoms, 3)
+        state = integrator.init(system, potential, positions, 0.1 * positions)
+        for _ in range(3):
+            state = integrator.step(system, potential, state)
+    assert _constants.cache_info().misses == 2
+    assert NoseHooverChain(1.0, 300.0, 20.0).constants(large).masses[0] == pytest.approx(
+        3 * NoseHooverChain(1.0, 300.0, 20.0).constants(small).masses[0]
+    )
 
 
 def test_refuses_a_single_atom():

@@ -1,4 +1,4 @@
-"""What the tests of both tabulated paths use: distorted aspirin, and how well a potential conserves energy."""
+"""Fixtures of the tests of tabulated paths: distorted aspirin, and how well a potential conserves energy."""
 
 from collections.abc import Callable
 

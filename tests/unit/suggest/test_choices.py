@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_frames import argon, liquid, molecule, vibrating
 
+from mdsim.models.registry import MODELS
 from mdsim.observables.bins import Bins
 from mdsim.suggest import choices
 from mdsim.suggest.choices import Machine
@@ -94,10 +95,10 @@ def test_without_bonds_distances_are_trained_on(write_set):
 
 
 def test_budgets_follow_the_cost_of_a_frame():
-    small, large = (choices.evaluations("nequip", CPU, pairs).value for pairs in (150, 455))
+    small, large = (choices.evaluations(MODELS["nequip"], CPU, pairs).value for pairs in (150, 455))
     assert small == choices.MOST_EVALUATIONS and 200_000 < large < 350_000
-    assert choices.evaluations("nequip", GPU, 455).value == choices.GPU_FACTOR * large
-    assert choices.evaluations("gemnet_t", CPU, 5000).value == choices.FEWEST_EVALUATIONS
+    assert choices.evaluations(MODELS["nequip"], GPU, 455).value == choices.GPU_FACTOR * large
+    assert choices.evaluations(MODELS["gemnet_t"], CPU, 5000).value == choices.FEWEST_EVALUATIONS
 
 
 def in_order(n: int):

@@ -1,4 +1,4 @@
-"""What is written is valid, says why, and never takes the place of what a person wrote."""
+"""Written files are valid, say why, and never take the place of what a person wrote."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from toy_frames import argon, liquid, molecule
 from mdsim.config.loading import load_config
 from mdsim.config.schema import PretrainConfig, SimulateConfig, TrainConfig
 from mdsim.errors import ConfigError
+from mdsim.models.record import Chosen
+from mdsim.models.registry import MODELS
 from mdsim.suggest import files
-from mdsim.suggest.choices import Chosen, Machine
+from mdsim.suggest.choices import Machine
 from mdsim.suggest.findings import inspect
 
 CPU = Machine(gpu=False)
+SCHNET = MODELS["schnet"]
 
 
-@pytest.mark.parametrize("model", ["schnet", "nequip", "gemnet_t"])
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("make", [molecule, liquid, argon])
 @pytest.mark.parametrize("gpu", [False, True])
 def test_every_system_and_model_gets_valid_files(write_set, tmp_path, make, model, gpu):
     found = inspect(write_set(make))
-    files.write(found, model, Machine(gpu), tmp_path / "out")
+    files.write(found, MODELS[model], Machine(gpu), tmp_path / "out")
     pretrain = load_config(tmp_path / "out" / "pretrain.yml", PretrainConfig)
     train = load_config(tmp_path / "out" / "train.yml", {"train": TrainConfig})
     simulate = load_config(tmp_path / "out" / "simulate.yml", {"simulate": SimulateConfig})
@@ -39,7 +42,7 @@ def test_every_system_and_model_gets_valid_files(write_set, tmp_path, make, mode
 
 
 def test_the_learning_recipe_is_that_of_the_package(write_set, tmp_path):
-    files.write(inspect(write_set()), "schnet", CPU, tmp_path / "out")
+    files.write(inspect(write_set()), SCHNET, CPU, tmp_path / "out")
     ours = load_config("configs/stable_training/aspirin_gfn2/train.yml", {"train": TrainConfig})
     new = load_config(tmp_path / "out" / "train.yml", {"train": TrainConfig})
     for key in ("learning_rate", "min_gradient_ratio", "steps_per_rerun", "energy_force_loss_weight"):
@@ -48,7 +51,7 @@ def test_the_learning_recipe_is_that_of_the_package(write_set, tmp_path):
 
 
 def test_reasons_stand_beside_the_values(write_set, tmp_path):
-    files.write(inspect(write_set()), "schnet", CPU, tmp_path / "out")
+    files.write(inspect(write_set()), SCHNET, CPU, tmp_path / "out")
     text = (tmp_path / "out" / "common.yml").read_text()
     assert re.search(r"temperature_K: 300\.0 +# that of the data", text)
     assert re.search(r"timestep_fs: 1\.0 +# the fastest vibration, O-H, has a period of \d+\.\d fs", text)
@@ -60,23 +63,23 @@ def test_what_is_there_is_kept_unless_said_otherwise(write_set, tmp_path):
     out.mkdir()
     (out / "train.yml").write_text("mine: 1\n")
     with pytest.raises(ConfigError, match=r"has train\.yml already.*--overwrite"):
-        files.write(found, "schnet", CPU, out)
+        files.write(found, SCHNET, CPU, out)
     assert sorted(path.name for path in out.iterdir()) == ["train.yml"]
-    files.write(found, "schnet", CPU, out, overwrite=True)
+    files.write(found, SCHNET, CPU, out, overwrite=True)
     assert yaml.safe_load((out / "train.yml").read_text()) != {"mine": 1}
 
 
 def test_a_file_is_no_folder(write_set, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
-        files.write(inspect(write_set()), "schnet", CPU, tmp_path / "out")
+        files.write(inspect(write_set()), SCHNET, CPU, tmp_path / "out")
 
 
 def test_nothing_is_written_when_the_pieces_do_not_fit(write_set, tmp_path, monkeypatch):
     beyond_the_cell = [Chosen({"name": "rdf", "max_distance_A": 6.0, "bin_width_A": 0.1})]
     monkeypatch.setattr("mdsim.suggest.sections.rdfs", lambda found: beyond_the_cell)
     with pytest.raises(ConfigError, match="beyond half the smallest height"):
-        files.write(inspect(write_set(liquid)), "schnet", CPU, tmp_path / "out")
+        files.write(inspect(write_set(liquid)), SCHNET, CPU, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""What is read off a data set: quantities with closed forms, and one clear line for what cannot be used."""
+"""Findings in a data set: quantities with closed forms, and one clear line for what cannot be used."""
 
 from __future__ import annotations
 

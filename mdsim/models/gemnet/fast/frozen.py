@@ -110,7 +110,7 @@ class FrozenGemNetT:
 
 
 class FrozenPotential:
-    """The potential of a system under a GemNet-T with constant weights, with its own neighbour list.
+    """The potential of a system under a GemNet-T with constant weights, with its own neighbor list.
 
     Args:
         model: a `GemNetT`; its parameters are copied.

@@ -124,7 +124,7 @@ class FrozenAtomLayers:
 
 
 class FrozenMixing:
-    """The bilinear layer between the sums over neighbours (see `EfficientInteractionBilinear`).
+    """The bilinear layer between the sums over neighbors (see `EfficientInteractionBilinear`).
 
     Args:
         layer: what it is in the model.

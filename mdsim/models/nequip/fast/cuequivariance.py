@@ -20,7 +20,7 @@ from cuequivariance_torch import SegmentedPolynomial
 from torch import nn
 
 from mdsim.force_field import NoFastPath
-from mdsim.models.nequip.layers import Convolution, Edges, Features
+from mdsim.models.nequip.layers import Convolution, EdgeFeatures, Features
 from mdsim.neighbors import NeighborList
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -42,8 +42,8 @@ class SegmentedConvolution(nn.Module):
         self.rows = [path.ir_out.dim for path in convolution.paths]
         self.polynomial = SegmentedPolynomial(polynomial(convolution), method=method)
 
-    def forward(self, features: Features, edges: Edges) -> Features:
-        """The sum over each atom's neighbours, as `Convolution` gives it."""
+    def forward(self, features: Features, edges: EdgeFeatures) -> Features:
+        """The sum over each atom's neighbors, as `Convolution` gives it."""
         weights = self.convolution.radial_network(edges.radial)
         sent = torch.cat([features[ir] for ir in self.convolution.irreps_in], dim=1)
         pairs = torch.arange(len(weights), device=weights.device).repeat(2)  # both directions share their weights
@@ -85,7 +85,7 @@ class CuequivarianceNequIP:
     Args:
         model: a `NequIP`; its parameters are copied.
         system: what the replicas are copies of.
-        skin: of the neighbour list, Å.
+        skin: of the neighbor list, Å.
         method: see `SegmentedConvolution`.
 
     Raises:

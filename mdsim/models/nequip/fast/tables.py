@@ -1,7 +1,7 @@
-"""What the compiled loops of the tabulated NequIP need to know of a model and a system, as arrays.
+"""Tables for the compiled loops of NequIP: all they need to know of a model and a system, as arrays.
 
 Channels are padded with zeros to whole vectors. Atoms are ordered by species, so that the self-connection is one matrix
-product for each. All factors (normalization, the number of neighbours, the scale of energies) are in the matrices.
+product for each. All factors (normalization, the number of neighbors, the scale of energies) are in the matrices.
 """
 
 from __future__ import annotations

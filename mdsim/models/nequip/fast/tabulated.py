@@ -35,7 +35,7 @@ class TabulatedNequIP:
         model: a `NequIP`; its parameters are copied.
         system: what the replicas are copies of.
         tolerance: largest error of a weight, relative to the largest value of all weights of its convolution.
-        skin: of the neighbour list, Å.
+        skin: of the neighbor list, Å.
 
     Raises:
         NoFastPath: not on the CPU, in different precisions, or the tolerance is exceeded.

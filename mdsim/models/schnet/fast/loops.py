@@ -156,7 +156,7 @@ def _slope(low, high, weights, h_i, h_j, gm_i, gm_j):
 @compiled()
 @no_type_check
 def _convolve(table, index, knot, spline, h, m):
-    """Messages of all pairs, summed over the neighbours of each atom."""
+    """Messages of all pairs, summed over the neighbors of each atom."""
     filters = np.empty(h.shape[1], np.float32)
     for p in range(len(index)):
         i, j, k = index[p, 0], index[p, 1], knot[p]

@@ -32,7 +32,7 @@ class TabulatedSchNet:
         model: its parameters are copied.
         system: what the replicas are copies of.
         tolerance: largest error of a filter, relative to the largest value of all filters of its layer.
-        skin: of the neighbour list, Å.
+        skin: of the neighbor list, Å.
 
     Raises:
         NoFastPath: not on the CPU, not in float32, or the tolerance is exceeded.

@@ -17,7 +17,7 @@ from mdsim.datasets.folder import load_dataset, write_dataset
 from mdsim.datasets.npz import holds
 from mdsim.datasets.sources import md17, md22
 from mdsim.datasets.sources import water as water_set
-from mdsim.datasets.sources.convert import Stretch
+from mdsim.datasets.sources.convert import Excerpt
 from mdsim.datasets.sources.published import PublishedSet, Request, find, make
 from mdsim.datasets.sources.raw import Units
 from mdsim.datasets.sources.water import read_water
@@ -57,7 +57,7 @@ def test_all_sets_of_the_collections_are_known():
 
 def test_a_set_is_fetched_converted_and_left_alone(served, tmp_path):
     published, server = served
-    dataset = make(published, request(contiguous=Stretch(300, 10)), tmp_path / "files", tmp_path)
+    dataset = make(published, request(contiguous=Excerpt(300, 10)), tmp_path / "files", tmp_path)
     assert dataset is not None
     assert [len(part) for part in (dataset.train, dataset.val, dataset.test, dataset.contiguous)] == [95, 5, 50, 300]
     for name, frames in (("train", dataset.train), ("test", dataset.test)):
@@ -65,12 +65,12 @@ def test_a_set_is_fetched_converted_and_left_alone(served, tmp_path):
         np.testing.assert_allclose(frames.positions.numpy(), ARRAYS["R"][index], rtol=0, atol=1e-6)
         np.testing.assert_allclose(frames.energy.numpy(), ARRAYS["E"][index, 0] * KCAL_PER_MOL, rtol=1e-14)
         np.testing.assert_allclose(frames.labels.numpy(), ARRAYS["F"][index] * KCAL_PER_MOL, rtol=1e-6, atol=1e-6)
-    assert make(published, request(contiguous=Stretch(300, 10)), tmp_path / "files", tmp_path) is None
+    assert make(published, request(contiguous=Excerpt(300, 10)), tmp_path / "files", tmp_path) is None
     assert len(server.requests) == 1
 
 
 def test_contiguous_frames_are_in_time_order_with_velocities(served, tmp_path):
-    make(served[0], request(contiguous=Stretch(300, 10)), tmp_path / "files", tmp_path)
+    make(served[0], request(contiguous=Excerpt(300, 10)), tmp_path / "files", tmp_path)
     trajectory = load_dataset(tmp_path, "md17", "ethanol", "100").contiguous_trajectory()
     assert trajectory.frame_interval_fs == 0.5
     np.testing.assert_allclose(trajectory.positions[:, 0].numpy(), ARRAYS["R"][13:313], rtol=0, atol=1e-6)
@@ -83,7 +83,7 @@ def test_contiguous_frames_are_in_time_order_with_velocities(served, tmp_path):
 def test_sizes_share_the_file_and_the_test_frames(served, tmp_path):
     published, server = served
     for size in ("40", "100"):
-        make(published, request(size, contiguous=Stretch(100)), tmp_path / "files", tmp_path)
+        make(published, request(size, contiguous=Excerpt(100)), tmp_path / "files", tmp_path)
     small, large = (load_dataset(tmp_path, "md17", "ethanol", size) for size in ("40", "100"))
     assert torch.equal(small.test.positions, large.test.positions)
     assert torch.equal(small.contiguous.positions, large.contiguous.positions)
@@ -107,12 +107,12 @@ def test_contiguous_frames_can_be_added_later(served, tmp_path):
     published, _ = served
     first = make(published, request(), tmp_path / "files", tmp_path)
     assert first is not None and "contiguous.npz" not in first.metadata.sha256
-    second = make(published, request(contiguous=Stretch(50)), tmp_path / "files", tmp_path)
+    second = make(published, request(contiguous=Excerpt(50)), tmp_path / "files", tmp_path)
     assert second is not None and second.metadata.sha256["train.npz"] == first.metadata.sha256["train.npz"]
     assert make(published, request(), tmp_path / "files", tmp_path) is None
     assert load_dataset(tmp_path, "md17", "ethanol", "100").contiguous_trajectory().n_frames == 50
     with pytest.raises(DatasetError, match=r"other settings .contiguous: .*'frames': 50.* now .*'frames': 60"):
-        make(published, request(contiguous=Stretch(60)), tmp_path / "files", tmp_path)
+        make(published, request(contiguous=Excerpt(60)), tmp_path / "files", tmp_path)
 
 
 def test_other_settings_are_not_mixed_in(served, tmp_path):
@@ -176,7 +176,7 @@ def test_shuffled_frames_give_no_contiguous_ones(served, tmp_path):
     shuffled = {name: array[order] if len(array) == N_FRAMES else array for name, array in ARRAYS.items()}
     server.files[published.remote.name] = archive(shuffled)
     with pytest.raises(DatasetError, match="frames are not in time order"):
-        make(published, request(contiguous=Stretch(100)), tmp_path / "files", tmp_path)
+        make(published, request(contiguous=Excerpt(100)), tmp_path / "files", tmp_path)
     assert make(published, request(), tmp_path / "files", tmp_path) is not None
 
 
@@ -233,7 +233,7 @@ def test_other_water_is_refused(tmp_path, change, message):
 
 def test_water_becomes_a_set(tmp_path):
     path = save_water(tmp_path / "water.npy")
-    chosen = Request("20", Stretch(30), test_frames=5, from_file=path)
+    chosen = Request("20", Excerpt(30), test_frames=5, from_file=path)
     dataset = make(small_water(30), chosen, tmp_path / "files", tmp_path)
     assert dataset is not None
     assert dataset.metadata.contiguous_frame_interval_fs == 10.0 and len(dataset.contiguous) == 30

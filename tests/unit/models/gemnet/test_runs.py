@@ -8,10 +8,11 @@ from tiny import pretrain_values, simulate_config, write_data
 from mdsim import assembly
 from mdsim.cli import main as cli
 from mdsim.config.loading import load_config
-from mdsim.config.schema import DataConfig, GemNetTConfig, PretrainConfig
+from mdsim.config.schema import MODEL_CONFIGS, DataConfig, PretrainConfig
 from mdsim.models.gemnet.scaling import scale_factors
 from mdsim.models.loading import load_force_field, model_config
 
+GemNetTConfig = MODEL_CONFIGS["gemnet_t"]
 SMALL = {"name": "gemnet_t", "num_spherical": 3, "num_radial": 4, "num_blocks": 1, "num_atom": 1, "cutoff_A": 3.0}
 SMALL |= {"emb_size_atom": 8, "emb_size_edge": 8, "emb_size_trip": 4, "emb_size_rbf": 4, "emb_size_cbf": 4}
 SMALL |= {"emb_size_bil_trip": 4}

@@ -5,7 +5,7 @@ import torch
 from e3nn import nn as e3nn_nn
 from e3nn import o3
 
-from mdsim.models.nequip.layers import SCALAR, Convolution, Edges, Gate, Linear, RadialNetwork, SelfConnection
+from mdsim.models.nequip.layers import SCALAR, Convolution, EdgeFeatures, Gate, Linear, RadialNetwork, SelfConnection
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 N, C = 7, 3
@@ -107,7 +107,7 @@ def test_convolution(irreps_in):
     expected = torch.zeros(N, messages.shape[1]).index_add(0, receivers, messages)
     blocks = expected.split([C * path.ir_out.dim for path in ours.paths], dim=1)
 
-    received = ours(features, Edges(receivers, senders, harmonics, basis))
+    received = ours(features, EdgeFeatures(receivers, senders, harmonics, basis))
     assert list(received) == [ir for ir in HIDDEN if any(path.ir_out == ir for path in ours.paths)]
     for ir, value in received.items():
         parts = [b.unflatten(1, (C, ir.dim)) for b, p in zip(blocks, ours.paths, strict=True) if p.ir_out == ir]

@@ -10,10 +10,11 @@ from tiny import pretrain_values, simulate_config, train_config, write_data
 
 from mdsim import assembly
 from mdsim.cli import main as cli
-from mdsim.config.schema import DataConfig, NequIPConfig, PretrainConfig
+from mdsim.config.schema import MODEL_CONFIGS, DataConfig, PretrainConfig
 from mdsim.errors import ConfigError
 from mdsim.models.loading import load_force_field, model_config
 
+NequIPConfig = MODEL_CONFIGS["nequip"]
 SMALL = {"name": "nequip", "num_layers": 2, "num_features": 4, "radial_mlp_width": 6, "cutoff_A": 3.0}
 
 

@@ -1,0 +1,19 @@
+"""The models of this package, each by its record."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from mdsim.models.record import ModelRecord
+
+#: Folders beside this file, each with the ``RECORD`` of a model in its ``record.py``.
+FOLDERS = (
+    "schnet",
+    "nequip",
+    "gemnet",
+)
+
+#: By the names that models have in configurations and checkpoints.
+MODELS: dict[str, ModelRecord] = {
+    record.name: record for record in (import_module(f"mdsim.models.{folder}.record").RECORD for folder in FOLDERS)
+}
