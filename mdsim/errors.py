@@ -19,3 +19,7 @@ class CheckpointError(UserError, RuntimeError):
 
 class UnknownSpeciesError(UserError, ValueError):
     """A force field is asked about elements that it was not trained for."""
+
+
+class EnergyZeroError(UserError, ValueError):
+    """A total energy is asked for whose zero the training data do not determine."""
