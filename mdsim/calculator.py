@@ -89,13 +89,11 @@ class ForceFieldCalculator(Calculator):
 
         self.results = {"forces": -gradient[0].cpu().double().numpy()}
         if self._constants is not None:
-            energies = atomic.detach().cpu().double()
-            energy = float(energies.sum() + self._constants.sum())
-            energies = (energies + self._constants).numpy()
-            self.results |= {"energy": energy, "free_energy": energy, "energies": energies}
-        if self._checks_energy_zero and _ENERGIES & set(properties):
-            self.force_field.check_energy_zero(self._system)
-            self._checks_energy_zero = False  # for these atoms; it takes longer than a small model
+            energies = atomic.detach().cpu().double() + self._constants
+            energy = energies.sum().item()
+            self.results |= {"energy": energy, "free_energy": energy, "energies": energies.numpy()}
+        elif _ENERGIES & set(properties):
+            self.force_field.check_energy_zero(self._system)  # says why not
 
     def _follow(self, atoms: Atoms) -> None:
         """Start a new neighbour list when elements, cell or boundaries are no longer those of the last call."""
@@ -113,13 +111,14 @@ class ForceFieldCalculator(Calculator):
         self._system = system
         self._neighbor_list = NeighborList(system, self.force_field.cutoff, self.skin)
         self._constants = self._zero_energies(system)
-        self._checks_energy_zero = self.energy_zero == "labels"
         self._system_key = key
 
     def _zero_energies(self, system: System) -> Float[Tensor, "atom"] | None:
         """What to add to the model's energies of atoms, eV; None where that is not determined."""
         if self.energy_zero == "relative":
             return torch.zeros(system.n_atoms, dtype=torch.float64)
-        if self.energy_zero == "labels" and self.force_field.why_undetermined(system):
-            return None
+        if self.energy_zero == "labels":
+            if self.force_field.why_undetermined(system):
+                return None
+            self.force_field.check_energy_zero(system)  # may have to warn
         return self.force_field.zero_energies_eV(system).cpu()
