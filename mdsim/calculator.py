@@ -10,17 +10,23 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from mdsim.errors import ConfigError
 from mdsim.force_field import ForceField
 from mdsim.models import load_force_field
 from mdsim.neighbors import NeighborList
 from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+ENERGY_ZEROS = ("labels", "estimated", "relative")
+_ENERGIES = {"energy", "free_energy", "energies"}
 
 
 class ForceFieldCalculator(Calculator):
     """Energies and forces of a force field for ASE, with neighbours that are kept while atoms move little.
 
-    Energies are total energies on the scale of the training labels: the model's plus its `zero_energy_eV`. Boundaries
-    are periodic along all three axes or none.
+    Energies are total energies on the scale of the training labels: the model's plus its `zero_energy_eV`. Where the
+    training data do not determine them, as for another molecule than the one in training, they are refused unless
+    `energy_zero` says otherwise; forces are always given. Boundaries are periodic along all three axes or none.
 
     Args:
         checkpoint: a file that `load_force_field` reads, or a force field (which is copied).
@@ -28,9 +34,12 @@ class ForceFieldCalculator(Calculator):
         dtype: float32 for speed, float64 for derivatives by finite differences (vibrations) and tight relaxations.
         skin: of the neighbour list, Å.
         allow_factory: what may make a model from outside this package, see `load_force_field`.
+        energy_zero: ``labels``: total energies, if they are determined; ``estimated``: total energies, with the zero of
+            other compositions estimated from the energies per atom; ``relative``: model energies, without any constant.
 
     Raises:
         CheckpointError: the file holds no force field.
+        ConfigError: there is no such ``energy_zero``.
     """
 
     atoms: Atoms  # a copy of those of the last call, made by ASE
@@ -43,8 +52,11 @@ class ForceFieldCalculator(Calculator):
         dtype: torch.dtype = torch.float32,
         skin: float = 0.5,
         allow_factory: str | None = None,
+        energy_zero: str = "labels",
     ) -> None:
         super().__init__()
+        if energy_zero not in ENERGY_ZEROS:
+            raise ConfigError(f"energy_zero: found {energy_zero!r}; use one of {', '.join(ENERGY_ZEROS)}")
         if isinstance(checkpoint, ForceField):
             model = copy.deepcopy(checkpoint)
         else:
@@ -53,6 +65,7 @@ class ForceFieldCalculator(Calculator):
         self.device = torch.device(device)
         self.dtype = dtype
         self.skin = skin
+        self.energy_zero = energy_zero
         self._system_key: tuple | None = None
 
     def calculate(
@@ -66,6 +79,7 @@ class ForceFieldCalculator(Calculator):
         Raises:
             ValueError: periodic along some axes only, or along axes without lattice vectors.
             UnknownSpeciesError: an element that the force field was not trained for.
+            EnergyZeroError: energies are among the properties, and the training data do not determine them.
         """
         super().calculate(atoms, properties, system_changes)
         self._follow(self.atoms)
@@ -73,15 +87,13 @@ class ForceFieldCalculator(Calculator):
         atomic = self.force_field.atomic_energies(self._system, positions, self._neighbor_list(positions))[0]
         (gradient,) = torch.autograd.grad(atomic.sum(), positions)
 
-        shift = self.force_field.zero_energy_eV(self._system).item()
-        energies = atomic.detach().cpu().double().numpy()
-        energy = float(energies.sum()) + shift
-        self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": energies + shift / len(energies),
-            "forces": -gradient[0].cpu().double().numpy(),
-        }
+        self.results = {"forces": -gradient[0].cpu().double().numpy()}
+        if self._constants is not None:
+            energies = atomic.detach().cpu().double() + self._constants
+            energy = energies.sum().item()
+            self.results |= {"energy": energy, "free_energy": energy, "energies": energies.numpy()}
+        elif _ENERGIES & set(properties):
+            self.force_field.check_energy_zero(self._system)  # says why not
 
     def _follow(self, atoms: Atoms) -> None:
         """Start a new neighbour list when elements, cell or boundaries are no longer those of the last call."""
@@ -98,4 +110,15 @@ class ForceFieldCalculator(Calculator):
         self.force_field.check_species(system)
         self._system = system
         self._neighbor_list = NeighborList(system, self.force_field.cutoff, self.skin)
+        self._constants = self._zero_energies(system)
         self._system_key = key
+
+    def _zero_energies(self, system: System) -> Float[Tensor, "atom"] | None:
+        """What to add to the model's energies of atoms, eV; None where that is not determined."""
+        if self.energy_zero == "relative":
+            return torch.zeros(system.n_atoms, dtype=torch.float64)
+        if self.energy_zero == "labels":
+            if self.force_field.why_undetermined(system):
+                return None
+            self.force_field.check_energy_zero(system)  # may have to warn
+        return self.force_field.zero_energies_eV(system).cpu()

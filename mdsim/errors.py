@@ -23,3 +23,7 @@ class UnknownSpeciesError(UserError, ValueError):
 
 class TrainingError(UserError, RuntimeError):
     """A training cannot go on."""
+
+
+class EnergyZeroError(UserError, ValueError):
+    """A total energy is asked for whose zero the training data do not determine."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import nn
 
+from mdsim.energy_zero import EnergyZero
 from mdsim.errors import UnknownSpeciesError
 from mdsim.interfaces import Potential
 from mdsim.memory import announce_division, budget_bytes, bytes_for
@@ -32,44 +31,31 @@ class NoFastPath(Exception):
     """Why forces are to be had by the plain path only."""
 
 
-class ForceField(nn.Module):
+class ForceField(EnergyZero):
     """A model of atomic energies. Forces are minus their gradient, so that they are always conservative.
 
     A model implements `atomic_energies`; energies, forces and their derivatives follow. Model energies count from
-    `energy_shift_eV`, because electronic energies (-17,000 eV for aspirin) leave float32 no digits for the physics;
-    only `total_energy` adds the shift, in float64.
+    `zero_energy_eV`, because electronic energies (-17,000 eV for aspirin) leave float32 no digits for the physics;
+    only `total_energy` adds it, in float64.
 
     Args:
         cutoff: atoms further apart do not interact, Å.
         species: atomic numbers seen in training; `check_species` refuses others. Empty when they are not known.
-        energy_shift_eV: total energy of a replica at which the model energy is zero (the mean of the training set).
+        energy_shift_eV: a constant that total energies contain, of a system that is not recorded; see `EnergyZero`.
     """
 
     cutoff: float  # Å
-    species: Tensor  # atomic numbers, a buffer
-    energy_shift_eV: Tensor  # a float64 buffer
-    float64_buffers: ClassVar[tuple[str, ...]] = ("energy_shift_eV",)  # these keep their precision in `.float()`
     hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
     made_by: dict[str, Any] | None = None  # `factory` and `options` of a model from outside this package
 
     def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(species, energy_shift_eV)
         self.cutoff = float(cutoff)
-        self.register_buffer("species", torch.tensor(sorted(set(species)), dtype=torch.long))
-        self.register_buffer("energy_shift_eV", torch.tensor(energy_shift_eV, dtype=torch.float64))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForceField:
-        # `.to(dtype)`, `.float()` and `.half()` come through here; these buffers move with the device alone.
-        precise = {name: getattr(self, name) for name in self.float64_buffers}
-        super()._apply(fn, recurse)
-        for name, buffer in precise.items():
-            setattr(self, name, buffer.to(getattr(self, name).device))
-        return self
 
     def atomic_energies(
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
-        """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
+        """Energy of each atom in eV; they sum to the energy of the replica, relative to `zero_energy_eV`."""
         raise NotImplementedError
 
     def energy(
@@ -78,7 +64,7 @@ class ForceField(nn.Module):
         positions: Float[Tensor, "replica atom 3"],
         neighbors_of_all: Neighbors | None = None,
     ) -> Float[Tensor, "replica"]:
-        """Energy of each replica in eV, relative to `energy_shift_eV`."""
+        """Energy of each replica in eV, relative to `zero_energy_eV`."""
         if neighbors_of_all is None:
             neighbors_of_all = neighbors(system, positions, self.cutoff)
         return self.atomic_energies(system, positions, neighbors_of_all).sum(-1)
@@ -89,12 +75,13 @@ class ForceField(nn.Module):
         positions: Float[Tensor, "replica atom 3"],
         neighbors_of_all: Neighbors | None = None,
     ) -> Float[Tensor, "replica"]:
-        """Energy of each replica in eV, float64, on the scale of the training labels."""
-        return self.energy(system, positions, neighbors_of_all).double() + self.zero_energy_eV(system)
+        """Energy of each replica in eV, float64, on the scale of the training labels.
 
-    def zero_energy_eV(self, system: System) -> Float[Tensor, ""]:
-        """Total energy (eV, float64) of a replica at which the model energy is zero."""
-        return self.energy_shift_eV
+        Raises:
+            EnergyZeroError: the training data do not determine total energies of this composition.
+        """
+        self.check_energy_zero(system)
+        return self.energy(system, positions, neighbors_of_all).double() + self.zero_energy_eV(system)
 
     def normalize_to(
         self,
@@ -103,8 +90,35 @@ class ForceField(nn.Module):
         energy: Float[Tensor, "frame"],
         forces: Float[Tensor, "frame atom 3"],
     ) -> None:
-        """Take shift, scale and the like from the training set (Å, eV, eV/Å) before a fit."""
-        self.energy_shift_eV.fill_(energy.mean())
+        """Take zero of energy, scale and the like from the training set (Å, eV, eV/Å) before a fit."""
+        self.fit_energy_zero([system], energy.double().mean()[None])
+
+    def recenter(
+        self,
+        system: System,
+        positions: Float[Tensor, "frame atom 3"],
+        energy: Float[Tensor, "frame"],
+        batch_size: int = 32,
+    ) -> float:
+        """Move the zero of energy so that total energies of labelled frames are right on average.
+
+        A fit follows forces sooner than the mean of the energies. Parameters and forces stay as they are.
+
+        Args:
+            system: what the frames are of, on the device and in the precision of the model.
+            positions: Å.
+            energy: labels, eV.
+            batch_size: frames at a time.
+
+        Returns:
+            How far the zero moved, eV.
+        """
+        potential = self.bind(system)
+        batches = positions.to(system.masses).split(batch_size)
+        model_energy = torch.cat([potential(batch)[0] for batch in batches]).double()
+        moved = float((energy.to(model_energy) - model_energy).mean() - self.zero_energy_eV(system))
+        self.shift_energy_zero(system, moved)
+        return moved
 
     def forward(
         self,

@@ -58,7 +58,7 @@ class RadialNetwork(ForceField):
     def atomic_energies(
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
-        """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
+        """Energy of each atom in eV; they sum to the energy of the replica, relative to `zero_energy_eV`."""
         kinds = self.column[system.atomic_numbers].repeat(len(positions))
         n_species = len(self.species)
         density = self._density(positions, neighbors, kinds, n_species)

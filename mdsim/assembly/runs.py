@@ -91,9 +91,21 @@ def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: b
         metrics.write_json(checkpoint.parents[1] / "metrics.json", {**_provenance(data), **errors})
 
 
-def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False, allow_factory: str | None = None) -> None:
-    """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz."""
-    calculator = ForceFieldCalculator(checkpoint, device=str(assembly.device(cpu)), allow_factory=allow_factory)
+def predict(
+    checkpoint: Path,
+    frames: Path,
+    output: Path,
+    cpu: bool = False,
+    allow_factory: str | None = None,
+    energy_zero: str = "labels",
+) -> None:
+    """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz.
+
+    `energy_zero` is that of `ForceFieldCalculator`; every frame says which, if it is not that of the labels.
+    """
+    calculator = ForceFieldCalculator(
+        checkpoint, device=str(assembly.device(cpu)), allow_factory=allow_factory, energy_zero=energy_zero
+    )
     try:
         images = ase.io.read(frames, index=":")
     except Exception as error:  # readers raise errors of any kind on files that are not theirs
@@ -106,6 +118,8 @@ def predict(checkpoint: Path, frames: Path, output: Path, cpu: bool = False, all
             raise ConfigError(f"{frames}, frame {number}: {error}") from error
         copy = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         copy.info["energy"] = calculator.results["energy"]
+        if energy_zero != "labels":
+            copy.info["energy_zero"] = energy_zero
         copy.arrays["forces"] = calculator.results["forces"]
         copy.arrays["atomic_energies"] = calculator.results["energies"]
         predicted.append(copy)
@@ -170,6 +184,9 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    if force_field.why_undetermined(system):
+        moved = force_field.recenter(system, data.train.positions, data.train.energy)
+        log.info("the zero of energy of this system comes from its training frames: %+.3f eV from an estimate", moved)
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))
     terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)
@@ -232,6 +249,8 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
 def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
     system = data.system().to(assembly.device(config.cpu))
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    if reason := force_field.why_undetermined(system):
+        log.warning("energy errors are off by an unknown constant: %s", reason)
     stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
     return Evaluation(
         force_field,

@@ -56,6 +56,12 @@ def pretraining(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=Path, help="predict: any file that ASE reads")
     parser.add_argument("--output", type=Path, help="predict: the extended xyz file to write")
     parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help="predict: may make a model of your own")
+    parser.add_argument(
+        "--energy-zero",
+        default="labels",
+        metavar="labels|estimated|relative",
+        help="predict: zero of energy of systems whose total energies the training data do not determine",
+    )
     return _run(lambda: _pretraining(parser, arguments))
 
 
@@ -65,7 +71,8 @@ def _pretraining(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
         missing = [flag for flag in ("checkpoint", "frames", "output") if getattr(known, flag) is None]
         if missing:
             raise ConfigError(f"--mode predict needs {', '.join('--' + flag for flag in missing)}")
-        _runs().predict(known.checkpoint, known.frames, known.output, known.cpu, known.allow_factory)
+        files = (known.checkpoint, known.frames, known.output)
+        _runs().predict(*files, known.cpu, known.allow_factory, known.energy_zero)
         return
     named = {
         "mode": known.mode,

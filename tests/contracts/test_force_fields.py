@@ -9,7 +9,7 @@ from force_fields import FORCE_FIELDS, build
 from scipy.spatial.transform import Rotation
 
 from mdsim.checkpoints import force_field_payload, save_atomically
-from mdsim.errors import UnknownSpeciesError
+from mdsim.errors import EnergyZeroError, UnknownSpeciesError
 from mdsim.models import load_force_field, model_config
 from mdsim.neighbors import Neighbors, fixed_pairs, neighbors
 from mdsim.state import System
@@ -334,8 +334,70 @@ def test_repeating_gives_the_same_bits(force_field, case):
         assert torch.equal(new, old)
 
 
+def test_total_energies_are_extensive(force_field, molecules):
+    """Also where the zero of energy was fitted to one composition; atomic energies sum to the total."""
+    system, positions = molecules
+    energy, forces = force_field(system, positions)
+    force_field.normalize_to(system, positions, energy - 17637.827343506295, forces)
+    other = positions.flip(0) + 60.0
+    both = System.from_geometry(
+        torch.cat([system.atomic_numbers] * 2), torch.cat([positions[0], other[0]]), dtype=torch.float64
+    )
+    together = torch.cat([positions, other], dim=1)
+    expected = force_field.total_energy(system, positions) + force_field.total_energy(system, other)
+    torch.testing.assert_close(force_field.total_energy(both, together), expected, rtol=0, atol=1e-8)
+    pairs = neighbors(both, together, force_field.cutoff)
+    atomic = force_field.atomic_energies(both, together, pairs) + force_field.zero_energies_eV(both)
+    torch.testing.assert_close(atomic.sum(-1), expected, rtol=0, atol=1e-8)
+
+
+def test_fragments_of_other_compositions_add_up(force_field, molecules):
+    system, positions = molecules
+    atom = System.from_geometry(torch.tensor([1]), torch.zeros(1, 3), dtype=torch.float64)
+    force_field.fit_energy_zero([system, atom], torch.tensor([-4213.0, -13.6], dtype=torch.float64))
+    both = System.from_geometry(
+        torch.cat([system.atomic_numbers, atom.atomic_numbers]), torch.zeros(system.n_atoms + 1, 3), dtype=torch.float64
+    )
+    alone = torch.full((N_REPLICAS, 1, 3), 60.0, dtype=torch.float64)
+    expected = force_field.total_energy(system, positions) + force_field.total_energy(atom, alone)
+    total = force_field.total_energy(both, torch.cat([positions, alone], dim=1))
+    torch.testing.assert_close(total, expected, rtol=0, atol=1e-8)
+
+
+def test_total_energies_of_undetermined_compositions_are_refused(force_field, molecules):
+    system, _ = molecules
+    force_field.fit_energy_zero([system], torch.tensor([-4213.0], dtype=torch.float64))
+    atom = System.from_geometry(torch.tensor([1]), torch.zeros(1, 3), dtype=torch.float64)
+    with pytest.raises(EnergyZeroError, match=r"total energy of H .* was fitted to C2H6O"):
+        force_field.total_energy(atom, torch.zeros(1, 1, 3, dtype=torch.float64))
+
+
+def test_states_of_earlier_releases_keep_their_energies(force_field, case, tmp_path):
+    """They had one constant for the training system, and did not say which system that was."""
+    system, positions = case
+    state = force_field.state_dict()
+    for name in ("reference_energies_eV", "reference_compositions"):
+        del state[name]
+    state["energy_shift_eV"] = torch.tensor(-17637.827343506295, dtype=torch.float64)
+    payload = force_field_payload(force_field, model_config(force_field), {}) | {"state_dict": state}
+    save_atomically(tmp_path / "model.pt", payload)
+    loaded = load_force_field(tmp_path / "model.pt")
+    energy = force_field.energy(system, positions)
+    assert torch.equal(loaded.energy(system, positions), energy)
+    assert torch.equal(loaded.energy(system, positions) + loaded.zero_energy_eV(system), energy - 17637.827343506295)
+
+
+def test_recentering(force_field, case):
+    system, positions = case
+    energy, forces = force_field(system, positions)
+    force_field.normalize_to(system, positions, energy - 2000.0, forces)
+    labels = force_field.energy(system, positions).detach() - 2003.0
+    force_field.recenter(system, positions, labels)
+    torch.testing.assert_close(force_field.total_energy(system, positions), labels, rtol=0, atol=1e-8)
+
+
 def test_saved_and_loaded(force_field, case, tmp_path):
-    force_field.energy_shift_eV.fill_(-17637.827343506295)
+    force_field.fit_energy_zero(case[:1], torch.tensor([-17637.827343506295]))
     save_atomically(tmp_path / "model.pt", force_field_payload(force_field, model_config(force_field), {"seed": 3}))
     loaded = load_force_field(tmp_path / "model.pt")
     assert type(loaded) is type(force_field)
@@ -355,7 +417,7 @@ def test_unseen_elements_are_refused(force_field, molecules):
 
 def test_total_energy_keeps_its_digits(force_field, molecules):
     system, positions = molecules
-    force_field.energy_shift_eV.fill_(-17637.827343506295)
+    force_field.fit_energy_zero([system], torch.tensor([-17637.827343506295], dtype=torch.float64))
     energy = force_field.energy(system, positions)
     torch.testing.assert_close(force_field.total_energy(system, positions), energy - 17637.827343506295, **CLOSE)
     single = force_field.float()

@@ -1,5 +1,7 @@
 """The ASE calculator as ASE users drive it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,11 @@ from ase.optimize import BFGS
 
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.checkpoints import force_field_payload, save_atomically
-from mdsim.errors import UnknownSpeciesError
+from mdsim.errors import ConfigError, EnergyZeroError, UnknownSpeciesError
 from mdsim.models import SchNet, model_config
 from mdsim.state import System
 
-SHIFT_EV = -17637.827343506295
+ATOMS_EV = {1: -13.6, 6: -1028.123456789012, 8: -2041.0}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def model() -> SchNet:
         hidden_channels=16, num_filters=16, num_interactions=2, num_gaussians=10, cutoff=4.0, species=(1, 6, 8)
     )
     torch.nn.init.normal_(model.lin2.weight, std=2.0)
-    model.energy_shift_eV.fill_(SHIFT_EV)
+    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
     return model
 
 
@@ -194,6 +196,51 @@ def test_reads_a_checkpoint(model, aspirin_atoms, tmp_path):
     assert aspirin_atoms.get_potential_energy() == _fresh_energy(model, aspirin_atoms)
     assert next(model.parameters()).dtype == torch.float32, "the model given is copied, not converted"
     assert next(model.parameters()).requires_grad
+
+
+@pytest.fixture
+def of_aspirin(model, aspirin_atoms) -> SchNet:
+    """A force field that knows total energies of one composition."""
+    copied = copy.deepcopy(model)
+    system = System.from_geometry(aspirin_atoms.numbers, aspirin_atoms.positions)
+    copied.fit_energy_zero([system], torch.tensor([-17637.827343506295], dtype=torch.float64), atoms={})
+    return copied
+
+
+def test_two_molecules_have_twice_the_energy(of_aspirin, aspirin_atoms):
+    other = aspirin_atoms.copy()
+    other.positions += 60.0
+    two = aspirin_atoms + other
+    aspirin_atoms.calc = two.calc = ForceFieldCalculator(of_aspirin, dtype=torch.float64)
+    once = aspirin_atoms.get_potential_energy()
+    assert two.get_potential_energy() == pytest.approx(2 * once, abs=1e-9)
+    assert once == pytest.approx(-17637.8, abs=50.0)
+    assert two.get_potential_energies().sum() == pytest.approx(2 * once, abs=1e-9)
+
+
+def test_energies_of_another_composition_are_refused_and_forces_are_not(of_aspirin, aspirin_atoms):
+    ethanol = molecule("CH3CH2OH")
+    ethanol.calc = ForceFieldCalculator(of_aspirin)
+    forces = ethanol.get_forces()
+    assert np.abs(forces).max() > 0.01
+    for ask in (ethanol.get_potential_energy, ethanol.get_potential_energies):
+        with pytest.raises(EnergyZeroError, match=r"total energy of C2H6O .* fitted to C9H8O4; .*relative.*estimated"):
+            ask()
+    np.testing.assert_array_equal(ethanol.get_forces(), forces)
+    ethanol.calc.calculate(aspirin_atoms, ["energy"])
+    assert "energy" in ethanol.calc.results
+
+
+def test_energies_that_are_asked_for_differently(of_aspirin):
+    ethanol = molecule("CH3CH2OH")
+    energies = {}
+    for zero in ("relative", "estimated"):
+        ethanol.calc = ForceFieldCalculator(of_aspirin, dtype=torch.float64, energy_zero=zero)
+        energies[zero] = ethanol.get_potential_energy()
+        assert ethanol.get_potential_energies().sum() == pytest.approx(energies[zero], abs=1e-9)
+    assert energies["estimated"] - energies["relative"] == pytest.approx(-17637.827343506295 * 9 / 21, abs=1e-9)
+    with pytest.raises(ConfigError, match="energy_zero: found 'absolute'; use one of labels, estimated, relative"):
+        ForceFieldCalculator(of_aspirin, energy_zero="absolute")
 
 
 def test_published_weights_conserve_energy(reference_path, aspirin_atoms):

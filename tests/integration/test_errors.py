@@ -259,6 +259,13 @@ def test_frames_of_other_elements_or_boundaries(world, error_of):
     assert "slab.xyz, frame 0: the atoms have pbc" in _predict(error_of, "slab.xyz")
 
 
+def test_energies_that_the_training_data_do_not_determine(world, error_of):
+    ase.io.write(world / "hydrogen.xyz", [Atoms("H", [[0, 0, 0]])])
+    message = _predict(error_of, "hydrogen.xyz")
+    assert "hydrogen.xyz, frame 0: the total energy of H is not determined" in message
+    assert "--energy-zero" in message
+
+
 def test_predicting_to_nowhere(world, error_of):
     ase.io.write(world / "water.xyz", Atoms("OH2", np.eye(3)))
     assert "No such file" in _predict(error_of, "water.xyz", output="no/where.extxyz")

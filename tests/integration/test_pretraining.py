@@ -16,6 +16,7 @@ from mdsim import checkpoints
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.cli import main as cli
 from mdsim.models.loading import load_force_field
+from mdsim.state import System
 
 
 @pytest.fixture
@@ -103,6 +104,37 @@ def test_prediction(world, tmp_path):
         assert found.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
         np.testing.assert_allclose(found.get_forces(), atoms.get_forces(), atol=1e-5)
         assert found.arrays["atomic_energies"].sum() == pytest.approx(found.get_potential_energy(), abs=1e-4)
+
+
+def test_prediction_of_other_compositions(world, tmp_path):
+    checkpoint = _train(world) / "checkpoints" / "best_checkpoint.pt"
+    water = Atoms([8, 1, 1], frames(1).positions[0].numpy())
+    other = water.copy()
+    other.positions += 60.0
+    hydroxide = water[:2]
+    arguments = [
+        "--mode",
+        "predict",
+        "--checkpoint",
+        str(checkpoint),
+        "--output",
+        str(tmp_path / "out.extxyz"),
+        "--cpu",
+    ]
+
+    def predicted(images: list[Atoms], *further: str) -> list[Atoms]:
+        ase.io.write(tmp_path / "frames.xyz", images)
+        assert cli.pretraining([*arguments, "--frames", str(tmp_path / "frames.xyz"), *further]) == 0
+        return ase.io.read(tmp_path / "out.extxyz", index=":")
+
+    one, two = (atoms.get_potential_energy() for atoms in predicted([water, water + other]))
+    assert two == pytest.approx(2 * one, abs=1e-5)
+    (relative,) = predicted([hydroxide], "--energy-zero", "relative")
+    (estimated,) = predicted([hydroxide], "--energy-zero=estimated")
+    assert relative.info["energy_zero"] == "relative"
+    zero = load_force_field(checkpoint).zero_energy_eV(System.from_geometry(water.numbers, water.positions)).item()
+    difference = estimated.get_potential_energy() - relative.get_potential_energy()
+    assert difference == pytest.approx(zero * 2 / 3, abs=1e-5)
 
 
 def test_prediction_with_a_published_checkpoint(reference_path, tmp_path):

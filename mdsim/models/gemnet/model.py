@@ -155,7 +155,7 @@ class GemNetT(ForceField):
     def atomic_energies(
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
-        """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
+        """Energy of each atom in eV; they sum to the energy of the replica, relative to `zero_energy_eV`."""
         edges = Edges.within(self.cutoff, positions, neighbors)
         rbf = edges.radial(self.radial_basis)
         rbf_out = self.mlp_rbf_out(rbf)
@@ -204,7 +204,7 @@ class GemNetT(ForceField):
         energy: Float[Tensor, "frame"],
         forces: Float[Tensor, "frame atom 3"],
     ) -> None:
-        """Shift by the mean energy, scale by the root mean square force component, fit the scaling factors."""
+        """Count energies from the mean, scale by the root mean square force component, fit the scaling factors."""
         super().normalize_to(system, positions, energy, forces)
         self.energy_scale.fill_(forces.square().mean().sqrt())
         self.fit_scale_factors(system, positions)

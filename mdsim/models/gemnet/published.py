@@ -55,7 +55,8 @@ def read_published_gemnet(path: str | os.PathLike) -> GemNetT:
         path: the file.
 
     Returns:
-        The model in evaluation mode; its energies are relative to the mean energy of its training set.
+        The model in evaluation mode, with the mean energy of its training set as the zero of energy. What system
+        that belongs to is not in the file.
 
     Raises:
         CheckpointError: the file is missing, truncated, no such checkpoint, or of a variant that `GemNetT` is not.

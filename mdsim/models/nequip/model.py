@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from e3nn.o3 import Irrep, Irreps, spherical_harmonics
@@ -56,10 +56,8 @@ class NequIP(ForceField):
     """
 
     energy_scale: Tensor  # factor on the output of each species: the root mean square of the training forces
-    atomic_shifts_eV: Tensor  # of each species, on top of `energy_shift_eV`; float64 like it
     avg_num_neighbors: Tensor  # over the training set; its root divides sums over neighbours
     one_hot: Tensor  # by atomic number
-    float64_buffers: ClassVar[tuple[str, ...]] = (*ForceField.float64_buffers, "atomic_shifts_eV")
 
     def __init__(
         self,
@@ -91,7 +89,6 @@ class NequIP(ForceField):
         }
         n_species = len(self.species)
         self.register_buffer("energy_scale", torch.ones(n_species))
-        self.register_buffer("atomic_shifts_eV", torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("avg_num_neighbors", torch.tensor(1.0))
         one_hot = torch.zeros(MAX_ATOMIC_NUMBER + 1, n_species)
         one_hot[self.species, torch.arange(n_species)] = 1.0
@@ -179,11 +176,6 @@ class NequIP(ForceField):
 
         return CuequivarianceNequIP(self, system)
 
-    def zero_energy_eV(self, system: System) -> Float[Tensor, ""]:
-        """Total energy (eV, float64) of a replica at which the model energy is zero."""
-        counts = self.one_hot[system.atomic_numbers].sum(0).double()
-        return self.energy_shift_eV + counts @ self.atomic_shifts_eV
-
     def normalize_to(
         self,
         system: System,
@@ -191,7 +183,7 @@ class NequIP(ForceField):
         energy: Float[Tensor, "frame"],
         forces: Float[Tensor, "frame atom 3"],
     ) -> None:
-        """Shift by the mean energy, scale by the root mean square force component, count the neighbours."""
+        """Count energies from the mean, scale by the root mean square force component, count the neighbours."""
         super().normalize_to(system, positions, energy, forces)
         self.energy_scale.fill_(forces.square().mean().sqrt())
         every = max(1, len(positions) // STATISTICS_FRAMES)

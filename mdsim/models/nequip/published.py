@@ -9,7 +9,7 @@ belong to is in the ``config.yaml`` of the fit. Of the last layer only what reac
     func.layer{k}_convnet.conv.linear_1, _2, .sc     layers[k].linear_1, .linear_2, .self_connection
     func.layer{k}_convnet.conv.fc                    layers[k].convolution.radial_network
     func.conv_to_output_hidden, output_hidden_to...  readout_1, readout_2
-    scale_by times func.per_species_rescale          energy_scale, atomic_shifts_eV
+    scale_by times func.per_species_rescale          energy_scale, reference_energies_eV
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mdsim.errors import CheckpointError
 from mdsim.models.nequip.layers import SCALAR, paths_between
 from mdsim.models.nequip.model import InteractionLayer, NequIP
 from mdsim.models.nequip.record import PUBLISHED_EMBEDDING, is_published_nequip
+from mdsim.models.published_molecules import numbers_of
 from mdsim.typing import Float, Tensor
 
 CONFIG_NAME = "config.yaml"
@@ -89,6 +90,7 @@ def published_nequip(
         species = sorted(atomic_numbers[symbol] for symbol in settings["chemical_symbols"])  # the order of its types
         model = NequIP(species, **{name: settings[key] for name, key in _KEYS.items()})
         model.load_state_dict(_weights(model, state, settings) | _normalization(state, species, settings))
+        _record_training_set(model, settings)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights in {path} do not fit the NequIP that {config} describes: {error}"
@@ -136,6 +138,17 @@ def _normalization(state: dict[str, Tensor], species: list[int], settings: dict[
         "atomic_shifts_eV": (overall * state["func.per_species_rescale.shifts"].double()).expand(len(species)),
         "avg_num_neighbors": torch.tensor(float(settings["avg_num_neighbors"])),
     }
+
+
+def _record_training_set(model: NequIP, settings: dict[str, Any]) -> None:
+    """Say what the shifts were taken from: one molecule, where they are the same mean per atom for all species."""
+    shifts = model.reference_energies_eV[model.species]
+    if shifts.unique().numel() > 1:
+        model.fit_energy_zero([], shifts[:0], dict(zip(model.species.tolist(), shifts.tolist(), strict=True)))
+        return
+    numbers = numbers_of(*Path(str(settings.get("dataset_file_name", ""))).parts)
+    if numbers is not None and numbers.unique().tolist() == model.species.tolist():
+        model.record_composition(numbers)
 
 
 def _weights(model: NequIP, state: dict[str, Tensor], settings: dict[str, Any]) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class SchNet(ForceField):
     def atomic_energies(
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
-        """Energy of each atom in eV; they sum to the energy of the replica, relative to `energy_shift_eV`."""
+        """Energy of each atom in eV; they sum to the energy of the replica, relative to `zero_energy_eV`."""
         # A pair at the cutoff has weight zero and slope zero, so clamping removes every pair beyond it smoothly.
         distances = torch.linalg.vector_norm(neighbors.displacements(positions), dim=-1).clamp(max=self.cutoff)
         features = self.embedding(system.atomic_numbers).repeat(len(positions), 1)

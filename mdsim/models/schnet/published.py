@@ -2,7 +2,8 @@
 
 The SchNet checkpoints hold PyTorch Geometric's parameter names behind ``module.``, the hyperparameters (under
 ``config.model_attributes`` in pretrained ones, ``config.model`` in StABlE-trained ones) and the normalization of the
-labels, by which total energy = std · network + mean. The species seen in training are not recorded.
+labels, by which total energy = std · network + mean. The species seen in training are not recorded, but the name of
+the molecule is, to whose atoms the mean belongs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from mdsim.checkpoints import read
 from mdsim.errors import CheckpointError
+from mdsim.models.published_molecules import numbers_of
 from mdsim.models.schnet.model import SchNet
 from mdsim.models.schnet.record import PREFIX, is_published_schnet
 
@@ -26,7 +28,7 @@ def read_published_schnet(path: str | os.PathLike) -> SchNet:
         path: ``best_checkpoint.pt`` or ``ckpt.pt``.
 
     Returns:
-        The model, float32, in evaluation mode; its energies are relative to the mean energy of its training set.
+        The model, float32, in evaluation mode, with the mean energy of its training set as the zero of energy.
 
     Raises:
         CheckpointError: the file is missing, truncated, or no such checkpoint.
@@ -54,6 +56,8 @@ def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet
         model.load_state_dict({**weights, **own})
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {path} do not fit the SchNet it describes: {error}") from error
+    if (numbers := numbers_of(_dataset(payload).get("molecule"))) is not None:
+        model.record_composition(numbers)
     return model.eval()
 
 
@@ -62,7 +66,11 @@ def _normalization(payload: dict[str, Any]) -> tuple[float, float]:
 
     The mean is also kept as a float32 tensor, which at -17,638 eV is 0.8 meV off; the config has all digits.
     """
-    datasets = payload["config"]["dataset"]
-    dataset = datasets[0] if isinstance(datasets, list) else datasets
     target = payload["normalizers"]["target"]
-    return float(dataset.get("target_mean", target["mean"])), float(target["std"])
+    return float(_dataset(payload).get("target_mean", target["mean"])), float(target["std"])
+
+
+def _dataset(payload: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the training set."""
+    datasets = payload["config"]["dataset"]
+    return datasets[0] if isinstance(datasets, list) else datasets

@@ -45,9 +45,10 @@ def test_the_loss_goes_down(tmp_path):
     assert validation[-1][1] < 0.5 * validation[0][1]
 
 
-def test_the_energy_shift_is_the_mean_label(tmp_path):
+def test_the_zero_of_energy_is_the_mean_label(tmp_path):
     trainer = _fit(tmp_path)
-    assert trainer.model.energy_shift_eV.item() == pytest.approx(float(trainer.train.energy.mean()), abs=1e-9)
+    zero = trainer.model.zero_energy_eV(trainer.system).item()
+    assert zero == pytest.approx(float(trainer.train.energy.mean()), abs=1e-9)
     assert abs(trainer.energy.mean()) < 1e-4
 
 

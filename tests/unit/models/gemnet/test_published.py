@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(change, message, tmp_path):
     sizes |= {"emb_size_trip": 4, "emb_size_rbf": 3, "emb_size_cbf": 3, "emb_size_bil_trip": 4}
     sizes |= {"num_before_skip": 1, "num_after_skip": 1, "num_concat": 1, "num_atom": 1, "cutoff": 4.0}
     model = GemNetT(**sizes)
-    own = {"species", "energy_shift_eV", "energy_scale"}
+    own = {"species", "energy_shift_eV", "reference_energies_eV", "reference_compositions", "energy_scale"}
     state = {name: value for name, value in model.state_dict().items() if name not in own}
     state |= {k.replace("seq_energy", "layers"): v for k, v in state.items() if "seq_energy" in k}
     payload = {"config": {"model": dict(sizes)}, "state_dict": state}

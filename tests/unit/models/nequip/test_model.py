@@ -98,7 +98,7 @@ def test_normalization_is_that_of_the_training_set(model, aspirin, positions):
     forces = torch.full_like(positions, 3.0)
     forces[:, ::2] = -1.0
     model.normalize_to(aspirin, positions, energy, forces)
-    assert model.energy_shift_eV == -11.5
+    assert model.zero_energy_eV(aspirin).item() == pytest.approx(-11.5, abs=1e-12)
     torch.testing.assert_close(model.energy_scale, forces.square().mean().sqrt().expand(3))
     distances = torch.cdist(positions, positions)
     expected = ((distances < 4.0).sum() - 4 * 21) / (4 * 21)
@@ -119,16 +119,16 @@ def test_scale_and_shift_may_differ_by_species(model, aspirin, positions):
     factors = torch.tensor([{1: 1.0, 6: 2.0, 8: 3.0}[z] for z in aspirin.atomic_numbers.tolist()]).double()
     torch.testing.assert_close(model.atomic_energies(aspirin, positions, neighbors_of_all), factors * plain)
     model.energy_shift_eV.fill_(-5.0)
-    model.atomic_shifts_eV.copy_(torch.tensor([-13.6, -1028.0, -2041.0], dtype=torch.float64))
+    model.reference_energies_eV[[1, 6, 8]] = torch.tensor([-13.6, -1028.0, -2041.0], dtype=torch.float64)
     expected = -5.0 - 8 * 13.6 - 9 * 1028.0 - 4 * 2041.0  # C9 H8 O4
     assert model.zero_energy_eV(aspirin).item() == pytest.approx(expected, abs=1e-9)
 
 
-def test_shifts_stay_in_float64(model):
-    model.atomic_shifts_eV.fill_(-1041.123456789012)
+def test_reference_energies_stay_in_float64(model):
+    model.reference_energies_eV.fill_(-1041.123456789012)
     for moved in (model.float(), model.half(), model.to("cpu", torch.float32), model.double()):
-        assert moved.atomic_shifts_eV.dtype == torch.float64
-        assert moved.atomic_shifts_eV[1].item() == -1041.123456789012
+        assert moved.reference_energies_eV.dtype == torch.float64
+        assert moved.reference_energies_eV[1].item() == -1041.123456789012
 
 
 def test_unknown_species_are_refused(model):
@@ -146,5 +146,12 @@ def test_hyperparameters_rebuild_the_model(model, aspirin, positions):
 
 
 def test_states_hold_weights_and_normalization_only(model):
-    buffers = {"species", "energy_shift_eV", "energy_scale", "atomic_shifts_eV", "avg_num_neighbors"}
+    buffers = {
+        "species",
+        "energy_shift_eV",
+        "reference_energies_eV",
+        "reference_compositions",
+        "energy_scale",
+        "avg_num_neighbors",
+    }
     assert model.state_dict().keys() == buffers | {name for name, _ in model.named_parameters()}

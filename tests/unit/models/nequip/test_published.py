@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdsim.errors import CheckpointError
+from mdsim.errors import CheckpointError, EnergyZeroError
 from mdsim.models import NequIP, load_force_field
 from mdsim.models.nequip.published import read_published_nequip
 from mdsim.state import System
@@ -126,7 +126,21 @@ def test_scale_and_shift_are_those_of_the_labels(files):
     assert model.species.tolist() == [1, 8]
     torch.testing.assert_close(model.energy_scale, 2.0 * state["model.model.func.per_species_rescale.scales"])
     shifts = 2.0 * state["model.model.func.per_species_rescale.shifts"].double()
-    torch.testing.assert_close(model.atomic_shifts_eV, shifts)
+    torch.testing.assert_close(model.reference_energies_eV[model.species], shifts)
+
+
+def test_shifts_that_differ_are_those_of_elements(files):
+    model = load_force_field(files / "model.pth")
+    model.check_energy_zero(System.from_geometry(torch.tensor([1]), torch.zeros(1, 3)))
+
+
+def test_one_shift_for_all_belongs_to_the_molecule_that_the_settings_name(weights):
+    model = _load(weights, "qm")
+    numbers = torch.tensor([6] * 12 + [1] * 22 + [7] * 4 + [8] * 4)
+    for copies in (1, 2):
+        model.check_energy_zero(System.from_geometry(numbers.repeat(copies), torch.zeros(42 * copies, 3)))
+    with pytest.raises(EnergyZeroError, match="fitted to C12H22N4O4"):
+        model.check_energy_zero(System.from_geometry(numbers[1:], torch.zeros(41, 3)))
 
 
 def test_python_objects_in_the_configuration_are_not_built(files):

@@ -12,7 +12,7 @@ from mdsim.models import SchNet
 from mdsim.state import System
 
 ARGUMENTS = {"hidden_channels": 32, "num_filters": 24, "num_interactions": 3, "num_gaussians": 15, "cutoff": 4.5}
-OWN_BUFFERS = {"species", "energy_shift_eV", "energy_scale"}
+OWN_BUFFERS = {"species", "energy_shift_eV", "reference_energies_eV", "reference_compositions", "energy_scale"}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdsim.errors import CheckpointError
+from mdsim.errors import CheckpointError, EnergyZeroError
 from mdsim.models import SchNet, load_force_field
 from mdsim.models.schnet.published import read_published_schnet
 from mdsim.state import System
@@ -48,7 +48,7 @@ def _payload() -> dict:
     """The layout of a published checkpoint around a tiny model."""
     arguments = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 4, "cutoff": 3.0}
     state = {f"module.{name}": value for name, value in SchNet(**arguments).state_dict().items()}
-    for name in ("species", "energy_shift_eV", "energy_scale"):
+    for name in ("species", "energy_shift_eV", "reference_energies_eV", "reference_compositions", "energy_scale"):
         del state[f"module.{name}"]
     state["module.atomic_mass"] = torch.ones(119, dtype=torch.float64)
     return {
@@ -63,6 +63,20 @@ def test_normalization_is_read_from_the_checkpoint(tmp_path):
     model = read_published_schnet(tmp_path / "model.pt")
     assert model.energy_shift_eV.item() == -3.0
     assert model.energy_scale.item() == 2.0
+
+
+def test_the_mean_belongs_to_the_molecule_that_the_file_names(tmp_path):
+    payload = _payload()
+    payload["config"]["dataset"] = [{"molecule": "aspirin", "target_mean": -17637.827343506295}, {}]
+    torch.save(payload, tmp_path / "model.pt")
+    model = load_force_field(tmp_path / "model.pt")
+    aspirin = torch.tensor([6] * 9 + [1] * 8 + [8] * 4)
+    for copies in (1, 3):
+        system = System.from_geometry(aspirin.repeat(copies), torch.zeros(21 * copies, 3))
+        model.check_energy_zero(system)
+        assert model.zero_energy_eV(system).item() == pytest.approx(-17637.827343506295 * copies, abs=1e-8)
+    with pytest.raises(EnergyZeroError, match="fitted to C9H8O4"):
+        model.check_energy_zero(System.from_geometry(aspirin[:1], torch.zeros(1, 3)))
 
 
 def test_missing_hyperparameters_are_named(tmp_path):

@@ -1,0 +1,192 @@
+"""The zero of energy of a force field: what to add to model energies to get total energies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from mdsim.errors import EnergyZeroError
+from mdsim.reference_energies import N_ELEMENTS, composition, fitted, formula, undetermined_part
+from mdsim.state import System
+from mdsim.typing import Float, Int, Tensor
+
+log = logging.getLogger("mdsim")
+
+_REMEDY = (
+    'ask for energies relative to the model\'s zero or for an estimate, energy_zero="relative" or "estimated" '
+    "(--energy-zero on the command line); forces need neither"
+)
+
+
+class EnergyZero(nn.Module):
+    """Reference energies of atoms, and the compositions that they were fitted to.
+
+    Model energies count from a zero that is the sum of one reference energy per atom, so that total energies are
+    extensive. The sum is *determined* for linear combinations of the recorded compositions: for a force field that was
+    fitted to aspirin, any number of aspirins. For others it is an estimate (see `mdsim.reference_energies.fitted`).
+
+    Files of earlier releases and of other programs hold one constant per system instead, `energy_shift_eV`, and do not
+    say what composition it belongs to. `record_composition` does.
+
+    Args:
+        species: atomic numbers seen in training.
+        energy_shift_eV: a constant for any system, on top of the reference energies.
+    """
+
+    species: Tensor  # atomic numbers, a buffer
+    energy_shift_eV: Tensor  # a float64 buffer
+    reference_energies_eV: Tensor  # by atomic number; a float64 buffer
+    reference_compositions: Tensor  # a row of atom counts by atomic number for each; no rows: not recorded
+    float64_buffers: ClassVar[tuple[str, ...]] = ("energy_shift_eV", "reference_energies_eV")
+
+    def __init__(self, species: Sequence[int], energy_shift_eV: float) -> None:
+        super().__init__()
+        self.register_buffer("species", torch.tensor(sorted(set(species)), dtype=torch.long))
+        self.register_buffer("energy_shift_eV", torch.tensor(energy_shift_eV, dtype=torch.float64))
+        self.register_buffer("reference_energies_eV", torch.zeros(N_ELEMENTS, dtype=torch.float64))
+        self.register_buffer("reference_compositions", torch.zeros(0, N_ELEMENTS, dtype=torch.long))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EnergyZero:
+        # `.to(dtype)`, `.float()` and `.half()` come through here; these buffers move with the device alone.
+        precise = {name: getattr(self, name) for name in self.float64_buffers}
+        super()._apply(fn, recurse)
+        for name, buffer in precise.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+    def zero_energy_eV(self, system: System) -> Float[Tensor, ""]:
+        """Total energy (eV, float64) of a replica at which the model energy is zero, determined or estimated."""
+        return self.reference_energies_eV[system.atomic_numbers].sum() + self.energy_shift_eV
+
+    def zero_energies_eV(self, system: System) -> Float[Tensor, "atom"]:
+        """What each atom contributes to `zero_energy_eV`."""
+        of_elements = self.reference_energies_eV[system.atomic_numbers]
+        return of_elements + (self.zero_energy_eV(system) - of_elements.sum()) / system.n_atoms
+
+    def check_energy_zero(self, system: System) -> None:
+        """Raise `EnergyZeroError` unless total energies of this composition are determined.
+
+        Where the composition is not recorded, systems that cannot be it are refused, and others get a warning.
+        """
+        if reason := self.why_undetermined(system):
+            raise EnergyZeroError(f"{reason}; {_REMEDY}")
+        if self._has_unrecorded_constants():
+            _warn(
+                "the checkpoint does not record the composition that its zero of energy belongs to: total energies "
+                "are right for the training system only"
+            )
+
+    def why_undetermined(self, system: System) -> str | None:
+        """The reason why total energies of this composition are not determined; None where they are."""
+        counts = composition(system.atomic_numbers).cpu()
+        refused = f"the total energy of {formula(counts)} is not determined: the zero of energy"
+        if self._has_unrecorded_constants():
+            elements = torch.nonzero(counts)[:, 0].tolist()
+            if len(self.species) and elements != self.species.tolist():
+                return f"{refused} is that of a system with the atomic numbers {self.species.tolist()}"
+            return None
+        known = self.reference_compositions.cpu()
+        if len(known) and undetermined_part(counts, known).any():
+            return f"{refused} was fitted to {', '.join(map(formula, known))}"
+        return None
+
+    def fit_energy_zero(
+        self,
+        systems: Sequence[System],
+        energies: Float[Tensor, "system"],
+        atoms: Mapping[int, float] | None = None,
+    ) -> None:
+        """Replace the zero of energy by a fit to total energies; see `mdsim.reference_energies.fitted`.
+
+        Args:
+            systems: the compositions. Those of one atom are isolated atoms.
+            energies: mean total energy of each, eV.
+            atoms: energies of further isolated atoms by atomic number, eV; None: those that are known already.
+        """
+        rows = [composition(system.atomic_numbers).cpu() for system in systems]
+        counts = torch.stack(rows) if rows else torch.zeros(0, N_ELEMENTS, dtype=torch.long)
+        energies = energies.detach().cpu().double()
+        isolated = self._isolated_atoms() if atoms is None else _table(atoms)
+        single = counts.sum(1) == 1
+        isolated[counts[single].argmax(1)] = energies[single]
+        self.reference_energies_eV.copy_(fitted(counts[~single], energies[~single], isolated))
+        self.energy_shift_eV.zero_()
+        pure = torch.eye(N_ELEMENTS, dtype=torch.long)[~isolated.isnan()]
+        self._record(torch.cat([pure, counts[~single]]))
+
+    def record_composition(self, atomic_numbers: Int[Tensor, "atom"]) -> None:
+        """Say what composition the constant of an earlier release belongs to: every atom gets an equal share of it.
+
+        Raises:
+            ValueError: a composition is recorded already.
+        """
+        if len(self.reference_compositions):
+            raise ValueError(f"recorded already: {', '.join(map(formula, self.reference_compositions))}")
+        counts = composition(atomic_numbers.to(self.species.device))
+        self.reference_energies_eV[counts > 0] += self.energy_shift_eV / len(atomic_numbers)
+        self.energy_shift_eV.zero_()
+        self._record(counts[None])
+
+    def shift_energy_zero(self, system: System, by_eV: float) -> None:
+        """Move the zero of energy of one composition.
+
+        Where it is determined, every atom of every recorded composition moves alike. Where it is not, the recorded
+        compositions keep their zero, and this one is recorded.
+        """
+        if self._has_unrecorded_constants() or not len(self.reference_compositions):
+            self.record_composition(system.atomic_numbers)
+        counts = composition(system.atomic_numbers).cpu()
+        known = self.reference_compositions.cpu()
+        new = undetermined_part(counts, known)
+        if new.any():
+            change = by_eV * new / (new @ counts.double())
+            self._record(torch.cat([known, counts[None]]))
+        else:
+            change = by_eV / system.n_atoms * (known.sum(0) > 0).double()
+        self.reference_energies_eV += change.to(self.reference_energies_eV.device)
+
+    def _has_unrecorded_constants(self) -> bool:
+        constants = bool(self.energy_shift_eV != 0) or bool(self.reference_energies_eV.any())
+        return constants and not len(self.reference_compositions)
+
+    def _isolated_atoms(self) -> Float[Tensor, "element"]:
+        """Energies of the elements that are recorded as isolated atoms, NaN for others."""
+        known = self.reference_compositions.cpu()
+        elements = known[known.sum(1) == 1].argmax(1)
+        table = torch.full((N_ELEMENTS,), torch.nan, dtype=torch.float64)
+        table[elements] = self.reference_energies_eV.cpu()[elements]
+        return table
+
+    def _record(self, compositions: Int[Tensor, "composition element"]) -> None:
+        self.reference_compositions = compositions.unique(dim=0).to(self.reference_compositions.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Takes states of any number of compositions, and those of releases that had a constant per system."""
+        of_species = state_dict.pop(f"{prefix}atomic_shifts_eV", None)  # NequIP in earlier releases
+        if f"{prefix}reference_energies_eV" not in state_dict:
+            table = torch.zeros_like(self.reference_energies_eV)
+            if of_species is not None:
+                table[state_dict[f"{prefix}species"]] = of_species.to(table)
+            state_dict[f"{prefix}reference_energies_eV"] = table
+            state_dict[f"{prefix}reference_compositions"] = self.reference_compositions.new_zeros(0, N_ELEMENTS)
+        rows = state_dict.get(f"{prefix}reference_compositions", self.reference_compositions)
+        self.reference_compositions = self.reference_compositions.new_zeros(len(rows), N_ELEMENTS)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def _table(atoms: Mapping[int, float]) -> Float[Tensor, "element"]:
+    table = torch.full((N_ELEMENTS,), torch.nan, dtype=torch.float64)
+    for number, energy in atoms.items():
+        table[number] = energy
+    return table
+
+
+@lru_cache(maxsize=1)
+def _warn(message: str) -> None:
+    """Once, not for every frame."""
+    log.warning(message)

@@ -1,0 +1,73 @@
+"""Atomic reference energies: one energy per element, summed over a composition.
+
+A composition is a row of atom counts by atomic number. Total energies of training frames fix the sum Σ n_Z e_Z of their
+compositions, and with it that of every linear combination of them: two molecules, half a box of water. All other
+compositions keep some freedom, which `fitted` resolves by a rule.
+"""
+
+from __future__ import annotations
+
+import torch
+from ase.data import chemical_symbols
+from ase.formula import Formula
+
+from mdsim.typing import Float, Int, Tensor
+
+N_ELEMENTS = len(chemical_symbols)  # rows of tables by atomic number; row 0 is no element
+_TOLERANCE = 1e-8  # of projections of integer vectors
+
+
+def composition(numbers: Int[Tensor, "atom"]) -> Int[Tensor, "element"]:
+    """Atoms of each element."""
+    return torch.bincount(numbers, minlength=N_ELEMENTS)
+
+
+def formula(counts: Int[Tensor, "element"]) -> str:
+    """The composition in Hill's order: C9H8O4."""
+    counts = counts.cpu()
+    return Formula.from_dict({chemical_symbols[z]: int(counts[z]) for z in torch.nonzero(counts)[:, 0]}).format("hill")
+
+
+def undetermined_part(
+    counts: Int[Tensor, "element"], known: Int[Tensor, "composition element"]
+) -> Float[Tensor, "element"]:
+    """The part of a composition that is orthogonal to the known ones; exactly zero where they determine its energy."""
+    rows = known.double()
+    rest = counts.double() - torch.linalg.pinv(rows) @ (rows @ counts.double())
+    return torch.where(rest.norm() > _TOLERANCE * counts.double().norm(), rest, 0.0)
+
+
+def fitted(
+    compositions: Int[Tensor, "composition element"],
+    energies: Float[Tensor, "composition"],
+    atoms: Float[Tensor, "element"],
+) -> Float[Tensor, "element"]:
+    """Reference energies (eV) that sum to the energies of the compositions, by least squares.
+
+    Where the compositions leave them open, the differences from the isolated atoms are as nearly the same for every
+    atom as they can be. One composition without isolated atoms thus gives each atom an equal share, as NequIP's mean
+    per atom does: a rule that needs no table and holds for energies of any origin, valence-only and classical ones too.
+
+    Args:
+        compositions: atoms of each element.
+        energies: total energies, eV.
+        atoms: energies of isolated atoms, eV; NaN where they are not known. Known ones change by the equal share alone,
+            which is then the mean binding energy per atom.
+    """
+    if not len(compositions):
+        return atoms.nan_to_num(0.0).double()
+    present = compositions.sum(0) > 0
+    free = atoms.isnan() & present
+    counts = compositions.double()
+    rest = energies.double() - counts @ atoms.nan_to_num(0.0).double()
+    sizes = counts.sum(1)
+    inverse = torch.linalg.pinv(counts[:, free])
+    beyond = sizes - counts[:, free] @ (inverse @ sizes)
+    if beyond.norm() > _TOLERANCE * sizes.norm():  # the data tell the share
+        share = beyond @ rest / beyond.square().sum()
+    else:  # any share does, as free elements can make up for it: let them have to do so as little as possible
+        made_up = inverse @ sizes
+        share = made_up @ (inverse @ rest) / made_up.square().sum()
+    result = atoms.nan_to_num(0.0).double() + torch.where(present | ~atoms.isnan(), share, 0.0)
+    result[free] += inverse @ (rest - share * sizes)
+    return result
