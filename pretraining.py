@@ -2,7 +2,7 @@
 
 import sys
 
-from mdsim.cli.main import pretraining
+from mdsim.cli.pretrain import pretraining
 
 if __name__ == "__main__":
     sys.exit(pretraining())

@@ -2,7 +2,7 @@
 
 import sys
 
-from mdsim.cli.main import stable_training
+from mdsim.cli.stable import stable_training
 
 if __name__ == "__main__":
     sys.exit(stable_training())

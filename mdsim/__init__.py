@@ -1,3 +1,123 @@
 """Stability-aware Boltzmann estimator (StABlE) training of machine-learned force fields."""
 
-__version__ = "0.1.0"
+# ruff: noqa: I001 - names that a module gives away, `A as A`, would each get a line of their own
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0.dev0"
+
+if TYPE_CHECKING:  # what editors and type checkers see; at run time each name is imported when it is first used
+    from mdsim.calculator import ForceFieldCalculator as ForceFieldCalculator
+    from mdsim.datasets.folder import Dataset as Dataset, load_dataset as load_dataset
+    from mdsim.datasets.npz import Frames as Frames
+    from mdsim.errors import (
+        CheckpointError as CheckpointError,
+        ConfigError as ConfigError,
+        DatasetError as DatasetError,
+        UnknownSpeciesError as UnknownSpeciesError,
+        UserError as UserError,
+    )
+    from mdsim.estimator.boltzmann import (
+        boltzmann_gradient as boltzmann_gradient,
+        effective_sample_size as effective_sample_size,
+        reweighted_mean as reweighted_mean,
+    )
+    from mdsim.estimator.sample_energies import structure_energies as structure_energies
+    from mdsim.evaluation.reading import read_results as read_results
+    from mdsim.evaluation.report import Results as Results
+    from mdsim.force_field import ForceField as ForceField
+    from mdsim.integrators.langevin import LangevinBAOAB as LangevinBAOAB
+    from mdsim.integrators.nose_hoover import NoseHooverChain as NoseHooverChain
+    from mdsim.integrators.nve import VelocityVerlet as VelocityVerlet
+    from mdsim.models.gemnet.model import GemNetT as GemNetT
+    from mdsim.models.loading import load_force_field as load_force_field
+    from mdsim.models.nequip.model import NequIP as NequIP
+    from mdsim.models.saving import save_force_field as save_force_field
+    from mdsim.models.schnet.model import SchNet as SchNet
+    from mdsim.observables.adf import ADF as ADF
+    from mdsim.observables.bonds import BondLengthDistribution as BondLengthDistribution
+    from mdsim.observables.contacts import MinimumDistance as MinimumDistance
+    from mdsim.observables.diffusivity import MSD as MSD, Diffusivity as Diffusivity
+    from mdsim.observables.rdf import RDF as RDF
+    from mdsim.observables.reference import reference_from_frames as reference_from_frames
+    from mdsim.observables.vacf import VACF as VACF
+    from mdsim.simulation import Simulation as Simulation, simulate as simulate
+    from mdsim.stability.criteria import (
+        AngleDeviation as AngleDeviation,
+        BondLengthDeviation as BondLengthDeviation,
+        MinimumIntermolecularDistance as MinimumIntermolecularDistance,
+        RDFDeviation as RDFDeviation,
+        TemperatureExplosion as TemperatureExplosion,
+    )
+    from mdsim.stability.survival import (
+        Lifetimes as Lifetimes,
+        kaplan_meier as kaplan_meier,
+        median_survival as median_survival,
+        restricted_mean as restricted_mean,
+        restricted_mean_ratio as restricted_mean_ratio,
+    )
+    from mdsim.state import MDState as MDState, System as System, Trajectory as Trajectory
+    from mdsim.units import kT_eV as kT_eV
+
+#: The public names by the module that each is at home in.
+_HOMES = {
+    "calculator": ("ForceFieldCalculator",),
+    "datasets.folder": ("Dataset", "load_dataset"),
+    "datasets.npz": ("Frames",),
+    "errors": ("CheckpointError", "ConfigError", "DatasetError", "UnknownSpeciesError", "UserError"),
+    "estimator.boltzmann": ("boltzmann_gradient", "effective_sample_size", "reweighted_mean"),
+    "estimator.sample_energies": ("structure_energies",),
+    "evaluation.reading": ("read_results",),
+    "evaluation.report": ("Results",),
+    "force_field": ("ForceField",),
+    "integrators.langevin": ("LangevinBAOAB",),
+    "integrators.nose_hoover": ("NoseHooverChain",),
+    "integrators.nve": ("VelocityVerlet",),
+    "models.gemnet.model": ("GemNetT",),
+    "models.loading": ("load_force_field",),
+    "models.nequip.model": ("NequIP",),
+    "models.saving": ("save_force_field",),
+    "models.schnet.model": ("SchNet",),
+    "observables.adf": ("ADF",),
+    "observables.bonds": ("BondLengthDistribution",),
+    "observables.contacts": ("MinimumDistance",),
+    "observables.diffusivity": ("MSD", "Diffusivity"),
+    "observables.rdf": ("RDF",),
+    "observables.reference": ("reference_from_frames",),
+    "observables.vacf": ("VACF",),
+    "simulation": ("Simulation", "simulate"),
+    "stability.criteria": (
+        "AngleDeviation",
+        "BondLengthDeviation",
+        "MinimumIntermolecularDistance",
+        "RDFDeviation",
+        "TemperatureExplosion",
+    ),
+    "stability.survival": (
+        "Lifetimes",
+        "kaplan_meier",
+        "median_survival",
+        "restricted_mean",
+        "restricted_mean_ratio",
+    ),
+    "state": ("MDState", "System", "Trajectory"),
+    "units": ("kT_eV",),
+    # training from Python: its names follow here, and in the imports above
+}
+_HOME_OF = {name: f"mdsim.{home}" for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562), so that `import mdsim` itself costs nothing."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'mdsim' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -100,13 +101,7 @@ class ForceFieldCalculator(Calculator):
         key = (atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes())
         if key == self._system_key:
             return
-        if atoms.pbc.any() and not (atoms.pbc.all() and atoms.cell.rank == 3):
-            raise ValueError(
-                f"the atoms have pbc={atoms.pbc.tolist()} and {atoms.cell.rank} lattice vectors; a force field needs "
-                "pbc=True with three lattice vectors, or pbc=False: for a slab, add vacuum and set pbc=True"
-            )
-        cell = atoms.cell.array if atoms.pbc.all() else None
-        system = System.from_geometry(atoms.numbers, atoms.positions, cell, self.dtype).to(self.device)
+        system = System.from_geometry(atoms.numbers, atoms.positions, cell_of(atoms), self.dtype).to(self.device)
         self.force_field.check_species(system)
         self._system = system
         self._neighbor_list = NeighborList(system, self.force_field.cutoff, self.skin)
@@ -122,3 +117,17 @@ class ForceFieldCalculator(Calculator):
                 return None
             self.force_field.check_energy_zero(system)  # may have to warn
         return self.force_field.zero_energies_eV(system).cpu()
+
+
+def cell_of(atoms: Atoms) -> np.ndarray | None:
+    """Lattice vectors as rows (Å), or None with open boundaries.
+
+    Raises:
+        ValueError: periodic along some axes only, or along axes without lattice vectors.
+    """
+    if atoms.pbc.any() and not (atoms.pbc.all() and atoms.cell.rank == 3):
+        raise ValueError(
+            f"the atoms have pbc={atoms.pbc.tolist()} and {atoms.cell.rank} lattice vectors; a force field needs "
+            "pbc=True with three lattice vectors, or pbc=False: for a slab, add vacuum and set pbc=True"
+        )
+    return atoms.cell.array if atoms.pbc.all() else None

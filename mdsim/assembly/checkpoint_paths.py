@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from mdsim.config.schema import (
     ModelReference,
     PretrainConfig,
     RunConfig,
+    SimulateConfig,
     model_label,
 )
 from mdsim.errors import ConfigError
 from mdsim.models.registry import MODELS
+
+log = logging.getLogger("mdsim")
 
 
 def pretraining_path(root: str | Path, model: str, data: DataConfig, identifier: str = "") -> Path:
@@ -45,33 +49,60 @@ def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier
     return folder / "checkpoints" / "best_checkpoint.pt"
 
 
-def evaluated_checkpoint(config: RunConfig, eval_model: str) -> Path:
+def evaluated_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
     """The checkpoint that an `eval_model` names.
 
     `pre`: the QM-pretrained one; `10k`, `25percent`: that of another data size; `lmax=N`: that of another l_max;
     `post`: the last of StABlE training; `post_cycle[i]`: the end of a cycle; `post_cycle[i]_epoch[j]`: one step in it.
+    Those of StABlE training are the run folder's, or else those that come with the code (`stable_dir`).
+
+    Raises:
+        ConfigError: `eval_model` is none of these, or there is no such checkpoint.
     """
+    if eval_model.startswith("post"):
+        return _stable_trained_checkpoint(config, eval_model)
     if eval_model == "pre":
         path = pretrained_checkpoint(config)
-    elif eval_model == "post":
-        path = config.run_path / "last.pt"
-    elif match := re.fullmatch(r"post_cycle(\d+)(?:_epoch(\d+))?", eval_model):
-        cycle, epoch = match.groups()
-        path = config.run_path / (f"cycle{cycle}_epoch{epoch}.pt" if epoch else f"end_of_cycle{cycle}.pt")
     elif re.fullmatch(r"lmax=\d+", eval_model):
         path = pretrained_checkpoint(config, identifier=eval_model)
     elif re.fullmatch(r"\d+k?|\d+percent", eval_model):
         path = pretrained_checkpoint(config, size=eval_model)
     else:
-        raise ConfigError(
-            f"eval_model: found {eval_model!r}, expected pre, a data size (10k, 25percent), lmax=N, post, "
-            "post_cycle[i] or post_cycle[i]_epoch[j]"
-        )
+        raise _no_eval_model(eval_model)
     if not path.exists():
-        raise ConfigError(f"eval_model {eval_model!r}: {path} does not exist{_neighbours_of(path)}")
+        raise ConfigError(f"eval_model {eval_model!r}: {path} does not exist{_others_in(path.parent)}")
     return path
 
 
-def _neighbours_of(path: Path) -> str:
-    found = sorted(file.name for file in path.parent.glob("*.pt")) if path.parent.is_dir() else []
+def _stable_trained_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
+    """That of the run, or else the one that comes with the code; the log says so."""
+    match = re.fullmatch(r"post(?:_cycle(\d+)(?:_epoch(\d+))?)?", eval_model)
+    if match is None:
+        raise _no_eval_model(eval_model)
+    cycle, epoch = match.groups()
+    name = f"cycle{cycle}_epoch{epoch}.pt" if epoch else f"end_of_cycle{cycle}.pt" if cycle else "last.pt"
+    own, shipped = config.run_path / name, config.stable_path / name
+    if own.exists():
+        return own
+    if cycle is None and not shipped.exists():  # the end of the last cycle is what `last.pt` would hold
+        ends = sorted(config.stable_path.glob("end_of_cycle*.pt"), key=lambda path: int(re.sub(r"\D", "", path.stem)))
+        shipped = ends[-1] if ends else shipped
+    if shipped.exists():
+        log.info("eval_model %r: %s does not exist; evaluating %s, which comes with the code", eval_model, own, shipped)
+        return shipped
+    raise ConfigError(
+        f"eval_model {eval_model!r}: {own} does not exist{_others_in(own.parent)}; "
+        f"nor does {shipped}, among the checkpoints that come with the code (stable_dir)"
+    )
+
+
+def _no_eval_model(found: str) -> ConfigError:
+    return ConfigError(
+        f"eval_model: found {found!r}, expected pre, a data size (10k, 25percent), lmax=N, post, "
+        "post_cycle[i] or post_cycle[i]_epoch[j]"
+    )
+
+
+def _others_in(folder: Path) -> str:
+    found = sorted(file.name for file in folder.glob("*.pt")) if folder.is_dir() else []
     return f"; there are {', '.join(found)}" if found else "; train it first"

@@ -19,6 +19,7 @@ MAY_CHANGE = {
     "optim.max_epochs",
     "optim.early_stopping_time_s",
     "print_every",
+    "stable_dir",  # an evaluation checks by itself that it goes on with the same force field
     "wandb",
 }
 OUTPUTS = (  # evaluations of what the training started from stay: they say the same of the next one

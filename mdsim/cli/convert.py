@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mdsim.cli.data import run
+from mdsim.cli.shared import positive, run
 from mdsim.datasets.sources import own
 from mdsim.datasets.sources.ase_files import Reading
 from mdsim.datasets.sources.convert import NOT_STATED, Description, Excerpt, describe_again, is_there
@@ -46,14 +46,6 @@ def named_unit(table: dict[str, float]):
     return parse
 
 
-def positive(text: str) -> float:
-    """A number above zero."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be positive, found {text}")
-    return value
-
-
 def stretch(text: str) -> Excerpt:
     """START:STOP."""
     start, _, stop = text.partition(":")
@@ -63,8 +55,10 @@ def stretch(text: str) -> Excerpt:
     return Excerpt(end - first, first)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("files", type=Path, nargs="+", help="files of frames of one system, or DeePMD folders")
     add("--name", required=True, help="of the data set")
@@ -147,10 +141,15 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
     )
 
 
-def convert(arguments: Sequence[str] | None = None) -> int:
-    """`data/convert.py`, and `python -m mdsim.cli data convert`."""
-    known = make_parser().parse_args(arguments)
+def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """`data/convert.py`, or another command that does the same; ``prog`` is its name."""
+    known = make_parser(prog).parse_args(arguments)
     return run(lambda: _convert(known, arguments))
+
+
+def convert_command(arguments: Sequence[str] | None = None) -> int:
+    """`mdsim data convert`."""
+    return convert(arguments, "mdsim data convert")
 
 
 def _convert(known: argparse.Namespace, arguments: Sequence[str] | None) -> None:
@@ -166,9 +165,7 @@ def _convert(known: argparse.Namespace, arguments: Sequence[str] | None) -> None
         return
     prepared = own.prepare(conversion)
     print(format_table(["found", ""], own.table(prepared)))
-    command = shlex.join(
-        ["python", "-m", "mdsim.cli", "data", "convert", *(sys.argv[1:] if arguments is None else arguments)]
-    )
+    command = shlex.join(["mdsim", "data", "convert", *(sys.argv[1:] if arguments is None else arguments)])
     for folder in missing:
         if known.dry_run:
             division = prepared.divide(conversion, folder.name)

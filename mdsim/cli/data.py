@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from mdsim.cli.shared import flag, run
 from mdsim.datasets.inspection.check import Checked, open_checked, suspects
 from mdsim.datasets.inspection.figure import data_figure
 from mdsim.datasets.inspection.report import report
 from mdsim.datasets.sources import md17, md22, water
 from mdsim.datasets.sources.convert import Excerpt
 from mdsim.datasets.sources.published import CONTIGUOUS_FRAMES, SEED, PublishedSet, Request, find, make
-from mdsim.errors import DatasetError
-from mdsim.reporting.console import format_table, progress, setup_logging
+from mdsim.reporting.console import format_table, progress
 
 COLLECTIONS = {"md17": md17.MOLECULES, "md22": md22.MOLECULES, "water": water.MOLECULES}
 SIZES = {"md17": "1k", "md22": "25percent", "water": "1k"}
+GOES_ON = "the same command goes on where it stopped"
 #: What the published experiments used; each with its contiguous frames.
 PAPER = (
     ("md17", "aspirin", ("1k", "10k")),
@@ -35,7 +36,7 @@ def download_data(arguments: Sequence[str] | None = None) -> int:
         description="Fetch and convert all data of the published experiments. What is there is left alone; an"
         " interrupted download goes on where it stopped."
     )
-    _flag(parser, "--download_path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
+    flag(parser, "--download_path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
     _source_flags(parser)
     known = parser.parse_args(arguments)
     jobs = [
@@ -43,7 +44,7 @@ def download_data(arguments: Sequence[str] | None = None) -> int:
         for name, molecule, sizes in PAPER
         for size in sizes
     ]
-    return run(lambda: _make_all(jobs, known, known.download_path))
+    return run(lambda: _make_all(jobs, known, known.download_path), GOES_ON)
 
 
 def one_set(name: str, arguments: Sequence[str] | None = None) -> int:
@@ -55,12 +56,12 @@ def one_set(name: str, arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--molecule", default=sets[0].molecule, help=f"one of {names} [{sets[0].molecule}]")
     parser.add_argument("--size", nargs="+", default=[SIZES[name]], help=f"1k, 10k, 25percent, ... [{SIZES[name]}]")
     parser.add_argument("--contiguous", action="store_true", help="also write contiguous.npz, frames in time order")
-    _flag(parser, "--contiguous_frames", type=int, default=CONTIGUOUS_FRAMES, help=f"how many [{CONTIGUOUS_FRAMES}]")
-    _flag(parser, "--contiguous_start", type=int, default=0, help="the first of them [0]")
-    _flag(parser, "--test_frames", type=int, help="held out, instead of the published number")
-    _flag(parser, "--db_path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
+    flag(parser, "--contiguous_frames", type=int, default=CONTIGUOUS_FRAMES, help=f"how many [{CONTIGUOUS_FRAMES}]")
+    flag(parser, "--contiguous_start", type=int, default=0, help="the first of them [0]")
+    flag(parser, "--test_frames", type=int, help="held out, instead of the published number")
+    flag(parser, "--db_path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
     _source_flags(parser)
-    _flag(parser, "--from_file", type=Path, help="the file as published, fetched by other means")
+    flag(parser, "--from_file", type=Path, help="the file as published, fetched by other means")
     known = parser.parse_args(arguments)
 
     def action() -> None:
@@ -68,19 +69,24 @@ def one_set(name: str, arguments: Sequence[str] | None = None) -> int:
         requests = [_request(known, size, known.contiguous, f"data/{name}.py", arguments) for size in known.size]
         _make_all([(chosen, request) for request in requests], known, known.db_path)
 
-    return run(action)
+    return run(action, GOES_ON)
 
 
 def check(arguments: Sequence[str] | None = None) -> int:
-    """`python -m mdsim.cli data check`."""
+    """`mdsim data check`."""
+    known = check_parser().parse_args(arguments)
+    return run(lambda: _check_all(known))
+
+
+def check_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim data check`."""
     parser = argparse.ArgumentParser(
-        prog="mdsim.cli data check", description="Print and draw what to look at before training on data."
+        prog="mdsim data check", description="Print and draw what to look at before training on data."
     )
     parser.add_argument("path", type=Path, help="folder of a data set, or of several, or an npz file of frames")
     parser.add_argument("--output", type=Path, help="folder of the figures [that of each data set]")
     parser.add_argument("--no-figure", action="store_true", help="print only")
-    known = parser.parse_args(arguments)
-    return run(lambda: _check_all(known))
+    return parser
 
 
 def _check_all(known: argparse.Namespace) -> None:
@@ -102,17 +108,11 @@ def _figure_path(checked: Checked, output: Path | None) -> Path:
     return checked.folder / ("data_check.png" if checked.metadata is not None else named)
 
 
-def _flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
-    """A flag that may be written with underscores or hyphens."""
-    hyphens = "--" + name[2:].replace("_", "-")
-    parser.add_argument(*dict.fromkeys((name, hyphens)), **options)
-
-
 def _source_flags(parser: argparse.ArgumentParser) -> None:
-    _flag(parser, "--data_path", type=Path, help="folder of the files as published [downloads in the root]")
-    _flag(parser, "--base_url", nargs="+", default=[], metavar="URL", help="mirrors instead of the published address")
-    _flag(parser, "--ignore_checksum", action="store_true", help="take a file of another size or sha256")
-    _flag(parser, "--dry_run", action="store_true", help="say what would be done")
+    flag(parser, "--data_path", type=Path, help="folder of the files as published [downloads in the root]")
+    flag(parser, "--base_url", nargs="+", default=[], metavar="URL", help="mirrors instead of the published address")
+    flag(parser, "--ignore_checksum", action="store_true", help="take a file of another size or sha256")
+    flag(parser, "--dry_run", action="store_true", help="say what would be done")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of the split [{SEED}]")
 
 
@@ -173,17 +173,3 @@ def _plan(jobs: Sequence[tuple[PublishedSet, Request]], downloads: Path, root: P
 
 def _bar(total: int | None, initial: int, description: str) -> AbstractContextManager[Any]:
     return progress(total=total, initial=initial, desc=description, unit="B", unit_scale=True)
-
-
-def run(action: Callable[[], None]) -> int:
-    """Carry out, and turn mistakes of the user, of files and of the network into one line and exit status 1."""
-    setup_logging(None)
-    try:
-        action()
-    except (DatasetError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    return 0

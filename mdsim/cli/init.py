@@ -1,4 +1,4 @@
-"""`python -m mdsim.cli init`: look at a data set, and write configurations for it."""
+"""`mdsim init`: look at a data set, and write configurations for it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,38 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdsim.cli.convert import positive
+from mdsim.cli import shared
 from mdsim.models.registry import MODELS
-from mdsim.suggest.files import default_folder, machine, summary, write
-from mdsim.suggest.findings import inspect
 
 
-def init(arguments: Sequence[str] | None = None) -> None:
+def init(arguments: Sequence[str] | None = None) -> int:
     """Carry out the command, and print what was chosen and what to do next."""
-    known = _parser().parse_args(arguments)
-    found = inspect(known.data, known.temperature_K)
-    model = MODELS[known.model]
-    folder = known.out or default_folder(found, model)
-    written = write(found, model, machine(known.cpu), folder, known.overwrite)
-    print(summary(found, written))
+    known = init_parser().parse_args(arguments)
+    return shared.run(lambda: _init(known))
 
 
-def _parser() -> argparse.ArgumentParser:
+def init_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim init`."""
     parser = argparse.ArgumentParser(
-        prog="mdsim.cli init",
+        prog="mdsim init",
         description="Write configurations for pretraining, StABlE training and evaluation, with values chosen from a "
         "data set, and why.",
     )
     parser.add_argument("--data", type=Path, required=True, help="the data set, <root>/<name>/<molecule>/<size>")
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--out", type=Path, help="folder of the files [configs/<name>/<molecule>_<size>_<model>]")
-    parser.add_argument("--temperature-K", type=positive, help="of the dynamics [that of the data]")
+    parser.add_argument("--temperature-K", type=shared.positive, help="of the dynamics [that of the data]")
     parser.add_argument("--cpu", action="store_true", help="for a CPU, even where there is a GPU")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return parser
+
+
+def _init(known: argparse.Namespace) -> None:
+    from mdsim.suggest.files import default_folder, machine, summary, write
+    from mdsim.suggest.findings import inspect
+
+    found = inspect(known.data, known.temperature_K)
+    model = MODELS[known.model]
+    folder = known.out or default_folder(found, model)
+    written = write(found, model, machine(known.cpu), folder, known.overwrite)
+    print(summary(found, written))

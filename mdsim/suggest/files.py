@@ -94,14 +94,13 @@ def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path
 
 def commands(folder: Path, run: str = "") -> list[str]:
     """From frames to a comparison, in order."""
-    stable = "python -m mdsim.cli stable-training --config-yml"
-    simulate, quoted = shlex.quote(str(folder / "simulate.yml")), shlex.quote(str(folder / "train.yml"))
+    simulate = f"mdsim simulate --config-yml {shlex.quote(str(folder / 'simulate.yml'))}"
     return [
-        f"python -m mdsim.cli pretraining --config-yml {shlex.quote(str(folder / 'pretrain.yml'))}",
-        f"{stable} {simulate} --eval_model pre",
-        f"{stable} {quoted}",
-        f"{stable} {simulate} --eval_model post",
-        f"python -m mdsim.cli compare {run}",
+        f"mdsim pretrain --config-yml {shlex.quote(str(folder / 'pretrain.yml'))}",
+        f"{simulate} --eval_model pre",
+        f"mdsim train --config-yml {shlex.quote(str(folder / 'train.yml'))}",
+        f"{simulate} --eval_model post",
+        f"mdsim compare {run}",
     ]
 
 

@@ -113,7 +113,7 @@ class Findings:
             raise DatasetError(
                 f"{self.place.folder}: the bond between atoms {atoms}, {float(means[bond]):.2f} Å on average, is"
                 f" {furthest:.2f} Å in some frame. No tolerance on bond lengths tells such frames from a force field"
-                " that breaks: look at `python -m mdsim.cli data check`, and leave broken frames (or reactions) out"
+                " that breaks: look at `mdsim data check`, and leave broken frames (or reactions) out"
             )
         return Spread(float(deviation.max()), float(lengths.std(0).max()))
 
@@ -187,7 +187,7 @@ class Findings:
                 f" to 12 fs are usual: is {kelvin:g} K the temperature of the frames?"
             )
         if broken := suspects(self.checked):
-            found.append(f"{len(broken)} frames look broken: python -m mdsim.cli data check {self.place.folder}")
+            found.append(f"{len(broken)} frames look broken: mdsim data check {self.place.folder}")
         return found
 
     @cached_property

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mdsim.errors import DatasetError
 
-MAKE = "make a data set of your frames with `python -m mdsim.cli data convert`"
+MAKE = "make a data set of your frames with `mdsim data convert`"
 
 
 @dataclass(frozen=True)

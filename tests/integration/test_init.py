@@ -1,4 +1,4 @@
-"""`mdsim.cli init` as a user runs it, and what it writes, run as it is."""
+"""`mdsim init` as a user runs it, and what it writes, run as it is."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_from_frames_to_a_comparison(folder, capsys):
     assert cli.main(["init", "--data", str(folder), "--model", "schnet", "--cpu"]) == 0
     printed = capsys.readouterr().out
     configs = Path("configs/toy/water_20_schnet")
-    assert f"python -m mdsim.cli pretraining --config-yml {configs}/pretrain.yml" in printed
-    assert "python -m mdsim.cli compare runs/toy/schnet_water_20" in printed
-    assert cli.main(["pretraining", "--config-yml", f"{configs}/pretrain.yml", "--optim.max_epochs=2", *SMALL]) == 0
+    assert f"mdsim pretrain --config-yml {configs}/pretrain.yml" in printed
+    assert "mdsim compare runs/toy/schnet_water_20" in printed
+    assert cli.main(["pretrain", "--config-yml", f"{configs}/pretrain.yml", "--optim.max_epochs=2", *SMALL]) == 0
     tiny_run = ["--debug", "--dynamics.fast=false", "--epochs=2"]
-    assert cli.main(["stable-training", "--config-yml", f"{configs}/train.yml", *tiny_run]) == 0
+    assert cli.main(["train", "--config-yml", f"{configs}/train.yml", *tiny_run]) == 0
     for eval_model in ("pre", "post"):
-        simulate = ["stable-training", "--config-yml", f"{configs}/simulate.yml", "--eval_model", eval_model]
+        simulate = ["simulate", "--config-yml", f"{configs}/simulate.yml", "--eval_model", eval_model]
         assert cli.main([*simulate, *tiny_run, "--dense_window.epochs=2"]) == 0
     assert cli.main(["compare", "runs/toy/schnet_water_debug"]) == 0
 

@@ -80,6 +80,23 @@ def test_evaluation(trained, eval_model):
         assert trajectory.frame_interval_fs == 4.0
 
 
+def test_a_checkpoint_that_comes_with_the_code_is_evaluated_into_the_run_folder(tmp_path, monkeypatch, capsys):
+    """As in a fresh clone: nothing was trained, and paths are those of the configuration."""
+    world = write_world(tmp_path)
+    monkeypatch.chdir(world)
+    shipped = Path("stable_checkpoints", "stable_training", "schnet_water_default", "last.pt")
+    shipped.parent.mkdir(parents=True)
+    write_pretrained(world / "elsewhere", seed=9)
+    next((world / "elsewhere").rglob("*.pt")).rename(shipped)
+    for eval_model in ("pre", "post"):
+        assert _stable(world, "simulate", "--eval_model", eval_model, *SMALL_OBSERVABLES) == 0
+    assert f"last.pt does not exist; evaluating {shipped}" in capsys.readouterr().err
+    metrics = json.loads((_run(world) / "inference" / "post" / "final_metrics.json").read_text())
+    assert metrics["checkpoint"] == shipped.as_posix()
+    assert cli.main(["compare", str(_run(world))]) == 0
+    assert not list(_run(world).glob("*.pt")) and list(shipped.parent.iterdir()) == [shipped]
+
+
 def test_comparison(trained, capsys):
     for eval_model in ("pre", "post"):
         _stable(trained, "simulate", "--eval_model", eval_model, "--exp_name=default", "--overwrite")

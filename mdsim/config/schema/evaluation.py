@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -25,6 +26,11 @@ class SimulateConfig(RunConfig):
     mode: Literal["simulate"] = Field(description="Held-out evaluation.")
     eval_model: Name = Field(
         "post", description="pre, a data size, lmax=N, post, post_cycle[i], post_cycle[i]_epoch[j]."
+    )
+    stable_dir: str = Field(
+        "stable_checkpoints",
+        description="Where StABlE-trained checkpoints lie that come with the code, in folders named as run folders. "
+        "`post` and `post_cycle[i]` take them from there if the run folder itself has no such checkpoint.",
     )
     epochs: Count = Field(1000, description="Stretches of `steps_per_epoch` steps; with them, the horizon.")
     end_when_unstable: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -54,6 +60,11 @@ class SimulateConfig(RunConfig):
         if window is None and self.dynamical_observables:
             raise ValueError("dynamical_observables are taken from a dense_window, which is missing")
         return self
+
+    @property
+    def stable_path(self) -> Path:
+        """The folder below `stable_dir` that stands in for the run folder."""
+        return Path(self.stable_dir, self.results_dir, self.run_path.name)
 
     @property
     def dense_epochs(self) -> int:

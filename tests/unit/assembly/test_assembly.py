@@ -203,6 +203,40 @@ def test_a_missing_checkpoint_says_which_there_are(tmp_path):
         assembly.evaluated_checkpoint(config, "post_cycle2")
 
 
+@pytest.mark.parametrize(
+    ("eval_model", "shipped"),
+    [
+        ("post", "last.pt"),
+        ("post", "end_of_cycle10.pt"),
+        ("post_cycle2", "end_of_cycle2.pt"),
+        ("post_cycle1_epoch3", "cycle1_epoch3.pt"),
+    ],
+)
+def test_checkpoints_that_come_with_the_code_stand_in_for_those_of_the_run(tmp_path, caplog, eval_model, shipped):
+    config = simulate_config(tmp_path, stable_dir=str(tmp_path / "shipped"))
+    folder = tmp_path / "shipped" / "stable_training" / "schnet_water_default"
+    folder.mkdir(parents=True)
+    for name in (shipped, "end_of_cycle2.pt"):  # of several cycles the last one counts, and 10 comes after 2
+        (folder / name).touch()
+    with caplog.at_level("INFO", logger="mdsim"):
+        assert assembly.evaluated_checkpoint(config, eval_model) == folder / shipped
+    own = config.run_path / {"post": "last.pt"}.get(eval_model, shipped)
+    assert f"{own} does not exist; evaluating {folder / shipped}" in caplog.text
+    own.parent.mkdir(parents=True)
+    own.touch()
+    caplog.clear()
+    assert assembly.evaluated_checkpoint(config, eval_model) == own
+    assert not caplog.text
+
+
+def test_both_places_are_named_where_neither_has_the_checkpoint(tmp_path):
+    config = simulate_config(tmp_path, stable_dir=str(tmp_path / "shipped"))
+    with pytest.raises(ConfigError) as caught:
+        assembly.evaluated_checkpoint(config, "post")
+    for folder in (config.run_path, config.stable_path):
+        assert str(folder / "last.pt") in str(caught.value)
+
+
 # --------------------------------------------------------------------------------------------- dynamical references
 
 

@@ -1,0 +1,119 @@
+"""The energy/force fit, its validation, and the prediction of frames."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdsim.cli import shared
+from mdsim.errors import ConfigError
+
+PRETRAIN_DEBUG = ("optim.max_epochs=3", "optim.warmup_steps=0", "identifier=debug", "print_every=1")
+
+
+def pretraining(arguments: Sequence[str] | None = None) -> int:
+    """`pretraining.py`: all modes in one command."""
+    parser = _fit_parser(None, "Fit a force field to energies and forces; validate the fit; predict frames.")
+    parser.add_argument("--mode", choices=("train", "validate", "predict"), help="default: the configuration's")
+    parser.add_argument("--checkpoint", type=Path, help="validate, predict: the checkpoint (default: the run's best)")
+    _prediction_flags(parser, "predict: ")
+
+    def action() -> None:
+        known, overrides = shared.parse(parser, arguments)
+        if known.mode == "predict":
+            missing = [name for name in ("checkpoint", "frames", "output") if getattr(known, name) is None]
+            if missing:
+                raise ConfigError(f"--mode predict needs {', '.join('--' + name for name in missing)}")
+            _predict(known)
+        else:
+            _fit(known, overrides)
+
+    return shared.run(action)
+
+
+def pretrain_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim pretrain`."""
+    parser = _fit_parser("mdsim pretrain", "Fit a force field to energies and forces, or print the errors of a fit.")
+    parser.add_argument("--mode", choices=("train", "validate"), help="default: the configuration's")
+    parser.add_argument("--checkpoint", type=Path, help="validate: the checkpoint (default: the run's best)")
+    return parser
+
+
+def pretrain(arguments: Sequence[str] | None = None) -> int:
+    """`mdsim pretrain`."""
+    return shared.run(lambda: _fit(*shared.parse(pretrain_parser(), arguments)))
+
+
+def predict_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim predict`."""
+    parser = argparse.ArgumentParser(
+        prog="mdsim predict", description="Write energies (eV), forces (eV/Å) and atomic energies (eV) of frames."
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of mdsim, or published with the StABlE paper")
+    _prediction_flags(parser, "", required=True)
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    return parser
+
+
+def predict(arguments: Sequence[str] | None = None) -> int:
+    """`mdsim predict`."""
+    known = predict_parser().parse_args(arguments)
+    return shared.run(lambda: _predict(known))
+
+
+def _fit_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
+    parser = shared.run_parser(prog, description)
+    parser.add_argument("--molecule", help="overrides data.molecule")
+    parser.add_argument("--size", help="overrides data.size")
+    parser.add_argument("--l_max", type=int, help="overrides model.l_max of NequIP")
+    parser.add_argument("--nequip", action="store_true", help="check that the configuration is one of NequIP")
+    parser.add_argument("--identifier", help="appended to the name of the run")
+    parser.add_argument("--run-dir", help="root below which checkpoints are written")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--print-every", type=int, help="optimizer steps between console lines")
+    return parser
+
+
+def _prediction_flags(parser: argparse.ArgumentParser, mode: str, required: bool = False) -> None:
+    parser.add_argument("--frames", type=Path, required=required, help=f"{mode}any file that ASE reads")
+    parser.add_argument("--output", type=Path, required=required, help=f"{mode}the extended xyz file to write")
+    parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help=f"{mode}may make a custom model")
+    parser.add_argument(
+        "--energy-zero",
+        default="labels",
+        metavar="labels|estimated|relative",
+        help=f"{mode}zero of energy of systems whose total energies the training data do not determine",
+    )
+
+
+def _predict(known: argparse.Namespace) -> None:
+    files = (known.checkpoint, known.frames, known.output)
+    shared.runs().predict(*files, known.cpu, known.allow_factory, known.energy_zero)
+
+
+def _fit(known: argparse.Namespace, overrides: list[str]) -> None:
+    from mdsim.config.loading import load_config
+    from mdsim.config.schema import PretrainConfig
+
+    named = {
+        "mode": known.mode,
+        "data.molecule": known.molecule,
+        "data.size": known.size,
+        "model.l_max": known.l_max,
+        "identifier": known.identifier,
+        "run_dir": known.run_dir,
+        "seed": known.seed,
+        "amp": known.amp or None,
+        "cpu": known.cpu or None,
+        "print_every": known.print_every,
+    }
+    debug = PRETRAIN_DEBUG if known.debug else ()
+    changes = [*debug, *shared.as_overrides(named), *overrides]
+    config = load_config(shared.config_path(known), PretrainConfig, changes)
+    if known.nequip and config.model.name != "nequip":
+        raise ConfigError(f"--nequip: the configuration is one of {config.model.name}")
+    if config.mode == "validate":
+        shared.runs().validate(config, known.checkpoint)
+    else:
+        shared.runs().pretrain(config, resume=known.resume, overwrite=shared.overwrites(known))

@@ -1,0 +1,105 @@
+"""Flags that several commands share, overrides of a configuration, and errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mdsim.errors import ConfigError, UserError
+from mdsim.reporting.console import setup_logging
+
+#: Mistakes of the user or of files, and optional packages that are missing: one clear line instead of a traceback.
+EXPECTED = (UserError, OSError, ModuleNotFoundError)
+OVERRIDES = "Any key of the configuration can be overridden: --any.key=value"
+
+
+def run(action: Callable[[], None], after_interrupt: str = "the same command with --resume continues") -> int:
+    """Carry out a command; expected errors become one message and exit status 1."""
+    setup_logging(None)  # to the console; a run adds its own file
+    try:
+        action()
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; {after_interrupt}", file=sys.stderr)
+        return 130
+    finally:
+        logging.shutdown()
+    return 0
+
+
+def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+    """A flag that may be written with underscores or hyphens."""
+    hyphens = "--" + name[2:].replace("_", "-")
+    parser.add_argument(*dict.fromkeys((name, hyphens)), **options)
+
+
+def run_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
+    """The flags of every command that carries out a configuration.
+
+    Args:
+        prog: how the command is called; None for the name of the script.
+        description: in the help text.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description, epilog=OVERRIDES, allow_abbrev=False)
+    parser.add_argument("--config-yml", type=Path, metavar="CONFIG", help="the configuration")
+    parser.add_argument("--seed", type=int, help="overrides seed")
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    parser.add_argument("--debug", action="store_true", help="everything once, tiny, into a run named debug")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="continue a stopped run exactly where it was saved")
+    existing.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Known flags, and `--any.key=value` overrides; anything else is an error."""
+    known, rest = parser.parse_known_args(arguments)
+    for argument in rest:
+        if not (argument.startswith("--") and "=" in argument):
+            parser.error(f"{argument!r} is no flag and no override of the form --any.key=value")
+    return known, rest
+
+
+def config_path(known: argparse.Namespace) -> Path:
+    """The configuration that was named.
+
+    Raises:
+        ConfigError: none was.
+    """
+    if known.config_yml is None:
+        raise ConfigError("--config-yml CONFIG is missing")
+    return known.config_yml
+
+
+def overwrites(known: argparse.Namespace) -> bool:
+    """Whether an existing run may be replaced; those of `--debug` always."""
+    return known.overwrite or (known.debug and not known.resume)
+
+
+def as_overrides(named: dict[str, object]) -> list[str]:
+    """Values of flags as `key=value`. Text is quoted, so that YAML leaves `--identifier 1e3` as it is."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named.items() if value is not None]
+
+
+def runs() -> ModuleType:
+    """The module that does the work. Importing it takes seconds, which `--help` and a wrong configuration need not."""
+    from mdsim.assembly import runs
+
+    runs.flush_denormals()
+    return runs
+
+
+def positive(text: str) -> float:
+    """A number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive, found {text}")
+    return value

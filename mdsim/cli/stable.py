@@ -1,0 +1,121 @@
+"""StABlE training, held-out evaluation, and the comparison of evaluations."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdsim.cli import shared
+from mdsim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mdsim.config.schema import Section
+
+MODES = ("train", "simulate")
+DEBUG_DUMP_EVERY = 4
+STABLE_DEBUG = (
+    "exp_name=debug",
+    "dynamics.replicas=4",
+    "dynamics.steps_per_epoch=60",
+    f"dynamics.dump_every_steps={DEBUG_DUMP_EVERY}",
+    "epochs=4",
+)
+# At a bound of 1 K every replica is unstable: all park in the first epoch, and the next ones learn.
+TRAIN_DEBUG = (*STABLE_DEBUG, "max_temperature_K=1", "learning.reruns=4")
+LABELS, DEBUG_BATCH_SIZE = "energies_forces", 8
+SIMULATE_DEBUG = (*STABLE_DEBUG, "dense_window.epochs=4")
+NO_DENSE_WINDOW = ("dense_window=null", "dynamical_observables=[]")
+
+
+def stable_training(arguments: Sequence[str] | None = None) -> int:
+    """`stable_training.py`: the mode of the configuration says what is done."""
+    parser = shared.run_parser(None, "StABlE training (mode: train) and held-out evaluation (mode: simulate).")
+    _eval_model(parser)
+    return shared.run(lambda: _carry_out(*shared.parse(parser, arguments), modes=MODES))
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim train`."""
+    return shared.run_parser("mdsim train", "StABlE-train a force field (a configuration with mode: train).")
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """`mdsim train`."""
+    return shared.run(lambda: _carry_out(*shared.parse(train_parser(), arguments), modes=("train",)))
+
+
+def simulate_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim simulate`."""
+    parser = shared.run_parser(
+        "mdsim simulate",
+        "Evaluate a force field from held-out initial conditions (a configuration with mode: simulate).",
+    )
+    _eval_model(parser)
+    return parser
+
+
+def simulate(arguments: Sequence[str] | None = None) -> int:
+    """`mdsim simulate`."""
+    return shared.run(lambda: _carry_out(*shared.parse(simulate_parser(), arguments), modes=("simulate",)))
+
+
+def compare_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim compare`."""
+    parser = argparse.ArgumentParser(prog="mdsim compare", description="Before against after, from evaluated runs.")
+    parser.add_argument("run_dir", type=Path, nargs="+", help="run folders with two evaluations each; seeds are pooled")
+    parser.add_argument("--before", default="pre", help="eval_model of the first [pre]")
+    parser.add_argument("--after", default="post", help="eval_model of the second [post]")
+    return parser
+
+
+def compare(arguments: Sequence[str] | None = None) -> int:
+    """`mdsim compare`."""
+    known = compare_parser().parse_args(arguments)
+    return shared.run(lambda: shared.runs().compare(known.run_dir, known.before, known.after))
+
+
+def stable_debug(config: Section) -> tuple[str, ...]:
+    """The overrides that run a configuration once through, tiny; a dense window of long times is left out."""
+    from mdsim.config.schema import SimulateConfig, TrainConfig
+
+    if isinstance(config, TrainConfig):
+        labels = [f"terms.{LABELS}.batch_size={DEBUG_BATCH_SIZE}" for term in config.terms if term.name == LABELS]
+        return (*TRAIN_DEBUG, *labels)
+    assert isinstance(config, SimulateConfig)
+    window = config.dense_window
+    fits = window is not None and DEBUG_DUMP_EVERY % window.dump_every_steps == 0
+    return SIMULATE_DEBUG if fits else (*STABLE_DEBUG, *NO_DENSE_WINDOW)
+
+
+def _eval_model(parser: argparse.ArgumentParser) -> None:
+    words = "pre, a data size, lmax=N, post, post_cycle[i] or post_cycle[i]_epoch[j]"
+    shared.flag(parser, "--eval_model", help=words)
+
+
+def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[str]) -> None:
+    from mdsim.config.schema import TrainConfig
+
+    path = shared.config_path(known)
+    named = {"eval_model": getattr(known, "eval_model", None), "seed": known.seed, "cpu": known.cpu or None}
+    changes = [*shared.as_overrides(named), *overrides]
+    debug = stable_debug(_load(path, modes, [])) if known.debug else ()
+    config = _load(path, modes, [*debug, *changes])
+    action = shared.runs().train_stable if isinstance(config, TrainConfig) else shared.runs().evaluate
+    action(config, resume=known.resume, overwrite=shared.overwrites(known))
+
+
+def _load(path: Path, modes: Sequence[str], overrides: Sequence[str]) -> Any:
+    """The configuration, refused with the right command where it is meant for another one."""
+    from mdsim.config.loading import load_config
+    from mdsim.config.schema import SimulateConfig, TrainConfig
+
+    schemas: dict[str, type[Section]] = {"train": TrainConfig, "simulate": SimulateConfig}
+    config = load_config(path, schemas, overrides)
+    if config.mode not in modes:
+        raise ConfigError(
+            f"{path}: mode: found {config.mode!r}, and this command takes {' or '.join(modes)}; "
+            f"run `mdsim {config.mode} --config-yml {path}`"
+        )
+    return config
