@@ -27,3 +27,10 @@ class TrainingError(UserError, RuntimeError):
 
 class EnergyZeroError(UserError, ValueError):
     """A total energy is asked for whose zero the training data do not determine."""
+
+
+def one_line(text: object, most: int = 300) -> str:
+    """Text of any origin for a message: on one line, printable, and of bounded length."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    kept = (most - 3) // 2
+    return line if len(line) <= most else f"{line[:kept]}...{line[-kept:]}"

@@ -1,37 +1,29 @@
-"""How YAML files, their `includes:` and command-line overrides become one validated object of the schema.
+"""Loading of configurations: YAML files, their `includes:` and command-line overrides become one validated object.
 
-A file may start with `includes: [other.yml]`: included files are read first (paths relative to the including file) and
-later values win. Sections merge key by key, except that one whose `name` or `factory` changes is replaced whole.
+A file may start with `includes: [other.yml, recipe:stable_training]`: included files are read first (paths relative to
+the including file; `recipe:NAME` is one that comes with the package) and later values win. Sections merge key by key,
+except that one whose `name` or `factory` changes is replaced whole. Lists are replaced, except that a mapping merged
+onto a list of named sections changes the items of these names.
 """
 
 from __future__ import annotations
 
-import difflib
-import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from mdsim.config.plain_yaml import MOST_CHARACTERS, parse
+from mdsim.config.problems import describe
 from mdsim.config.schema import Section
-from mdsim.errors import ConfigError
+from mdsim.errors import ConfigError, one_line
 
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where plain YAML would drop the first."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                continue  # refused below, by YAML itself
-            if key in seen:
-                raise ConfigError(f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: {key!r} twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+RECIPES = Path(__file__).parent / "recipes"
+RECIPE = "recipe:"
+MOST_INCLUDES = 1000  # files read for one configuration, each time that it is included
 
 
 def load_config(
@@ -42,7 +34,8 @@ def load_config(
     Args:
         path: the YAML file.
         schemas: the schema, or one for each value of the key `mode`.
-        overrides: `key.sub.key=value` strings; values are parsed as YAML. List items by position: `stability.0.name`.
+        overrides: `key.sub.key=value` strings; values are parsed as YAML. List items by position or by name:
+            `stability.0.bond_dev_tol_A=0.5`, `stability.bond_length_deviation.bond_dev_tol_A=0.5`.
 
     Raises:
         ConfigError: with every problem found, one a line.
@@ -54,70 +47,149 @@ def load_config(
     return validate(values, schemas, str(path))
 
 
-def read_yaml(path: Path, _including: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """The merged mapping of a file and of what it includes."""
-    if path.resolve() in _including:
-        raise ConfigError(f"{path}: includes itself by way of {_including[-1]}")
+    return _Reader().read(path, ())
+
+
+class _Reader:
+    """Reads files, and counts them: files that include each other twice over are exponentially many."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def read(self, path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
+        self.count += 1
+        if self.count > MOST_INCLUDES:
+            raise ConfigError(f"{_shown(path)}: more than {MOST_INCLUDES} files are included")
+        text, resolved = _read_text(path)
+        if resolved in including:
+            raise ConfigError(f"{_shown(path)}: includes itself by way of {_shown(including[-1])}")
+        values = parse(text, _shown(path))
+        if not isinstance(values, dict):
+            raise ConfigError(f"{_shown(path)}: must hold `key: value` lines, found {type(values).__name__}")
+        merged: dict[str, Any] = {}
+        for include in _includes(values.pop("includes", []), path):
+            merged = _merge(merged, self.read(include, (*including, resolved)), f"{_shown(path)}: ")
+        return _merge(merged, values, f"{_shown(path)}: ")
+
+
+def _read_text(path: Path) -> tuple[str, Path]:
+    """The text of a file, as far as a configuration may be long, and its path without links."""
     try:
         with path.open(encoding="utf-8") as stream:
-            loader = _UniqueKeyLoader(stream)
-            loader.name = str(path)
-            try:
-                values = loader.get_single_data()
-            finally:
-                loader.dispose()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold `key: value` lines, found {type(values).__name__}")
-    merged: dict[str, Any] = {}
-    includes = values.pop("includes", [])
-    includes = [includes] if isinstance(includes, str) else includes
+            return stream.read(MOST_CHARACTERS + 1), path.resolve()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{_shown(path)}: is not valid YAML: {one_line(error)}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # no file; nul bytes in its name; links in a circle
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConfigError(f"{_shown(path)}: cannot be read ({one_line(reason)})") from error
+
+
+def _includes(found: Any, path: Path) -> list[Path]:
+    """The included files, as they stand in ``path``."""
+    includes = [found] if isinstance(found, str) else found
     if not (isinstance(includes, list) and all(isinstance(include, str) for include in includes)):
-        raise ConfigError(f"{path}: includes: must be a list of files, found {includes!r}")
-    for include in includes:
-        merged = _merge(merged, read_yaml(path.parent / include, (*_including, path.resolve())))
-    return _merge(merged, values)
+        raise ConfigError(f"{_shown(path)}: includes: must be a list of files, found {one_line(repr(found), 80)}")
+    return [_included(include, path) for include in includes]
 
 
-def _merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+def _included(include: str, path: Path) -> Path:
+    if not include.startswith(RECIPE):
+        return path.parent / include
+    name = include.removeprefix(RECIPE)
+    known = sorted(recipe.stem for recipe in RECIPES.glob("*.yml"))
+    if name not in known:
+        raise ConfigError(
+            f"{_shown(path)}: includes: there is no recipe {one_line(repr(name), 80)}; there are {', '.join(known)}"
+        )
+    return RECIPES / f"{name}.yml"
+
+
+def _shown(path: Path) -> str:
+    return one_line(path, 200)
+
+
+# ----------------------------------------------------------------------------------------------------------- merging
+
+
+def _merge(base: dict[str, Any], extra: dict[str, Any], where: str) -> dict[str, Any]:
+    """The base with the later values; ``where`` names the place in messages."""
     merged = dict(base)
     for key, value in extra.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and _same_kind(old, value):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
+        merged[key] = _merge_value(merged.get(key), value, f"{where}{key}")
     return merged
+
+
+def _merge_value(old: Any, new: Any, where: str) -> Any:
+    if isinstance(old, dict) and isinstance(new, dict) and _same_kind(old, new):
+        return _merge(old, new, f"{where}.")
+    if isinstance(old, list) and isinstance(new, dict):
+        merged = list(old)
+        for name, value in new.items():
+            position = _position(merged, name, where)
+            merged[position] = _merge_value(merged[position], value, f"{where}.{name}")
+        return merged
+    return new
 
 
 def _same_kind(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return all(key not in new or key not in old or old[key] == new[key] for key in ("name", "factory"))
 
 
+def _position(items: list[Any], name: str, where: str) -> int:
+    """Where the item of a name stands in a list of named sections.
+
+    Raises:
+        ConfigError: there is none, or several, or the items have no names.
+    """
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    known = [one_line(found, 60) for found in names if isinstance(found, str)]
+    shown = one_line(repr(name), 60)
+    if not known:
+        raise ConfigError(f"{where}: is a list whose items have no names, so none is {shown}: give the list whole")
+    if names.count(name) > 1:
+        raise ConfigError(
+            f"{where}: {names.count(name)} items are named {shown}: give the list whole, or name the position on the "
+            f"command line, as in --{where.rpartition(': ')[2]}.{names.index(name)}.KEY=VALUE"
+        )
+    if name not in names:
+        raise ConfigError(f"{where}: no item is named {shown}; known here: {', '.join(dict.fromkeys(known))}")
+    return names.index(name)
+
+
+# --------------------------------------------------------------------------------------------------------- overrides
+
+
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
+    shown = f"override {one_line(repr(override), 120)}"
     if not separator:
-        raise ConfigError(f"override {override!r}: write --key.sub=value")
+        raise ConfigError(f"{shown}: write --key.sub=value")
     target: Any = values
     *parents, last = key.lstrip("-").split(".")
     try:
-        for part in parents:
-            if isinstance(target, list):
-                target = target[int(part)]
-            else:
-                if target.get(part) is None:
-                    target[part] = {}
-                target = target[part]
-        parsed = yaml.load(text, Loader=_UniqueKeyLoader)
-        if isinstance(target, list):
-            target[int(last)] = parsed
-        else:
-            target[last] = parsed
-    except (AttributeError, IndexError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"override {override!r}: {key!r} is no place in this configuration ({error})") from error
+        for depth, part in enumerate(parents):
+            if isinstance(target, dict) and target.get(part) is None:
+                target[part] = {}
+            target = target[_place(target, part, parents[:depth])]
+        target[_place(target, last, parents)] = parse(text, shown)
+    except (AttributeError, IndexError, TypeError) as error:
+        place = one_line(repr(key.lstrip("-")), 120)
+        raise ConfigError(f"{shown}: {place} is no place in this configuration ({one_line(error)})") from error
+
+
+def _place(target: Any, part: str, parents: Sequence[str]) -> str | int:
+    """The key of a mapping, or the position of an item: items of lists are numbered, and may be named."""
+    if not isinstance(target, list):
+        return part
+    try:
+        return int(part)
+    except ValueError:
+        try:
+            return _position(target, part, one_line(".".join(parents), 80))
+        except ConfigError as error:
+            raise TypeError(str(error)) from error
 
 
 def validate(values: dict[str, Any], schemas: type[Section] | Mapping[str, type[Section]], source: str) -> Any:
@@ -125,63 +197,22 @@ def validate(values: dict[str, Any], schemas: type[Section] | Mapping[str, type[
     if isinstance(schemas, Mapping):
         mode = values.get("mode")
         if not isinstance(mode, str) or mode not in schemas:
-            raise ConfigError(f"{source}: mode: found {mode!r}, expected one of {', '.join(schemas)}")
+            found = one_line(repr(mode), 80)
+            raise ConfigError(f"{one_line(source, 200)}: mode: found {found}, expected one of {', '.join(schemas)}")
         schema = schemas[mode]
     else:
         schema = schemas
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{source}: {_describe(schema, p)}" for p in _without_echoes(error))) from error
-
-
-def _without_echoes(error: ValidationError) -> list[Any]:
-    """The problems, less those of a list that is called too short because its items are invalid."""
-    problems = error.errors()
-    return [
-        problem
-        for problem in problems
-        if problem["type"] != "too_short"
-        or not any(p is not problem and p["loc"][: len(problem["loc"])] == problem["loc"] for p in problems)
-    ]
-
-
-def _describe(schema: type[Section], problem: Any) -> str:
-    """One line for one of pydantic's errors, with the nearest known key for an unknown one."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(schema, problem["loc"][:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        return f"unknown key {key!r}; {hint}"
-    if problem["type"] == "missing":
-        return f"{key}: is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower() + message[1:]} (found {problem['input']!r})" if key else message
-
-
-def _known_keys(schema: type[Section], location: Iterable[Any]) -> list[str]:
-    candidates = [schema]
-    for part in location:
-        if isinstance(part, int):
-            continue
-        fields = [model.model_fields[part] for model in candidates if part in model.model_fields]
-        if fields:
-            candidates = [found for field in fields for found in _sections_in(field.annotation)]
-        else:  # the tag of a discriminated union
-            candidates = [m for m in candidates if part in typing.get_args(m.model_fields["name"].annotation)]
-    return sorted({name for model in candidates for name in model.model_fields})
-
-
-def _sections_in(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [found for part in typing.get_args(annotation) for found in _sections_in(part)]
+        raise ConfigError(describe(schema, error, source)) from error
 
 
 def save_config(config: Section, path: Path) -> None:
     """Write the resolved configuration so that it can be loaded again."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

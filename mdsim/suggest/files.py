@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from mdsim.suggest import sections
 from mdsim.suggest.choices import Machine, Section
 from mdsim.suggest.findings import Findings
 
-RECIPE = "recipe.yml"
+RECIPE = "recipe:stable_training"
 COLUMN = 34  # where comments stand
 WIDTH = 140
 
@@ -73,16 +72,19 @@ def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path
         f"Values were chosen from the data ({found.place.folder}) for a {machine.name}; change what you know better."
     ]
     run = commands(folder)
-    recipe = (files("mdsim.config") / "recipes" / "stable_training.yml").read_text(encoding="utf-8")
     shared = sections.common(found, model, found.place.size)
     return {
         "pretrain.yml": _file(
             [f"Energy/force fit of {title}.", *how, run[0]], sections.pretraining(found, model, machine)
         ),
         "common.yml": _file([f"What training and evaluation of {title} share.", *how], shared),
-        RECIPE: recipe,
         "train.yml": _file(
-            [f"StABlE training of {title}.", *how, f"The learning recipe is in {RECIPE}.", run[2]],
+            [
+                f"StABlE training of {title}.",
+                *how,
+                f"The learning recipe, {RECIPE}, comes with the package.",
+                run[2],
+            ],
             {"includes": Chosen(["common.yml", RECIPE]), **sections.training(found, model, machine)},
         ),
         "simulate.yml": _file(

@@ -6,7 +6,7 @@ import yaml
 from paths import CONFIGS
 
 from mdsim.cli.main import PRETRAIN_DEBUG, stable_debug
-from mdsim.config.loading import load_config, read_yaml, save_config
+from mdsim.config.loading import RECIPES, load_config, read_yaml, save_config
 from mdsim.config.schema import LangevinConfig, NoseHooverConfig, PretrainConfig, SimulateConfig, TrainConfig
 from mdsim.errors import ConfigError
 
@@ -19,6 +19,10 @@ COMPLETE = sorted(
 )
 TRAIN = CONFIGS / "stable_training" / "aspirin_gfn2" / "train.yml"
 SIMULATE = TRAIN.with_name("simulate.yml")
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)
+)
 
 MINIMAL = """
 data: {path: data, name: toy, molecule: water, size: 20}
@@ -106,6 +110,87 @@ def test_a_train_config_may_change_the_integrator(write):
     assert load_config(path, STABLE).dynamics.integrator == NoseHooverConfig(name="nose_hoover")
 
 
+# ------------------------------------------------------------------------------------------ recipes of the package
+
+
+@pytest.mark.parametrize("name", ["stable_training", "paper"])
+def test_a_recipe_is_found_from_any_folder(write, name):
+    write(f"includes: [recipe:{name}]\nseed: 4", "deep/er/config.yml")
+    own = read_yaml(write(f"includes: recipe:{name}\nlearning: {{clip_norm: 3}}", "deep/er/config.yml"))
+    recipe = yaml.safe_load((RECIPES / f"{name}.yml").read_text())
+    assert own == {**recipe, "learning": {**recipe["learning"], "clip_norm": 3}}
+
+
+@pytest.mark.parametrize("name", ["", "stable", "../recipes/paper", "paper.yml", "x" * 5000])
+def test_an_unknown_recipe_is_refused_with_the_known_ones(write, name):
+    with pytest.raises(ConfigError, match=r"there is no recipe '.*'; there are paper, stable_training$") as caught:
+        read_yaml(write(f"includes: ['recipe:{name}']"))
+    assert len(str(caught.value)) < 400
+
+
+# ---------------------------------------------------------------------------------------- lists of named sections
+
+TERMS = """
+terms:
+  - {name: observables, loss: {kind: sse, weight: 1}}
+  - {name: energies_forces, batch_size: 8, loss: {kind: mae}}
+"""
+
+
+def test_a_mapping_changes_the_items_of_its_names(write):
+    write(TERMS, "base.yml")
+    path = write("includes: [base.yml]\nterms: {energies_forces: {batch_size: 40, loss: {power: 2}}}")
+    assert read_yaml(path)["terms"] == [
+        {"name": "observables", "loss": {"kind": "sse", "weight": 1}},
+        {"name": "energies_forces", "batch_size": 40, "loss": {"kind": "mae", "power": 2}},
+    ]
+    assert read_yaml(path.with_name("base.yml"))["terms"][1]["batch_size"] == 8
+
+
+def test_several_items_change_through_several_files(write):
+    write(TERMS, "base.yml")
+    write("includes: [base.yml]\nterms: {observables: {every: 2}}", "middle.yml")
+    path = write("includes: [middle.yml]\nterms: {observables: {loss: {weight: 3}}, energies_forces: {batch_size: 1}}")
+    first, second = read_yaml(path)["terms"]
+    assert first == {"name": "observables", "loss": {"kind": "sse", "weight": 3}, "every": 2}
+    assert second["batch_size"] == 1
+
+
+def test_an_item_of_another_factory_is_replaced_whole(write):
+    write("pieces: [{name: custom, factory: 'a:b', options: {x: 1}}]", "base.yml")
+    path = write("includes: [base.yml]\npieces: {custom: {name: custom, factory: 'c:d'}}")
+    assert read_yaml(path)["pieces"] == [{"name": "custom", "factory": "c:d"}]
+
+
+@pytest.mark.parametrize(
+    ("base", "extra", "message"),
+    [
+        (
+            TERMS,
+            "terms: {energy: {x: 1}}",
+            r"terms: no item is named 'energy'; known here: observables, energies_forces",
+        ),
+        ("a: [{name: x}, {name: x}]", "a: {x: {b: 1}}", r"a: 2 items are named 'x'.*--a\.0\.KEY=VALUE"),
+        ("a: [1, 2]", "a: {x: 1}", "a: is a list whose items have no names, so none is 'x'"),
+        ("a: {b: [{c: 1}]}", "a: {b: {c: 2}}", r"a\.b: is a list whose items have no names"),
+        ("a: []", "a: {x: 1}", "a: is a list whose items have no names"),
+    ],
+)
+def test_names_that_fit_no_item_or_several(write, base, extra, message):
+    write(base, "base.yml")
+    with pytest.raises(ConfigError, match=rf"config\.yml: {message}"):
+        read_yaml(write(f"includes: [base.yml]\n{extra}"))
+
+
+def test_a_criterion_changes_by_name_in_a_file_and_on_the_command_line(write):
+    path = write(f"includes: ['{TRAIN}']\nstability: {{angle_deviation: {{angle_dev_tol_deg: 60}}}}")
+    config = load_config(path, STABLE, ["--stability.bond_length_deviation.bond_dev_tol_A=0.5"])
+    assert [(c.name, list(c.model_dump().values())[1]) for c in config.stability] == [
+        ("bond_length_deviation", 0.5),
+        ("angle_deviation", 60.0),
+    ]
+
+
 # --------------------------------------------------------------------------------------------------- damaged files
 
 
@@ -124,11 +209,44 @@ def test_a_train_config_may_change_the_integrator(write):
         ("includes: 3", r"includes: must be a list of files, found 3"),
         ("includes: [{a: 1}]", r"includes: must be a list of files"),
         ("includes: [config.yml]", r"config\.yml: includes itself"),
+        ('includes: ["\\0"]', r"characters that no text has"),
+        ("includes: [" + "a" * 5000 + "]", r"cannot be read \(File name too long\)"),
+        ("a: !!int ''", "is not valid YAML: a value cannot be read"),
+        ("a: !!float x", "is not valid YAML: a value cannot be read"),
+        ("a: !!bool x", "is not valid YAML: a value cannot be read"),
+        ("a: !!binary a", "is not valid YAML"),
+        ("a: !!map [1]", "is not valid YAML"),
+        ("a: 2001-99-99", "is not valid YAML: a value cannot be read"),
+        ("a: 0b_", "is not valid YAML: a value cannot be read"),
+        ("a: " + "9" * 5000, "is not valid YAML: a value cannot be read"),
+        ("seed: " + "9" * 50, "is beyond the integers of 64 bits"),
+        ("[" * 3000 + "]" * 3000, "nested deeper than 40 levels"),
+        ("a: " + "[" * 45 + "]" * 45, "nested deeper than 40 levels"),
+        ("a: &x [*x]", "nested deeper than 40 levels"),
+        ("1: 2", "the key 1 is no text: put it in quotes"),
+        ("on: 2", "the key True is no text: put it in quotes"),
+        ('a: "\\uD800"', "characters that no text has"),
+        (LAUGHS, "holds more than 100,000 values"),
+        ("a: " + "x" * 1_000_000, "has more than 1,000,000 characters"),
     ],
 )
 def test_damaged_files_are_one_clear_error(write, text, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         read_yaml(write(text))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800
+
+
+def test_an_endless_file_is_refused():
+    with pytest.raises(ConfigError, match="/dev/zero: has more than 1,000,000 characters"):
+        read_yaml(Path("/dev/zero"))
+
+
+def test_files_that_include_each_other_twice_over(write):
+    write("a: 1", "0.yml")
+    for level in range(1, 30):
+        write(f"includes: [{level - 1}.yml, {level - 1}.yml]", f"{level}.yml")
+    with pytest.raises(ConfigError, match="more than 1000 files are included"):
+        read_yaml(write("includes: [29.yml]"))
 
 
 def test_a_file_in_another_encoding(tmp_path):
@@ -170,12 +288,21 @@ def test_all_problems_are_reported_at_once(write):
     with pytest.raises(ConfigError) as caught:
         load_config(write("data: {path: d, name: n, molecule: m}\nsed: 1"), PretrainConfig)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 3, "one problem a line"
     assert {line.split(": ", 1)[1] for line in lines} == {
         "data.size: is missing",
         "model: is missing",
         "unknown key 'sed'; did you mean 'seed'?",
     }
+
+
+def test_many_and_long_problems_are_cut(write):
+    many = "\n".join(f"key{number}: 1" for number in range(50))
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(f"{MINIMAL}{many}\nidentifier: [{'x' * 5000}]\n{'y' * 900}: 1"), PretrainConfig)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11 and lines[-1].endswith("and 42 more")
+    assert max(map(len, lines)) <= 300
 
 
 @pytest.mark.parametrize(
@@ -253,7 +380,9 @@ def test_names_may_look_like_numbers(text):
     [
         ("seed", "write --key.sub=value"),
         ("stability.7.name=x", "'stability.7.name' is no place in this configuration"),
-        ("stability.first.name=x", "is no place"),
+        ("stability.first.name=x", "is no place.*stability: no item is named 'first'; known here: bond_length_dev"),
+        ("training_observables.rdf.weight=2", "is no place.*items have no names"),
+        ("stability.name.bond_dev_tol_A.x=1", "is no place"),
         ("seed.x=1", "is no place"),
         ("exp_name.x.y=1", "is no place"),
         ("seed=[1", "is no place|valid"),
@@ -287,7 +416,6 @@ def test_saving_never_leaves_half_a_file(tmp_path, monkeypatch):
 
 
 def test_relative_includes_work_from_any_folder(tmp_path, monkeypatch):
-    for folder in ("configs", "mdsim/config/recipes"):  # a recipe is part of the package
-        shutil.copytree(CONFIGS.parent / folder, tmp_path / folder)
+    shutil.copytree(CONFIGS, tmp_path / "configs")
     monkeypatch.chdir(tmp_path / "configs" / "systems")
     assert load_config("../stable_training/aspirin_gfn2/train.yml", STABLE).mode == "train"

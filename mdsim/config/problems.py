@@ -1,0 +1,75 @@
+"""Problems that the schema finds in a configuration, each as one line that names the key."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from mdsim.config.schema import Section
+from mdsim.errors import one_line
+
+MOST_PROBLEMS = 10
+LONGEST = 300
+
+
+def describe(schema: type[Section], error: ValidationError, source: str) -> str:
+    """One line per problem; the last of many says how many more there are."""
+    problems = _without_echoes(error)
+    lines = [one_line(f"{source}: {_describe(schema, problem)}", LONGEST) for problem in problems[:MOST_PROBLEMS]]
+    if more := len(problems) - len(lines):
+        lines.append(f"{one_line(source, 100)}: and {more} more")
+    return "\n".join(lines)
+
+
+def _without_echoes(error: ValidationError) -> list[Any]:
+    """The problems, less those of a list that is called too short because its items are invalid."""
+    problems = error.errors()
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(p is not problem and p["loc"][: len(problem["loc"])] == problem["loc"] for p in problems)
+    ]
+
+
+def _describe(schema: type[Section], problem: Any) -> str:
+    """One of pydantic's errors, with the nearest known key for an unknown one."""
+    location = [str(part) for part in problem["loc"]]
+    key = one_line(".".join(location), 120)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(schema, problem["loc"][:-1])
+        near = difflib.get_close_matches(location[-1][:100], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"unknown key {key!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{key}: is missing"
+    message = one_line(problem["msg"].removeprefix("Value error, "), 200)
+    found = one_line(repr(problem["input"]), 80)
+    return f"{key}: {message[0].lower() + message[1:]} (found {found})" if key else message
+
+
+def _known_keys(schema: type[Section], location: Iterable[Any]) -> list[str]:
+    candidates = [schema]
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = [model.model_fields[part] for model in candidates if part in model.model_fields]
+        if fields:
+            candidates = [found for field in fields for found in _sections_in(field.annotation)]
+        else:  # the tag of a discriminated union
+            candidates = [m for m in candidates if _has_tag(m, part)]
+    return sorted({name for model in candidates for name in model.model_fields})
+
+
+def _has_tag(section: type[Section], tag: Any) -> bool:
+    return "name" in section.model_fields and tag in typing.get_args(section.model_fields["name"].annotation)
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for part in typing.get_args(annotation) for found in _sections_in(part)]
