@@ -12,6 +12,9 @@ from scipy.sparse.csgraph import connected_components
 
 from mdsim.typing import Float, Int, Tensor
 
+#: Off-diagonal elements of a cell, over its longest edge, that are rounding: of single precision, or of text files.
+ROUNDING = 1e-7
+
 
 def minimum_image(
     displacements: Float[Tensor, "*batch 3"], cell: Float[Tensor, "3 3"] | None
@@ -37,10 +40,12 @@ def minimum_image(
         return displacements - torch.round(displacements * (1 / edges)).detach() * edges
     cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
     wrapped = displacements - torch.round(displacements @ torch.linalg.inv(cell)).detach() @ cell
-    shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3).to(wrapped) @ cell
-    candidates = wrapped.unsqueeze(-2) + shifts
-    nearest = candidates.square().sum(-1).argmin(-1)
-    return wrapped + shifts[nearest]
+    # |w ± s|² - |w|² = s² ± 2 w·s: one number for each pair of opposite images, instead of six coordinates.
+    shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)[14:].to(wrapped) @ cell
+    along = wrapped.detach() @ shifts.T
+    gain, nearest = (shifts.square().sum(-1) - 2 * along.abs()).min(-1)
+    steps = torch.where(gain < 0, -along.gather(-1, nearest[..., None])[..., 0].sign(), 0.0)
+    return wrapped + steps[..., None] * shifts[nearest]
 
 
 def wrap(positions: Float[Tensor, "*batch atom 3"], cell: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch atom 3"]:
@@ -107,8 +112,8 @@ def _beyond_the_first_atom(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Te
 
 
 def is_orthorhombic(cell: Float[Tensor, "3 3"]) -> bool:
-    """Whether the lattice vectors lie along the axes."""
-    return bool((cell - torch.diag(torch.diagonal(cell))).abs().max() == 0)
+    """Whether the lattice vectors lie along the axes, up to rounding."""
+    return bool((cell - torch.diag(torch.diagonal(cell))).abs().max() <= ROUNDING * torch.diagonal(cell).abs().max())
 
 
 @lru_cache(maxsize=16)

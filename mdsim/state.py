@@ -36,26 +36,50 @@ class System:
         positions: Float[Tensor, "atom 3"] | np.ndarray,
         cell: Float[Tensor, "3 3"] | np.ndarray | None = None,
         dtype: torch.dtype = torch.float32,
+        masses: Float[Tensor, "atom"] | np.ndarray | None = None,
     ) -> System:
-        """Standard masses, bonds from covalent radii, and molecules as the connected components of the bonds.
+        """Bonds from covalent radii, and molecules as the connected components of the bonds.
 
         Args:
             atomic_numbers: one per atom.
             positions: an intact geometry in Å, best an energy minimum or the mean of many frames.
             cell: lattice vectors as rows in Å, or None for open boundaries.
             dtype: of masses and cell.
+            masses: amu; None for those of the natural mixture of isotopes.
         """
         numbers = np.asarray(atomic_numbers, dtype=np.int64)
         lattice = None if cell is None else np.asarray(cell, dtype=np.float64)
         atoms = Atoms(numbers, np.asarray(positions, dtype=np.float64), cell=lattice, pbc=cell is not None)
         first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BOND_TOLERANCE))
         once = first < second
-        graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(len(atoms), len(atoms)))
+        bonds = np.unique(np.stack([first[once], second[once]], axis=1), axis=0).astype(np.int64)
+        return cls.from_bonds(numbers, torch.from_numpy(bonds), lattice, masses, dtype)
+
+    @classmethod
+    def from_bonds(
+        cls,
+        atomic_numbers: Int[Tensor, "atom"] | np.ndarray,
+        bonds: Int[Tensor, "bond 2"],
+        cell: Float[Tensor, "3 3"] | np.ndarray | None = None,
+        masses: Float[Tensor, "atom"] | np.ndarray | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> System:
+        """Molecules as the connected components of given bonds.
+
+        Args:
+            atomic_numbers: one per atom.
+            bonds: each once, i < j.
+            cell: lattice vectors as rows in Å, or None for open boundaries.
+            masses: amu; None for those of the natural mixture of isotopes.
+            dtype: of masses and cell.
+        """
+        numbers = np.asarray(atomic_numbers, dtype=np.int64)
+        graph = coo_matrix((np.ones(len(bonds)), bonds.numpy().T), shape=(len(numbers), len(numbers)))
         return cls(
             atomic_numbers=torch.from_numpy(numbers),
-            masses=torch.as_tensor(ase.data.atomic_masses[numbers], dtype=dtype),
-            cell=None if lattice is None else torch.as_tensor(lattice, dtype=dtype),
-            bonds=torch.from_numpy(np.unique(np.stack([first[once], second[once]], axis=1), axis=0).astype(np.int64)),
+            masses=torch.as_tensor(ase.data.atomic_masses[numbers] if masses is None else masses, dtype=dtype),
+            cell=None if cell is None else torch.as_tensor(cell, dtype=dtype),
+            bonds=bonds,
             molecules=torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64)),
         )
 

@@ -15,19 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ase import Atoms
-from ase.neighborlist import natural_cutoffs
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from mdsim.datasets.bonds import bond_matrix
 from mdsim.datasets.npz import UNITS, Frames, holds, read_frames, write_atomically, write_frames
 from mdsim.datasets.reference_run import ReferenceRun, read_reference_run, write_reference_run
 from mdsim.errors import DatasetError
-from mdsim.geometry import all_pairs, angles_deg, pair_distances, unwrapped_in_time, whole_molecules
+from mdsim.geometry import angles_deg, pair_distances, unwrapped_in_time, whole_molecules
 from mdsim.observables.adf import bonded_triplets
-from mdsim.state import BOND_TOLERANCE, System, Trajectory
+from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
 
 LABELED = ("train", "val", "test")  # these must hold forces
@@ -230,16 +226,10 @@ def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:
 
     Up to 200 evenly spaced frames are looked at.
     """
-    some = frames.positions[:: -(-len(frames) // FRAMES_TO_FIND_BONDS)].double()
-    pairs = all_pairs(len(frames.atomic_numbers))
-    radii = torch.as_tensor(np.array(natural_cutoffs(Atoms(frames.atomic_numbers.numpy()), mult=BOND_TOLERANCE)))
-    bonded = pair_distances(some, pairs, frames.cell) < radii[pairs].sum(-1)
-    bonds = pairs[bonded.double().mean(0) >= 0.5]
-    graph = coo_matrix((np.ones(len(bonds)), bonds.numpy().T), shape=(len(radii), len(radii)))
-    return replace(
-        System.from_geometry(frames.atomic_numbers, frames.positions[0], frames.cell, dtype),
-        bonds=bonds,
-        molecules=torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64)),
+    some = frames.positions[:: -(-len(frames) // FRAMES_TO_FIND_BONDS)]
+    bonded, pairs = bond_matrix(frames.atomic_numbers, some, frames.cell)
+    return System.from_bonds(
+        frames.atomic_numbers, pairs[bonded.double().mean(0) >= 0.5], frames.cell, frames.masses, dtype
     )
 
 

@@ -8,6 +8,7 @@ Arrays carry the names the field uses, always in these units:
     F     (frame, atom, 3)  forces, eV/Å
     V     (frame, atom, 3)  velocities, Å/fs (converted to ASE units when read)
     cell  (3, 3)            lattice vectors as rows, Å; absent with open boundaries
+    masses (atom)           amu; absent where all atoms are natural mixtures of isotopes
 
 Positions of periodic systems are unwrapped: molecules are whole, and atoms leave the cell as they move. Wrapped ones
 follow from them and the cell (`mdsim.geometry.wrap`), but not the other way round, so they are not stored.
@@ -39,6 +40,7 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     "F": ("frame", "atom", 3),
     "V": ("frame", "atom", 3),
     "cell": (3, 3),
+    "masses": ("atom",),
 }
 # Even the stiffest bonds keep thermal forces near 2 eV/Å; those of an organic molecule in kcal/mol/Å are around 30.
 PLAUSIBLE_FORCE_RMS_EV_PER_A = (0.01, 10.0)
@@ -48,7 +50,7 @@ DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 @dataclass(frozen=True)
 class Frames:
-    """Structures of one system with their labels. Å, eV, eV/Å and ASE velocity units."""
+    """Structures of one system with their labels. Å, eV, eV/Å, amu and ASE velocity units."""
 
     atomic_numbers: Int[Tensor, "atom"]
     positions: Float[Tensor, "frame atom 3"]
@@ -56,6 +58,7 @@ class Frames:
     forces: Float[Tensor, "frame atom 3"] | None = None
     velocities: Float[Tensor, "frame atom 3"] | None = None
     cell: Float[Tensor, "3 3"] | None = None
+    masses: Float[Tensor, "atom"] | None = None  # amu; None for those of the natural mixture of isotopes
 
     @property
     def labels(self) -> Float[Tensor, "frame atom 3"]:
@@ -129,6 +132,8 @@ def _as_arrays(frames: Frames) -> dict[str, np.ndarray]:
         arrays["V"] = (frames.velocities.numpy() * FS).astype(np.float32)
     if frames.cell is not None:
         arrays["cell"] = frames.cell.numpy().astype(np.float64)
+    if frames.masses is not None:
+        arrays["masses"] = frames.masses.numpy().astype(np.float64)
     return arrays
 
 
@@ -157,6 +162,7 @@ def read_frames(path: Path, require_forces: bool = False) -> Frames:
         tensors.get("F"),
         None if velocities is None else velocities / FS,
         tensors.get("cell"),
+        tensors.get("masses"),
     )
 
 

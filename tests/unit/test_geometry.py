@@ -9,6 +9,7 @@ from mdsim.geometry import (
     all_pairs,
     angles,
     center_of_mass,
+    is_orthorhombic,
     minimum_image,
     pair_distances,
     unwrapped_in_time,
@@ -164,3 +165,17 @@ def test_wrapped_paths_are_unwrapped(name, generator):
     torch.testing.assert_close(unwrapped - unwrapped[0], path - path[0], rtol=0, atol=1e-9)
     assert torch.equal(unwrapped_in_time(path, cell), path)
     assert unwrapped_in_time(path, None) is path
+
+
+@pytest.mark.parametrize("rounding", [1e-15, -4e-9])
+def test_rounding_of_a_cell_does_not_make_it_triclinic(rounding, generator):
+    cell = _cell("orthorhombic")
+    cell[0, 1], cell[2, 0] = rounding, -rounding
+    assert is_orthorhombic(cell) and not is_orthorhombic(_cell("reduced triclinic"))
+    displacements = 40.0 * torch.randn(100, 3, generator=generator, dtype=torch.float64)
+    expected = minimum_image(displacements, _cell("orthorhombic"))
+    torch.testing.assert_close(minimum_image(displacements, cell), expected, rtol=0, atol=0)
+
+
+def test_a_nan_cell_is_not_orthorhombic():
+    assert not is_orthorhombic(torch.full((3, 3), float("nan")))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols, covalent_radii
 
+from mdsim.datasets.bonds import close_pairs
 from mdsim.datasets.folder import Dataset, Metadata, read_metadata, system_of
 from mdsim.datasets.npz import Frames, read_frames
 from mdsim.datasets.splits import parse_indices
@@ -257,30 +258,38 @@ def _force_outliers(frames: Frames) -> dict[int, str]:
 
 def _geometry_outliers(checked: Checked, frames: Frames) -> dict[int, str]:
     """Torn bonds, and pairs closer than a bond that are none."""
-    system, cell = checked.system, frames.cell
-    pairs = all_pairs(system.n_atoms)
-    code = pairs[:, 0] * system.n_atoms + pairs[:, 1]
-    bonded = torch.isin(code, system.bonds[:, 0] * system.n_atoms + system.bonds[:, 1])
-    radii = torch.from_numpy(covalent_radii[system.atomic_numbers.numpy()])
-    low = torch.where(bonded, 0.0, CONTACT * radii[pairs].sum(-1))
-    usual = torch.zeros(len(pairs), dtype=torch.float64)
-    allowed = torch.full((len(pairs),), torch.inf, dtype=torch.float64)
-    if len(system.bonds):
-        lengths = pair_distances(checked.first.positions.double(), pairs[bonded], cell)
-        usual[bonded] = lengths.median(0).values
-        spread = 1.4826 * (lengths - usual[bonded]).abs().median(0).values
-        allowed[bonded] = (OUTLIER * spread).clamp_min(BOND_DEVIATION_A)
+    return {**_contacts(checked, frames), **_torn_bonds(checked, frames)}
+
+
+def _torn_bonds(checked: Checked, frames: Frames) -> dict[int, str]:
+    bonds, numbers = checked.system.bonds, checked.system.atomic_numbers
+    if not len(bonds):
+        return {}
+    lengths = pair_distances(checked.first.positions.double(), bonds, frames.cell)
+    usual = lengths.median(0).values
+    spread = 1.4826 * (lengths - usual).abs().median(0).values
+    allowed = (OUTLIER * spread).clamp_min(BOND_DEVIATION_A)
     reasons: dict[int, str] = {}
-    step = max(1, DISTANCES_AT_ONCE // max(1, len(pairs)))
+    step = max(1, DISTANCES_AT_ONCE // len(bonds))
     for start in range(0, len(frames), step):
-        distances = pair_distances(frames.positions[start : start + step].double(), pairs, cell)
-        torn = (distances - usual).abs() > allowed
-        for row, pair in torch.nonzero(torn | (distances < low)).tolist():
-            first, second = (_label(system.atomic_numbers, int(atom)) for atom in pairs[pair])
-            length = float(distances[row, pair])
-            what = f"bond {first}-{second} is {length:.2f} Å (median {float(usual[pair]):.2f})"
-            close = f"{first} and {second}, no bond, are {length:.2f} Å apart"
-            reasons.setdefault(start + row, what if bonded[pair] else close)
+        distances = pair_distances(frames.positions[start : start + step].double(), bonds, frames.cell)
+        for row, bond in torch.nonzero((distances - usual).abs() > allowed).tolist():
+            first, second = (_label(numbers, int(atom)) for atom in bonds[bond])
+            text = f"bond {first}-{second} is {float(distances[row, bond]):.2f} Å (median {float(usual[bond]):.2f})"
+            reasons.setdefault(start + row, text)
+    return reasons
+
+
+def _contacts(checked: Checked, frames: Frames) -> dict[int, str]:
+    system = checked.system
+    bonded = system.bonds[:, 0] * system.n_atoms + system.bonds[:, 1]
+    radii = CONTACT * torch.from_numpy(covalent_radii[system.atomic_numbers.numpy()])
+    reasons: dict[int, str] = {}
+    for frame, pairs, distances in close_pairs(frames.positions, frames.cell, radii):
+        no_bond = ~torch.isin(pairs[:, 0] * system.n_atoms + pairs[:, 1], bonded)
+        for row, pair, length in zip(frame[no_bond].tolist(), pairs[no_bond], distances[no_bond].tolist(), strict=True):
+            first, second = (_label(system.atomic_numbers, int(atom)) for atom in pair)
+            reasons.setdefault(row, f"{first} and {second}, no bond, are {length:.2f} Å apart")
     return reasons
 
 

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mdsim.datasets.bonds import close_pairs
 from mdsim.datasets.inspection.check import (
     Checked,
     Suspect,
@@ -23,7 +24,6 @@ from mdsim.datasets.inspection.check import (
     net_force_eV_per_A,
     net_torque_eV,
 )
-from mdsim.geometry import all_pairs, pair_distances
 from mdsim.reporting.figures import AFTER_COLOR, BEFORE_COLOR, DPI, OTHER_COLORS, REFERENCE_COLOR, _declutter, _save
 from mdsim.state import kinetic_temperature_K
 
@@ -38,6 +38,9 @@ SUSPECT_COLOR = BEFORE_COLOR
 COLUMNS = 4
 MOST_DISTANCES = 2_000_000
 MOST_PAIR_FRAMES = 200
+FARTHEST_A = 8.0
+NEIGHBORS_EACH = 150  # within that, in dense matter
+MOST_ATOMS_ALL_PAIRS = 1000
 LAGS_SHOWN = 6.0  # correlation times
 SHORTEST_LAG_FS = 300.0  # a few periods of the slower vibrations
 
@@ -144,25 +147,36 @@ def _bonds(axes: Axes, checked: Checked) -> None:
 
 def _distances(axes: Axes, checked: Checked) -> None:
     """All pair distances, so that two parts of other origin, or atoms that overlap, are seen."""
-    pairs = all_pairs(checked.system.n_atoms)
-    cell = checked.first.cell
-    farthest = 1.05 * float(pair_distances(checked.first.positions.double(), pairs, cell).max())
-    reach = min(8.0, farthest) if cell is None else min(8.0, float(torch.linalg.svdvals(cell.double()).min()) / 2)
-    most = max(1, min(MOST_PAIR_FRAMES, MOST_DISTANCES // max(1, len(pairs))))
-    edges = np.linspace(0, reach, max(20, min(160, int((len(pairs) * min(most, len(checked.first))) ** 0.5))) + 1)
+    n_atoms, cell = checked.system.n_atoms, checked.first.cell
+    n_pairs, reach = n_atoms * (n_atoms - 1) // 2, _farthest_shown_A(checked)
+    most = max(1, min(MOST_PAIR_FRAMES, MOST_DISTANCES // max(1, min(n_pairs, NEIGHBORS_EACH * n_atoms))))
+    edges = np.linspace(0, reach, max(20, min(160, int((n_pairs * min(most, len(checked.first))) ** 0.5))) + 1)
+    half = torch.full((n_atoms,), reach / 2, dtype=torch.float64)
     ideal, ylabel = np.ones(len(edges) - 1), "pairs per frame"
     if cell is not None:
-        density = len(pairs) / float(torch.linalg.det(cell.double()).abs())
+        density = n_pairs / float(torch.linalg.det(cell.double()).abs())
         ideal, ylabel = density * 4 / 3 * np.pi * np.diff(edges**3), "g(r) of all pairs"
     for name in [name for name in checked.parts if name != "val"]:
         positions = checked.parts[name].positions
         some = positions[:: -(-len(positions) // most)].double()
-        counts, _ = np.histogram(pair_distances(some, pairs, cell).numpy(), edges)
+        counts = sum(np.histogram(distances.numpy(), edges)[0] for _, _, distances in close_pairs(some, cell, half))
         color = PART_COLORS.get(name, AFTER_COLOR)
         axes.stairs(counts / len(some) / ideal, edges, baseline=None, color=color, label=name, linewidth=1)
     axes.set_xlim(0, reach)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
     _finish(axes, f"pair distances (up to {most} frames each)", "distance (Å)", ylabel, legend=True)
+
+
+def _farthest_shown_A(checked: Checked) -> float:
+    """8 Å at most; the size of a molecule, or half the width of a cell, where that is less."""
+    cell = checked.first.cell
+    if cell is not None:
+        return min(FARTHEST_A, float(torch.linalg.svdvals(cell.double()).min()) / 2)
+    size = torch.linalg.vector_norm(checked.first.positions.double().diff(dim=1), dim=-1).sum(1).max()
+    if checked.system.n_atoms <= MOST_ATOMS_ALL_PAIRS:
+        some = checked.first.positions[:MOST_PAIR_FRAMES].double()
+        size = torch.stack([torch.pdist(one).max() for one in some]).max()
+    return min(FARTHEST_A, 1.05 * float(size))
 
 
 def _order(axes: Axes, checked: Checked, found: Sequence[Suspect]) -> None:

@@ -7,20 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from ase import Atoms
-from ase.neighborlist import natural_cutoffs
 
-from mdsim.datasets.npz import Frames
+from mdsim.datasets.bonds import bond_matrix
 from mdsim.datasets.sources.raw import RawFrames
 from mdsim.errors import DatasetError
-from mdsim.geometry import all_pairs, pair_distances
-from mdsim.state import BOND_TOLERANCE
 from mdsim.typing import Bool, Int, Tensor
 
 SAME_CELL = 1e-4  # in the unit of the file
 SAME_POSITION = 1e-6  # in the unit of the file: text files round
 SAME_ENERGY = 1e-3  # in the unit of the file
-DISTANCES_AT_ONCE = 2_000_000
 
 
 def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, Int[np.ndarray, "frame"]]:
@@ -90,7 +85,7 @@ def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> 
         DatasetError: atoms of one element change places between frames.
     """
     frames = raw.frames()
-    bonded, pairs = bond_matrix(frames)
+    bonded, pairs = bond_matrix(frames.atomic_numbers, frames.positions, frames.cell)
     usual = bonded.double().mean(0) >= 0.5
     other = (bonded != usual).any(1)
     expected = _environments(usual[None], pairs, frames.atomic_numbers)[0]
@@ -106,19 +101,6 @@ def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> 
                 " --allow-relabelled if these are reactions"
             )
     return other.numpy()
-
-
-def bond_matrix(frames: Frames) -> tuple[Bool[Tensor, "frame pair"], Int[Tensor, "pair 2"]]:
-    """Which pairs of atoms are bonded in each frame, by covalent radii, among those that are so in any frame."""
-    radii = torch.as_tensor(np.array(natural_cutoffs(Atoms(frames.atomic_numbers.numpy()), mult=BOND_TOLERANCE)))
-    pairs = all_pairs(len(radii))
-    reach = radii[pairs].sum(-1)
-    chunks = frames.positions.double().split(max(1, DISTANCES_AT_ONCE // max(1, len(pairs))))
-    ever = torch.zeros(len(pairs), dtype=torch.bool)
-    for chunk in chunks:
-        ever |= (pair_distances(chunk, pairs, frames.cell) < reach).any(0)
-    pairs, reach = pairs[ever], reach[ever]
-    return torch.cat([pair_distances(chunk, pairs, frames.cell) < reach for chunk in chunks]), pairs
 
 
 def _environments(

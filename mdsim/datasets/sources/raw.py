@@ -54,6 +54,7 @@ class RawFrames:
     found: tuple[tuple[str, str], ...] = ()  # what a person should know about the file: label and text
     index: Int[np.ndarray, "frame"] | None = None  # of each frame in the file, where some were left out
     n_in_file: int | None = None  # frames, if some were left out
+    masses: Float[np.ndarray, "atom"] | None = None  # amu, where some are not those of natural mixtures of isotopes
 
     @property
     def place(self) -> Int[np.ndarray, "frame"]:
@@ -98,6 +99,7 @@ class RawFrames:
             None if chosen.forces is None else _scaled(chosen.forces, force),
             None if chosen.velocities is None else _scaled(chosen.velocities, velocity),
             None if self.cell is None else _scaled(self.cell, length),
+            None if self.masses is None else _scaled(self.masses, 1.0),
         )
 
 

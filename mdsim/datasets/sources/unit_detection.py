@@ -11,15 +11,18 @@ energies; with pseudopotentials and semi-empirical methods, which leave out core
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, RawFrames, Units
 from mdsim.errors import DatasetError
+from mdsim.neighbors import pairs_within
 from mdsim.state import BOND_TOLERANCE
 from mdsim.units import HARTREE
 
@@ -40,6 +43,7 @@ _H_TO_NE = [0.500, 2.862, 7.433, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409,
 _NA_TO_AR = [161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.818]
 ATOM_HARTREE = np.array([*_H_TO_NE, *_NA_TO_AR])
 FRAMES_LOOKED_AT = 500
+NEAREST_A = 0.02  # where the search for nearest neighbors begins
 
 
 def with_units(name: str, raw: RawFrames, asked: Units) -> RawFrames:
@@ -175,18 +179,31 @@ def _bonds_to_hydrogen(
 
 
 def bond_ratio(raw: RawFrames) -> float:
-    """Median over atoms of the distance to the nearest one over the sum of their covalent radii, lengths taken as Å."""
-    positions = np.asarray(raw.positions[0], dtype=np.float64)
-    if len(positions) < 2:
+    """Median over atoms of the distance to the nearest one over the sum of their covalent radii, lengths taken as Å.
+
+    Of one frame. The search reaches farther and farther, until most atoms have found a neighbor, as the unit of
+    lengths is not known.
+    """
+    positions = torch.from_numpy(np.array(raw.positions[:1], dtype=np.float64))
+    n_atoms = positions.shape[1]
+    if n_atoms < 2:
         return 1.0
-    arms = positions[:, None] - positions
-    if raw.cell is not None:
-        cell = np.asarray(raw.cell, dtype=np.float64)
-        arms = arms - np.round(arms @ np.linalg.inv(cell)) @ cell
-    radii = covalent_radii[raw.atomic_numbers]
-    ratios = np.linalg.norm(arms, axis=-1) / (radii[:, None] + radii)
-    np.fill_diagonal(ratios, np.inf)
-    return float(np.median(ratios.min(1)))
+    cell = None if raw.cell is None else torch.from_numpy(np.array(raw.cell, dtype=np.float64))
+    radii = torch.from_numpy(covalent_radii[raw.atomic_numbers])
+    reach, farthest = NEAREST_A, 10 * float(torch.linalg.vector_norm(positions.diff(dim=1), dim=-1).sum()) + NEAREST_A
+    while True:
+        found = pairs_within(cell, positions, reach)
+        others = found.first != found.second
+        first, second = found.first[others], found.second[others]
+        distances = torch.linalg.vector_norm(found.displacements(positions), dim=-1)[others]
+        ratios = torch.full((n_atoms,), torch.inf, dtype=torch.float64)
+        for here, there in ((first, second), (second, first)):
+            ratios.scatter_reduce_(0, here, distances / (radii[here] + radii[there]), "amin")
+        if int(ratios.isfinite().sum()) > 0.5 * n_atoms:
+            return float(ratios.median())
+        if reach > farthest:  # atoms that coincide, or are infinitely far apart
+            return math.inf
+        reach *= 1.5
 
 
 def _check_energy(name: str, raw: RawFrames, stated: bool) -> None:
