@@ -131,7 +131,7 @@ def element_pairs(found: Findings) -> list[tuple[str, str]]:
     return kept if len(kept) <= 6 else []
 
 
-def training_observables(found: Findings) -> list[Chosen]:
+def targets(found: Findings) -> list[Chosen]:
     """Those of the recipe where there are bonds and angles; else distances."""
     terms = []
     if found.bonds is not None:

@@ -12,8 +12,8 @@ from mdsim.suggest.choices import (
     evaluations,
     rdfs,
     replicas,
+    targets,
     timestep_fs,
-    training_observables,
 )
 from mdsim.suggest.dynamical import dense_window, dump_every_steps
 from mdsim.suggest.findings import Findings
@@ -83,10 +83,12 @@ def training(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         },
         "max_force_evaluations": evaluations(model, machine, pairs),
         "stability": criteria(found, training=True),
-        "training_observables": training_observables(found),
+        "terms": {
+            "observables": {"targets": targets(found)},
+            "energies_forces": {"batch_size": Chosen(batch, f"labeled frames per gradient, of {found.n_train}")},
+        },
         "estimator": estimator,
         "learning": {
-            "qm_batch_size": Chosen(batch, f"labeled frames per QM gradient, of {found.n_train}"),
             "reruns": Chosen(number.value, "of the parked stretches, each with its own noise: one for each replica"),
         },
     }

@@ -96,9 +96,9 @@ def test_arguments_that_are_none(arguments, world, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--training_observables.0.observable.bin_width_A=0.03", "not a whole number of bins"),
-        ("--training_observables.0.observable.pair=[C, H]", "C"),
-        ("--training_observables.0.reference_file=nowhere.dat", "nowhere.dat"),
+        ("--terms.observables.targets.0.observable.bin_width_A=0.03", "not a whole number of bins"),
+        ("--terms.observables.targets.0.observable.pair=[C, H]", "C"),
+        ("--terms.observables.targets.0.reference_file=nowhere.dat", "nowhere.dat"),
         ("--stability=[{name: minimum_intermolecular_distance}]", "needs at least two molecules"),
     ],
 )

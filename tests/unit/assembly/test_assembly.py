@@ -127,7 +127,9 @@ def test_targets(tmp_path, dataset):
         {"observable": {"name": "rdf", "max_distance_A": 4.0, "bin_width_A": 0.1}, "loss": kind, "weight": weight}
         for kind, weight in {"mse": 1.0, "sse": 2.0, "wasserstein": 3.0, "reverse_kl": 4.0}.items()
     ]
-    targets = assembly.targets(train_config(tmp_path, training_observables=terms), dataset.system(), dataset)
+    config = train_config(tmp_path, terms=[{"name": "observables", "targets": terms}])
+    (weighted,) = assembly.weighted_terms(config, dataset.system(), dataset, dataset, 0.0)
+    targets = weighted.term.targets
     assert [target.weight for target in targets] == [1.0, 2.0, 3.0, 4.0]
     mean, reference = targets[0].reference.roll(1), targets[0].reference
     found = [float(target.loss(mean, reference)) for target in targets]
@@ -150,7 +152,9 @@ def test_energy_force_losses(kind, energy, force):
 
 
 def test_labels_are_relative_to_the_shift_of_the_force_field(tmp_path, dataset):
-    data = assembly.qm_data(train_config(tmp_path), dataset.system(), dataset, energy_shift_eV=-1999.0)
+    config = train_config(tmp_path)
+    _, weighted = assembly.weighted_terms(config, dataset.system(), dataset, dataset, zero_energy_eV=-1999.0)
+    data = weighted.term.frames
     expected = frames(20, seed=1).energy + 1999.0
     torch.testing.assert_close(data.energy.double(), expected, rtol=0, atol=1e-6)
     assert data.energy.dtype == torch.float32

@@ -348,7 +348,7 @@ def test_overrides_reach_every_place():
         "learning.learning_rate=1e-5",
         "learning.clip_norm=null",
         "stability.0.bond_dev_tol_A=0.5",
-        "training_observables.0.observable.pair=[C, O]",
+        "terms.observables.targets.0.observable.pair=[C, O]",
         "estimator.minibatch_size=9",
         "wandb.project=mine",
     ]
@@ -356,7 +356,7 @@ def test_overrides_reach_every_place():
     assert (config.seed, config.dynamics.replicas, config.learning.learning_rate) == (7, 3, 1e-5)
     assert config.learning.clip_norm is None
     assert config.stability[0].bond_dev_tol_A == 0.5
-    assert config.training_observables[0].observable.pair == ("C", "O")
+    assert config.terms[0].targets[0].observable.pair == ("C", "O")
     assert config.estimator.minibatch_size == 9
     assert config.wandb.project == "mine"
 
@@ -381,7 +381,7 @@ def test_names_may_look_like_numbers(text):
         ("seed", "write --key.sub=value"),
         ("stability.7.name=x", "'stability.7.name' is no place in this configuration"),
         ("stability.first.name=x", "is no place.*stability: no item is named 'first'; known here: bond_length_dev"),
-        ("training_observables.rdf.weight=2", "is no place.*items have no names"),
+        ("terms.observables.targets.rdf.weight=2", "is no place.*items have no names"),
         ("stability.name.bond_dev_tol_A.x=1", "is no place"),
         ("seed.x=1", "is no place"),
         ("exp_name.x.y=1", "is no place"),

@@ -88,9 +88,9 @@ def test_few_frames_get_wide_bins():
 
 
 def test_without_bonds_distances_are_trained_on(write_set):
-    (term,) = choices.training_observables(inspect(write_set(argon)))
+    (term,) = choices.targets(inspect(write_set(argon)))
     assert term.value["observable"]["name"] == "rdf"
-    names = [term.value["observable"]["name"] for term in choices.training_observables(inspect(write_set(size="41")))]
+    names = [term.value["observable"]["name"] for term in choices.targets(inspect(write_set(size="41")))]
     assert names == ["bond_lengths", "adf"]
 
 

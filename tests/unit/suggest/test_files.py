@@ -34,7 +34,7 @@ def test_every_system_and_model_gets_valid_files(write_set, tmp_path, make, mode
     assert pretrain.data == train.data == simulate.data
     assert train.run_path == simulate.run_path and train.model_dir == pretrain.run_dir
     assert (train.estimator.local is not None) == (make in (liquid, argon))
-    assert 1 <= pretrain.optim.batch_size <= 10 and train.learning.qm_batch_size <= 40
+    assert 1 <= pretrain.optim.batch_size <= 10 and train.terms[1].batch_size <= 40
     assert train.dynamics.temperature_K == 300
     names = [criterion.name for criterion in train.stability]
     assert ("minimum_intermolecular_distance" in names) == (make in (liquid, argon))
@@ -45,9 +45,10 @@ def test_the_learning_recipe_is_that_of_the_package(write_set, tmp_path):
     files.write(inspect(write_set()), SCHNET, CPU, tmp_path / "out")
     ours = load_config("configs/stable_training/aspirin_gfn2/train.yml", {"train": TrainConfig})
     new = load_config(tmp_path / "out" / "train.yml", {"train": TrainConfig})
-    for key in ("learning_rate", "min_gradient_ratio", "steps_per_rerun", "energy_force_loss_weight"):
+    for key in ("learning_rate", "steps_per_rerun", "min_effective_fraction"):
         assert getattr(new.learning, key) == getattr(ours.learning, key)
-    assert new.stop_confidence == ours.stop_confidence and new.training_observables == ours.training_observables
+    assert new.stop_confidence == ours.stop_confidence and new.terms[0] == ours.terms[0]
+    assert new.terms[1].weight == ours.terms[1].weight
 
 
 def test_reasons_stand_beside_the_values(write_set, tmp_path):

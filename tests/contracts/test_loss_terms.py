@@ -1,0 +1,99 @@
+"""What every loss term satisfies."""
+
+import sys
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from paths import ROOT
+from reruns import N_FRAMES, N_REPLICAS, Distances, samples_of, toy_trajectory
+from tiny import SHIFT_EV, STIFFNESS, Springs, frames, schnet, water
+
+from mdsim import losses
+from mdsim.estimator.loss_term import LossTerm
+from mdsim.estimator.samples import Samples
+from mdsim.memory import PiecesAtOnce
+from mdsim.state import Trajectory
+from mdsim.training.terms import EnergyForceTerm, LabelledFrames, ObservableTerm, Target
+
+sys.path.append(str(ROOT / "docs" / "examples"))
+from add_term import MeanEnergy
+
+
+def _labels() -> EnergyForceTerm:
+    labeled = frames(6)
+    labels = LabelledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
+    loss = partial(losses.energy_force_loss, energy_weight=0.5, force_weight=0.5)
+    return EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(4, "labelled frames"))
+
+
+TARGET = Target(Distances(), torch.tensor([0.9, 1.0, 1.4]).double(), losses.mean_squared_error)
+TERMS = {
+    "observables": lambda: ObservableTerm([TARGET]),
+    "energies_forces": _labels,
+    "custom": lambda: MeanEnergy(0.05, 0.1),
+}
+
+
+@pytest.fixture(params=TERMS)
+def term(request) -> LossTerm:
+    return TERMS[request.param]()
+
+
+def _samples(model, at_once: int = 7) -> Samples:
+    trajectory = toy_trajectory()
+    energy = model(water(), trajectory.positions.flatten(0, 1))[0].reshape(N_FRAMES, N_REPLICAS)
+    return samples_of(Trajectory(trajectory.positions, None, energy, 2.0), model, at_once=at_once)
+
+
+def test_it_is_a_loss_term(term):
+    assert isinstance(term, LossTerm)
+    assert term.name.isidentifier()
+
+
+def test_one_finite_gradient_per_parameter_and_no_trace_in_the_model(term):
+    model = schnet().double()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    found = term.gradient(model, _samples(model))
+    assert [gradient.shape for gradient in found.gradients] == [parameter.shape for parameter in model.parameters()]
+    assert all(torch.isfinite(gradient).all() and not gradient.requires_grad for gradient in found.gradients)
+    assert torch.isfinite(torch.tensor([found.loss, *found.scalars.values()])).all()
+    assert found.n_evaluated > 0
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        assert parameter.grad is None and torch.equal(parameter, old)
+
+
+def test_minibatches_change_nothing_but_rounding(term):
+    model = Springs(STIFFNESS * 1.1)
+    few, many = (term.gradient(model, _samples(model, at_once)) for at_once in (3, 1000))
+    torch.testing.assert_close(few.gradients, many.gradients, rtol=1e-9, atol=1e-12)
+    assert few.loss == pytest.approx(many.loss, rel=1e-12)
+
+
+def test_the_gradient_is_that_of_the_reweighted_loss(term):
+    """Central differences of the loss that samples give when they are carried to other parameters.
+
+    The estimators divide by n - 1, reweighting by n.
+    """
+    model, step = Springs(STIFFNESS * 1.1), 1e-4
+    samples = _samples(model)
+
+    def loss(shift: torch.Tensor) -> float:
+        moved = Springs(model.stiffness.detach() + shift)
+        return term.gradient(moved, samples.reweighted(moved) if term.uses_samples else samples).loss
+
+    found = term.gradient(model, samples).gradients[0]
+    for place in range(3):
+        shift = torch.zeros(3, dtype=torch.float64)
+        shift[place] = step
+        slope = (loss(shift) - loss(-shift)) / (2 * step)
+        slack = 0.2 if term.uses_samples else 1e-5
+        assert float(found[place]) == pytest.approx(slope, rel=slack, abs=1e-6)
+
+
+def test_without_samples_a_term_that_uses_them_has_no_gradient(term):
+    model = Springs()
+    samples = _samples(model)
+    nobody = replace(samples, positions=samples.positions[:0], energy=samples.energy[:0], replica=samples.replica[:0])
+    assert (term.gradient(model, nobody) is None) == term.uses_samples
