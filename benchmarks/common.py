@@ -71,6 +71,11 @@ def peak_memory_MiB(action: Action) -> float:
     return _status_MiB("VmHWM") - before
 
 
+def resident_MiB() -> float:
+    """Resident memory of this process."""
+    return _status_MiB("VmRSS")
+
+
 def process_peak_MiB() -> float:
     """Most resident memory of this process since its start, or since the last `peak_memory_MiB`."""
     return _status_MiB("VmHWM")

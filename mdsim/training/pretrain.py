@@ -15,10 +15,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdsim import checkpoints
 from mdsim.datasets.npz import Frames
+from mdsim.errors import TrainingError
 from mdsim.evaluation.errors import predictions_and_labels
 from mdsim.force_field import ForceField
 from mdsim.losses import EnergyForceLoss, energy_force_errors
-from mdsim.models.loading import model_config
+from mdsim.models.loading import load_force_field, model_config
 from mdsim.neighbors import neighbors
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import System
@@ -134,6 +135,7 @@ class Pretraining:
             if self.progress.epoch % self.settings.checkpoint_every_epochs == 0:
                 self._save_last(last)
         self._save_last(last)
+        self._recenter_best()
         best = self.progress.history[self.progress.best]
         log.info("stopped after %d epochs: %s; best epoch %d", self.progress.epoch, reason, best["epoch"])
 
@@ -199,7 +201,23 @@ class Pretraining:
             model_config(self.evaluated),
             {**self.provenance, "epoch": self.progress.epoch, "val": metrics},
         )
-        checkpoints.save_atomically(self.run_dir / "checkpoints" / "best_checkpoint.pt", payload)
+        checkpoints.save_atomically(self._best_path, payload)
+
+    def _recenter_best(self) -> None:
+        """Make the energies of the best weights right on average: forces are learned sooner than their mean."""
+        path = self._best_path
+        if not math.isfinite(self.progress.best_loss):
+            raise TrainingError(f"{self.run_dir}: the validation loss was never finite: lower optim.learning_rate")
+        payload = checkpoints.load(path, "force_field")
+        model = load_force_field(path, (self.model.made_by or {}).get("factory")).to(self.system.masses.device)
+        moved = model.recenter(self.system, self.positions, self.train.energy, self.settings.eval_batch_size)
+        facts = {**payload["provenance"], "recentered_eV": payload["provenance"].get("recentered_eV", 0.0) + moved}
+        checkpoints.save_atomically(path, checkpoints.force_field_payload(model, model_config(model), facts))
+        log.info("zero of energy moved by %.3g eV to the mean of the training labels", moved)
+
+    @property
+    def _best_path(self) -> Path:
+        return self.run_dir / "checkpoints" / "best_checkpoint.pt"
 
     def _save_last(self, path: Path) -> None:
         payload = checkpoints.force_field_payload(self.evaluated, model_config(self.evaluated), self.provenance)

@@ -180,3 +180,14 @@ def test_errors_against_a_direct_computation():
     assert errors["force_mae_meV_per_A"] == pytest.approx(
         1000 * (forces - labeled.forces).abs().mean().item(), rel=1e-4
     )
+
+
+def test_a_fit_ends_with_energies_that_are_right_on_average(tmp_path):
+    trainer = _fit(tmp_path, max_epochs=2)
+    trainer.fit(SilentWriter())
+    model = load_force_field(tmp_path / "checkpoints" / "best_checkpoint.pt")
+    energy, _ = predict(model, trainer.system, trainer.positions, 100)
+    residual = trainer.train.energy - energy.double() - model.zero_energy_eV(trainer.system)
+    assert abs(float(residual.mean())) < 1e-5
+    moved = checkpoints.load(tmp_path / "checkpoints" / "best_checkpoint.pt")["provenance"]["recentered_eV"]
+    assert abs(moved) > 1e-3, "without it they would not be"
