@@ -2,9 +2,9 @@
 
     python -m benchmarks.soak [--models schnet nequip gemnet_t] [--steps 300] [--stretches 200]
 
-A long run must not grow. Each model is trained on its bundled system in rounds of parameter steps, every replica counting
-as broken, and then evaluated in short stretches. After each round garbage is collected, freed memory is given back to the
-system (malloc_trim), and what the process still holds is written down. The growth is the slope of a line through the second
+A long run must not grow. Each model is trained on its bundled system in rounds of parameter steps, every replica
+counting as broken, and then evaluated in short stretches. After each round garbage is collected and freed memory is
+given back to the system (malloc_trim). The growth is the slope of a line through what the process holds in the second
 half, since caches and memory pools fill in the first. One process per model and kind.
 """
 
@@ -136,7 +136,7 @@ def main() -> None:
                 grown = pool.apply(_in_a_process, (kind, model, rounds, known.threads))
             first, middle, last = (grown.resident_MiB[place] for place in (0, rounds // 2, -1))
             held = [f"{value:.0f}" for value in (first, middle, last)]
-            rows.append([model, kind, grown.done[-1], *held, f"{grown.per_hundred_MiB:+.1f}"])
+            rows.append([model, kind, str(grown.done[-1]), *held, f"{grown.per_hundred_MiB:+.1f}"])
     header = ["model", "kind", "steps or stretches", "MiB at first", "in the middle", "at last", "MiB per hundred"]
     print_table("Resident memory", header, rows)
 

@@ -13,7 +13,7 @@ MOST_MIB_PER_HUNDRED = 40.0  # a graph of one structure per step would be 100 (S
 def test_a_growth_is_found():
     steps = list(range(5, 105, 5))
     noise = np.random.default_rng(0).normal(scale=2.0, size=20)
-    flat, leaking = Growth(steps, list(500 + noise)), Growth(steps, [500 + n + s for n, s in zip(noise, steps)])
+    flat, leaking = Growth(steps, list(500 + noise)), Growth(steps, list(500 + noise + np.array(steps)))
     assert abs(flat.per_hundred_MiB) < MOST_MIB_PER_HUNDRED < leaking.per_hundred_MiB
 
 
