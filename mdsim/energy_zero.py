@@ -84,15 +84,19 @@ class EnergyZero(nn.Module):
     def why_undetermined(self, system: System) -> str | None:
         """The reason why total energies of this composition are not determined; None where they are."""
         counts = composition(system.atomic_numbers).cpu()
-        refused = f"the total energy of {formula(counts)} is not determined: the zero of energy"
+        asked = formula(counts)
         if self._has_unrecorded_constants():
             elements = torch.nonzero(counts)[:, 0].tolist()
             if len(self.species) and elements != self.species.tolist():
-                return f"{refused} is that of a system with the atomic numbers {self.species.tolist()}"
+                return (
+                    f"the total energy of {asked} is not determined: the zero of energy is that of a system with the "
+                    f"atomic numbers {self.species.tolist()}"
+                )
             return None
         known = self.reference_compositions.cpu()
         if len(known) and undetermined_part(counts, known).any():
-            return f"{refused} was fitted to {', '.join(map(formula, known))}"
+            fitted_to = ", ".join(map(formula, known))
+            return f"the total energy of {asked} is not determined: the zero of energy was fitted to {fitted_to}"
         return None
 
     def fit_energy_zero(

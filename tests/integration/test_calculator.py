@@ -12,11 +12,14 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from paths import ROOT
 
+from mdsim import checkpoints
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.checkpoints import force_field_payload, save_atomically
+from mdsim.datasets.folder import read_metadata
 from mdsim.errors import ConfigError, EnergyZeroError, UnknownSpeciesError
-from mdsim.models import SchNet, model_config
+from mdsim.models import SchNet, load_force_field, model_config
 from mdsim.state import System
 
 ATOMS_EV = {1: -13.6, 6: -1028.123456789012, 8: -2041.0}
@@ -196,6 +199,20 @@ def test_reads_a_checkpoint(model, aspirin_atoms, tmp_path):
     assert aspirin_atoms.get_potential_energy() == _fresh_energy(model, aspirin_atoms)
     assert next(model.parameters()).dtype == torch.float32, "the model given is copied, not converted"
     assert next(model.parameters()).requires_grad
+
+
+@pytest.mark.parametrize(
+    "checkpoint", sorted(ROOT.glob("qm_pretrained_checkpoints/**/*.pt")), ids=lambda path: path.parents[1].name
+)
+def test_bundled_checkpoints_know_the_composition_of_their_zero(checkpoint):
+    data = ROOT / "data" / "bundled" / checkpoints.load(checkpoint)["provenance"]["data"]
+    numbers = torch.tensor(read_metadata(data / "metadata.json").atomic_numbers)
+    model = load_force_field(checkpoint)
+    one, two = (System.from_geometry(numbers.repeat(n), torch.zeros(n * len(numbers), 3)) for n in (1, 2))
+    model.check_energy_zero(two)
+    assert model.zero_energy_eV(two).item() == pytest.approx(2 * model.zero_energy_eV(one).item(), abs=1e-9)
+    with pytest.raises(EnergyZeroError):
+        model.check_energy_zero(System.from_geometry(torch.tensor([1]), torch.zeros(1, 3)))
 
 
 @pytest.fixture
