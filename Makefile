@@ -28,7 +28,7 @@ stable: setup
 	$(BIN)/python stable_training.py --config-yml $(STABLE)/simulate.yml --eval_model pre $(RUN_FLAGS); \
 	$(BIN)/python stable_training.py --config-yml $(STABLE)/train.yml $(RUN_FLAGS); \
 	$(BIN)/python stable_training.py --config-yml $(STABLE)/simulate.yml --eval_model post $(RUN_FLAGS); \
-	$(BIN)/python -m mdsim.cli compare $(RUN); \
+	$(BIN)/mdsim compare $(RUN); \
 	echo "total: $$(( $$(date +%s) - start )) s"
 
 test: setup

@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; at run time each name i
     from mdsim.observables.rdf import RDF as RDF
     from mdsim.observables.reference import reference_from_frames as reference_from_frames
     from mdsim.observables.vacf import VACF as VACF
-    from mdsim.simulation import Simulation as Simulation, simulate as simulate
+    from mdsim.replicas import Simulation as Simulation, simulate as simulate
     from mdsim.stability.criteria import (
         AngleDeviation as AngleDeviation,
         BondLengthDeviation as BondLengthDeviation,
@@ -87,7 +87,7 @@ _HOMES = {
     "observables.rdf": ("RDF",),
     "observables.reference": ("reference_from_frames",),
     "observables.vacf": ("VACF",),
-    "simulation": ("Simulation", "simulate"),
+    "replicas": ("Simulation", "simulate"),
     "stability.criteria": (
         "AngleDeviation",
         "BondLengthDeviation",

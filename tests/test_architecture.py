@@ -17,7 +17,7 @@ FLOORS = {
     4: ("stability",),
     5: ("dynamics", "datasets.inspection"),
     6: ("estimator", "calculator"),
-    7: ("training", "evaluation", "simulation"),
+    7: ("training", "evaluation", "replicas"),
     8: ("assembly", "suggest"),
     9: ("cli",),
 }

@@ -1,4 +1,4 @@
-"""`data/convert.py` and `mdsim.cli data check` as a user runs them, on toys and on the reference data."""
+"""`data/convert.py` and `mdsim data check` as a user runs them, on toys and on the reference data."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,36 +42,45 @@ RUN = [
     (r"(PYTHONPATH=\S+ )?python pretraining\.py --mode predict .*aspirin_gfn2-aspirin_40_.*", "--cpu"),
     (r"python stable_training\.py .*aspirin_gfn2/train\.yml.*", TINY_TRAINING),
     (r"python stable_training\.py .*aspirin_gfn2/simulate\.yml.*", TINY_EVALUATION),
-    (r"python -m mdsim\.cli compare runs/aspirin_gfn2/schnet_aspirin_default", ""),
+    (r"mdsim pretrain .*aspirin_gfn2/schnet\.yml", TINY_FIT),
+    (r"mdsim train .*aspirin_gfn2/train\.yml.*", TINY_TRAINING),
+    (r"mdsim simulate .*aspirin_gfn2/simulate\.yml.*", TINY_EVALUATION),
+    (r"mdsim predict .*aspirin_gfn2-aspirin_40_.*", "--cpu"),
+    (r"mdsim compare runs/aspirin_gfn2/schnet_aspirin_default", ""),
     (r"python download_data\.py .*", "--dry-run"),
     (r"python data/(md17|md22|water)\.py .*", "--dry-run"),
-    (r"python (data/convert\.py|-m mdsim\.cli data convert) (frames\.extxyz|aspirin\.xyz) .*", ""),
-    (r"python (data/convert\.py|-m mdsim\.cli data convert) .*", "--dry-run"),
-    (r"python -m mdsim\.cli (data check|init) .*", ""),
+    (r"(python data/convert\.py|mdsim data convert) (frames\.extxyz|aspirin\.xyz) .*", ""),
+    (r"(python data/convert\.py|mdsim data convert) .*", "--dry-run"),
+    (r"mdsim (data check|init) .*", ""),
+    (r"mdsim( \w+)* --(help|version)", ""),
     (r"export PYTHONPATH=\S+", ""),
 ]
+FIT_OR_RUN = r"(python (pretraining|stable_training)\.py|mdsim (pretrain|train|simulate))"
 NETWORK, MINUTES, ELSEWHERE = "network: its data have to be downloaded", "minutes", "runs in another test"
 #: Checked: arguments, configuration, and the files that are named. Why they are not run.
 CHECK = [
-    (r"python (pretraining|stable_training)\.py .*/(md17|md22|water)/.*", NETWORK),
-    (r"python (pretraining|stable_training)\.py .*(ac_ala3_nhme_gfn2|water_spcfw)/.*", MINUTES),
-    (r"python (-m mdsim\.cli )?(pretraining|stable.training)\S* .*configs/mine/.*", MINUTES),
+    (FIT_OR_RUN + r" .*/(md17|md22|water)/.*", NETWORK),
+    (FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw)/.*", MINUTES),
+    (FIT_OR_RUN + r" .*configs/mine/.*", MINUTES),
     (r"python stable_training\.py .*docs/examples/.*", ELSEWHERE),  # test_examples.py
-    (r"python -m mdsim\.cli compare .*", MINUTES),  # compares runs of full length
+    (r"mdsim compare .*", MINUTES),  # compares runs of full length
     (r"python data/(build_molecule|generate|generate_water)\.py .*", MINUTES),
     (r"python benchmarks/\S+\.py.*", MINUTES),
 ]
 #: Installing and watching: what they name must exist.
-INSTALL = [r"make \w+.*", r"(.*&& )?pip install .*", r"python3 -m venv .*", r"mamba env create .*", r"tensorboard .*"]
-ASPIRIN = "python stable_training.py --config-yml configs/stable_training/aspirin_gfn2"
+INSTALL = [
+    *(r"make \w+.*", r"(.*&& )?pip install .*", r"python3 -m venv .*", r"mamba env create .*", r"tensorboard .*"),
+    r"mdsim completion .*",
+]
+ASPIRIN = "--config-yml configs/stable_training/aspirin_gfn2"
 #: Commands that a document relies on without repeating them. (Made small, a training begins by deleting what its folder
 #: holds, evaluations as well, and so comes first.)
 BEFORE = {
-    "docs/quickstart.md": [f"{ASPIRIN}/train.yml"],
+    "docs/quickstart.md": [f"mdsim train {ASPIRIN}/train.yml"],
     "docs/runs.md": [
-        f"{ASPIRIN}/train.yml",
-        f"{ASPIRIN}/simulate.yml --eval_model pre",
-        f"{ASPIRIN}/simulate.yml --eval_model post",
+        f"mdsim train {ASPIRIN}/train.yml",
+        f"mdsim simulate {ASPIRIN}/simulate.yml --eval_model pre",
+        f"mdsim simulate {ASPIRIN}/simulate.yml --eval_model post",
     ],
     "docs/extend/model.md": [
         "export PYTHONPATH=docs/examples",
@@ -100,8 +110,9 @@ def workspace(tmp_path_factory) -> Workspace:
     for path in [*ROOT.glob("data/*.py"), ROOT / "data" / "molecules"]:
         (folder / "data").mkdir(exist_ok=True)
         (folder / "data" / path.name).symlink_to(path)
-    for name in ("configs", "qm_pretrained_checkpoints"):  # commands write into these
-        shutil.copytree(ROOT / name, folder / name, copy_function=os.symlink)
+    for name in ("configs", "qm_pretrained_checkpoints", "stable_checkpoints"):  # commands write into these
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, copy_function=os.symlink)
     _write_data(folder / "data" / "bundled")
     _write_frames_of_the_user(folder)
     return Workspace(folder)
@@ -180,12 +191,12 @@ def test_commands(document, inside, monkeypatch):
 @pytest.mark.slow
 def test_long_fits_and_runs_once_tiny(inside):
     """What is only checked above because it takes minutes, with its own models and data."""
-    long = re.compile(r"python (pretraining|stable_training)\.py .*(ac_ala3_nhme_gfn2|water_spcfw)/.*")
+    long = re.compile(FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw)/.*")
     everything = [block for document in documents() for block in blocks(document) if block.language == "bash"]
     commands = [command for block in everything for command in block.commands() if long.fullmatch(command)]
     assert commands
     for command in commands:
-        small = TINY_FIT if "pretraining.py" in command else "--debug --cpu --epochs=2"
+        small = TINY_FIT if re.search("pretrain(ing.py)? ", command) else "--debug --cpu --epochs=2"
         assert _run(f"{command} {small}") == 0, command
 
 
@@ -216,15 +227,23 @@ def _run(command: str) -> int:
     while match := re.match(r"(\w+=\S+) ", command):
         _set_environment(match[1])
         command = command[match.end() :]
-    _, *words = shlex.split(command)
-    if words[:2] == ["-m", "mdsim.cli"]:
-        return cli.main(words[2:])
+    program, *words = shlex.split(command)
+    if program == "mdsim":
+        return _ended(cli.main, words)
     script, *arguments = words
     entries = {"pretraining.py": cli.pretraining, "stable_training.py": cli.stable_training}
     entries["download_data.py"] = data_cli.download_data
     if script in entries:
         return entries[script](arguments)
     return _run_script(script, arguments)
+
+
+def _ended(command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """The exit status of a command that may end the program, as `--help` and `--version` do."""
+    try:
+        return command(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
 
 
 def _run_script(script: str, arguments: list[str]) -> int:

@@ -183,9 +183,3 @@ def test_the_bundled_configuration(tmp_path, monkeypatch):
     arguments = ["--config-yml", config, "--debug", "--cpu", "--run-dir", str(tmp_path), "--optim.eval_batch_size=500"]
     assert cli.pretraining([*arguments, *small]) == 0
     assert (tmp_path / "schnet" / "aspirin_gfn2-aspirin_40_schnet_debug" / "metrics.json").exists()
-
-
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["--help"]])
-def test_the_module_shows_its_commands(arguments, capsys):
-    assert cli.main(arguments) == (0 if arguments == ["--help"] else 2)
-    assert "pretraining,stable-training,compare" in capsys.readouterr().out
