@@ -9,7 +9,8 @@ stopped ones and those of a shorter horizon continue. Two controls need no train
 checkpoint with the bonded restraint as a physical prior.
 
 The table shows for each size and recipe, over all seeds: restricted mean stable time with its ratio to "no training"
-and their 95 % intervals (bootstrap over seeds and replicas), the fraction stable to the end, errors of observables,
+and their 95 % intervals (`mdsim.stability.stable_times`: Student's t over seeds, at least as wide as the Bayesian
+bootstrap of all replicas; of one seed the latter alone), the fraction stable to the end, errors of observables,
 energies and forces, the estimator's signal-to-noise ratio and its cosine with the QM gradient (medians over the
 learning epochs), and the cost.
 """
@@ -34,7 +35,9 @@ import numpy as np
 from mdsim.evaluation.report import Results, read_results
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.reporting.scalars import read_scalars
-from mdsim.stability.survival import Interval, Lifetimes, restricted_mean_over_groups
+from mdsim.stability.intervals import Interval
+from mdsim.stability.stable_times import restricted_mean_over_groups, restricted_mean_ratio_over_groups
+from mdsim.stability.survival import Lifetimes
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -142,7 +145,9 @@ def stable_time(results: list[Results], untrained: list[Results]) -> tuple[Inter
     def lifetimes(group: list[Results]) -> list[Lifetimes]:
         return [result.lifetimes for result in group]
 
-    return restricted_mean_over_groups(lifetimes(untrained), lifetimes(results), horizon, rng=np.random.default_rng(0))
+    mean = restricted_mean_over_groups(lifetimes(results), horizon, rng=np.random.default_rng(0))
+    pair = lifetimes(untrained), lifetimes(results)
+    return mean, restricted_mean_ratio_over_groups(*pair, horizon, rng=np.random.default_rng(0))
 
 
 def median_of(trials: list[Trial], key: str) -> str:

@@ -9,7 +9,7 @@ from mdsim.assembly.checkpoint_paths import (
 )
 from mdsim.assembly.data import dataset
 from mdsim.assembly.dynamics import integrator, prior, stretch
-from mdsim.assembly.evaluation import compared_dynamical, compared_structural
+from mdsim.assembly.evaluation import compared_dynamical, compared_structural, plan
 from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, observable_loss
 from mdsim.assembly.models import device, force_field, saved_force_field
@@ -31,6 +31,7 @@ __all__ = [
     "observable",
     "observable_loss",
     "optimizer_settings",
+    "plan",
     "pretrained_checkpoint",
     "pretraining_path",
     "pretraining_run_path",

@@ -1,4 +1,4 @@
-"""The observables of an evaluation, each with its reference."""
+"""The plan of an evaluation, and its observables, each with its reference."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from mdsim.assembly.references import reference, reference_temperature
 from mdsim.config.schema import SimulateConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.errors import ConfigError
-from mdsim.evaluation.evaluate import Compared
+from mdsim.evaluation.evaluate import Compared, DenseWindow, Plan
 from mdsim.interfaces import CorrelationFunction, Observable
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.state import System, Trajectory
+
+
+def plan(config: SimulateConfig) -> Plan:
+    """The length of an evaluation, and what is kept of it."""
+    window = config.dense_window
+    return Plan(
+        config.epochs,
+        config.end_when_unstable,
+        None if window is None else DenseWindow(window.epochs, window.dump_every_steps),
+        config.save_trajectories,
+        config.frames_before_break,
+    )
 
 
 def compared_structural(config: SimulateConfig, system: System, source: Dataset) -> dict[str, Compared]:

@@ -239,7 +239,7 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
     with _writer(out_dir, config, evaluation.epoch + 1) as writer:
         evaluation.run(writer)
     errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
-    summary = metrics.final_metrics(evaluation, errors, config)
+    summary = metrics.final_metrics(evaluation, errors, config.eval_model, config.dynamics.temperature_K)
     metrics.write_json(out_dir / "final_metrics.json", {"checkpoint": checkpoint.as_posix(), **summary})
     metrics.save_arrays(out_dir, evaluation)
     report.draw(out_dir, {config.eval_model: report.read_results([out_dir])})
@@ -258,7 +258,7 @@ def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir
         _start(config, stretch, force_field, data.test),
         assembly.compared_structural(config, system, assembly.dataset(config.data, config.reference_size)),
         assembly.compared_dynamical(config, system, data),
-        config,
+        assembly.plan(config),
         out_dir,
         torch.Generator(system.masses.device).manual_seed(config.seed),
         _sha256(checkpoint),

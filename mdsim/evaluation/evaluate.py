@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from mdsim import checkpoints
-from mdsim.config.schema import SimulateConfig
 from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.errors import CheckpointError
 from mdsim.force_field import ForceField
@@ -44,6 +43,30 @@ class Compared:
     standard_error: Float[Tensor, "bin"] | None = None
 
 
+@dataclass(frozen=True)
+class DenseWindow:
+    """The first stretches of an evaluation keep frames more densely, for dynamical observables."""
+
+    epochs: int
+    dump_every_steps: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The length of an evaluation, and what is kept of it."""
+
+    epochs: int  # stretches; with them, the horizon
+    end_when_unstable: float = 1.0  # it stops early when this fraction of the replicas has broken
+    dense_window: DenseWindow | None = None
+    save_trajectories: tuple[int, ...] = ()  # replicas whose whole trajectory is written
+    frames_before_break: int = 50  # written before every instability
+
+    @property
+    def dense_epochs(self) -> int:
+        """Stretches of the dense window: all there are, in a run that is shorter."""
+        return 0 if self.dense_window is None else min(self.dense_window.epochs, self.epochs)
+
+
 class Evaluation:
     """One evaluation run.
 
@@ -53,7 +76,7 @@ class Evaluation:
         start: initial conditions of all replicas.
         structural: observables by name, averaged over stable frames.
         dynamical: observables by name, from the dense window of the replicas that are stable throughout it.
-        config: horizon, thresholds and what is written.
+        plan: horizon, thresholds and what is written.
         out_dir: where state and trajectories go.
         generator: of the thermostat's noise.
         checkpoint_sha256: of the evaluated file; a saved state of another one is refused.
@@ -66,7 +89,7 @@ class Evaluation:
         start: MDState,
         structural: Mapping[str, Compared],
         dynamical: Mapping[str, Compared],
-        config: SimulateConfig,
+        plan: Plan,
         out_dir: Path,
         generator: torch.Generator,
         checkpoint_sha256: str = "",
@@ -76,7 +99,7 @@ class Evaluation:
         self.stretch = stretch
         self.structural = dict(structural)
         self.dynamical = dict(dynamical)
-        self.config = config
+        self.plan = plan
         self.out_dir = out_dir
         self.generator = generator
         n_replicas = start.n_replicas
@@ -92,13 +115,21 @@ class Evaluation:
         self.saved: list[Trajectory] = []
 
     @property
+    def horizon_ps(self) -> float:
+        return self.plan.epochs * self.stretch.length_ps
+
+    @property
+    def frame_interval_fs(self) -> float:
+        return self.stretch.integrator.timestep_fs * self.stretch.dump_every
+
+    @property
     def broken(self) -> Bool[Tensor, "replica"]:
         return torch.tensor([reason != STABLE for reason in self.reasons])
 
     @property
     def stable_ps(self) -> Float[Tensor, "replica"]:
         """Time of the last stable frame of each replica."""
-        return self.stable_frames.double() * self.config.dynamics.frame_interval_fs / 1000
+        return self.stable_frames.double() * self.frame_interval_fs / 1000
 
     def resume_from(self, path: Path) -> None:
         """Continue from a saved state; begin at the beginning where none was written yet.
@@ -126,17 +157,17 @@ class Evaluation:
 
     def _done(self) -> bool:
         broken = float(self.broken.double().mean())
-        return self.epoch >= self.config.epochs or broken >= self.config.end_when_unstable
+        return self.epoch >= self.plan.epochs or broken >= self.plan.end_when_unstable
 
     def _advance(self) -> None:
         """One stretch of the replicas that are still stable."""
         alive = torch.nonzero(~self.broken).squeeze(-1)
-        window = self.config.dense_window
+        window = self.plan.dense_window
         keep_every = window.dump_every_steps if window is not None and self.epoch < window.epochs else None
         outcome = self.stretch.run(self.force_field, self.state[alive], self.generator, keep_every)
         if keep_every is not None:
             self.dense.append(_scatter(outcome.trajectory, alive, len(self.reasons)))
-            outcome = self._at_dump_interval(outcome, self.config.dynamics.dump_every_steps // keep_every)
+            outcome = self._at_dump_interval(outcome, self.stretch.dump_every // keep_every)
         self.state = self.state.assign(alive, outcome.state)
         self._count(alive, outcome)
         self._keep_frames(alive, outcome)
@@ -163,7 +194,7 @@ class Evaluation:
 
     def _keep_frames(self, alive: Int[Tensor, "moving"], outcome: Outcome) -> None:
         """Write the frames before each break, and remember those of the replicas that are followed."""
-        n_frames = self.config.frames_before_break
+        n_frames = self.plan.frames_before_break
         everyone = _scatter(outcome.trajectory, alive, len(self.reasons))
         history = everyone if self.recent is None else Trajectory.cat([self.recent, everyone])
         new = everyone.n_frames
@@ -181,12 +212,12 @@ class Evaluation:
     @property
     def _followed(self) -> list[int]:
         """Replicas whose whole trajectories are written."""
-        return [replica for replica in self.config.save_trajectories if replica < len(self.reasons)]
+        return [replica for replica in self.plan.save_trajectories if replica < len(self.reasons)]
 
     @property
     def _dense_epochs(self) -> int:
         """Stretches so far whose frames the dense window keeps."""
-        window = self.config.dense_window
+        window = self.plan.dense_window
         return 0 if window is None else min(self.epoch, window.epochs)
 
     def _save(self) -> None:
@@ -213,7 +244,7 @@ class Evaluation:
         stable = 1.0 - float(self.broken.double().mean())
         mean_ps = float(self.stable_ps.mean())
         writer.log(self.epoch, {"evaluate/fraction_stable": stable, "evaluate/mean_stable_time_ps": mean_ps})
-        log.info("%6.2f of %g ps  stable %3.0f %%", time_ps, self.config.horizon_ps, 100 * stable)
+        log.info("%6.2f of %g ps  stable %3.0f %%", time_ps, self.horizon_ps, 100 * stable)
 
     def structural_means(self) -> dict[str, Float[Tensor, "replica bin"]]:
         """Mean over each replica's stable frames; NaN for a replica that broke at once."""
@@ -221,7 +252,7 @@ class Evaluation:
 
     def dynamical_values(self) -> dict[str, Float[Tensor, "replica bin"]]:
         """Dynamical observables of each replica; NaN for those that broke within the dense window."""
-        if not self.dense or self.epoch < self.config.dense_epochs:  # the run ended within the window: all had broken
+        if not self.dense or self.epoch < self.plan.dense_epochs:  # the run ended within the window: all had broken
             return {
                 name: torch.full((len(self.reasons), len(c.reference)), torch.nan) for name, c in self.dynamical.items()
             }

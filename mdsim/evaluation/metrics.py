@@ -2,53 +2,54 @@
 
 Stable times are right-censored at the end of the run: the mean is the restricted mean up to the horizon, the median
 Kaplan-Meier's. An observable's error is that of the average over all stable frames of all replicas; its interval is a
-jackknife over replicas. `*_replica_mean` and `*_replica_std` are over the replicas' own errors.
+jackknife over replicas. `*_replica_mean` and `*_replica_std` are over the replicas' own errors. `interval_methods`
+names how each interval of 95 % is found.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
-from mdsim.config.schema import SimulateConfig
 from mdsim.errors import ConfigError
 from mdsim.evaluation.evaluate import Compared, Evaluation
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.reporting.console import format_interval, format_table
-from mdsim.stability.survival import (
-    Estimate,
-    Interval,
-    Lifetimes,
-    mean_interval,
-    median_survival,
-    restricted_mean,
-    wilson_interval,
-)
+from mdsim.stability.intervals import Interval, mean_interval, wilson_interval
+from mdsim.stability.stable_times import GROUPS_METHOD, METHOD, restricted_mean_over_groups
+from mdsim.stability.survival import Lifetimes, median_survival
 
-NORMAL_95 = 1.959964
+SEED = 0  # intervals are a function of the results alone
+JACKKNIFE = "jackknife over replicas, Student's t"
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 
 
-def final_metrics(evaluation: Evaluation, errors: dict[str, float], config: SimulateConfig) -> dict[str, Any]:
+def final_metrics(
+    evaluation: Evaluation, errors: dict[str, float], eval_model: str, temperature_K: float
+) -> dict[str, Any]:
     """All results of one evaluation.
 
     Args:
         evaluation: a finished one.
         errors: energy and force errors on the test frames.
-        config: what was asked for.
+        eval_model: which force field was evaluated.
+        temperature_K: of the thermostat.
     """
     broken, system = evaluation.broken.numpy(), evaluation.stretch.system
     results: dict[str, Any] = {
-        "eval_model": config.eval_model,
-        "temperature_K": config.dynamics.temperature_K,
+        "eval_model": eval_model,
+        "temperature_K": temperature_K,
         "replicas": len(broken),
-        "horizon_ps": config.horizon_ps,
+        "horizon_ps": evaluation.horizon_ps,
         "periodic": system.cell is not None,
-        **stable_times(lifetimes(evaluation)),
+        **stable_times([lifetimes(evaluation)], evaluation.horizon_ps),
+        "interval_methods": interval_methods(),
         "reasons_unstable": dict(Counter(reason for reason in evaluation.reasons if reason != "stable")),
     }
     weights = evaluation.stable_frames.double().numpy()
@@ -61,9 +62,9 @@ def final_metrics(evaluation: Evaluation, errors: dict[str, float], config: Simu
         axis_and_reference = _axis_and_reference(compared)
         results |= observable_errors(name, *axis_and_reference, values.numpy(), present.astype(float))
         if isinstance(compared.observable, Diffusivity):
-            correction = compared.observable.finite_size_correction(system, config.dynamics.temperature_K)
+            correction = compared.observable.finite_size_correction(system, temperature_K)
             results |= diffusivity_values(name, compared, values[:, 0].numpy(), correction)
-    return results | {key: value if np.isfinite(value) else None for key, value in errors.items()}
+    return results | {key: _or_none(value) for key, value in errors.items()}
 
 
 def lifetimes(evaluation: Evaluation) -> Lifetimes:
@@ -71,25 +72,46 @@ def lifetimes(evaluation: Evaluation) -> Lifetimes:
     return Lifetimes(evaluation.stable_ps.numpy(), evaluation.broken.numpy())
 
 
-def stable_times(times: Lifetimes) -> dict[str, float | None]:
+def stable_times(groups: Sequence[Lifetimes], horizon_ps: float) -> dict[str, float | None]:
     """Restricted mean, median and fraction stable to the end, with 95 % intervals.
 
     Where an evaluation stopped early because nearly all replicas had broken, the mean extends to the last time that
     was simulated.
+
+    Args:
+        groups: the replicas of one run, or of several.
+        horizon_ps: to which they were to be followed.
     """
-    end = float(times.times.max())
-    mean = restricted_mean(times, end) if end > 0 else Estimate(0.0, 0.0)  # all broke before the first frame
-    spread = NORMAL_95 * mean.standard_error
+    times = Lifetimes.together(groups)
+    end = min(horizon_ps, *(followed_ps(group) for group in groups))
+    mean = Interval(0.0, 0.0, 0.0)  # all broke before the first frame
+    if times.times.max() > 0:
+        mean = restricted_mean_over_groups(groups, end, rng=np.random.default_rng(SEED))
     stable = wilson_interval(int((~times.broken).sum()), len(times.broken))
     return {
-        "stable_time_mean_ps": mean.value,
-        "stable_time_mean_ps_low": max(0.0, mean.value - spread),
-        "stable_time_mean_ps_high": min(end, mean.value + spread),
+        "stable_time_mean_ps": mean.estimate,
+        "stable_time_mean_ps_low": mean.low,
+        "stable_time_mean_ps_high": mean.high,
         "stable_time_std_ps": float(times.times.std()),
         "stable_time_median_ps": median_survival(times),
         "fraction_stable_to_end": stable.estimate,
         "fraction_stable_to_end_low": stable.low,
         "fraction_stable_to_end_high": stable.high,
+    }
+
+
+def followed_ps(times: Lifetimes) -> float:
+    """Up to where the survival of a group is known."""
+    return float("inf") if times.broken.all() else float(times.times.max())
+
+
+def interval_methods(n_groups: int = 1) -> dict[str, str]:
+    """The methods of all intervals of 95 %."""
+    return {
+        "stable_time_mean_ps": METHOD if n_groups == 1 else GROUPS_METHOD,
+        "fraction_stable_to_end": "Wilson",
+        "observables": JACKKNIFE,
+        "diffusivity": "Student's t over replicas",
     }
 
 
@@ -117,8 +139,8 @@ def observable_errors(
     own = area_between(axis, reference, values)
     return {
         f"{name}_mae": interval.estimate,
-        f"{name}_mae_low": interval.low,
-        f"{name}_mae_high": interval.high,
+        f"{name}_mae_low": _or_none(interval.low),
+        f"{name}_mae_high": _or_none(interval.high),
         f"{name}_mae_replica_mean": float(own.mean()),
         f"{name}_mae_replica_std": float(own.std()),
     }
@@ -153,11 +175,15 @@ def value_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
         return dict.fromkeys([f"{name}{DIFFUSIVITY_UNIT}{bound}" for bound in ("", "_low", "_high")])
     interval = mean_interval(known)
     found = zip(("", "_low", "_high"), (interval.estimate, interval.low, interval.high), strict=True)
-    return {f"{name}{DIFFUSIVITY_UNIT}{bound}": value if np.isfinite(value) else None for bound, value in found}
+    return {f"{name}{DIFFUSIVITY_UNIT}{bound}": _or_none(value) for bound, value in found}
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Interval:
-    """The error of the weighted mean over replicas ± 1.96 standard errors from leaving out one replica at a time.
+    """The error of the weighted mean over replicas, and Student's interval from leaving out one replica at a time.
 
     Percentiles of a bootstrap would lie above the estimate: resampling adds noise, and noise adds to an absolute error.
     """
@@ -165,10 +191,11 @@ def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, 
     estimate = float(area_between(axis, reference, mean[None])[0])
     n = len(values)
     if n < 2:
-        return Interval(estimate, 0.0, estimate)
+        return Interval(estimate, float("nan"), float("nan"))
     without = (weights @ values - weights[:, None] * values) / (weights.sum() - weights)[:, None]
     left_out = area_between(axis, reference, without)
-    spread = NORMAL_95 * float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
+    error = float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
+    spread = float(scipy.stats.t.ppf(0.975, n - 1)) * error
     return Interval(estimate, max(0.0, estimate - spread), estimate + spread)
 
 
@@ -189,7 +216,19 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     rows = [
         [label(key), *(cell(summary, key) for summary in summaries.values())] for key in first if is_shown(key, first)
     ]
-    return format_table(["", *summaries], rows)
+    return f"{format_table(['', *summaries], rows)}\n{legend(first)}"
+
+
+def legend(summary: dict[str, Any], n_groups: int = 1) -> str:
+    """A line for below a table: the methods of the intervals in it."""
+    methods = interval_methods(n_groups)
+    shown = {
+        "mean stable time": (methods["stable_time_mean_ps"], "stable_time_mean_ps" in summary),
+        "fraction": (methods["fraction_stable_to_end"], "fraction_stable_to_end" in summary),
+        "observables": (methods["observables"], any(key.endswith("_mae") for key in summary)),
+        "diffusivity": (methods["diffusivity"], any(key.endswith(DIFFUSIVITY_UNIT) for key in summary)),
+    }
+    return "95 % intervals: " + "; ".join(f"{name}: {method}" for name, (method, there) in shown.items() if there)
 
 
 def is_shown(key: str, summary: dict[str, Any]) -> bool:

@@ -11,10 +11,12 @@ import numpy as np
 
 from mdsim.errors import ConfigError
 from mdsim.evaluation.metrics import (
-    NORMAL_95,
+    SEED,
     cell,
+    followed_ps,
     is_shown,
     label,
+    legend,
     observable_errors,
     read_json,
     stable_times,
@@ -23,10 +25,9 @@ from mdsim.evaluation.metrics import (
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.reporting.figures import observable_figure, survival_figure, training_figure
 from mdsim.reporting.scalars import read_scalars
-from mdsim.stability.survival import Interval, Lifetimes, kaplan_meier, restricted_mean, restricted_mean_ratio
-
-RESAMPLES = 4999
-BOOTSTRAP_SEED = 0  # intervals are a function of the results alone
+from mdsim.stability.intervals import Interval
+from mdsim.stability.stable_times import restricted_mean_ratio_over_groups, survival_band
+from mdsim.stability.survival import Lifetimes, kaplan_meier
 
 AXES = {
     "rdf": ("r (Å)", "h(r) (1/Å)"),
@@ -41,7 +42,7 @@ class Results:
     """The files of one or several evaluations of one kind, replicas put together."""
 
     summaries: tuple[dict[str, Any], ...]
-    lifetimes: Lifetimes
+    groups: tuple[Lifetimes, ...]  # the replicas of each evaluation
     weights: np.ndarray  # stable frames of each replica
     observables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # values [replica bin], axis, reference
 
@@ -51,29 +52,39 @@ class Results:
         return self.weights if len(axis) > 1 and axis[0] != 0 else np.ones_like(self.weights)
 
     @property
+    def lifetimes(self) -> Lifetimes:
+        """All replicas together."""
+        return Lifetimes.together(self.groups)
+
+    @property
+    def horizon_ps(self) -> float:
+        """To which all evaluations were to follow their replicas."""
+        return min(summary["horizon_ps"] for summary in self.summaries)
+
+    @property
     def followed_ps(self) -> float:
-        """Up to where survival is known."""
-        return float("inf") if self.lifetimes.broken.all() else float(self.lifetimes.times.max())
+        """Up to where survival is known in all evaluations."""
+        return min(followed_ps(group) for group in self.groups)
 
 
 def read_results(folders: Sequence[Path]) -> Results:
     """Read the evaluations in the given folders (`.../inference/<eval_model>`)."""
     summaries = tuple(read_json(folder / "final_metrics.json") for folder in folders)
 
-    def joined(name: str) -> np.ndarray:
+    def arrays(name: str) -> list[np.ndarray]:
         try:
-            return np.concatenate([np.load(folder / f"{name}.npy", allow_pickle=False) for folder in folders])
+            return [np.load(folder / f"{name}.npy", allow_pickle=False) for folder in folders]
         except (OSError, ValueError) as error:
             raise ConfigError(f"{folders[0]}: {name}.npy is missing or damaged ({error}); evaluate again") from error
 
     names = sorted(path.name.removesuffix("_axis.npy") for path in folders[0].glob("*_axis.npy"))
     return Results(
         summaries,
-        Lifetimes(joined("stable_time_ps"), joined("broken")),
-        joined("stable_frames").astype(float),
+        tuple(map(Lifetimes, arrays("stable_time_ps"), arrays("broken"))),
+        np.concatenate(arrays("stable_frames")).astype(float),
         {
             name: (
-                joined(name),
+                np.concatenate(arrays(name)),
                 np.load(folders[0] / f"{name}_axis.npy", allow_pickle=False),
                 np.load(folders[0] / f"{name}_reference.npy", allow_pickle=False),
             )
@@ -113,14 +124,12 @@ def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
 
 
 def _survival(results: Results) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Kaplan-Meier steps from time zero to the end, with normal 95 % bounds."""
+    """Kaplan-Meier steps from time zero to the end, with 95 % bounds."""
     curve = kaplan_meier(results.lifetimes)
     end = max(summary["horizon_ps"] for summary in results.summaries)
     times = np.concatenate([[0.0], curve.times, [end]])
     survival = np.concatenate([[1.0], curve.survival, curve.survival[-1:] if len(curve.survival) else [1.0]])
-    error = np.concatenate([[0.0], curve.standard_error, curve.standard_error[-1:] if len(curve.survival) else [0.0]])
-    spread = NORMAL_95 * np.nan_to_num(error)
-    return times, survival, np.clip(survival - spread, 0, 1), np.clip(survival + spread, 0, 1)
+    return times, survival, *survival_band(results.lifetimes, times, rng=np.random.default_rng(SEED))
 
 
 def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -139,7 +148,7 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
     """The table of before against after; figures go into the first run folder.
 
     Args:
-        run_dirs: run folders, each with both evaluations; those of several seeds are pooled.
+        run_dirs: run folders, each with both evaluations; those of several seeds are averaged.
         before, after: names of the evaluations.
     """
     results = {name: read_results([run / "inference" / name for run in run_dirs]) for name in (before, after)}
@@ -149,7 +158,8 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
                 raise ConfigError(f"{key} differs between {before} ({first[key]}) and {after} ({second[key]})")
     folder = run_dirs[0] / "inference"
     draw(folder, {f"before ({before})": results[before], f"after ({after})": results[after]})
-    return format_table(["", before, after, "change"], _rows(results[before], results[after]))
+    table = format_table(["", before, after, "change"], _rows(results[before], results[after]))
+    return f"{table}\n{legend(_pooled(results[before]), len(run_dirs))}"
 
 
 def _rows(before: Results, after: Results) -> list[list[str]]:
@@ -163,7 +173,7 @@ def _rows(before: Results, after: Results) -> list[list[str]]:
 
 def _pooled(results: Results) -> dict[str, Any]:
     """The metrics of all replicas together; energy and force errors are averaged over runs."""
-    pooled: dict[str, Any] = dict(stable_times(results.lifetimes))
+    pooled: dict[str, Any] = dict(stable_times(results.groups, results.horizon_ps))
     for name, (values, axis, reference) in results.observables.items():
         pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
         if name.startswith("diffusivity"):
@@ -186,11 +196,9 @@ def _change(key: str, before: Results, after: Results) -> str:
 
 
 def stable_time_ratio(before: Results, after: Results) -> Interval | None:
-    """How many times longer replicas are stable, up to the time to which both are known; paired bootstrap."""
-    horizon = min(before.followed_ps, after.followed_ps)
-    if not np.isfinite(horizon):
-        horizon = float(max(before.lifetimes.times.max(), after.lifetimes.times.max()))
-    if horizon == 0 or restricted_mean(before.lifetimes, horizon).value == 0:
+    """How many times longer replicas are stable, up to the time to which both are known; paired by replica."""
+    horizon = min(before.followed_ps, after.followed_ps, before.horizon_ps, after.horizon_ps)
+    if horizon == 0 or before.lifetimes.times.max() == 0:
         return None
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    return restricted_mean_ratio(before.lifetimes, after.lifetimes, horizon, rng=rng, n_resamples=RESAMPLES)
+    rng = np.random.default_rng(SEED)
+    return restricted_mean_ratio_over_groups(before.groups, after.groups, horizon, rng=rng)

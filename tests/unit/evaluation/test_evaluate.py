@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import GEOMETRY, PAIRS, STIFFNESS, SilentWriter, Springs, same_bits, simulate_config, water
+from tiny import GEOMETRY, PAIRS, STIFFNESS, SilentWriter, Springs, same_bits, water
 
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import CheckpointError
 from mdsim.evaluation import metrics, report
-from mdsim.evaluation.evaluate import Compared, Evaluation
+from mdsim.evaluation.evaluate import Compared, DenseWindow, Evaluation, Plan
 from mdsim.geometry import pair_distances
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nve import VelocityVerlet
@@ -40,17 +40,8 @@ BOND_LENGTHS = BondLengthDistribution(2.0, 0.1)
 
 def _evaluation(out_dir, integrator=None, model=None, speeds=SPEEDS, dense=True, start=None, sha="a", **changes):
     stretch = _stretch(integrator)
-    dynamics = {
-        "integrator": {"name": "velocity_verlet"},
-        "temperature_K": 300,
-        "timestep_fs": 0.5,
-        "replicas": len(speeds),
-        "steps_per_epoch": 12,
-        "dump_every_steps": 4,
-    }
-    changes = {"dynamics": dynamics, "save_trajectories": [0, 1], **changes}
-    if not dense:
-        changes |= {"dense_window": None, "dynamical_observables": []}
+    plan = {"epochs": 4, "dense_window": DenseWindow(1, 2) if dense else None, "save_trajectories": (0, 1)}
+    plan["frames_before_break"] = 3
     centers = BOND_LENGTHS.bin_centers
     vacf = VACF(max_lag_fs=4.0)
     dynamical = {"vacf": Compared(vacf, torch.zeros(5).double(), torch.arange(5.0))} if dense else {}
@@ -61,7 +52,7 @@ def _evaluation(out_dir, integrator=None, model=None, speeds=SPEEDS, dense=True,
         start or _start(stretch, speeds),
         {BOND_LENGTHS.name: Compared(BOND_LENGTHS, torch.zeros(len(centers)).double(), centers)},
         dynamical,
-        simulate_config(out_dir, **changes),
+        Plan(**(plan | changes)),
         out_dir,
         torch.Generator().manual_seed(8),
         sha,
@@ -117,7 +108,7 @@ def test_dynamics_of_the_dense_window(tmp_path):
 
 
 def test_a_window_longer_than_the_run_is_the_run(tmp_path):
-    long = {"epochs": 20, "dump_every_steps": 2}
+    long = DenseWindow(20, 2)
     evaluation = _evaluation(tmp_path, epochs=1, dense_window=long)
     evaluation.run(SilentWriter())
     values = evaluation.dynamical_values()["vacf"]
@@ -166,13 +157,13 @@ def test_all_replicas_may_break_at_once(tmp_path, nowhere):
     start = _start(_stretch(), [0.3, 2.0])
     if nowhere:
         start = _stretch().begin(WEAK, torch.full_like(start.positions, torch.nan), start.velocities)
-    window = {"epochs": 3, "dump_every_steps": 2}  # longer than anybody lives
+    window = DenseWindow(3, 2)  # longer than anybody lives
     evaluation = _evaluation(tmp_path, speeds=[0.3, 2.0], start=start, dense_window=window)
     evaluation.run(SilentWriter())
     assert evaluation.broken.all()
     assert evaluation.epoch == 1
     errors = {"energy_mae_meV": float("nan"), "force_mae_meV_per_A": 2.0}
-    results = metrics.final_metrics(evaluation, errors, evaluation.config)
+    results = metrics.final_metrics(evaluation, errors, "post", 300.0)
     metrics.write_json(tmp_path / "final_metrics.json", results)
     metrics.save_arrays(tmp_path, evaluation)
     report.draw(tmp_path, {"x": report.read_results([tmp_path])})
@@ -237,7 +228,7 @@ def test_trajectories_are_written(tmp_path):
 def test_results_are_json_with_units(tmp_path):
     evaluation = _evaluation(tmp_path)
     evaluation.run(SilentWriter())
-    results = metrics.final_metrics(evaluation, ERRORS, evaluation.config)
+    results = metrics.final_metrics(evaluation, ERRORS, "post", 300.0)
     metrics.write_json(tmp_path / "final_metrics.json", results)
     read = json.loads((tmp_path / "final_metrics.json").read_text())
     assert read == results

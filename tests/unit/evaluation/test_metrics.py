@@ -15,7 +15,7 @@ REFERENCE = np.array([0.1, 0.4, 0.4, 0.1])
 
 
 def test_stable_times_of_censored_replicas():
-    found = metrics.stable_times(Lifetimes(np.array([1.0, 3.0, 4.0, 4.0]), np.array([True, True, False, False])))
+    found = metrics.stable_times([Lifetimes(np.array([1.0, 3.0, 4.0, 4.0]), np.array([True, True, False, False]))], 4.0)
     assert found["stable_time_mean_ps"] == pytest.approx(3.0)
     assert found["stable_time_median_ps"] == pytest.approx(3.0)
     assert found["fraction_stable_to_end"] == pytest.approx(0.5)
@@ -24,8 +24,9 @@ def test_stable_times_of_censored_replicas():
 
 
 def test_nobody_broke():
-    found = metrics.stable_times(Lifetimes(np.full(5, 2.0), np.zeros(5, dtype=bool)))
-    assert found["stable_time_mean_ps"] == found["stable_time_mean_ps_low"] == found["stable_time_mean_ps_high"] == 2.0
+    found = metrics.stable_times([Lifetimes(np.full(5, 2.0), np.zeros(5, dtype=bool))], 2.0)
+    assert found["stable_time_mean_ps_low"] < found["stable_time_mean_ps"] == found["stable_time_mean_ps_high"] == 2.0
+    assert found["stable_time_mean_ps_low"] > 1.0, "five stable replicas say something"
     assert found["stable_time_median_ps"] is None
     assert metrics.cell(found, "stable_time_median_ps") == "not reached"
 
@@ -69,9 +70,31 @@ def test_intervals_cover():
     assert abs(covered / n_trials - 0.95) < 4 * (0.95 * 0.05 / n_trials) ** 0.5
 
 
-def test_one_replica_has_no_spread():
-    interval = metrics.error_interval(AXIS, REFERENCE, REFERENCE[None] + 0.1, np.ones(1))
-    assert (interval.low, interval.high) == (0.0, pytest.approx(0.4))
+def test_one_replica_has_no_interval():
+    found = metrics.observable_errors("rdf", AXIS, REFERENCE, REFERENCE[None] + 0.1, np.ones(1))
+    assert found["rdf_mae"] == pytest.approx(0.4)
+    assert found["rdf_mae_low"] is found["rdf_mae_high"] is None
+    assert metrics.cell(found, "rdf_mae") == "0.4"
+
+
+def test_all_broke_before_an_early_end():
+    """The horizon bounds what the last replica might have lived; the mean does not depend on it."""
+    times = Lifetimes(np.array([1.0, 2.0, 3.0]), np.ones(3, dtype=bool))
+    near, far = (metrics.stable_times([times], horizon) for horizon in (3.0, 100.0))
+    assert near["stable_time_mean_ps"] == far["stable_time_mean_ps"] == pytest.approx(2.0)
+    assert near["stable_time_mean_ps_high"] < 3.0 < far["stable_time_mean_ps_high"] < 10.0
+
+
+def test_several_runs_are_averaged_and_their_methods_named():
+    runs = [Lifetimes(np.linspace(a, a + 0.1, 8), np.ones(8, dtype=bool)) for a in (1.0, 2.0, 3.0)]
+    found = metrics.stable_times(runs, 50.0)
+    assert found["stable_time_mean_ps"] == pytest.approx(2.05)
+    half = 4.302653 / np.sqrt(3) / (2.05 * (1 - 2.05 / 50))  # Student, of the logit
+    assert found["stable_time_mean_ps_high"] == pytest.approx(50 / (1 + (50 / 2.05 - 1) * np.exp(-half)), rel=1e-5)
+    assert "Student" in metrics.legend(found, 3) and "Student" not in metrics.legend(found)
+    assert metrics.legend(found).endswith(
+        "mean stable time: Bayesian bootstrap with a pseudo-replica; fraction: Wilson"
+    )
 
 
 def test_table_shows_what_is_there():

@@ -1,4 +1,4 @@
-"""Survival analysis and error bars against scipy, closed forms and repeated experiments."""
+"""Survival analysis against scipy, closed forms and repeated experiments."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,11 @@ import scipy.stats
 
 from mdsim.stability.survival import (
     Lifetimes,
-    block_standard_error,
-    bootstrap_interval,
     kaplan_meier,
-    mean_interval,
     median_survival,
     restricted_mean,
-    restricted_mean_over_groups,
-    restricted_mean_ratio,
-    wilson_interval,
+    restricted_means,
+    survivals,
 )
 
 
@@ -114,125 +110,26 @@ def test_median():
     assert median_survival(lifetimes([1, 2, 3], [True, False, True])) == 3
 
 
-def test_ratio_estimate_is_the_ratio_of_restricted_means(censored, rng):
-    after = lifetimes(2 * censored.times, censored.broken)
-    found = restricted_mean_ratio(censored, after, 8.0, rng=rng, n_resamples=500)
-    expected = restricted_mean(after, 8.0).value / restricted_mean(censored, 8.0).value
-    assert found.estimate == pytest.approx(expected, rel=1e-12)
-    assert found.low < found.estimate < found.high
-
-
-def test_ratio_of_the_same_replicas_is_exactly_one(censored, rng):
-    """Pairing: the scatter between initial conditions cancels."""
-    found = restricted_mean_ratio(censored, censored, 6.0, rng=rng, n_resamples=200)
-    assert (found.estimate, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
-
-
-def test_ratio_interval_covers(rng):
-    exact = (1 - np.exp(-1.0)) / (1 - np.exp(-2.0)) * 2
-    covered = 0
-    for _ in range(200):
-        before, after = rng.exponential(1.0, 60), rng.exponential(2.0, 60)
-        found = restricted_mean_ratio(lifetimes(before), lifetimes(after), 2.0, rng=rng, n_resamples=300)
-        covered += found.low < exact < found.high
-    assert scipy.stats.binomtest(int(covered), 200, 0.95).pvalue > 1e-3
-
-
-def test_ratio_refusals(rng):
-    with pytest.raises(ValueError, match="3 before and 2 after"):
-        restricted_mean_ratio(lifetimes([1, 2, 3]), lifetimes([1, 2]), 1.0, rng=rng)
-    with pytest.raises(ValueError, match="time zero"):
-        restricted_mean_ratio(lifetimes([0, 0]), lifetimes([1, 2]), 1.0, rng=rng)
-
-
-def test_bootstrap_interval_of_a_mean(rng):
-    values = rng.normal(3.0, 2.0, 200)
-    found = bootstrap_interval(values, rng=rng, n_resamples=3000)
-    error = 1.96 * values.std(ddof=1) / np.sqrt(200)
-    assert found.estimate == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - error, abs=0.1 * error)
-    assert found.high == pytest.approx(values.mean() + error, abs=0.1 * error)
-
-
-def test_bootstrap_of_equal_values_is_a_point(rng):
-    found = bootstrap_interval(np.full(5, 2.5), np.median, rng=rng)
-    assert (found.low, found.estimate, found.high) == (2.5, 2.5, 2.5)
-    with pytest.raises(ValueError, match="all finite"):
-        bootstrap_interval(np.array([1.0, np.nan]), rng=rng)
-
-
-def test_same_seed_same_interval():
-    values = np.arange(20.0) ** 2
-    twice = [bootstrap_interval(values, rng=np.random.default_rng(3), n_resamples=100) for _ in range(2)]
-    assert twice[0] == twice[1]
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 8), (8, 8), (3, 17), (120, 128)])
-def test_wilson_against_scipy(successes, trials):
-    expected = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
-    found = wilson_interval(successes, trials)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert found.estimate == successes / trials
-    with pytest.raises(ValueError, match="9 successes in 8 trials"):
-        wilson_interval(9, 8)
-
-
-def test_block_error_of_a_correlated_series(rng):
-    """AR(1): the error of the mean is σ √((1+ρ)/(1-ρ)/n), three times that of independent numbers at ρ = 0.8."""
-    rho, n_frames, n_series = 0.8, 4000, 200
-    series = np.empty((n_frames, n_series))
-    series[0] = rng.normal(size=n_series)
-    for frame in range(1, n_frames):
-        series[frame] = rho * series[frame - 1] + np.sqrt(1 - rho**2) * rng.normal(size=n_series)
-    exact = np.sqrt((1 + rho) / (1 - rho) / n_frames)
-    squared = block_standard_error(series, n_blocks=20) ** 2
-    assert squared.shape == (n_series,)
-    assert squared.mean() == pytest.approx(exact**2, rel=4 * np.sqrt(2 / 19 / n_series) + 0.05)
-
-
-def test_block_error_uses_every_frame():
-    assert block_standard_error(np.array([0.0, 0.0, 0.0, 0.0, 6.0]), n_blocks=2) == pytest.approx(1.5)
-    with pytest.raises(ValueError, match="between 2 and the 3 frames"):
-        block_standard_error(np.zeros(3), n_blocks=4)
-
-
 @pytest.mark.parametrize("times", [[], [1.0, np.nan], [-1.0, 2.0]])
 def test_impossible_lifetimes_are_refused(times):
     with pytest.raises(ValueError, match="lifetimes"):
         lifetimes(times)
 
 
-def test_means_over_groups_know_that_runs_differ():
-    """One group is the pooled bootstrap; groups that differ widen the interval, and the estimate is their mean."""
-    short, long = (lifetimes(np.full(24, value) + np.linspace(0, 0.1, 24)) for value in (1.0, 3.0))
-
-    def over(*after):
-        rng = np.random.default_rng(0)
-        return restricted_mean_over_groups([short] * len(after), after, 10.0, rng=rng, n_resamples=2000)
-
-    mean, ratio = over(short, long)
-    assert mean.estimate == pytest.approx(2.05)
-    assert ratio.estimate == pytest.approx(2.05 / 1.05)
-    assert (mean.low, mean.high) == (pytest.approx(1.05, abs=0.05), pytest.approx(3.05, abs=0.05))
-    alike, _ = over(long, long)
-    assert alike.high - alike.low < 0.1 < mean.high - mean.low
-    pooled = restricted_mean_ratio(short, long, 10.0, rng=np.random.default_rng(1), n_resamples=2000)
-    single = over(long)[1]
-    assert (single.low, single.high) == (pytest.approx(pooled.low, rel=0.01), pytest.approx(pooled.high, rel=0.01))
+def test_weights_are_numbers_of_replicas(censored):
+    """Whole weights are repeated replicas."""
+    counts = np.random.default_rng(2).integers(0, 4, len(censored.times))
+    counts[censored.times.argmax()] = 1
+    repeated = lifetimes(np.repeat(censored.times, counts), np.repeat(censored.broken, counts))
+    expected = restricted_mean(repeated, 8.0).value
+    assert restricted_means(censored, counts[None] * 0.37, 8.0) == pytest.approx([expected], rel=1e-12)
+    grid = np.array([0.0, 3.0, 4.5, 8.0])
+    found = survivals(censored, counts[None].astype(float), grid)
+    np.testing.assert_allclose(found[0], kaplan_meier(repeated).at(grid), rtol=1e-12)
 
 
-def test_groups_of_other_sizes_and_unreached_horizons_are_refused():
-    rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="pairs of one size"):
-        restricted_mean_over_groups([lifetimes([1, 2])], [lifetimes([1, 2, 3])], 1.0, rng=rng)
-    followed = Lifetimes(np.array([1.0, 2.0]), np.array([True, False]))
-    with pytest.raises(ValueError, match="followed up to the horizon"):
-        restricted_mean_over_groups([followed], [followed], 5.0, rng=rng)
-
-
-def test_mean_interval_against_scipy():
-    values = np.array([1.2, 0.7, 2.1, 1.4, 1.1])
-    expected = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
-    found = mean_interval(values, confidence=0.9)
-    assert (found.estimate, found.low, found.high) == pytest.approx((values.mean(), expected.low, expected.high))
-    assert mean_interval(values[:1]).estimate == 1.2 and np.isnan(mean_interval(values[:1]).low)
+def test_groups_together():
+    both = Lifetimes.together([lifetimes([1, 2]), lifetimes([3], [False])])
+    assert both.times.tolist() == [1, 2, 3] and both.broken.tolist() == [True, True, False]
+    with pytest.raises(ValueError, match="no group"):
+        Lifetimes.together([])
