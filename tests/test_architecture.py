@@ -10,7 +10,7 @@ from paths import ROOT
 FLOORS = {
     0: ("errors", "units", "typing", "plugins", "memory", "compiled", "config"),
     1: ("geometry", "state", "losses"),
-    2: ("neighbors", "interfaces", "force_field", "checkpoints", "compiled.fast_paths"),
+    2: ("neighbors", "interfaces", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
     3: ("models", "integrators", "observables", "datasets", "reporting"),
     4: ("stability",),
     5: ("dynamics", "datasets.inspection"),

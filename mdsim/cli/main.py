@@ -23,6 +23,7 @@ from mdsim.config.loading import load_config
 from mdsim.config.schema import PretrainConfig, Section, SimulateConfig, TrainConfig
 from mdsim.errors import ConfigError
 from mdsim.reporting.console import setup_logging
+from mdsim.reporting.interrupts import orderly_interrupts
 
 PRETRAIN_DEBUG = ("optim.max_epochs=3", "optim.warmup_steps=0", "identifier=debug", "print_every=1")
 DEBUG_DUMP_EVERY = 4
@@ -198,7 +199,8 @@ def _run(action: Callable[[], None]) -> int:
     """Carry out, and turn expected errors into one message and exit status 1."""
     setup_logging(None)  # to the console; a run adds its own file
     try:
-        action()
+        with orderly_interrupts():
+            action()
     except ConfigError as error:
         return _failed(error)
     except Exception as error:

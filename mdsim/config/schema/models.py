@@ -17,7 +17,9 @@ class SchNetConfig(Section):
     hidden_channels: Count = Field(64, description="Features of an atom.")
     num_filters: Count = Field(64, description="Channels of the continuous filters.")
     num_interactions: Count = Field(6, description="Interaction blocks.")
-    num_gaussians: Count = Field(25, description="Radial basis functions, evenly spaced up to the cutoff.")
+    num_gaussians: Annotated[int, Field(ge=2)] = Field(
+        25, description="Radial basis functions, evenly spaced up to the cutoff."
+    )
     cutoff_A: Positive = Field(5.0, description="Atoms further apart do not interact.")
 
 
