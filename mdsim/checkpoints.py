@@ -5,6 +5,7 @@ Every file is a dictionary that `torch.load(weights_only=True)` can read:
     format    "mdsim"
     version   1
     kind      one of `KINDS`
+    digest    sha256 of everything else (`mdsim.payloads.digest`); files of earlier releases have none
     ...       what the kind needs; a force field has `model` (name and hyperparameters), `state_dict` and `provenance`
 """
 
@@ -69,7 +70,7 @@ def save_atomically(path: str | os.PathLike, payload: dict[str, Any]) -> None:
     path = Path(path)
     # To memory first: a disk that fills up in the middle of `torch.save` can abort the process from its destructor.
     buffer = io.BytesIO()
-    torch.save(payload, buffer)
+    torch.save({**payload, "digest": payloads.digest(_without_digest(payload))}, buffer)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -84,6 +85,10 @@ def save_atomically(path: str | os.PathLike, payload: dict[str, Any]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _without_digest(payload: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key != "digest"}
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -157,6 +162,8 @@ def checked(payload: dict[str, Any], path: str | os.PathLike, kind: str | None =
             f"{path} has version {found[0]} and kind {found[1]}; this release reads "
             f"version {VERSION} and the kinds {', '.join(KINDS)}: use the release that wrote it"
         )
+    if "digest" in payload and payload["digest"] != payloads.digest(_without_digest(payload)):
+        raise CheckpointError(f"{path}: its content is not what was written; {payloads.REMEDY}")
     if kind is not None and payload["kind"] != kind:
         raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r}, and {kind!r} is needed")
     return payload
@@ -174,7 +181,11 @@ def load_state(path: str | os.PathLike, kind: str, key: str, form: payloads.Form
     Raises:
         CheckpointError: as `load`, or the state is missing or has another form.
     """
-    payload = load(path, kind)
+    return state_in(load(path, kind), path, key, form)
+
+
+def state_in(payload: dict[str, Any], path: str | os.PathLike, key: str, form: payloads.Form) -> Any:
+    """The saved state in the content of a checkpoint; see `load_state`."""
     if key not in payload:
         raise CheckpointError(f"{path}: misses {key}; {payloads.REMEDY}")
     payloads.expect(path, payload[key], form, key)

@@ -13,6 +13,7 @@ A form is one of
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -217,6 +218,27 @@ def scheduler_state(scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau) -> Fo
         key: like(value) if key in PROGRESS_OF_A_SCHEDULER else same(value)
         for key, value in scheduler.state_dict().items()
     }
+
+
+def digest(value: Any) -> str:
+    """A sha256 of nested dictionaries, lists, tensors and plain data: of what they say, not of how a file stores it."""
+    seen = hashlib.sha256()
+    _add(seen, value)
+    return seen.hexdigest()
+
+
+def _add(seen: Any, value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().cpu().contiguous().reshape(-1)
+        seen.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        seen.update(plain.view(torch.uint8).numpy())
+    elif isinstance(value, dict | list | tuple):
+        seen.update(f"{'dict' if isinstance(value, dict) else 'list'}{len(value)}".encode())
+        for item in value.items() if isinstance(value, dict) else value:
+            _add(seen, item)
+    else:
+        text = f"{type(value).__name__}{value!r}".encode("utf-8", "surrogatepass")
+        seen.update(f"{len(text)}:".encode() + text)
 
 
 # ------------------------------------------------------------------------------------------------------------ pieces

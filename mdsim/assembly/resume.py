@@ -33,9 +33,9 @@ def resume_training(trainer: Pretraining | StableTraining, path: Path, run: Run)
         return
     kind = "pretraining" if isinstance(trainer, Pretraining) else "stable_training"
     form = pretraining_state(trainer) if isinstance(trainer, Pretraining) else stable_training_state(trainer)
-    provenance = checkpoints.load(path, kind).get("provenance")
-    checkpoints.check_run(provenance, path, run.identity, run.is_older)
-    saved = checkpoints.load_state(path, kind, "training", form)
+    payload = checkpoints.load(path, kind)
+    checkpoints.check_run(payload.get("provenance"), path, run.identity, run.is_older)
+    saved = checkpoints.state_in(payload, path, "training", form)
     with payloads.restoring(path):
         trainer.load_state_dict(saved)
         if isinstance(trainer, Pretraining):

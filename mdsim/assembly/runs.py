@@ -24,7 +24,7 @@ from mdsim.config.schema import PretrainConfig, RunConfig, SimulateConfig, Train
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.npz import Frames
 from mdsim.dynamics.stretch import Stretch, initial_conditions
-from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
+from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError, UserError, one_line
 from mdsim.evaluation import metrics, report
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.force_field import ForceField
@@ -128,7 +128,8 @@ def _check_finite(results: dict[str, Any], where: str) -> None:
 def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretraining:
     torch.manual_seed(config.seed)
     system = data.system().to(assembly.device(config.cpu))
-    model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
+    with _a_model_that_can_be_built():
+        model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
     return Pretraining(
         model,
         model_config(model),
@@ -279,6 +280,17 @@ def mistakes_in_the_configuration() -> Iterator[None]:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def _a_model_that_can_be_built() -> Iterator[None]:
+    """Sizes of layers that each are valid may still make no model, or one that no memory holds."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"model: cannot be built with these values ({one_line(error, 200)})") from error
 
 
 def check_readable(data: Dataset) -> None:

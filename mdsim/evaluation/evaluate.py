@@ -110,12 +110,13 @@ class Evaluation:
         """
         if not path.exists():
             return
-        state = checkpoints.load_state(path, "evaluation", "evaluation", self._form)
+        payload = checkpoints.load(path, "evaluation")
+        state = checkpoints.state_in(payload, path, "evaluation", self._form)
         if state["checkpoint_sha256"] != self.checkpoint_sha256:
             raise CheckpointError(
                 f"{path} evaluates another force field than the checkpoint holds now; start anew with --overwrite"
             )
-        checkpoints.check_run(checkpoints.load(path), path, self.run_identity, self.is_older_run)
+        checkpoints.check_run(payload, path, self.run_identity, self.is_older_run)
         with payloads.restoring(path):
             self.load_state_dict(state)
         log.info("resumed after %.2f ps (%s)", self.epoch * self.stretch.length_ps, path)

@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from mutations import Outcomes, flipped, restructured, tries
+from mutations import Outcomes, flipped, restructured, tries, undigested
 from tiny import SHIFT_EV, same_bits, write_pretrained
 
 from mdsim.checkpoints import force_field_payload, read, save_atomically
@@ -62,7 +62,7 @@ def test_shortened_and_patched_files_are_refused(checkpoint):
 
 
 def test_well_formed_files_with_other_content_are_refused_or_the_same(checkpoint):
-    payload, outcomes = read(checkpoint), Outcomes()
+    payload, outcomes = undigested(read(checkpoint)), Outcomes()
     before = load_force_field(checkpoint)
     for rng in tries(80):
         changed, how = restructured(payload, rng)
@@ -75,3 +75,12 @@ def test_well_formed_files_with_other_content_are_refused_or_the_same(checkpoint
         assert same_bits(dict(loaded.state_dict()), dict(before.state_dict())), how
     print(outcomes.counts)
     assert outcomes.counts["refused"] > outcomes.counts["accepted"]
+
+
+@pytest.mark.parametrize("checkpoint", ["schnet"], indirect=True)
+def test_well_formed_files_with_other_content_are_refused_by_their_digest(checkpoint):
+    payload, outcomes = read(checkpoint), Outcomes()
+    for rng in tries(60):
+        changed, how = restructured(payload, rng)
+        torch.save(changed, checkpoint)
+        assert outcomes.of(lambda: load_force_field(checkpoint), how) is None or "digest" in how, f"{how} was accepted"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mutations import LONGEST_MESSAGE, Outcomes, flipped, restructured, tries
+from mutations import LONGEST_MESSAGE, Outcomes, flipped, restructured, tries, undigested
 from tiny import write_world
 
 from mdsim.cli import main as cli
@@ -43,7 +43,7 @@ def test_damaged_states_are_resumed_or_refused(stopped, tmp_path, capsys):
     kept, outcomes = tmp_path / "kept", Outcomes()
     shutil.copytree(results, kept)
     (state,) = results.rglob(name)
-    payload, content = torch.load(state, weights_only=True), state.read_bytes()
+    payload, content = undigested(torch.load(state, weights_only=True)), state.read_bytes()
     section = "evaluation" if kind == "evaluation" else "training"
 
     def resume() -> None:
