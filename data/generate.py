@@ -43,7 +43,7 @@ from tqdm import tqdm
 from xtb_dynamics import Plan, block_files, collect, read_geometries, sample, write_mean_energy_start
 
 from mdsim.datasets.folder import Metadata, read_metadata, write_dataset
-from mdsim.datasets.npz import UNITS, Frames
+from mdsim.datasets.npz import UNITS, Frames, write_atomically
 from mdsim.datasets.splits import block_holdout, format_indices, nested_splits
 
 STRUCTURAL_FRICTION_PER_PS = 1.0
@@ -106,12 +106,23 @@ def work_folders(plans: list, work: Path) -> list[Path]:
     folders = [work / f"trajectory{plan.index:03d}" for plan in plans]
     for plan, folder in zip(plans, folders, strict=True):
         file = folder / "plan.json"
-        if file.exists() and json.loads(file.read_text()) != asdict(plan):
+        if file.exists() and _read_plan(file) != asdict(plan):
             raise SystemExit(f"{file}: holds a trajectory with other settings; choose another --work-path or delete it")
     for plan, folder in zip(plans, folders, strict=True):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.json").write_text(json.dumps(asdict(plan)))
+        text = json.dumps(asdict(plan))
+        write_atomically(folder / "plan.json", lambda file, text=text: file.write(text.encode()))
     return folders
+
+
+def _read_plan(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SystemExit(
+            f"{file}: is damaged, so that it is not known what was sampled here; choose another --work-path or delete "
+            f"the folder ({error})"
+        ) from error
 
 
 def check_target(target: Path, settings: dict, defaults: dict) -> None:

@@ -51,12 +51,15 @@ if TYPE_CHECKING:  # what editors and type checkers see; at run time each name i
         RDFDeviation as RDFDeviation,
         TemperatureExplosion as TemperatureExplosion,
     )
+    from mdsim.stability.stable_times import (
+        restricted_mean_interval as restricted_mean_interval,
+        restricted_mean_ratio as restricted_mean_ratio,
+    )
     from mdsim.stability.survival import (
         Lifetimes as Lifetimes,
         kaplan_meier as kaplan_meier,
         median_survival as median_survival,
         restricted_mean as restricted_mean,
-        restricted_mean_ratio as restricted_mean_ratio,
     )
     from mdsim.state import MDState as MDState, System as System, Trajectory as Trajectory
     from mdsim.units import kT_eV as kT_eV
@@ -95,12 +98,12 @@ _HOMES = {
         "RDFDeviation",
         "TemperatureExplosion",
     ),
+    "stability.stable_times": ("restricted_mean_interval", "restricted_mean_ratio"),
     "stability.survival": (
         "Lifetimes",
         "kaplan_meier",
         "median_survival",
         "restricted_mean",
-        "restricted_mean_ratio",
     ),
     "state": ("MDState", "System", "Trajectory"),
     "units": ("kT_eV",),

@@ -1,28 +1,37 @@
-"""Checkpoint files: written whole or not at all, read without pickle, refused when they are not what they should be.
+"""Checkpoint files: written whole or not at all, read without pickle, refused when a bit of them has changed.
 
 Every file is a dictionary that `torch.load(weights_only=True)` can read:
 
     format    "mdsim"
     version   1
     kind      one of `KINDS`
+    digest    sha256 of everything else (`mdsim.payloads.digest`); files of earlier releases have none
     ...       what the kind needs; a force field has `model` (name and hyperparameters), `state_dict` and `provenance`
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from mdsim.errors import CheckpointError
+from mdsim import payloads
+from mdsim.errors import CheckpointError, one_line
 from mdsim.force_field import ForceField
 
 FORMAT = "mdsim"
 VERSION = 1
+LARGEST_CUTOFF_A = 50.0
+HEAVIEST = 118
+ZIP_START = b"PK\x03\x04"  # of every file that torch has written since version 1.6
 KINDS = ("force_field", "pretraining", "stable_training", "evaluation", "frames")
+
+log = logging.getLogger("mdsim")
 
 
 def new_payload(kind: str, **content: Any) -> dict[str, Any]:
@@ -61,7 +70,7 @@ def save_atomically(path: str | os.PathLike, payload: dict[str, Any]) -> None:
     path = Path(path)
     # To memory first: a disk that fills up in the middle of `torch.save` can abort the process from its destructor.
     buffer = io.BytesIO()
-    torch.save(payload, buffer)
+    torch.save({**payload, "digest": payloads.digest(_without_digest(payload))}, buffer)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -78,6 +87,10 @@ def save_atomically(path: str | os.PathLike, payload: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _without_digest(payload: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key != "digest"}
+
+
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The dictionary in a file written by `torch.save`, of this or another program, with tensors on the CPU.
 
@@ -87,17 +100,45 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: check the path")
+        raise CheckpointError(f"there is no checkpoint {one_line(path)}: check the path")
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            has_checksums = _check_archive(file)
+            payload = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes of any kind make the unpickler raise errors of any kind
         raise CheckpointError(
             f"{path} is truncated, or no checkpoint of tensors and plain data: copy it again or use another one "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"({one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)})"
         ) from error
+    if not has_checksums:
+        log.warning("%s is in the format of torch before 1.6, without checksums: a changed bit cannot be noticed", path)
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path} holds a {type(payload).__name__}, not a dictionary: it is no checkpoint")
     return payload
+
+
+def _check_archive(file: BinaryIO) -> bool:
+    """Check the checksum of every record, which `torch.load` does not, and go back to the start of the file.
+
+    Returns:
+        Whether there are checksums: files older than torch 1.6 have none.
+
+    Raises:
+        zipfile.BadZipFile: a record has changed.
+    """
+    is_archive = file.read(len(ZIP_START)) == ZIP_START
+    if is_archive:
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+            for record in records:
+                if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
+                    raise zipfile.BadZipFile(f"the record {record.filename!r} is not as torch writes it")
+            if len({record.filename for record in records}) < len(records):
+                raise zipfile.BadZipFile("a record stands there twice")
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of the record {damaged!r} is wrong")
+    file.seek(0)
+    return is_archive
 
 
 def load(path: str | os.PathLike, kind: str | None = None) -> dict[str, Any]:
@@ -106,17 +147,104 @@ def load(path: str | os.PathLike, kind: str | None = None) -> dict[str, Any]:
     Raises:
         CheckpointError: as `read`, or the file is of another program or of another version of the format.
     """
-    payload = read(path)
+    return checked(read(path), path, kind)
+
+
+def checked(payload: dict[str, Any], path: str | os.PathLike, kind: str | None = None) -> dict[str, Any]:
+    """What was read from a file, once it is clear that this package wrote it; see `load`."""
     if payload.get("format") != FORMAT:
-        raise CheckpointError(f"{path} was not written by mdsim (it has the keys {sorted(map(str, payload))[:8]})")
-    if payload.get("version") != VERSION or payload.get("kind") not in KINDS:
         raise CheckpointError(
-            f"{path} has version {payload.get('version')!r} and kind {payload.get('kind')!r}; this release reads "
+            f"{path} was not written by mdsim (it has the keys {one_line(sorted(map(str, payload))[:8])})"
+        )
+    if type(payload.get("version")) is not int or payload["version"] != VERSION or payload.get("kind") not in KINDS:
+        found = [one_line(repr(payload.get(key)), 60) for key in ("version", "kind")]
+        raise CheckpointError(
+            f"{path} has version {found[0]} and kind {found[1]}; this release reads "
             f"version {VERSION} and the kinds {', '.join(KINDS)}: use the release that wrote it"
         )
+    if "digest" in payload and payload["digest"] != payloads.digest(_without_digest(payload)):
+        raise CheckpointError(f"{path}: its content is not what was written; {payloads.REMEDY}")
     if kind is not None and payload["kind"] != kind:
         raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r}, and {kind!r} is needed")
     return payload
+
+
+def load_state(path: str | os.PathLike, kind: str, key: str, form: payloads.Form) -> Any:
+    """The saved state in a checkpoint of a kind, once it is clear that it has the form that its reader expects.
+
+    Args:
+        path: the file.
+        kind: of the checkpoint.
+        key: under which the state stands.
+        form: of the state (`mdsim.payloads`).
+
+    Raises:
+        CheckpointError: as `load`, or the state is missing or has another form.
+    """
+    return state_in(load(path, kind), path, key, form)
+
+
+def state_in(payload: dict[str, Any], path: str | os.PathLike, key: str, form: payloads.Form) -> Any:
+    """The saved state in the content of a checkpoint; see `load_state`."""
+    if key not in payload:
+        raise CheckpointError(f"{path}: misses {key}; {payloads.REMEDY}")
+    payloads.expect(path, payload[key], form, key)
+    return payload[key]
+
+
+def check_run(saved: Any, path: str | os.PathLike, identity: str, may_lack_it: bool = False) -> None:
+    """Refuse a state that was saved by a run of other settings or inputs.
+
+    Args:
+        saved: a dictionary that says under ``run`` which run wrote it.
+        path: of the file, for the message.
+        identity: of the run that is to be continued.
+        may_lack_it: the run is older than identities are.
+
+    Raises:
+        CheckpointError: it is another run's.
+    """
+    known = saved.get("run") if isinstance(saved, dict) else None
+    if known is None and may_lack_it:
+        log.warning("%s does not say which run wrote it (an older run)", path)
+    elif not isinstance(known, str) or known != identity:
+        raise CheckpointError(f"{path}: was written by another run, of other settings or data; {payloads.REMEDY}")
+
+
+def check_force_field(payload: dict[str, Any], path: str | os.PathLike) -> None:
+    """Refuse the content of a force field's checkpoint unless it has a description of the model and finite weights.
+
+    Raises:
+        CheckpointError: naming the first thing that is wrong.
+    """
+    if "model" not in payload or "state_dict" not in payload:
+        raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r} that holds no force field")
+    weights = payloads.Check(_check_weight)
+    form = {"model": payloads.mapping_of(payloads.ANYTHING), "state_dict": payloads.mapping_of(weights)}
+    payloads.expect(path, {key: payload[key] for key in form}, form)
+
+
+def _check_weight(value: Any, place: str) -> None:
+    shape = value.shape if isinstance(value, torch.Tensor) else (None,)
+    payloads.check(value, payloads.tensor(*shape, dtype=getattr(value, "dtype", None)), place)
+
+
+def check_model(model: ForceField, path: str | os.PathLike) -> None:
+    """Refuse a force field that cannot compute: numbers that are not finite, or a cutoff that no neighbor list has.
+
+    Raises:
+        CheckpointError: naming the first thing that is wrong.
+    """
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity: use another copy, or an earlier checkpoint")
+    if not 0 < model.cutoff <= LARGEST_CUTOFF_A:
+        raise CheckpointError(
+            f"{path}: the cutoff is {model.cutoff:g} Å, expected up to {LARGEST_CUTOFF_A:g} Å: use another copy"
+        )
+    species = model.species.tolist()
+    if species != sorted(set(species)) or not all(1 <= number <= HEAVIEST for number in species):
+        raise CheckpointError(f"{path}: {one_line(species, 80)} are no atomic numbers: use another copy")
 
 
 def generator_state(generator: torch.Generator) -> dict[str, Any]:

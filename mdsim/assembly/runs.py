@@ -16,13 +16,15 @@ import torch
 
 import mdsim
 from mdsim import assembly, memory
+from mdsim.assembly.inputs import inputs_of
+from mdsim.assembly.resume import resume_training
 from mdsim.assembly.run_folder import check_folder, open_folder
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.config.schema import OptimizationConfig, PretrainConfig, RunConfig, SimulateConfig, TrainConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.npz import Frames
 from mdsim.dynamics.stretch import Stretch, initial_conditions
-from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
+from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError, UserError, one_line
 from mdsim.evaluation import metrics, report
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
@@ -57,13 +59,15 @@ def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = Fal
     data = assembly.dataset(config.data)
     check_readable(data)
     trainer = _pretraining(config, data, folder)
-    open_folder(folder, config, overwrite)
-    if resume:
-        trainer.resume_from(folder / "checkpoints" / "last.pt")
-    with _writer(folder, config, trainer.progress.step) as writer:
-        trainer.fit(writer, config.print_every)
-    report.draw_training(folder)
-    report_fit(config, data, folder / "checkpoints" / "best_checkpoint.pt")
+    inputs = inputs_of(config, [(data, ("train", "val", "test"))])
+    with open_folder(folder, config, resume, overwrite, inputs) as run:
+        trainer.provenance["run"] = run.identity
+        if resume:
+            resume_training(trainer, folder / "checkpoints" / "last.pt", run)
+        with _writer(folder, config, trainer.progress.step) as writer:
+            trainer.fit(writer, config.print_every)
+        report.draw_training(folder)
+        report_fit(config, data, folder / "checkpoints" / "best_checkpoint.pt")
 
 
 def validate(config: PretrainConfig, checkpoint: Path | None = None) -> None:
@@ -116,6 +120,7 @@ def predict(
             calculator.calculate(atoms, ["energy", "forces", "energies"])
         except ValueError as error:
             raise ConfigError(f"{frames}, frame {number}: {error}") from error
+        _check_finite(calculator.results, f"{frames}, frame {number}")
         copy = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         copy.info["energy"] = calculator.results["energy"]
         if energy_zero != "labels":
@@ -129,10 +134,16 @@ def predict(
     log.info("%d frames -> %s", len(predicted), output)
 
 
+def _check_finite(results: dict[str, Any], where: str) -> None:
+    if not all(np.isfinite(results[key]).all() for key in ("energy", "forces", "energies")):
+        raise ConfigError(f"{where}: energies or forces are NaN or infinite: check the positions and the cell")
+
+
 def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretraining:
     torch.manual_seed(config.seed)
     system = data.system().to(assembly.device(config.cpu))
-    model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
+    with _a_model_that_can_be_built():
+        model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
     return Pretraining(
         model,
         system,
@@ -167,16 +178,18 @@ def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = Fa
     checkpoint = assembly.pretrained_checkpoint(config)
     with mistakes_in_the_configuration():
         trainer = _stable_training(config, checkpoint)
-    open_folder(config.run_path, config, overwrite)
-    log.info(
-        "StABlE training of %s, %d replicas at %g K",
-        *(checkpoint, config.dynamics.replicas, config.dynamics.temperature_K),
-    )
-    if resume:
-        trainer.resume_from(config.run_path / "last.pt")
-    with _writer(config.run_path, config, trainer.progress.epoch + 1) as writer:
-        trainer.run(writer)
-    report.draw_training(config.run_path)
+    inputs = inputs_of(config, _datasets(config), pretrained_checkpoint=checkpoint)
+    with open_folder(config.run_path, config, resume, overwrite, inputs) as run:
+        trainer.provenance["run"] = run.identity
+        log.info(
+            "StABlE training of %s, %d replicas at %g K",
+            *(checkpoint, config.dynamics.replicas, config.dynamics.temperature_K),
+        )
+        if resume:
+            resume_training(trainer, config.run_path / "last.pt", run)
+        with _writer(config.run_path, config, trainer.progress.epoch + 1) as writer:
+            trainer.run(writer)
+        report.draw_training(config.run_path)
 
 
 def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
@@ -229,15 +242,24 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
     data = assembly.dataset(config.data)
     with mistakes_in_the_configuration():
         evaluation = _evaluation(config, data, checkpoint, out_dir)
-    open_folder(out_dir, config, overwrite)
-    log.info(
-        "evaluating %s: %d replicas for %g ps at %g K",
-        *(checkpoint, config.dynamics.replicas, config.horizon_ps, config.dynamics.temperature_K),
-    )
-    if resume:
-        evaluation.resume_from(out_dir / "state.pt")
-    with _writer(out_dir, config, evaluation.epoch + 1) as writer:
-        evaluation.run(writer)
+    inputs = inputs_of(config, _datasets(config, test=True, contiguous=bool(config.dynamical_observables)))
+    with open_folder(out_dir, config, resume, overwrite, inputs) as run:
+        evaluation.run_identity, evaluation.is_older_run = run.identity, run.is_older
+        log.info(
+            "evaluating %s: %d replicas for %g ps at %g K",
+            *(checkpoint, config.dynamics.replicas, config.horizon_ps, config.dynamics.temperature_K),
+        )
+        if resume:
+            evaluation.resume_from(out_dir / "state.pt")
+        with _writer(out_dir, config, evaluation.epoch + 1) as writer:
+            evaluation.run(writer)
+        _write_results(evaluation, config, data, checkpoint, out_dir)
+
+
+def _write_results(
+    evaluation: Evaluation, config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path
+) -> None:
+    """Metrics, arrays, figures and the table of a finished evaluation."""
     errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
     summary = metrics.final_metrics(evaluation, errors, config.eval_model, config.dynamics.temperature_K)
     metrics.write_json(out_dir / "final_metrics.json", {"checkpoint": checkpoint.as_posix(), **summary})
@@ -284,6 +306,17 @@ def mistakes_in_the_configuration() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
+@contextmanager
+def _a_model_that_can_be_built() -> Iterator[None]:
+    """Sizes of layers that each are valid may still make no model, or one that no memory holds."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"model: cannot be built with these values ({one_line(error, 200)})") from error
+
+
 def check_readable(data: Dataset) -> None:
     """Read every labelled split, so that a damaged one is found before a fit and not at its end."""
     log.debug("%d training, %d validation, %d test frames", len(data.train), len(data.val), len(data.test))
@@ -304,6 +337,13 @@ def _provenance(data: Dataset) -> dict[str, Any]:
         "level_of_theory": data.metadata.level_of_theory,
         "n_train": len(data.train),
     }
+
+
+def _datasets(config: RunConfig, **others: bool) -> list[tuple[Dataset, list[str]]]:
+    """The data set of a run and the one of its references, each with the names of the files that are read of it."""
+    read = {"train": True, "reference": config.reference_run, **others}
+    sizes = dict.fromkeys((config.data.size, config.reference_size or config.data.size))
+    return [(assembly.dataset(config.data, size), [name for name in read if read[name]]) for size in sizes]
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mdsim.errors import ConfigError, UserError
 from mdsim.reporting.console import setup_logging
+from mdsim.reporting.interrupts import orderly_interrupts
 
 #: Mistakes of the user or of files, and optional packages that are missing: one clear line instead of a traceback.
 EXPECTED = (UserError, OSError, ModuleNotFoundError)
@@ -23,7 +24,8 @@ def run(action: Callable[[], None], after_interrupt: str = "the same command wit
     """Carry out a command; expected errors become one message and exit status 1."""
     setup_logging(None)  # to the console; a run adds its own file
     try:
-        action()
+        with orderly_interrupts():
+            action()
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from mdsim import checkpoints
+from mdsim import checkpoints, payloads
 from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.errors import CheckpointError
+from mdsim.evaluation import saved
 from mdsim.force_field import ForceField
 from mdsim.interfaces import Observable
 from mdsim.reporting.scalars import ScalarWriter
@@ -96,6 +97,7 @@ class Evaluation:
     ) -> None:
         self.force_field = force_field
         self.checkpoint_sha256 = checkpoint_sha256
+        self.run_identity, self.is_older_run = "", False  # a saved state of another run is refused
         self.stretch = stretch
         self.structural = dict(structural)
         self.dynamical = dict(dynamical)
@@ -139,12 +141,15 @@ class Evaluation:
         """
         if not path.exists():
             return
-        saved = checkpoints.load(path, "evaluation")["evaluation"]
-        if saved["checkpoint_sha256"] != self.checkpoint_sha256:
+        payload = checkpoints.load(path, "evaluation")
+        state = checkpoints.state_in(payload, path, "evaluation", self._form)
+        if state["checkpoint_sha256"] != self.checkpoint_sha256:
             raise CheckpointError(
                 f"{path} evaluates another force field than the checkpoint holds now; start anew with --overwrite"
             )
-        self.load_state_dict(saved)
+        checkpoints.check_run(payload, path, self.run_identity, self.is_older_run)
+        with payloads.restoring(path):
+            self.load_state_dict(state)
         log.info("resumed after %.2f ps (%s)", self.epoch * self.stretch.length_ps, path)
 
     def run(self, writer: ScalarWriter) -> None:
@@ -226,7 +231,7 @@ class Evaluation:
             _write_frames(self.out_dir / DENSE.format(self.epoch), self.dense[-1])
         if self._followed:
             _write_frames(self.out_dir / FOLLOWED.format(self.epoch), self.saved[-1])
-        payload = checkpoints.new_payload("evaluation", evaluation=self.state_dict())
+        payload = checkpoints.new_payload("evaluation", evaluation=self.state_dict(), run=self.run_identity)
         checkpoints.save_atomically(self.out_dir / "state.pt", payload)
 
     def _write_saved_trajectories(self) -> None:
@@ -275,19 +280,31 @@ class Evaluation:
             "generator": self.generator.get_state(),
         }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
         device = self.state.energy.device
-        self.state = MDState(**saved["state"]).to(self.stretch.system.masses.device).to(device)
-        self.epoch = saved["epoch"]
-        self.stable_frames = saved["stable_frames"]
-        self.reasons = saved["reasons"]
-        self.sums = saved["sums"]
-        self.recent = None if saved["recent"] is None else Trajectory(**saved["recent"]).to(device)
+        self.state = MDState(**state["state"]).to(self.stretch.system.masses.device).to(device)
+        self.epoch = state["epoch"]
+        self.stable_frames = state["stable_frames"]
+        self.reasons = state["reasons"]
+        self.sums = state["sums"]
+        self.recent = None if state["recent"] is None else Trajectory(**state["recent"]).to(device)
         dense, followed = range(1, self._dense_epochs + 1), range(1, self.epoch + 1) if self._followed else ()
-        self.dense = [_read_frames(self.out_dir / DENSE.format(epoch)).to(device) for epoch in dense]
-        self.saved = [_read_frames(self.out_dir / FOLLOWED.format(epoch)).to(device) for epoch in followed]
-        self.generator.set_state(saved["generator"])
+        window, every, n_followed = self.plan.dense_window, self.stretch.dump_every, len(self._followed)
+        dense_every = every if window is None else window.dump_every_steps
+        self.dense = [self._read(DENSE.format(i), dense_every, len(self.reasons)).to(device) for i in dense]
+        self.saved = [self._read(FOLLOWED.format(i), every, n_followed).to(device) for i in followed]
+        self.generator.set_state(state["generator"])
+
+    @property
+    def _form(self) -> payloads.Form:
+        return saved.evaluation_state(self.state_dict(), self.stretch.dump_every * self.stretch.integrator.timestep_fs)
+
+    def _read(self, name: str, every: int, n_replicas: int) -> Trajectory:
+        """The kept frames of one stretch, which were taken after each ``every`` steps."""
+        n_frames, n_atoms = self.stretch.n_steps // every, self.stretch.system.n_atoms
+        form = saved.frames(n_frames, n_replicas, n_atoms, every * self.stretch.integrator.timestep_fs)
+        return Trajectory(**checkpoints.load_state(self.out_dir / name, "frames", "frames", form))
 
 
 def _tensors(trajectory: Trajectory) -> dict[str, Any]:
@@ -297,10 +314,6 @@ def _tensors(trajectory: Trajectory) -> dict[str, Any]:
 def _write_frames(path: Path, trajectory: Trajectory) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.save_atomically(path, checkpoints.new_payload("frames", frames=_tensors(trajectory)))
-
-
-def _read_frames(path: Path) -> Trajectory:
-    return Trajectory(**checkpoints.load(path, "frames")["frames"])
 
 
 def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: int) -> Trajectory:

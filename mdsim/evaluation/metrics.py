@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from mdsim.errors import ConfigError
+from mdsim.errors import ConfigError, one_line
 from mdsim.evaluation.evaluate import Compared, Evaluation
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.reporting.console import format_interval, format_table
@@ -290,6 +290,9 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or one clear error."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); run the evaluation first") from error
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); run the evaluation first") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: is damaged (a {type(values).__name__}); evaluate again")
+    return values

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mdsim.errors import ConfigError
 from mdsim.evaluation.metrics import (
     SEED,
     cell,
-    followed_ps,
     is_shown,
     label,
     legend,
     observable_errors,
-    read_json,
     stable_times,
     value_interval,
 )
+from mdsim.evaluation.results import Results, check_comparable, read_results
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.reporting.figures import observable_figure, survival_figure, training_figure
 from mdsim.reporting.scalars import read_scalars
 from mdsim.stability.intervals import Interval
 from mdsim.stability.stable_times import restricted_mean_ratio_over_groups, survival_band
-from mdsim.stability.survival import Lifetimes, kaplan_meier
+from mdsim.stability.survival import kaplan_meier
 
 AXES = {
     "rdf": ("r (Å)", "h(r) (1/Å)"),
@@ -35,62 +32,6 @@ AXES = {
     "vacf": ("lag (fs)", "VACF / VACF(0)"),
     "bond_length_distribution": ("bond length (Å)", "density (1/Å)"),
 }
-
-
-@dataclass(frozen=True)
-class Results:
-    """The files of one or several evaluations of one kind, replicas put together."""
-
-    summaries: tuple[dict[str, Any], ...]
-    groups: tuple[Lifetimes, ...]  # the replicas of each evaluation
-    weights: np.ndarray  # stable frames of each replica
-    observables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # values [replica bin], axis, reference
-
-    def weights_of(self, name: str) -> np.ndarray:
-        """Structural observables count by stable frames; dynamical ones (lags start at zero) come from one window."""
-        axis = self.observables[name][1]
-        return self.weights if len(axis) > 1 and axis[0] != 0 else np.ones_like(self.weights)
-
-    @property
-    def lifetimes(self) -> Lifetimes:
-        """All replicas together."""
-        return Lifetimes.together(self.groups)
-
-    @property
-    def horizon_ps(self) -> float:
-        """To which all evaluations were to follow their replicas."""
-        return min(summary["horizon_ps"] for summary in self.summaries)
-
-    @property
-    def followed_ps(self) -> float:
-        """Up to where survival is known in all evaluations."""
-        return min(followed_ps(group) for group in self.groups)
-
-
-def read_results(folders: Sequence[Path]) -> Results:
-    """Read the evaluations in the given folders (`.../inference/<eval_model>`)."""
-    summaries = tuple(read_json(folder / "final_metrics.json") for folder in folders)
-
-    def arrays(name: str) -> list[np.ndarray]:
-        try:
-            return [np.load(folder / f"{name}.npy", allow_pickle=False) for folder in folders]
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{folders[0]}: {name}.npy is missing or damaged ({error}); evaluate again") from error
-
-    names = sorted(path.name.removesuffix("_axis.npy") for path in folders[0].glob("*_axis.npy"))
-    return Results(
-        summaries,
-        tuple(map(Lifetimes, arrays("stable_time_ps"), arrays("broken"))),
-        np.concatenate(arrays("stable_frames")).astype(float),
-        {
-            name: (
-                np.concatenate(arrays(name)),
-                np.load(folders[0] / f"{name}_axis.npy", allow_pickle=False),
-                np.load(folders[0] / f"{name}_reference.npy", allow_pickle=False),
-            )
-            for name in names
-        },
-    )
 
 
 def draw_training(run_dir: Path) -> None:
@@ -152,10 +93,7 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
         before, after: names of the evaluations.
     """
     results = {name: read_results([run / "inference" / name for run in run_dirs]) for name in (before, after)}
-    for first, second in zip(results[before].summaries, results[after].summaries, strict=True):
-        for key in ("replicas", "horizon_ps", "temperature_K"):
-            if first[key] != second[key]:
-                raise ConfigError(f"{key} differs between {before} ({first[key]}) and {after} ({second[key]})")
+    check_comparable(results)
     folder = run_dirs[0] / "inference"
     draw(folder, {f"before ({before})": results[before], f"after ({after})": results[after]})
     table = format_table(["", before, after, "change"], _rows(results[before], results[after]))
@@ -191,7 +129,7 @@ def _change(key: str, before: Results, after: Results) -> str:
         return "-" if ratio is None else "× " + format_interval(ratio.estimate, ratio.low, ratio.high)
     if key.startswith(("energy_mae", "force_mae")):
         old, new = _pooled(before)[key], _pooled(after)[key]
-        return "-" if None in (old, new) else f"{100 * (new / old - 1):+.1f} %"
+        return "-" if None in (old, new) or old == 0 else f"{100 * (new / old - 1):+.1f} %"
     return ""
 
 

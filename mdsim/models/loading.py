@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from mdsim import checkpoints
-from mdsim.errors import CheckpointError
+from mdsim import checkpoints, payloads
+from mdsim.errors import CheckpointError, ConfigError, one_line
 from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
 from mdsim.models.registry import MODELS
 
 CUSTOM = "custom"
+CONSTANTS = ("distance_expansion.offset",)  # saved, but set by the hyperparameters
 
 
 def model_config(model: ForceField) -> dict[str, Any]:
@@ -44,17 +45,31 @@ def load_force_field(path: str | os.PathLike, allow_factory: str | None = None) 
         ConfigError: the factory cannot make the model.
     """
     payload = checkpoints.read(path)
+    with payloads.restoring(path, "is no checkpoint of a force field"):
+        published = _published(payload, path)
+    model = _own(payload, path, allow_factory) if published is None else published
+    checkpoints.check_model(model, path)
+    return model
+
+
+def _published(payload: dict[str, Any], path: str | os.PathLike) -> ForceField | None:
+    """The model in a checkpoint that another program wrote; None where this one did."""
     for record in MODELS.values():
         if record.published is not None and record.published.recognizes(payload):
             return record.read_published(payload, path)
-    payload = checkpoints.load(path)
-    if "model" not in payload or "state_dict" not in payload:
-        raise CheckpointError(f"{path} is a checkpoint of kind {payload['kind']!r} that holds no force field")
+    return None
+
+
+def _own(payload: dict[str, Any], path: str | os.PathLike, allow_factory: str | None) -> ForceField:
+    payload = checkpoints.checked(payload, path)
+    checkpoints.check_force_field(payload, path)
     config, state = payload["model"], payload["state_dict"]
     if config.get("name") == CUSTOM:
         _check_allowed(config.get("factory"), allow_factory, path)
-    elif config.get("name") not in MODELS:
-        raise CheckpointError(f"{path} holds a model {config.get('name')!r}; this release knows {sorted(MODELS)}")
+    elif config.get("name") not in list(MODELS):  # a list compares what cannot be hashed
+        raise CheckpointError(
+            f"{path} holds a model {one_line(repr(config.get('name')), 60)}; this release knows {sorted(MODELS)}"
+        )
     return _build(config, state, path)
 
 
@@ -69,15 +84,36 @@ def _check_allowed(needed: Any, allowed: str | None, path: str | os.PathLike) ->
 
 
 def _build(config: dict[str, Any], state: dict[str, torch.Tensor], path: str | os.PathLike) -> ForceField:
+    described = one_line(config, 200)
     try:
         species = state["species"].tolist()
         if config["name"] == CUSTOM:
             model = custom_force_field(config["factory"], config["options"], species, str(path))
         else:
             hyperparameters = {key: value for key, value in config.items() if key != "name"}
+            _check_sizes(hyperparameters, state)
             model = MODELS[config["name"]].build(species, **hyperparameters)
+            if missing := sorted(model.hyperparameters.keys() - hyperparameters.keys()):
+                raise ValueError(f"it misses {', '.join(missing)}")
         model.to(state[next(name for name, _ in model.named_parameters())].dtype)
+        payloads.check(state, payloads.module_state(model), "state_dict")
+        constants = {name: value.clone() for name, value in model.state_dict().items() if name in CONSTANTS}
         model.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"the weights in {path} do not fit the model it describes, {config}: {error}") from error
+        for name, value in constants.items():
+            if not torch.allclose(value, state[name]):
+                raise ValueError(f"{name} is not what the hyperparameters say")
+    except ConfigError:
+        raise
+    except Exception as error:  # hyperparameters of any kind make constructors raise errors of any kind
+        raise CheckpointError(
+            f"the weights in {path} do not fit the model it describes, {described}: {one_line(error, 200)}"
+        ) from error
     return model.eval()
+
+
+def _check_sizes(hyperparameters: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+    """No layer is built that is larger than all weights in the file: a damaged number must not take all memory."""
+    most = sum(value.numel() for value in state.values())
+    for key, value in hyperparameters.items():
+        if isinstance(value, int) and abs(value) > most:
+            raise ValueError(f"{key} is {one_line(value, 40)}, and the file holds {most} numbers")

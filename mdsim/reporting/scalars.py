@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
+
+from mdsim.errors import ConfigError, one_line
+from mdsim.reporting.event_file import EventFile
 
 WANDB_ID_FILE = "wandb_run_id.txt"
 
@@ -43,7 +45,7 @@ class ScalarWriter:
             ModuleNotFoundError: W&B is asked for and not installed.
         """
         self._wandb = None if wandb is None else _start_wandb(run_dir, config, wandb)
-        self._tensorboard = SummaryWriter(str(run_dir), purge_step=purge_step)
+        self._tensorboard = EventFile(run_dir, purge_step)
         if config is not None:
             self._tensorboard.add_text("config", _as_markdown(config), purge_step or 0)
 
@@ -78,9 +80,16 @@ class ScalarWriter:
 
 
 def read_scalars(run_dir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of every scalar in the TensorBoard events of a run, resumed stretches joined."""
+    """Steps and values of every scalar in the TensorBoard events of a run, resumed stretches joined.
+
+    Raises:
+        ConfigError: they are damaged.
+    """
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
-    events.Reload()
+    try:
+        events.Reload()
+    except Exception as error:  # bytes of any kind make TensorBoard's reader raise errors of any kind
+        raise ConfigError(f"{run_dir}: its TensorBoard events cannot be read ({one_line(error)})") from error
     return {
         tag: (np.array([event.step for event in found]), np.array([event.value for event in found]))
         for tag in events.Tags()["scalars"]

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms
-from tiny import write_pretrained, write_world
+from tiny import frames, write_pretrained, write_world
 
 from mdsim.cli import main as cli
+from mdsim.datasets.folder import sha256_of
+from mdsim.datasets.npz import write_frames
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,74 @@ def test_a_force_field_that_changed_is_not_resumed(world, error_of):
     assert state.read_bytes() == before
 
 
+def _swap_state(world, *changes: str) -> Path:
+    """A stopped run whose `last.pt` is that of another one."""
+    assert cli.stable_training([*TRAIN, "--epochs=1", "--exp_name=other", *changes]) == 0
+    (other,) = (world / "runs").rglob("last.pt")
+    assert cli.stable_training([*TRAIN, "--epochs=1"]) == 0
+    last = other.parent.with_name("schnet_water_default") / "last.pt"
+    shutil.copy(other, last)
+    return last
+
+
+def test_a_state_of_another_run_is_not_resumed(world, error_of):
+    last = _swap_state(world, "--seed=99")
+    before = last.read_bytes()
+    message = error_of(cli.stable_training, *TRAIN, "--epochs=2", "--resume", changes=True)
+    assert "last.pt: was written by another run, of other settings or data" in message
+    assert last.read_bytes() == before
+
+
+def test_another_pretrained_force_field_is_not_resumed(world, error_of):
+    assert cli.stable_training([*TRAIN, "--epochs=1"]) == 0
+    write_pretrained(world / "models", seed=8)
+    message = error_of(cli.stable_training, *TRAIN, "--epochs=2", "--resume", changes=True)
+    assert "inputs.json: the run was started from other content of pretrained checkpoint" in message
+
+
+@EACH_COMMAND
+def test_other_labels_are_not_resumed(world, error_of, command, arguments):
+    short = ["--optim.max_epochs=1"] if command is cli.pretraining else ["--epochs=1"]
+    assert command([*arguments, *short]) == 0
+    labels = frames(20, seed=77)
+    folder = world / "data" / "toy" / "water" / "20"
+    write_frames(folder / "train.npz", labels)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["sha256"]["train.npz"] = sha256_of(folder / "train.npz")
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    message = error_of(command, *arguments, *short, "--resume", changes=True)
+    assert "was started from other content of toy/water/20/train.npz" in message
+
+
+def test_a_moved_run_is_resumed(world):
+    assert cli.stable_training([*TRAIN, "--epochs=1"]) == 0
+    (world / "runs").rename(world / "moved")
+    assert cli.stable_training([*TRAIN, "--epochs=2", "--log_dir=moved", "--resume"]) == 0
+    assert "resumed after epoch 1" in next((world / "moved").rglob("log.txt")).read_text()
+    (world / "runs").symlink_to(world / "moved")
+    assert cli.stable_training([*TRAIN, "--epochs=3", "--resume"]) == 0
+    assert "resumed after epoch 2" in next((world / "moved").rglob("log.txt")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (cli.stable_training, (*TRAIN, "--exp_name=../../outside")),
+        (cli.stable_training, (*TRAIN, "--results_dir=../outside")),
+        (cli.pretraining, (*PRETRAIN, "--identifier", "../../outside")),
+        (cli.pretraining, (*PRETRAIN, "--molecule", "../outside")),
+    ],
+)
+def test_a_run_stays_in_its_folder(error_of, command, arguments):
+    assert "folder" in error_of(command, *arguments)
+
+
+@pytest.mark.parametrize("value", ["num_gaussians=1", "hidden_channels=1000000000", "cutoff_A=-1"])
+def test_a_model_that_cannot_be_built(error_of, value):
+    message = error_of(cli.pretraining, *PRETRAIN, f"--model.{value}")
+    assert "model" in message and "\n" not in message and len(message) < 500
+
+
 @pytest.fixture
 def no_space():
     """Files can grow to 20 kB: no checkpoint fits, all else does."""
@@ -269,6 +339,15 @@ def test_energies_that_the_training_data_do_not_determine(world, error_of):
 def test_predicting_to_nowhere(world, error_of):
     ase.io.write(world / "water.xyz", Atoms("OH2", np.eye(3)))
     assert "No such file" in _predict(error_of, "water.xyz", output="no/where.extxyz")
+
+
+def test_predictions_that_are_no_numbers_are_refused(world, error_of):
+    water = Atoms("OH2", np.eye(3))
+    far = Atoms("OH2", [[0, 0, 0], [0, 0, float("nan")], [1, 0, 0]])
+    ase.io.write(world / "nan.extxyz", [water, far])
+    message = _predict(error_of, "nan.extxyz")
+    assert "nan.extxyz, frame 1: energies or forces are NaN or infinite" in message
+    assert not (world / "out.extxyz").exists()
 
 
 # -------------------------------------------------------------------------------------------------------- comparison

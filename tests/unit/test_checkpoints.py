@@ -3,15 +3,18 @@
 import errno
 import os
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mdsim import payloads
 from mdsim.checkpoints import (
     force_field_payload,
     generator_state,
     load,
+    load_state,
     new_payload,
     restore_generator,
     save_atomically,
@@ -171,6 +174,132 @@ def test_a_payload_is_a_snapshot():
 def test_models_that_cannot_be_built_are_refused(tmp_path, changes, message):
     with pytest.raises(CheckpointError, match=message):
         load_force_field(_force_field_file(tmp_path, **changes))
+
+
+def _changed_file(tmp_path, change) -> Path:
+    """A checkpoint of a force field that `change` has altered in place."""
+    payload = torch.load(_force_field_file(tmp_path), weights_only=True)
+    del payload["digest"]  # as in a file of an earlier release
+    change(payload)
+    torch.save(payload, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def _set(*path):
+    *parents, last, value = path
+
+    def change(payload) -> None:
+        for key in parents:
+            payload = payload[key]
+        payload[last] = value
+
+    return change
+
+
+def _drop(*path):
+    *parents, last = path
+
+    def change(payload) -> None:
+        for key in parents:
+            payload = payload[key]
+        del payload[last]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            _set("state_dict", "energy_shift_eV", torch.tensor(float("nan"), dtype=torch.float64)),
+            "eV: expected finite",
+        ),
+        (
+            _set("state_dict", "lin2.bias", torch.tensor([float("inf")])),
+            r"lin2\.bias: expected finite",
+        ),
+        (
+            _set("state_dict", "lin2.bias", torch.zeros(1, dtype=torch.float64)),
+            r"lin2\.bias: expected float32",
+        ),
+        (
+            _set("state_dict", "lin2.bias", torch.zeros(2)),
+            r"of shape \(1\), found float32 of shape \(2,\)",
+        ),
+        (_set("state_dict", "lin2.bias", 1.0), r"lin2\.bias: expected .*, found 1\.0"),
+        (_set("state_dict", "extra", torch.zeros(1)), "has the unknown keys extra"),
+        (_drop("state_dict", "lin2.bias"), r"misses lin2\.bias"),
+        (_drop("state_dict", "species"), "species"),
+        (_set("state_dict", "species", torch.tensor([1, 6, 800])), r"\[1, 6, 800\] are no atomic numbers"),
+        (_set("state_dict", []), "state_dict: expected names, found a list of 0"),
+        (_set("model", "cutoff", -1.0), "the cutoff is -1|is not what the hyperparameters say"),
+        (_set("model", "cutoff", 4.0), r"distance_expansion\.offset is not what the hyperparameters say"),
+        (_set("model", "cutoff", float("nan")), "do not fit|the cutoff is nan"),
+        (_drop("model", "cutoff"), "it misses cutoff"),
+        (_drop("model", "num_gaussians"), "it misses num_gaussians|expected"),
+        (_set("model", "num_gaussians", 1), "do not fit"),
+        (_set("model", "hidden_channels", 10**6), "hidden_channels is 1000000, and the file holds"),
+        (_set("model", "name", [1]), r"holds a model \[1\]; this release knows"),
+        (_set("model", None), "model: expected names, found None"),
+        (_set("version", True), "has version True"),
+        (_drop("model"), "holds no force field"),
+    ],
+)
+def test_a_force_field_that_cannot_be_right_is_refused_in_one_line(tmp_path, change, message):
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_force_field(_changed_file(tmp_path, change))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800
+
+
+def test_a_cutoff_beyond_all_neighbor_lists_is_refused(tmp_path):
+    def change(payload) -> None:
+        payload["model"]["cutoff"] = 1e9
+        payload["state_dict"]["distance_expansion.offset"] = torch.linspace(0.0, 1e9, 4)
+
+    with pytest.raises(CheckpointError, match=r"the cutoff is 1e\+09 Å, expected up to 50 Å"):
+        load_force_field(_changed_file(tmp_path, change))
+
+
+def test_every_bit_of_a_record_counts(tmp_path):
+    """A changed bit of the weights is found by its checksum, which `torch.load` does not look at."""
+    path = _force_field_file(tmp_path)
+    content = bytearray(path.read_bytes())
+    weight = load(path)["state_dict"]["lin1.weight"].numpy().tobytes()
+    content[content.index(weight) + 3] ^= 0x40  # in the exponent
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["state_dict"]["lin1.weight"], _model().lin1.weight)
+    with pytest.raises(CheckpointError, match=r"checksum|CRC"):
+        load(path)
+
+
+def test_content_that_was_exchanged_is_found_by_its_digest(tmp_path):
+    payload = torch.load(_force_field_file(tmp_path), weights_only=True)
+    torch.save(payload, tmp_path / "again.pt")
+    assert load(tmp_path / "again.pt")["provenance"] == {"data": "aspirin"}
+    payload["state_dict"]["lin1.weight"] += 1e-3
+    torch.save(payload, tmp_path / "again.pt")
+    with pytest.raises(CheckpointError, match=r"again\.pt: its content is not what was written"):
+        load_force_field(tmp_path / "again.pt")
+
+
+def test_files_of_old_torch_are_read_with_a_warning(tmp_path, caplog):
+    model = _model()
+    payload = force_field_payload(model, model_config(model), {})
+    torch.save(payload, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with caplog.at_level("WARNING", logger="mdsim"):
+        loaded = load_force_field(tmp_path / "old.pt")
+    assert torch.equal(loaded.lin1.weight, model.lin1.weight)
+    assert "without checksums" in caplog.text
+
+
+def test_a_state_of_another_form_is_refused(tmp_path):
+    _save(tmp_path / "last.pt", training={"epoch": 3})
+    form = {"epoch": payloads.number(low=0, whole=True)}
+    assert load_state(tmp_path / "last.pt", "pretraining", "training", form) == {"epoch": 3}
+    with pytest.raises(CheckpointError, match=r"last\.pt: training.epoch: expected a value of type str, found 3;"):
+        load_state(tmp_path / "last.pt", "pretraining", "training", {"epoch": str})
+    with pytest.raises(CheckpointError, match="misses state"):
+        load_state(tmp_path / "last.pt", "pretraining", "state", form)
 
 
 def test_a_checkpoint_without_a_model_is_no_force_field(tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mdsim.config.schema.base import Name, Section
+from mdsim.config.schema.base import FolderName, Section
 
 
 class DataConfig(Section):
     """Which data set: `<path>/<name>/<molecule>/<size>`."""
 
     path: str = Field(description="Root folder of the data sets.")
-    name: str = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
-    molecule: str = Field(description="The system within the family; a folder.")
-    size: Name = Field(description="Split by number of frames (40, 1k, 10k) or per cent (25percent).")
+    name: FolderName = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
+    molecule: FolderName = Field(description="The system within the family; a folder.")
+    size: FolderName = Field(description="Split by number of frames (40, 1k, 10k) or per cent (25percent).")

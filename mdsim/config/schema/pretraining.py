@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mdsim.config.schema.base import Count, Fraction, Name, NonNegative, Positive, Section
+from mdsim.config.schema.base import Count, FolderName, Fraction, NonNegative, Positive, Section
 from mdsim.config.schema.data import DataConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import ModelConfig
@@ -49,7 +49,7 @@ class PretrainConfig(Section):
     model: ModelConfig = Field(description="The architecture, chosen by `name`.")
     optim: OptimizationConfig = Field(OptimizationConfig(), description="Loss, optimizer and schedule.")
     run_dir: str = Field("qm_pretrained_checkpoints", description="Root below which checkpoints are written.")
-    identifier: Name = Field("", description="Appended to the name of the run.")
+    identifier: FolderName = Field("", description="Appended to the name of the run.")
     seed: int = Field(0, description="Of the initial weights and of the order of frames.")
     amp: bool = Field(False, description="Mixed precision (bfloat16 autocast).")
     cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from mdsim.config.schema.base import Name, Positive, Section
+from mdsim.config.schema.base import FolderBelow, FolderName, Positive, Section
 from mdsim.config.schema.data import DataConfig
 from mdsim.config.schema.dynamics import DynamicsConfig
 from mdsim.config.schema.logging import WandbConfig
@@ -19,7 +19,7 @@ class RunConfig(Section):
 
     seed: int = Field(123, description="Of all random numbers: initial conditions, noise, resets, minibatches.")
     data: DataConfig = Field(description="Initial positions, reference observables and labels of the QM gradient.")
-    reference_size: Name | None = Field(
+    reference_size: FolderName | None = Field(
         None, description="Size of the data set whose training frames give reference observables; null: `data.size`."
     )
     reference_run: bool = Field(
@@ -33,8 +33,8 @@ class RunConfig(Section):
     model: ModelReference = Field(description="Which pretrained force field, by `name`.")
     model_dir: str = Field("qm_pretrained_checkpoints", description="Where the QM-pretrained checkpoints lie.")
     log_dir: str = Field("runs", description="Root of the run folders.")
-    results_dir: str = Field("stable_training", description="Folder below `log_dir`.")
-    exp_name: Name = Field("default", description="Last part of the run folder's name.")
+    results_dir: FolderBelow = Field("stable_training", description="Folder below `log_dir`.")
+    exp_name: FolderName = Field("default", description="Last part of the run folder's name.")
     cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")
     dynamics: DynamicsConfig = Field(description="Integrator, time step, temperature, replicas.")
     stability: tuple[CriterionConfig, ...] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdsim.models.record import Chosen, ModelRecord, Published, StartingPoint, count
+from mdsim.models.record import Chosen, ModelRecord, Published, Setting, StartingPoint, count
 
 PREFIX = "module."  # before the names of published weights
 
@@ -24,7 +24,7 @@ RECORD = ModelRecord(
         "hidden_channels": count(64, "Features of an atom."),
         "num_filters": count(64, "Channels of the continuous filters."),
         "num_interactions": count(6, "Interaction blocks."),
-        "num_gaussians": count(25, "Radial basis functions, evenly spaced up to the cutoff."),
+        "num_gaussians": Setting(25, "Radial basis functions, evenly spaced up to the cutoff.", at_least=2),
     },
     published=Published(is_published_schnet, "mdsim.models.schnet.published:published_schnet"),
     start=StartingPoint(

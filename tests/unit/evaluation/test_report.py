@@ -86,7 +86,8 @@ def test_results_without_errors_of_a_broken_force_field(tmp_path):
 @pytest.mark.parametrize("key", ["replicas", "horizon_ps", "temperature_K"])
 def test_unlike_evaluations_are_not_compared(tmp_path, key):
     _write(tmp_path / "run" / "inference" / "pre", [1.0, 2.0])
-    _write(tmp_path / "run" / "inference" / "post", [1.0, 2.0], **{key: 77})
+    n_replicas = 77 if key == "replicas" else 2
+    _write(tmp_path / "run" / "inference" / "post", [1.0] * n_replicas, **{key: 77})
     with pytest.raises(ConfigError, match=f"{key} differs between pre .* and post .77."):
         report.compare([tmp_path / "run"], "pre", "post")
 
@@ -94,6 +95,44 @@ def test_unlike_evaluations_are_not_compared(tmp_path, key):
 def test_a_missing_evaluation_is_named(run):
     with pytest.raises(ConfigError, match=r"post_cycle9/final_metrics\.json: cannot be read"):
         report.compare([run], "pre", "post_cycle9")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("final_metrics.json", b"[" * 100_000, "cannot be read"),
+        ("final_metrics.json", b"\xff", "cannot be read"),
+        ("final_metrics.json", b"[]", "is damaged .a list.; evaluate again"),
+        ("final_metrics.json", b"{}", "replicas is None: it is damaged"),
+        ("final_metrics.json", b'{"replicas": 4, "horizon_ps": NaN, "temperature_K": 5}', "horizon_ps is nan"),
+        ("broken.npy", np.zeros(4), "stable times are not what an evaluation writes"),
+        ("broken.npy", np.array([None] * 4), "missing or damaged.*allow_pickle"),
+        ("stable_time_ps.npy", np.array([1.0, np.nan, 1.0, 1.0]), "stable times are not what"),
+        ("stable_time_ps.npy", np.zeros(3), r"holds float64 of shape \(3,\), not 4 numbers"),
+        ("rdf.npy", np.zeros((4, 2)), "not 4 x 3 numbers"),
+        ("rdf.npy", b"no array", "missing or damaged"),
+        ("rdf_axis.npy", np.zeros(3), "the axis or the reference of rdf is damaged"),
+        ("rdf_reference.npy", np.full(3, np.inf), "the axis or the reference of rdf is damaged"),
+        ("rdf_axis.npy", np.array("x"), "evaluate again"),
+        ("extra_axis.npy", np.arange(3.0), "extra_reference.npy is missing or damaged"),
+    ],
+)
+def test_damaged_results_are_one_line(run, name, content, message):
+    path = run / "inference" / "post" / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(ConfigError, match=message) as caught:
+        report.compare([run], "pre", "post")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_evaluations_of_other_observables_are_not_compared(run):
+    for part in ("", "_axis", "_reference"):
+        (run / "inference" / "post" / f"rdf{part}.npy").rename(run / "inference" / "post" / f"adf{part}.npy")
+    with pytest.raises(ConfigError, match="pre and post do not have the same observables: adf, rdf"):
+        report.compare([run], "pre", "post")
 
 
 def test_a_missing_array_is_named(run):

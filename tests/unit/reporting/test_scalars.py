@@ -1,7 +1,10 @@
 """TensorBoard events are read back with TensorBoard's own reader; W&B is replaced by a recorder, or run offline."""
 
 import math
+import resource
+import shutil
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -56,6 +59,38 @@ def test_flush_makes_scalars_visible_while_the_run_goes_on(tmp_path):
         writer.log(3, {"loss": 1.0})
         writer.flush()
         assert read_scalars(tmp_path, "loss") == {3: 1.0}
+
+
+def test_a_folder_that_vanishes_is_an_error_of_the_call_that_writes(tmp_path, capfd):
+    threads = threading.active_count()
+    writer = ScalarWriter(tmp_path / "run")
+    assert threading.active_count() == threads, "a thread would end in a traceback"
+    shutil.rmtree(tmp_path / "run")
+    writer.log(0, {"loss": 1.0})
+    with pytest.raises(FileNotFoundError, match=r"events\.out\.tfevents.* was removed while the run goes on"):
+        writer.flush()
+    writer.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_full_disk_is_an_error_of_the_call_that_writes(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ScalarWriter(tmp_path) as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                for step in range(1000):
+                    writer.log(step, {"loss": 1.0})
+                writer.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_many_files_of_one_second_are_joined(tmp_path):
+    for step in range(5):
+        with ScalarWriter(tmp_path, purge_step=step) as writer:
+            writer.log(step, {"loss": float(step)})
+    assert read_scalars(tmp_path, "loss") == {step: float(step) for step in range(5)}
 
 
 def test_non_finite_values_are_written_as_they_are(tmp_path):

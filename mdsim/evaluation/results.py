@@ -1,0 +1,133 @@
+"""Results of evaluations, read from the files of their runs and checked before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdsim.errors import ConfigError, one_line
+from mdsim.evaluation.metrics import followed_ps, read_json
+from mdsim.stability.survival import Lifetimes
+
+NUMBERS = ("replicas", "horizon_ps", "temperature_K")  # that every summary has
+ERRORS = ("energy_mae_meV", "force_mae")  # starts of the keys that are averaged over runs
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files of one or several evaluations of one kind, replicas put together."""
+
+    summaries: tuple[dict[str, Any], ...]
+    groups: tuple[Lifetimes, ...]  # the replicas of each evaluation
+    weights: np.ndarray  # stable frames of each replica
+    observables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # values [replica bin], axis, reference
+
+    def weights_of(self, name: str) -> np.ndarray:
+        """Structural observables count by stable frames; dynamical ones (lags start at zero) come from one window."""
+        axis = self.observables[name][1]
+        return self.weights if len(axis) > 1 and axis[0] != 0 else np.ones_like(self.weights)
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """All replicas together."""
+        return Lifetimes.together(self.groups)
+
+    @property
+    def horizon_ps(self) -> float:
+        """To which all evaluations were to follow their replicas."""
+        return min(summary["horizon_ps"] for summary in self.summaries)
+
+    @property
+    def followed_ps(self) -> float:
+        """Up to where survival is known in all evaluations."""
+        return min(followed_ps(group) for group in self.groups)
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """Read the evaluations in the given folders (`.../inference/<eval_model>`).
+
+    Raises:
+        ConfigError: a file is missing or damaged, or the evaluations do not belong together.
+    """
+    summaries = tuple(_summary(folder) for folder in folders)
+    names = sorted(path.name.removesuffix("_axis.npy") for path in folders[0].glob("*_axis.npy"))
+    lengths = [summary["replicas"] for summary in summaries]
+
+    def each(name: str, *shape: int) -> list[np.ndarray]:
+        return [_array(folder, name, (length, *shape)) for folder, length in zip(folders, lengths, strict=True)]
+
+    def joined(name: str, *shape: int) -> np.ndarray:
+        return np.concatenate(each(name, *shape))
+
+    observables = {}
+    for name in names:
+        axis, reference = (_array(folders[0], f"{name}_{part}", (None,)) for part in ("axis", "reference"))
+        _require_finite(folders[0], name, axis, reference)
+        observables[name] = (joined(name, len(axis)), axis, reference)
+    times, broken, frames = (joined(name) for name in ("stable_time_ps", "broken", "stable_frames"))
+    if not np.isfinite(times).all() or (times < 0).any() or (frames < 0).any() or broken.dtype != bool:
+        raise ConfigError(f"{folders[0]}: stable times are not what an evaluation writes; evaluate again")
+    groups = tuple(map(Lifetimes, each("stable_time_ps"), each("broken")))
+    return Results(summaries, groups, frames.astype(float), observables)
+
+
+def check_comparable(results: Mapping[str, Results]) -> None:
+    """Refuse a comparison of evaluations that were asked for different things.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    (before, first), (after, second) = results.items()
+    for one, other in zip(first.summaries, second.summaries, strict=True):
+        for key in NUMBERS:
+            if one[key] != other[key]:
+                raise ConfigError(f"{key} differs between {before} ({one[key]}) and {after} ({other[key]})")
+    kinds = ((name, found.observables.keys()) for name, found in results.items())
+    errors = ((n, {k for k in s if k.startswith(ERRORS)}) for n, found in results.items() for s in found.summaries)
+    for what, found in (("observables", list(kinds)), ("errors", list(errors))):
+        for name, keys in found:
+            if differing := sorted(keys ^ found[0][1]):
+                shown = one_line(", ".join(differing), 200)
+                raise ConfigError(f"{found[0][0]} and {name} do not have the same {what}: {shown}; evaluate again")
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """What `final_metrics.json` says, with the numbers that tables and figures need."""
+    path = folder / "final_metrics.json"
+    summary = read_json(path)
+    needed: dict[str, Any] = {key: summary.get(key) for key in NUMBERS}
+    given = {key: value for key, value in summary.items() if key.startswith(ERRORS) and value is not None}
+    for key, value in (needed | given).items():
+        if not _is_number(value) or (key in NUMBERS and not value > 0):
+            raise ConfigError(f"{path}: {key} is {one_line(repr(value), 60)}: it is damaged; evaluate again")
+    return summary
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < np.inf
+
+
+def _array(folder: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """A file of numbers of a shape; None stands for any length but zero."""
+    path = folder / f"{name}.npy"
+    try:
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # bytes of any kind make the reader raise errors of any kind
+        raise ConfigError(f"{path} is missing or damaged ({one_line(error)}); evaluate again") from error
+    fits = array.ndim == len(shape) and all(
+        found == length if length is not None else found > 0 for length, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in "bif":
+        wanted = " x ".join("any" if length is None else str(length) for length in shape)
+        raise ConfigError(f"{path}: holds {array.dtype} of shape {array.shape}, not {wanted} numbers; evaluate again")
+    return array
+
+
+def _require_finite(folder: Path, name: str, axis: np.ndarray, reference: np.ndarray) -> None:
+    rising = len(axis) < 2 or (np.diff(axis) > 0).all()
+    if axis.shape != reference.shape or not rising or not np.isfinite([axis, reference]).all():
+        raise ConfigError(f"{folder}: the axis or the reference of {name} is damaged; evaluate again")

@@ -1,0 +1,45 @@
+"""Forms of what an evaluation saves: its state, and the files of kept frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mdsim.payloads import Check, Form, Mismatch, check, like, number, optional, tensor
+
+ROUNDING = 1e-9
+
+
+def evaluation_state(fresh: dict[str, Any], interval_fs: float) -> Form:
+    """The form of the state of an evaluation.
+
+    Args:
+        fresh: the state before the first stretch.
+        interval_fs: between the frames that are remembered.
+    """
+    n_replicas, n_atoms, _ = fresh["state"]["positions"].shape
+    return {
+        **like(fresh),
+        "state": like(fresh["state"], finite=False),  # a replica that flew apart is kept as it is
+        "epoch": number(low=0, high=2**31, whole=True),
+        "stable_frames": Check(lambda value, place: _counts(value, n_replicas, place)),
+        "recent": optional(frames(None, n_replicas, n_atoms, interval_fs)),
+    }
+
+
+def frames(n_frames: int | None, n_replicas: int, n_atoms: int, interval_fs: float) -> Form:
+    """The form of a trajectory; NaN where a replica no longer moves."""
+    vectors = tensor(n_frames, n_replicas, n_atoms, 3, finite=False)
+    return {
+        "positions": vectors,
+        "velocities": optional(vectors),
+        "energy": optional(tensor(n_frames, n_replicas, finite=False)),
+        "frame_interval_fs": number(low=interval_fs * (1 - ROUNDING), high=interval_fs * (1 + ROUNDING)),
+    }
+
+
+def _counts(value: Any, n_replicas: int, place: str) -> None:
+    check(value, tensor(n_replicas, dtype=torch.long), place)
+    if bool((value < 0).any()):
+        raise Mismatch(f"{place}: expected counts, found a negative number")
