@@ -105,11 +105,10 @@ def predict(
 ) -> None:
     """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz.
 
-    `energy_zero` is that of `ForceFieldCalculator`; every frame says which, if it is not that of the labels.
+    `energy_zero` is that of `ForceFieldCalculator`, and is written with every frame.
     """
-    calculator = ForceFieldCalculator(
-        checkpoint, device=str(assembly.device(cpu)), allow_factory=allow_factory, energy_zero=energy_zero
-    )
+    device = assembly.device(cpu)
+    calculator = ForceFieldCalculator(checkpoint, device, allow_factory=allow_factory, energy_zero=energy_zero)
     try:
         images = ase.io.read(frames, index=":")
     except Exception as error:  # readers raise errors of any kind on files that are not theirs
@@ -122,9 +121,7 @@ def predict(
             raise ConfigError(f"{frames}, frame {number}: {error}") from error
         _check_finite(calculator.results, f"{frames}, frame {number}")
         copy = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        copy.info["energy"] = calculator.results["energy"]
-        if energy_zero != "labels":
-            copy.info["energy_zero"] = energy_zero
+        copy.info |= {"energy": calculator.results["energy"], "energy_zero": energy_zero}
         copy.arrays["forces"] = calculator.results["forces"]
         copy.arrays["atomic_energies"] = calculator.results["energies"]
         predicted.append(copy)
@@ -199,7 +196,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
     if force_field.why_undetermined(system):
         moved = force_field.recenter(system, data.train.positions, data.train.energy)
-        log.info("the zero of energy of this system comes from its training frames: %+.3f eV from an estimate", moved)
+        log.info("the zero of energy of this system comes from its training frames: %+.3f eV off the estimate", moved)
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))
     terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)
