@@ -169,15 +169,24 @@ class EnergyZero(nn.Module):
     def _record(self, compositions: Int[Tensor, "composition element"]) -> None:
         self.reference_compositions = compositions.unique(dim=0).to(self.reference_compositions.device)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Takes states of any number of compositions, and those of releases that had a constant per system."""
-        of_species = state_dict.pop(f"{prefix}atomic_shifts_eV", None)  # NequIP in earlier releases
-        if f"{prefix}reference_energies_eV" not in state_dict:
+    def upgraded(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+        """A state of any release under today's names; earlier ones had a constant per system."""
+        state = dict(state)
+        of_species = state.pop(f"{prefix}atomic_shifts_eV", None)  # NequIP in earlier releases
+        if f"{prefix}reference_energies_eV" not in state:
             table = torch.zeros_like(self.reference_energies_eV)
             if of_species is not None:
-                table[state_dict[f"{prefix}species"]] = of_species.to(table)
-            state_dict[f"{prefix}reference_energies_eV"] = table
-            state_dict[f"{prefix}reference_compositions"] = self.reference_compositions.new_zeros(0, N_ELEMENTS)
+                table[state[f"{prefix}species"]] = of_species.to(table)
+            state[f"{prefix}reference_energies_eV"] = table
+            state[f"{prefix}reference_compositions"] = self.reference_compositions.new_zeros(0, N_ELEMENTS)
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Takes states of any number of compositions."""
+        upgraded = self.upgraded(state_dict, prefix)
+        for name in state_dict.keys() - upgraded.keys():
+            del state_dict[name]
+        state_dict.update(upgraded)
         rows = state_dict.get(f"{prefix}reference_compositions", self.reference_compositions)
         self.reference_compositions = self.reference_compositions.new_zeros(len(rows), N_ELEMENTS)
         super()._load_from_state_dict(state_dict, prefix, *arguments)

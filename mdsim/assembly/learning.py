@@ -6,7 +6,6 @@ from mdsim.assembly.losses import energy_force_loss, observable_loss
 from mdsim.assembly.observables import observable
 from mdsim.assembly.references import reference, reference_temperature
 from mdsim.config.schema import (
-    BoundedTerm,
     CustomTermConfig,
     EnergiesForcesTermConfig,
     LearningConfig,
@@ -15,6 +14,7 @@ from mdsim.config.schema import (
     TermConfig,
     TrainConfig,
 )
+from mdsim.config.schema.terms import BoundedTerm
 from mdsim.datasets.folder import Dataset
 from mdsim.errors import ConfigError
 from mdsim.estimator.loss_term import LossTerm

@@ -12,8 +12,10 @@ from mdsim.errors import CheckpointError, ConfigError, one_line
 from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
 from mdsim.models.registry import MODELS
+from mdsim.reference_energies import N_ELEMENTS
 
 CUSTOM = "custom"
+ANY_COMPOSITIONS = {"reference_compositions": payloads.tensor(None, N_ELEMENTS, dtype=torch.long)}
 CONSTANTS = ("distance_expansion.offset",)  # saved, but set by the hyperparameters
 
 
@@ -96,7 +98,8 @@ def _build(config: dict[str, Any], state: dict[str, torch.Tensor], path: str | o
             if missing := sorted(model.hyperparameters.keys() - hyperparameters.keys()):
                 raise ValueError(f"it misses {', '.join(missing)}")
         model.to(state[next(name for name, _ in model.named_parameters())].dtype)
-        payloads.check(state, payloads.module_state(model), "state_dict")
+        state = model.upgraded(state)
+        payloads.check(state, {**payloads.module_state(model), **ANY_COMPOSITIONS}, "state_dict")
         constants = {name: value.clone() for name, value in model.state_dict().items() if name in CONSTANTS}
         model.load_state_dict(state)
         for name, value in constants.items():

@@ -51,7 +51,6 @@ from mdsim.config.schema.stability import (
     RDFDeviationConfig,
 )
 from mdsim.config.schema.terms import (
-    BoundedTerm,
     CustomTermConfig,
     EnergiesForcesTermConfig,
     ObservablesTermConfig,
@@ -72,7 +71,6 @@ __all__ = [
     "BondDeviationConfig",
     "BondLengthsConfig",
     "BondedRestraintConfig",
-    "BoundedTerm",
     "Count",
     "CriterionConfig",
     "CustomConfig",

@@ -147,8 +147,9 @@ def test_a_run_is_the_same_wherever_it_lies_and_however_long_it_is(config):
 def test_reference_files_are_inputs(config, tmp_path):
     file = tmp_path / "rdf.dat"
     file.write_text("0 0\n1 1\n")
-    (term,) = config.training_observables
-    named = config.model_copy(update={"training_observables": (term.model_copy(update={"reference_file": str(file)}),)})
+    term = config.terms[0]
+    targets = tuple(target.model_copy(update={"reference_file": str(file)}) for target in term.targets)
+    named = config.model_copy(update={"terms": (term.model_copy(update={"targets": targets}),)})
     (before,) = inputs_of(named, []).values()
     file.write_text("0 0\n1 2\n")
     (after,) = inputs_of(named, []).values()

@@ -31,7 +31,7 @@ def _save(model: SchNet, path: Path) -> Path:
 
 def test_training_takes_the_zero_of_its_system_from_the_labels(checkpoint, tmp_path):
     trainer = runs._stable_training(train_config(tmp_path), checkpoint)
-    force_field, qm = trainer.force_field, trainer.steps.qm
+    force_field, qm = trainer.force_field, trainer.learner.steps.terms[-1].term.frames
     predicted, _ = force_field(water(torch.float32), qm.positions)
     assert (predicted - qm.energy).mean().abs() < 1e-3
     assert force_field.zero_energy_eV(water()).item() == pytest.approx(SHIFT_EV, abs=5.0)

@@ -173,11 +173,11 @@ from mdsim.models import MODELS, Toy, load_force_field, model_config
 
 common = ["--cpu", "--debug"]
 assert cli.main(["init", "--data", "data/toy/water/20", "--model", "toy", "--out", "out", "--cpu"]) == 0
-assert cli.main(["pretraining", "--config-yml", "out/pretrain.yml", "--model.form=sin", *common]) == 0
+assert cli.main(["pretrain", "--config-yml", "out/pretrain.yml", "--model.form=sin", *common]) == 0
 fit = "qm_pretrained_checkpoints/toy/toy-water_20_toy_w=3_debug/checkpoints/best_checkpoint.pt"
 model = load_force_field(fit)
 assert type(model) is Toy
-assert cli.main(["pretraining", "--config-yml", "out/pretrain.yml", "--cpu", "--optim.max_epochs=2"]) == 0
+assert cli.main(["pretrain", "--config-yml", "out/pretrain.yml", "--cpu", "--optim.max_epochs=2"]) == 0
 assert cli.main(["stable-training", "--config-yml", "out/simulate.yml", "--eval_model", "pre", *common]) == 0
 torch.save({"toy_width": 7}, "foreign.pt")
 foreign = model_config(load_force_field("foreign.pt"))
