@@ -63,12 +63,12 @@ def test_a_proportion(rng, broken):
 
 
 def test_many_replicas_have_the_normal_interval(rng):
-    life, censoring = rng.exponential(5.0, 4000), rng.uniform(2, 40, 4000)
+    life, censoring = rng.exponential(5.0, 1000), rng.uniform(2, 40, 1000)
     many = lifetimes(np.minimum(life, censoring), life <= censoring)
-    found, mean = restricted_mean_interval(many, 15.0, rng=rng, n_draws=4000), restricted_mean(many, 15.0)
+    found, mean = restricted_mean_interval(many, 15.0, rng=rng, n_draws=2000), restricted_mean(many, 15.0)
     assert found.estimate == mean.value
     expected = mean.value + 1.96 * mean.standard_error * np.array([-1, 1])
-    assert (found.low, found.high) == pytest.approx(expected, abs=0.1 * mean.standard_error)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.2 * mean.standard_error)
 
 
 def test_a_horizon_far_beyond_the_last_break_changes_nothing(rng):
