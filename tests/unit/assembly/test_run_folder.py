@@ -169,5 +169,5 @@ def test_reference_files_are_inputs(config, tmp_path):
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, changes):
-    with pytest.raises(ValueError, match="is part of a folder's name|is a folder below"):
+    with pytest.raises(ValueError, match=r"is part of a folder's name|is a folder below"):
         train_config(tmp_path, **changes)
