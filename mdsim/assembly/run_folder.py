@@ -95,7 +95,8 @@ def open_folder(
             _check_inputs(folder / INPUTS, inputs)
         setup_logging(folder)
         save_config(config, folder / "config.yml")
-        _write_json(folder / INPUTS, inputs)
+        if not older:  # its state does not say which run wrote it until it is saved again
+            _write_json(folder / INPUTS, inputs)
         yield Run(identity(config, inputs), older)
 
 

@@ -228,9 +228,9 @@ class Evaluation:
     def _save(self) -> None:
         """The kept frames of the stretch that has just ended, and then the state, which counts on them."""
         if self._dense_epochs == self.epoch:
-            _write_frames(self.out_dir / DENSE.format(self.epoch), self.dense[-1])
+            saved.write_frames(self.out_dir / DENSE.format(self.epoch), self.dense[-1])
         if self._followed:
-            _write_frames(self.out_dir / FOLLOWED.format(self.epoch), self.saved[-1])
+            saved.write_frames(self.out_dir / FOLLOWED.format(self.epoch), self.saved[-1])
         payload = checkpoints.new_payload("evaluation", evaluation=self.state_dict(), run=self.run_identity)
         checkpoints.save_atomically(self.out_dir / "state.pt", payload)
 
@@ -276,7 +276,7 @@ class Evaluation:
             "stable_frames": self.stable_frames,
             "reasons": list(self.reasons),
             "sums": self.sums,
-            "recent": None if self.recent is None else _tensors(self.recent),
+            "recent": None if self.recent is None else dict(vars(self.recent)),
             "generator": self.generator.get_state(),
         }
 
@@ -305,15 +305,6 @@ class Evaluation:
         n_frames, n_atoms = self.stretch.n_steps // every, self.stretch.system.n_atoms
         form = saved.frames(n_frames, n_replicas, n_atoms, every * self.stretch.integrator.timestep_fs)
         return Trajectory(**checkpoints.load_state(self.out_dir / name, "frames", "frames", form))
-
-
-def _tensors(trajectory: Trajectory) -> dict[str, Any]:
-    return dict(vars(trajectory))
-
-
-def _write_frames(path: Path, trajectory: Trajectory) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.save_atomically(path, checkpoints.new_payload("frames", frames=_tensors(trajectory)))
 
 
 def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: int) -> Trajectory:

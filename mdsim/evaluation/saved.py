@@ -1,12 +1,15 @@
-"""Forms of what an evaluation saves: its state, and the files of kept frames."""
+"""Saved evaluations: the forms of their state and of the files of kept frames."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from mdsim import checkpoints
 from mdsim.payloads import Check, Form, Mismatch, check, like, number, optional, tensor
+from mdsim.state import Trajectory
 
 ROUNDING = 1e-9
 
@@ -37,6 +40,12 @@ def frames(n_frames: int | None, n_replicas: int, n_atoms: int, interval_fs: flo
         "energy": optional(tensor(n_frames, n_replicas, finite=False)),
         "frame_interval_fs": number(low=interval_fs * (1 - ROUNDING), high=interval_fs * (1 + ROUNDING)),
     }
+
+
+def write_frames(path: Path, trajectory: Trajectory) -> None:
+    """Write the kept frames of one stretch."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.save_atomically(path, checkpoints.new_payload("frames", frames=dict(vars(trajectory))))
 
 
 def _counts(value: Any, n_replicas: int, place: str) -> None:

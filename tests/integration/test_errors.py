@@ -9,6 +9,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import torch
 import yaml
 from ase import Atoms
 from tiny import frames, write_pretrained, write_world
@@ -240,6 +241,18 @@ def test_other_labels_are_not_resumed(world, error_of, command, arguments):
     (folder / "metadata.json").write_text(json.dumps(metadata))
     message = error_of(command, *arguments, *short, "--resume", changes=True)
     assert "was started from other content of toy/water/20/train.npz" in message
+
+
+def test_a_run_of_an_earlier_release_is_resumed(world):
+    assert cli.stable_training([*TRAIN, "--epochs=1"]) == 0
+    (last,) = (world / "runs").rglob("last.pt")
+    payload = torch.load(last, weights_only=True)
+    del payload["digest"], payload["provenance"]["run"]
+    torch.save(payload, last)
+    last.with_name("inputs.json").unlink()
+    assert cli.stable_training([*TRAIN, "--epochs=2", "--resume"]) == 0
+    log = last.with_name("log.txt").read_text()
+    assert "resumed after epoch 1" in log and "does not say which run wrote it (an older run)" in log
 
 
 def test_a_moved_run_is_resumed(world):
