@@ -184,7 +184,7 @@ def hydrogens_exchanged() -> list[Atoms]:
 
 def test_atoms_of_one_element_that_change_places_are_refused(tmp_path):
     write(tmp_path / "order.xyz", hydrogens_exchanged(), format="extxyz")
-    with pytest.raises(DatasetError, match=r"in 1 frames, the first of them 5, the same molecule .*--allow-relabelled"):
+    with pytest.raises(DatasetError, match=r"in 1 frames, the first of them 5, the same molecule .*--allow-reactions"):
         prepared(tmp_path / "order.xyz")
     raw = prepared(tmp_path / "order.xyz", allow_relabelled=True).raw
     assert "1 frames have other bonds than most (frame 5)" in dict(raw.found)["warning"]
@@ -254,7 +254,7 @@ def test_failed_calculations_are_named(tmp_path):
 @pytest.mark.parametrize(("name", "content"), [("x.xyz", b"\xff\xfe\x00"), ("x.traj", b"no"), ("x.unknown", b"")])
 def test_unreadable_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match=r"ASE cannot read it|holds no frames"):
+    with pytest.raises(DatasetError, match=r"ASE cannot read it|holds no frames|should be the number of atoms"):
         read_ase(tmp_path / name, Reading())
     with pytest.raises(DatasetError, match="no such file"):
         read_ase(tmp_path / "absent.xyz", Reading())
