@@ -215,9 +215,9 @@ def read_metadata(path: Path) -> Metadata:
     for key in content:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise DatasetError(f"{path}: unknown key {key!r}; the nearest known one is {nearest!r}")
+            raise DatasetError(f"{path}: unknown key {key[:80]!r}; the nearest known one is {nearest!r}")
     if content["units"] != UNITS:
-        raise DatasetError(f"{path}: units are {content['units']}, but the format has {UNITS}")
+        raise DatasetError(f"{path}: units are {str(content['units'])[:200]}, but the format has {UNITS}")
     for key in known:
         if (fault := _fault(key, content[key])) is not None:
             raise DatasetError(f"{path}: {key} must be {fault}, found {json.dumps(content[key])[:60]}")

@@ -25,7 +25,7 @@ from mdsim.datasets.sources.xyz_counts import check_counts
 from mdsim.errors import DatasetError
 
 SAME_CELL_A = 1e-4
-SAME_MASS = 1e-3  # relative: other tables of natural masses differ by less, isotopes by more
+SAME_MASS = 5e-3  # relative: other tables of natural masses differ by less, isotopes by more
 #: Names, as words, of what makes frames of one composition different systems.
 ELECTRONIC_STATE = ("charge", "total charge", "net charge", "spin", "total spin", "multiplicity", "spin multiplicity")
 HARMLESS_CONSTRAINTS = ("FixCom", "FixSubsetCom")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -35,10 +36,22 @@ def check_counts(path: Path) -> None:
                     f"{path}: line {at} promises {text[:40].decode()} atoms, more than the file can hold"
                 )
             count = int(text)
-            found = sum(1 for _ in islice(file, count + 1))
+            comment = file.readline()
+            first = file.readline() if count else b""
+            _check_columns(path, at + 1, comment, first)
+            found = bool(comment) + bool(first) + sum(1 for _ in islice(file, max(0, count - 1)))
             if found < count + 1:
                 raise DatasetError(
                     f"{path}: the frame at line {at} should have {count} atoms, but the file ends after"
                     f" {max(0, found - 1)}"
                 )
             at += count + 1
+
+
+def _check_columns(path: Path, line: int, comment: bytes, first: bytes) -> None:
+    """Refuse columns of extended xyz that are more than the words of an atom's line."""
+    named = re.search(rb"Properties\s*=\s*[\"']?([^\s\"']+)", comment)
+    widths = named[1].split(b":")[2::3] if named else []
+    words = len(first.split())
+    if any(len(width) > 9 or (width.isdigit() and int(width) > words) for width in widths):
+        raise DatasetError(f"{path}: line {line} promises more columns than the {words} of the atoms below")
