@@ -17,6 +17,8 @@ log = logging.getLogger("mdsim")
 
 FEW_FRAMES = 50.0  # a reference carried by fewer is announced as a warning
 
+MOST_BLOCKS = 10  # of the error, which small sets do not allow
+
 
 def reference(
     quantity: BinnedObservable,
@@ -41,7 +43,8 @@ def reference(
     if from_run and (tabulated := dataset.reference_run.mean_and_error(quantity)) is not None:
         return tabulated[0].to(system.masses)
     weights = None if temperature_K is None else _weights_at(temperature_K, dataset)
-    return reference_from_frames(quantity, system, dataset.train.positions.to(system.masses), weights)[0]
+    frames = dataset.train.positions.to(system.masses)
+    return reference_from_frames(quantity, system, frames, weights, n_blocks=min(MOST_BLOCKS, len(frames)))[0]
 
 
 def _weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:

@@ -55,6 +55,14 @@ def stretch(text: str) -> Excerpt:
     return Excerpt(end - first, first)
 
 
+def key_value(text: str) -> tuple[str, str]:
+    """KEY=VALUE."""
+    key, sign, value = text.partition("=")
+    if not key or not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
 def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,6 +79,9 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     reading.add_argument("--forces-key", help="name of the forces in the file")
     reading.add_argument("--format", help="name of the format in ASE")
     reading.add_argument("--formula", help="keep the frames of this composition, as C9H8O4")
+    reading.add_argument(
+        "--where", type=key_value, nargs="+", default=[], metavar="KEY=VALUE", help="keep such frames, as charge=0"
+    )
     reading.add_argument("--open", action="store_true", help="forget the cell: a molecule in a large box")
     reading.add_argument("--cell", type=float, nargs="+", metavar="Å", help="of frames that have none: 3 or 9 numbers")
     reading.add_argument("--type-map", nargs="+", default=[], help="elements of the types of a DeePMD folder")
@@ -78,7 +89,17 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     reading.add_argument("--length-unit", type=named_unit(LENGTH_UNITS_A), help=", ".join(LENGTH_UNITS_A))
     reading.add_argument("--force-unit", type=named_unit(FORCE_UNITS_EV_PER_A), help="[energy unit/length unit]")
     reading.add_argument("--negate-forces", action="store_true", help="the file holds gradients")
-    reading.add_argument("--allow-relabelled", action="store_true", help="bonds change as if atoms were renumbered")
+    reading.add_argument(
+        "--allow-relabelled",
+        "--allow-reactions",
+        action="store_true",
+        help="bonds break and form, which may look as if atoms were renumbered",
+    )
+    reading.add_argument(
+        "--allow-inconsistent",
+        action="store_true",
+        help="energies may disagree with forces, stiffness with temperature",
+    )
     dividing = parser.add_argument_group("dividing")
     dividing.add_argument("--split", choices=["random", "blocks"], default="random", help="blocks: for trajectories")
     dividing.add_argument("--test_frames", "--test-frames", type=int, help="held out [10 %%, at most 10,000]")
@@ -101,7 +122,10 @@ def as_cell(numbers: list[float] | None) -> np.ndarray | None:
         return None
     if len(numbers) not in (3, 9):
         raise DatasetError(f"--cell takes 3 or 9 numbers, found {len(numbers)}")
-    return np.diag(numbers) if len(numbers) == 3 else np.reshape(numbers, (3, 3))
+    cell = np.diag(numbers) if len(numbers) == 3 else np.reshape(numbers, (3, 3))
+    if not np.isfinite(cell).all() or np.linalg.matrix_rank(cell) < 3:
+        raise DatasetError(f"--cell takes three lattice vectors that span a volume, found {numbers}")
+    return cell
 
 
 def as_conversion(known: argparse.Namespace) -> own.Conversion:
@@ -121,6 +145,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
         known.forces_key,
         known.format,
         known.formula,
+        tuple(known.where),
         known.open,
         as_cell(known.cell),
         tuple(known.type_map),
@@ -132,6 +157,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
         Units(known.length_unit, known.energy_unit, known.force_unit),
         negate_forces=known.negate_forces,
         allow_relabelled=known.allow_relabelled,
+        allow_inconsistent=known.allow_inconsistent,
         split=known.split,
         test_frames=known.test_frames,
         gap_frames=known.gap_frames,

@@ -27,6 +27,7 @@ def init_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--out", type=Path, help="folder of the files [configs/<name>/<molecule>_<size>_<model>]")
     parser.add_argument("--temperature-K", type=shared.positive, help="of the dynamics [that of the data]")
+    parser.add_argument("--allow-reactions", action="store_true", help="bonds of the data may break and form")
     parser.add_argument("--cpu", action="store_true", help="for a CPU, even where there is a GPU")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return parser
@@ -36,7 +37,7 @@ def _init(known: argparse.Namespace) -> None:
     from mdsim.suggest.files import default_folder, machine, summary, write
     from mdsim.suggest.findings import inspect
 
-    found = inspect(known.data, known.temperature_K)
+    found = inspect(known.data, known.temperature_K, known.allow_reactions)
     model = MODELS[known.model]
     folder = known.out or default_folder(found, model)
     written = write(found, model, machine(known.cpu), folder, known.overwrite)

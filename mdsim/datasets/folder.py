@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from mdsim.datasets.bonds import bond_matrix
-from mdsim.datasets.npz import UNITS, Frames, holds, read_frames, write_atomically, write_frames
+from mdsim.datasets.npz import HEAVIEST, UNITS, Frames, holds, read_frames, write_atomically, write_frames
 from mdsim.datasets.reference_run import ReferenceRun, read_reference_run, write_reference_run
+from mdsim.datasets.splits import is_indices
 from mdsim.errors import DatasetError
 from mdsim.geometry import angles_deg, pair_distances, unwrapped_in_time, whole_molecules
 from mdsim.observables.adf import bonded_triplets
@@ -204,7 +205,7 @@ def read_metadata(path: Path) -> Metadata:
     """Read ``metadata.json``, refusing missing and unknown keys and other units."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, numbers of 10,000 digits, a deep nest
         raise DatasetError(f"{path}: not valid JSON ({error})") from error
     known = [field.name for field in fields(Metadata)]
     if not isinstance(content, dict):
@@ -214,11 +215,41 @@ def read_metadata(path: Path) -> Metadata:
     for key in content:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise DatasetError(f"{path}: unknown key {key!r}; the nearest known one is {nearest!r}")
+            raise DatasetError(f"{path}: unknown key {key[:80]!r}; the nearest known one is {nearest!r}")
     if content["units"] != UNITS:
-        raise DatasetError(f"{path}: units are {content['units']}, but the format has {UNITS}")
+        raise DatasetError(f"{path}: units are {str(content['units'])[:200]}, but the format has {UNITS}")
+    for key in known:
+        if (fault := _fault(key, content[key])) is not None:
+            raise DatasetError(f"{path}: {key} must be {fault}, found {json.dumps(content[key])[:60]}")
     numbers = [key for key in known if key.endswith(("_K", "_fs"))]
     return Metadata(**content | {key: None if content[key] is None else float(content[key]) for key in numbers})
+
+
+def _fault(key: str, value: Any) -> str | None:
+    """What a key of the metadata must be, if this value is not that."""
+    if key.endswith(("_K", "_fs")):
+        positive = not isinstance(value, bool) and isinstance(value, (int, float)) and 0 < value < 1e15
+        return None if value is None or positive else "a positive number or null"
+    if key in ("source", "level_of_theory", "license", "command"):
+        return None if isinstance(value, str) else "text"
+    if key == "atomic_numbers":
+        elements = isinstance(value, list) and bool(value) and all(_is_integer(one, 1, HEAVIEST) for one in value)
+        return None if elements else f"a list of atomic numbers from 1 to {HEAVIEST}"
+    if not isinstance(value, dict):
+        return "an object"
+    if key == "n_frames":
+        return None if all(_is_integer(one, 0, 2**53) for one in value.values()) else "numbers of frames by file"
+    if key in ("units", "sha256", "program_versions"):
+        return None if all(isinstance(one, str) for one in value.values()) else "an object of text"
+    if key == "split":
+        indices = value.get("indices", {})
+        right = isinstance(indices, dict) and all(is_indices(one) for one in indices.values())
+        return None if right else "an object whose indices are text such as 0-3,7"
+    return None
+
+
+def _is_integer(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:

@@ -16,10 +16,13 @@ follow from them and the cell (`mdsim.geometry.wrap`), but not the other way rou
 
 from __future__ import annotations
 
+import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -44,8 +47,28 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
 }
 # Even the stiffest bonds keep thermal forces near 2 eV/Å; those of an organic molecule in kcal/mol/Å are around 30.
 PLAUSIBLE_FORCE_RMS_EV_PER_A = (0.01, 10.0)
-#: What reading a damaged npz file may raise.
-DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+#: What reading a damaged npz file may raise: headers are Python literals, members may be encrypted or packed otherwise.
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    RecursionError,
+    AttributeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+HEAVIEST = 118  # atomic number
+SMALLEST_VOLUME_A3 = 0.5  # of a cell per atom
+MAXIMUM_RATIO = 2000  # of an array to its compressed bytes: deflate cannot do more than 1032
 
 
 @dataclass(frozen=True)
@@ -143,13 +166,7 @@ def read_frames(path: Path, require_forces: bool = False) -> Frames:
     Raises:
         DatasetError: the file is damaged, or an array is missing, unknown, misshapen, not finite or in other units.
     """
-    if not zipfile.is_zipfile(path):  # np.load would take a bare array or a pickle for what they are
-        raise DatasetError(f"{path}: not a readable npz file (it is missing, truncated or of another format)")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except DAMAGED as error:
-        raise DatasetError(f"{path}: not a readable npz file of plain arrays ({error})") from error
+    arrays = read_arrays(path)
     _check_names(path, arrays, required={"z", "R", "E", "F"} if require_forces else {"z", "R", "E"})
     _check_shapes(path, arrays)
     _check_values(path, arrays)
@@ -164,6 +181,48 @@ def read_frames(path: Path, require_forces: bool = False) -> Frames:
         tensors.get("cell"),
         tensors.get("masses"),
     )
+
+
+def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, in the byte order of the machine.
+
+    Args:
+        path: of the file.
+        wanted: names; others are passed over unread. None for all.
+
+    Raises:
+        DatasetError: it is missing, damaged or of another format, or holds what is no plain array.
+    """
+    if not zipfile.is_zipfile(path):  # np.load would take a bare array or a pickle for what they are
+        raise DatasetError(f"{path}: not a readable npz file (it is missing, truncated or of another format)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = [name for name in archive.files if wanted is None or name in wanted]
+            arrays = {name: _member(archive, name) for name in names}
+    except DAMAGED as error:
+        what = " ".join(f"{error}".split())[:200] or type(error).__name__
+        raise DatasetError(f"{path}: not a readable npz file of plain arrays ({what})") from error
+    return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+
+
+def _member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """One array, refused before memory is taken for it if its header promises more than the file can hold."""
+    packed = archive.zip
+    assert packed is not None
+    file = f"{name}.npy" if f"{name}.npy" in packed.namelist() else name
+    with packed.open(file) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects")
+    size = math.prod(map(int, shape)) * dtype.itemsize
+    if min(shape, default=0) < 0 or size > MAXIMUM_RATIO * max(64, packed.getinfo(file).compress_size):
+        raise ValueError(f"{name} says it has the shape {str(shape)[:80]}, more than the file can hold")
+    array = archive[name]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    return array
 
 
 def _check_names(path: Path, arrays: Mapping[str, np.ndarray], required: set[str]) -> None:
@@ -191,6 +250,17 @@ def _check_values(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             raise DatasetError(f"{path}: {name} is {array.dtype}, expected {wanted}")
         if bad := int(np.count_nonzero(~np.isfinite(array))):
             raise DatasetError(f"{path}: {name} holds {bad} values that are not finite; remove those frames")
+    numbers = arrays["z"]
+    if len(bad_atoms := np.flatnonzero((numbers < 1) | (numbers > HEAVIEST))):
+        raise DatasetError(f"{path}: z of atom {bad_atoms[0]} is {numbers[bad_atoms[0]]}, which is no element")
+    if "masses" in arrays and not (arrays["masses"] > 0).all():
+        raise DatasetError(f"{path}: masses must be positive, found {arrays['masses'].min():g}")
+    if "cell" in arrays:
+        volume = abs(float(np.linalg.det(arrays["cell"].astype(np.float64))))
+        if not SMALLEST_VOLUME_A3 * len(numbers) < volume:
+            raise DatasetError(
+                f"{path}: a cell of {volume:.3g} Å³ cannot hold {len(numbers)} atoms: is it in Å, and complete?"
+            )
     if "F" in arrays:
         rms = float(np.sqrt(np.mean(np.square(arrays["F"], dtype=np.float64))))
         low, high = PLAUSIBLE_FORCE_RMS_EV_PER_A

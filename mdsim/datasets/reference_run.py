@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mdsim.datasets.npz import write_npz
+from mdsim.datasets.npz import read_arrays, write_npz
 from mdsim.errors import DatasetError
 from mdsim.interfaces import Observable
 from mdsim.observables.diffusivity import MSD, Diffusivity
@@ -149,13 +149,14 @@ def read_reference_run(path: Path) -> ReferenceRun:
         DatasetError: the file is damaged, or an array is missing, unknown or not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: torch.from_numpy(archive[name].astype(np.float64)) for name in archive.files}
-    except Exception as error:  # zip, zlib, numpy and the file system each raise their own
+        arrays = {name: torch.from_numpy(array.astype(np.float64)) for name, array in read_arrays(path).items()}
+    except (TypeError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable npz file of numbers ({error})") from error
     scalars = ("rdf_bin_width_A", "msd_lag_fs")
     if missing := [name for name in scalars if name not in arrays]:
         raise DatasetError(f"{path}: misses {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
+    if wrong := [name for name in scalars if arrays[name].numel() != 1 or not 0 < float(arrays[name]) < math.inf]:
+        raise DatasetError(f"{path}: {wrong[0]} must be one positive number")
     tables = {name: array for name, array in arrays.items() if name not in scalars}
     for name, array in tables.items():
         if not name.startswith(("rdf_", "msd_")) or array.ndim != 2 or len(array) < 2 or not array.isfinite().all():

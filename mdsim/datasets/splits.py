@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MOST_INDICES = 100_000_000
 MINIMUM_VALIDATION_FRAMES = 2  # fewer give no spread to judge a learning curve by
 
 
@@ -108,6 +109,15 @@ def format_indices(indices: np.ndarray) -> str:
         return ""
     runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def is_indices(text: object) -> bool:
+    """Whether something is text as `format_indices` writes it, of so many indices as fit into memory."""
+    number = r"\d{1,9}"
+    if not isinstance(text, str) or re.fullmatch(rf"({number}(-{number})?(,{number}(-{number})?)*)?", text) is None:
+        return False
+    runs = [run.partition("-") for run in text.split(",") if run]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in runs) <= MOST_INDICES
 
 
 def parse_indices(text: str) -> np.ndarray:

@@ -13,6 +13,8 @@ from mdsim.units import kT_eV
 # the rounding of float32 positions, squared, and far below any bent geometry.
 LINEAR_MOLECULE_TOLERANCE = 1e-10
 
+BEND = 1e-3  # of the size of a molecule: its square is far above that tolerance
+
 
 def maxwell_boltzmann(
     system: System,
@@ -28,7 +30,8 @@ def maxwell_boltzmann(
 
     Each component is normal with variance kT/m. Total and angular momentum are then projected out orthogonally in the
     mass metric, which is to draw from the canonical distribution on the condition that they vanish: the momenta that
-    remain hold kT/2 each.
+    remain hold kT/2 each. Where all atoms lie exactly on a line, a rotation about it moves none of them, and one
+    momentum more would remain than as soon as the line bends: such a molecule is drawn in the limit of small bends.
 
     Args:
         system: masses (amu) and boundaries.
@@ -58,6 +61,9 @@ def maxwell_boltzmann(
     shape = (n_replicas, system.n_atoms, 3)
     noise = torch.randn(shape, generator=generator, dtype=masses.dtype, device=generator.device).to(masses.device)
     velocities = torch.sqrt(kT_eV(temperature_K) / masses)[:, None] * noise
+    if remove_rotation and positions is not None:
+        bent = _slightly_bent(positions, masses, generator)
+        velocities = velocities if bent is positions else _project(velocities, masses, remove_momentum, bent)
     velocities = _project(velocities, masses, remove_momentum, positions if remove_rotation else None)
     if exact_temperature:
         free = _degrees_of_freedom(system, remove_momentum, remove_rotation)
@@ -117,6 +123,24 @@ def _project(
     if momentum:
         velocities = remove_center_of_mass_velocity(velocities, masses)
     return velocities if rotation_at is None else remove_rotation(rotation_at, velocities, masses)
+
+
+def _slightly_bent(
+    positions: Float[Tensor, "replica atom 3"], masses: Float[Tensor, "atom"], generator: torch.Generator
+) -> Float[Tensor, "replica atom 3"]:
+    """Positions in which atoms on a line are moved off it, at random, by a hair; others come back as they are."""
+    if positions.shape[1] < 3:
+        return positions
+    exact = positions.double()
+    inertia = _inertia_tensor(exact - center_of_mass(exact, masses.double()), masses.double())
+    finite = _is_finite(inertia)[:, None, None]
+    moments = torch.linalg.eigvalsh(torch.where(finite, inertia, torch.eye(3).to(inertia)))
+    straight = moments[:, 0] < LINEAR_MOLECULE_TOLERANCE * moments[:, 2]
+    if not bool(straight.any()):
+        return positions
+    size = (moments[:, 2] / masses.double().sum()).sqrt()[:, None, None]
+    noise = torch.randn(exact.shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return torch.where(straight[:, None, None], exact + BEND * size * noise.to(exact.device), exact)
 
 
 def _inertia_tensor(

@@ -79,6 +79,7 @@ class Findings:
     reference: Dataset
     structures: Float[Tensor, "frame atom 3"]
     temperature: Temperature
+    allow_reactions: bool = False  # bonds of the data may break and form
 
     @property
     def n_train(self) -> int:
@@ -106,14 +107,15 @@ class Findings:
         lengths = self._bond_lengths_A
         deviation = (lengths - means).abs()
         worst = (deviation / means).amax(0)
-        if float(worst.max()) > LARGEST_BOND_DEVIATION:
+        if float(worst.max()) > LARGEST_BOND_DEVIATION and not self.allow_reactions:
             bond = int(worst.argmax())
             atoms = " and ".join(map(str, self.system.bonds[bond].tolist()))
             furthest = float(lengths[deviation[:, bond].argmax(), bond])
             raise DatasetError(
                 f"{self.place.folder}: the bond between atoms {atoms}, {float(means[bond]):.2f} Å on average, is"
                 f" {furthest:.2f} Å in some frame. No tolerance on bond lengths tells such frames from a force field"
-                " that breaks: look at `mdsim data check`, and leave broken frames (or reactions) out"
+                " that breaks: look at `mdsim data check` and leave broken frames out, or, if these are"
+                " reactions that should happen, say --allow-reactions: the tolerance will be as wide as the data"
             )
         return Spread(float(deviation.max()), float(lengths.std(0).max()))
 
@@ -207,12 +209,13 @@ class Findings:
         return torch.cat([coordinates(part) for part in self.structures.split(size)])
 
 
-def inspect(path: Path, temperature_K: float | None = None) -> Findings:
+def inspect(path: Path, temperature_K: float | None = None, allow_reactions: bool = False) -> Findings:
     """Look at a data set.
 
     Args:
         path: `<root>/<name>/<molecule>/<size>`.
         temperature_K: of the dynamics; None to take that of the data.
+        allow_reactions: take data in which bonds break and form.
 
     Raises:
         DatasetError: there is no such data set, it is damaged, has too few frames, or its temperature is not known.
@@ -239,6 +242,7 @@ def inspect(path: Path, temperature_K: float | None = None) -> Findings:
         reference,
         structures[:: math.ceil(len(structures) / FRAMES_LOOKED_AT)],
         temperature_of(checked, temperature_K),
+        allow_reactions,
     )
 
 

@@ -12,6 +12,7 @@ from ase.data import chemical_symbols, covalent_radii
 from mdsim.datasets.bonds import close_pairs
 from mdsim.datasets.folder import Dataset, Metadata, read_metadata, system_of
 from mdsim.datasets.npz import Frames, read_frames
+from mdsim.datasets.repeats import repeated_frames
 from mdsim.datasets.splits import parse_indices
 from mdsim.dynamics.velocities import angular_momentum
 from mdsim.errors import DatasetError
@@ -26,6 +27,7 @@ OUTLIER = 8.0  # robust standard deviations from the median
 FORCE_OUTLIER = 12.0  # times the median size of the forces on one element
 BOND_DEVIATION_A = 0.25  # from the median length at least, and as many robust standard deviations as energies
 CONTACT = 0.9  # of the sum of covalent radii: a pair that is no bond should never be as near
+SAME_POSITION_A = 1e-4  # single precision rounds; in 0.1 fs atoms move by 5e-4 Å
 DISTANCES_AT_ONCE = 2_000_000
 HELD = 0.02  # of its thermal mean square: below, a total momentum counts as held at zero
 MOST_DISTANCES = 200  # whose correlation times are looked at
@@ -298,9 +300,15 @@ def _label(numbers: Tensor, atom: int) -> str:
 
 
 def shared_frames(checked: Checked) -> dict[str, int]:
-    """How many frames of one part are also in another, by the names of both."""
+    """How many frames of one part are also in another, moved or turned as a whole or not, by the names of both."""
     parts = [part for part in ("train", "val", "test") if part in checked.parts]
-    seen = {part: {frame.tobytes() for frame in checked.parts[part].positions.numpy()} for part in parts}
-    pairs = [(first, second) for i, first in enumerate(parts) for second in parts[i + 1 :]]
-    counts = {f"{first} and {second}": len(seen[first] & seen[second]) for first, second in pairs}
+    owner = np.repeat(np.arange(len(parts)), [len(checked.parts[part]) for part in parts])
+    positions = np.concatenate([checked.parts[part].positions.numpy() for part in parts])
+    cell = None if checked.first.cell is None else checked.first.cell.numpy()
+    original = repeated_frames(positions, cell, SAME_POSITION_A)
+    counts = {
+        f"{parts[first]} and {parts[second]}": int(((owner[original] == first) & (owner == second)).sum())
+        for first in range(len(parts))
+        for second in range(first + 1, len(parts))
+    }
     return {name: count for name, count in counts.items() if count}

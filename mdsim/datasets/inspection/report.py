@@ -22,6 +22,7 @@ from mdsim.datasets.inspection.check import (
     slowest_distance,
     work_slope,
 )
+from mdsim.datasets.label_checks import mismatch
 from mdsim.datasets.npz import Frames
 from mdsim.reporting.console import format_table
 from mdsim.state import kinetic_temperature_K
@@ -183,6 +184,8 @@ def _remarks(checked: Checked) -> list[str]:
                 f"{name}: its mean energy is {abs(shift):.2g} eV {'above' if shift > 0 else 'below'} that of the first"
                 f" line, whose standard deviation is {float(reference.std()):.2g} eV"
             )
+        if (found := mismatch(frames)) is not None:
+            lines.append(f"{name}: {found}")
         if frames.forces is not None:
             rms = float(frames.forces.double().square().mean().sqrt())
             noise = _rms(net_force_eV_per_A(frames)) / (3 * checked.system.n_atoms) ** 0.5

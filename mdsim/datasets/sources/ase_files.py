@@ -15,14 +15,22 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_masses
 from ase.formula import Formula
 
-from mdsim.datasets.sources.raw import RawFrames, Units, check_finite
+from mdsim.datasets.sources import labels
+from mdsim.datasets.sources.ase_databases import DATABASES, read_database
+from mdsim.datasets.sources.raw import RawFrames, Units, check_atoms, check_finite
+from mdsim.datasets.sources.xyz_counts import check_counts
 from mdsim.errors import DatasetError
 
 SAME_CELL_A = 1e-4
+SAME_MASS = 5e-3  # relative: other tables of natural masses differ by less, isotopes by more
+#: Names, as words, of what makes frames of one composition different systems.
+ELECTRONIC_STATE = ("charge", "total charge", "net charge", "spin", "total spin", "multiplicity", "spin multiplicity")
+HARMLESS_CONSTRAINTS = ("FixCom", "FixSubsetCom")
 #: Formats whose readers convert to eV and Å; others hold numbers in whatever unit they were written in.
-CONVERTED = {"vasp-xml", "vasp-out", "espresso-out", "traj", "db", "json", "aims-output", "gpaw-out", "castep-castep"}
+CONVERTED = {"vasp-xml", "vasp-out", "espresso-out", "traj", "aims-output", "gpaw-out", "castep-castep"}
 FREE_ENERGY_EV = 1e-3  # per frame: how far it may be from the energy without a word
 
 
@@ -38,6 +46,7 @@ class Reading:
     forces_key: str | None = None
     format: str | None = None  # its name in ASE
     formula: str | None = None  # of the frames to keep
+    where: tuple[tuple[str, str], ...] = ()  # values that the frames to keep must have, such as charge and 0
     open_boundaries: bool = False  # forget the cell of frames that have one
     cell: np.ndarray | None = None  # of frames that have none, rows in Å
     type_map: tuple[str, ...] = ()  # of DeePMD systems
@@ -53,51 +62,64 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
     Raises:
         DatasetError: ASE cannot read the file, labels are missing or ambiguous, or frames do not fit together.
     """
-    images, format = _read(path, reading.format)
+    images, units = _read(path, reading.format)
     total = len(images)
-    kept, singles = _kept(path, images, reading.formula)
+    kept, singles = _kept(path, images, reading)
     images = [images[index] for index in kept]
     _check_composition(path, images, kept)
-    units = ASE_UNITS if format in CONVERTED else Units(velocities="ase")
+    _check_same_state(path, images)
+    _check_all_move(path, images, kept)
     cp2k_forces = path.with_name(path.name.replace("-pos-", "-frc-"))
     if cp2k_forces != path and cp2k_forces.is_file():
         images, units = _with_cp2k_forces(images, cp2k_forces), CP2K_UNITS
-    energy_key = _choose(path, images, "energy", "--energy-key", reading.energy_key)
-    forces_key = _choose(path, images, "forces", "--forces-key", reading.forces_key)
+    energy_key = labels.choose(path, images, "energy", "--energy-key", reading.energy_key)
+    forces_key = labels.choose(path, images, "forces", "--forces-key", reading.forces_key)
     raw = RawFrames(
         np.asarray(images[0].numbers, dtype=np.int64),
         np.stack([image.positions for image in images]),
-        _collect(path, images, "energy", energy_key).reshape(len(images)),
-        _collect(path, images, "forces", forces_key),
+        labels.collect(path, images, "energy", energy_key).reshape(len(images)),
+        labels.collect(path, images, "forces", forces_key),
         velocities=_velocities(images),
         cell=_cell(path, images, reading),
         units=units,
         index=np.array(kept),
         n_in_file=total,
+        masses=_masses(path, images),
     )
     check_finite(str(path), raw)
+    check_atoms(str(path), raw)
     raw = raw.note("labels", f"{energy_key} and {forces_key}")
-    if aside := _names(images[0]) - {energy_key, forces_key, "momenta"}:
+    if aside := labels.names(images[0]) - {energy_key, forces_key, "momenta"}:
         raw = raw.note("left aside", ", ".join(sorted(aside)))
     if singles:
         raw = raw.note("isolated atoms", f"{singles} frames of one atom left out")
     return _compare_free_energy(images, energy_key, raw)
 
 
-def _read(path: Path, format: str | None) -> tuple[list[Atoms], str]:
+def _read(path: Path, format: str | None) -> tuple[list[Atoms], Units]:
+    """All frames, and the units that their format defines."""
     if not path.exists():
         raise DatasetError(f"{path}: no such file")
     try:
         chosen = format or ase.io.formats.filetype(str(path))
-        images = list(ase.io.iread(str(path), index=":", format=chosen))
+        if chosen in DATABASES:
+            images, units = read_database(path)
+        else:
+            if chosen in ("xyz", "extxyz"):
+                check_counts(path)
+            images = list(ase.io.iread(str(path), index=":", format=chosen))
+            units = ASE_UNITS if chosen in CONVERTED else Units(velocities="ase")
+    except DatasetError:
+        raise
     except Exception as error:  # readers raise whatever comes to them
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DatasetError(
-            f"{path}: ASE cannot read it{f' as {format}' if format else ''} ({type(error).__name__}: {error}); name the"
+            f"{path}: ASE cannot read it{f' as {format}' if format else ''} ({what}); name the"
             " format with --format (`ase info --formats` lists them)"
         ) from error
     if not images:
         raise DatasetError(f"{path}: holds no frames")
-    return images, chosen
+    return images, units
 
 
 def _with_cp2k_forces(images: list[Atoms], path: Path) -> list[Atoms]:
@@ -111,12 +133,12 @@ def _with_cp2k_forces(images: list[Atoms], path: Path) -> list[Atoms]:
     return images
 
 
-def _kept(path: Path, images: list[Atoms], formula: str | None) -> tuple[list[int], int]:
+def _kept(path: Path, images: list[Atoms], reading: Reading) -> tuple[list[int], int]:
     """Indices of the frames of one composition, in whatever order its formula is written, and without isolated atoms.
 
     Some programs keep these beside the frames, for their energies. Their number is returned too.
     """
-    chosen = list(range(len(images)))
+    chosen, formula = list(range(len(images))), reading.formula
     if formula is not None:
         try:
             wanted = Formula(formula).count()
@@ -125,8 +147,68 @@ def _kept(path: Path, images: list[Atoms], formula: str | None) -> tuple[list[in
         chosen = [index for index in chosen if images[index].symbols.formula.count() == wanted]
     if not chosen:
         raise DatasetError(f"{path}: has no frames of {formula}; {_compositions(images)}")
+    for key, value in reading.where:
+        there = [_as_text(_info(images[index], key)) for index in chosen]
+        found = Counter(there)
+        chosen = [index for index, text in zip(chosen, there, strict=True) if text == _as_text(value)]
+        if not chosen:
+            shown = ", ".join(f"{text} ({count} frames)" for text, count in found.most_common(5))
+            raise DatasetError(f"{path}: has no frames with {key} = {value}; found {shown}")
     several = [index for index in chosen if len(images[index]) > 1]
     return (several, len(chosen) - len(several)) if several else (chosen, 0)
+
+
+def _info(image: Atoms, key: str) -> object:
+    return next((place[key] for place in labels.places(image) if key in place), "nothing")
+
+
+def _as_text(value: object) -> str:
+    """A number however it is written, or a word."""
+    try:
+        return f"{float(value):g}"  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _check_same_state(path: Path, images: list[Atoms]) -> None:
+    """One electronic state: frames of different charge or spin lie on different energy surfaces."""
+    names = dict.fromkeys(name for image in images for place in labels.places(image)[:2] for name in place)
+    for name in names:
+        if " ".join(labels.words(name)) not in ELECTRONIC_STATE:
+            continue
+        found = Counter(_as_text(_info(image, name)) for image in images)
+        if len(found) > 1:
+            shown = ", ".join(f"{value} ({count} frames)" for value, count in found.most_common(5))
+            raise DatasetError(
+                f"{path}: frames differ in {name}: {shown}; a data set here has one, choose it with --where"
+                f" {name}={found.most_common(1)[0][0]}"
+            )
+
+
+def _check_all_move(path: Path, images: list[Atoms], places: list[int]) -> None:
+    """Forces on atoms that were held fixed, or masked out, are not the gradient of an energy."""
+    for place, image in zip(places, images, strict=True):
+        holding = [type(constraint).__name__ for constraint in image.constraints]
+        holding = [name for name in holding if name not in HARMLESS_CONSTRAINTS]
+        masks = [name for name, values in image.arrays.items() if "mask" in labels.words(name) and not np.all(values)]
+        if holding or masks:
+            what = f"constraints ({', '.join(holding)})" if holding else f"atoms left out by {', '.join(masks)}"
+            raise DatasetError(
+                f"{path}: frame {place} has {what}. All atoms move here, and all need forces: if those of the file are"
+                " without constraints, remove the constraints or masks from the file"
+            )
+
+
+def _masses(path: Path, images: list[Atoms]) -> np.ndarray | None:
+    """Masses in amu where the file states others than those of natural mixtures of isotopes, as for deuterium."""
+    if not any(image.has("masses") for image in images):
+        return None
+    first = images[0].get_masses()
+    if changed := [index for index, image in enumerate(images) if not np.allclose(image.get_masses(), first)]:
+        raise DatasetError(f"{path}: frame {changed[0]} has other masses than frame 0; a data set here has one system")
+    if not (np.isfinite(first).all() and (first > 0).all()):
+        raise DatasetError(f"{path}: masses must be positive, found {first.min():g}")
+    return None if np.allclose(first, atomic_masses[images[0].numbers], rtol=SAME_MASS) else first
 
 
 def _check_composition(path: Path, images: list[Atoms], places: list[int]) -> None:
@@ -150,63 +232,6 @@ def _compositions(images: list[Atoms]) -> str:
     return f"the compositions found are {found}{', …' if len(formulas) > 5 else ''}"
 
 
-def _candidates(image: Atoms, what: str) -> list[str]:
-    """Names under which a frame may have energies or forces."""
-    shape, word = ((len(image), 3), "force") if what == "forces" else ((), "energy")
-    found = []
-    for content in _places(image):
-        for name, value in content.items():
-            fits = np.shape(value) in (shape, shape or (1,)) and np.asarray(value).dtype.kind in "fi"
-            if fits and word in name.lower() and name != "free_energy" and name not in found:
-                found.append(name)
-    if not found and what == "energy" and "E" in image.info:
-        found.append("E")
-    return found
-
-
-def _places(image: Atoms) -> tuple[dict, dict, dict]:
-    return (image.calc.results if image.calc is not None else {}, image.info, image.arrays)
-
-
-def _choose(path: Path, images: list[Atoms], what: str, flag: str, asked: str | None) -> str:
-    """The name of a label: the one asked for, the only one there is, or the first of several with the same values."""
-    if asked is not None:
-        return asked
-    candidates = _candidates(images[0], what)
-    if not candidates:
-        raise DatasetError(
-            f"{path}: the frames have no {what}; they have {_there(images[0])}. If one of these is meant, give it with"
-            f" {flag}"
-        )
-    values = [_collect(path, images, what, name) for name in candidates]
-    if any(not np.array_equal(values[0], other) for other in values[1:]):
-        raise DatasetError(f"{path}: {' and '.join(candidates)} may each be the {what}: choose with {flag}")
-    return candidates[0]
-
-
-def _names(image: Atoms) -> set[str]:
-    return {name for place in _places(image) for name in place} - {"numbers", "positions"}
-
-
-def _there(image: Atoms) -> str:
-    return ", ".join(sorted(_names(image))) or "no labels"
-
-
-def _collect(path: Path, images: list[Atoms], what: str, key: str) -> np.ndarray:
-    """One label of all frames."""
-    values = []
-    for index, image in enumerate(images):
-        value = next((place[key] for place in _places(image) if key in place), None)
-        if value is None:
-            raise DatasetError(f"{path}: frame {index} has no {what} named {key!r}; it has {_there(image)}")
-        shape = (len(image), 3) if what == "forces" else (1,)
-        array = np.asarray(value, dtype=np.float64)
-        if array.size != int(np.prod(shape)):
-            raise DatasetError(f"{path}: {key} of frame {index} has shape {array.shape}, expected {shape}")
-        values.append(array.reshape(shape))
-    return np.stack(values)
-
-
 def _velocities(images: list[Atoms]) -> np.ndarray | None:
     if not all("momenta" in image.arrays for image in images):
         return None
@@ -223,7 +248,14 @@ def _cell(path: Path, images: list[Atoms], reading: Reading) -> np.ndarray | Non
             f"{path}: is periodic in {sorted(periodic)}; all frames must be periodic in three directions, or none"
             " (--open forgets the cells)"
         )
+    if reading.cell is not None and not any(image.cell.any() for image in images):
+        return reading.cell
     cells = np.stack([image.cell.array for image in images])
+    if incomplete := [index for index, image in enumerate(images) if image.cell.rank < 3]:
+        raise DatasetError(
+            f"{path}: frame {incomplete[0]} is periodic, but its three lattice vectors are missing or incomplete: give"
+            " the cell with --cell, or say --open"
+        )
     change = float(np.ptp(cells, axis=0).max())
     if change > SAME_CELL_A:
         raise DatasetError(
@@ -235,7 +267,7 @@ def _cell(path: Path, images: list[Atoms], reading: Reading) -> np.ndarray | Non
 
 def _compare_free_energy(images: list[Atoms], key: str, raw: RawFrames) -> RawFrames:
     """With smeared occupations forces are derivatives of the free energy, not of the energy at zero smearing."""
-    results = [_places(image)[0] for image in images]
+    results = [labels.places(image)[0] for image in images]
     if key != "energy" or not all("free_energy" in result for result in results):
         return raw
     free = np.array([float(result["free_energy"]) for result in results])

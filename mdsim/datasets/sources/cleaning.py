@@ -9,12 +9,16 @@ import numpy as np
 import torch
 
 from mdsim.datasets.bonds import bond_matrix
+from mdsim.datasets.repeats import repeated_frames
 from mdsim.datasets.sources.raw import RawFrames
 from mdsim.errors import DatasetError
 from mdsim.typing import Bool, Int, Tensor
 
+#: Metals and noble gases: near atoms of these are no bonds that make a molecule.
+_METALS = [3, 4, *range(11, 14), *range(19, 32), *range(37, 51), *range(55, 84), *range(87, 117)]
+NO_MOLECULES = [2, 10, 18, 36, 54, 86, 118, *_METALS]
 SAME_CELL = 1e-4  # in the unit of the file
-SAME_POSITION = 1e-6  # in the unit of the file: text files round
+SAME_POSITION = 2e-5  # in the unit of the file: text files round; in 0.1 fs atoms move by 5e-4 Å
 SAME_ENERGY = 1e-3  # in the unit of the file
 
 
@@ -34,6 +38,10 @@ def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, 
             piece.cell is not None and first.cell is not None and np.abs(piece.cell - first.cell).max() > SAME_CELL
         ):
             raise DatasetError(f"{against} its cell; a data set here has one cell")
+        if (piece.masses is None) != (first.masses is None) or (
+            piece.masses is not None and first.masses is not None and not np.allclose(piece.masses, first.masses)
+        ):
+            raise DatasetError(f"{against} the masses of its atoms")
         if piece.units != first.units:
             raise DatasetError(f"{against} its units: {piece.units} and {first.units}")
     counts = [piece.n_in_file or len(piece) for piece in pieces]
@@ -53,24 +61,23 @@ def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, 
 
 
 def first_of_each(name: str, raw: RawFrames) -> Int[np.ndarray, "kept"]:
-    """Indices of the frames without those that repeat an earlier one, ascending.
+    """Indices of the frames without those that repeat an earlier one, ascending; moved or turned copies are repeats.
 
     Raises:
         DatasetError: the same positions have different energies.
     """
-    rounded = np.round(np.asarray(raw.positions, dtype=np.float64) / SAME_POSITION).astype(np.int64)
-    rows = np.ascontiguousarray(rounded.reshape(len(raw), -1))
-    as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()
-    _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
-    original = first[inverse.ravel()]
-    differing = np.flatnonzero(np.abs(raw.energy - raw.energy[original]) > SAME_ENERGY)
+    original = repeated_frames(raw.positions, raw.cell, SAME_POSITION)
+    allowed = np.full(len(raw), SAME_ENERGY)
+    if raw.forces is not None:  # what rounding of positions does to energies
+        allowed += SAME_POSITION * np.abs(np.asarray(raw.forces, dtype=np.float64)).reshape(len(raw), -1).sum(1)
+    differing = np.flatnonzero(np.abs(raw.energy - raw.energy[original]) > allowed)
     if len(differing):
         frame = int(differing[0])
         raise DatasetError(
             f"{name}: frames {raw.place[original[frame]]} and {raw.place[frame]} have the same positions but energies"
             f" of {raw.energy[original[frame]]:.6f} and {raw.energy[frame]:.6f}: were two methods mixed?"
         )
-    return np.sort(first)
+    return np.flatnonzero(original == np.arange(len(raw)))
 
 
 def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> Bool[np.ndarray, "frame"]:
@@ -86,6 +93,8 @@ def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> 
     """
     frames = raw.frames()
     bonded, pairs = bond_matrix(frames.atomic_numbers, frames.positions, frames.cell)
+    molecular = ~torch.isin(frames.atomic_numbers[pairs], torch.tensor(NO_MOLECULES)).any(1)
+    bonded, pairs = bonded[:, molecular], pairs[molecular]
     usual = bonded.double().mean(0) >= 0.5
     other = (bonded != usual).any(1)
     expected = _environments(usual[None], pairs, frames.atomic_numbers)[0]
@@ -98,7 +107,7 @@ def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> 
             raise DatasetError(
                 f"{name}: in {int(same.sum())} frames, the first of them {raw.place[frame]}, the same molecule has its"
                 f" atoms in another order (atoms {moved} have other neighbours): write all frames in one order, or say"
-                " --allow-relabelled if these are reactions"
+                " --allow-reactions (or --allow-relabelled) if these are reactions"
             )
     return other.numpy()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from mdsim.datasets.sources.raw import RawFrames, Units, check_finite
+from mdsim.datasets.npz import DAMAGED
+from mdsim.datasets.sources.raw import RawFrames, Units, check_atoms, check_finite
 from mdsim.errors import DatasetError
 
 SAME_CELL_A = 1e-5
@@ -64,6 +65,7 @@ def _read_system(folder: Path, type_map: Sequence[str] | None) -> RawFrames:
         units=UNITS,
     )
     check_finite(str(folder), raw)
+    check_atoms(str(folder), raw)
     return raw
 
 
@@ -94,8 +96,9 @@ def _numbers(path: Path) -> np.ndarray:
 def _load(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path}: missing or damaged ({error})") from error
+    except DAMAGED as error:
+        what = " ".join(f"{error}".split())[:200]
+        raise DatasetError(f"{path}: missing or damaged ({what})") from error
     if array.dtype.kind != "f":
         raise DatasetError(f"{path}: is of the type {array.dtype}")
     return array

@@ -13,17 +13,19 @@ from ase.symbols import Symbols
 
 from mdsim.datasets.divide import Division, at_random, in_blocks
 from mdsim.datasets.folder import Dataset
+from mdsim.datasets.label_checks import TEMPERATURE_FACTOR, mismatch, stiffness_temperature_K
 from mdsim.datasets.sources import convert
 from mdsim.datasets.sources.ase_files import Reading, read_ase
 from mdsim.datasets.sources.cleaning import check_bonds, first_of_each, join
 from mdsim.datasets.sources.convert import Description, Excerpt
 from mdsim.datasets.sources.deepmd import is_deepmd, read_deepmd
-from mdsim.datasets.sources.raw import RawFrames, Units
+from mdsim.datasets.sources.raw import COMMON, FORCE_UNITS_EV_PER_A, RawFrames, Units
 from mdsim.datasets.sources.remote import sha256_of
 from mdsim.datasets.sources.sgdml import read_sgdml
-from mdsim.datasets.sources.unit_detection import with_units
+from mdsim.datasets.sources.unit_detection import stretch_constant, with_units
 from mdsim.errors import DatasetError
 
+CLOSE_K = 1.8  # factor within which a temperature fits, for hints
 TEST_FRACTION, MOST_TEST_FRAMES = 0.1, 10_000
 
 
@@ -37,6 +39,7 @@ class Conversion:
     units: Units = field(default_factory=Units)  # asked for; None to find out
     negate_forces: bool = False
     allow_relabelled: bool = False
+    allow_inconsistent: bool = False
     split: str = "random"  # or "blocks"
     test_frames: int | None = None
     gap_frames: int = 0
@@ -60,7 +63,7 @@ class Conversion:
             "gap_frames": self.gap_frames,
             "validation_fraction": self.validation_fraction,
             "seed": self.seed,
-        }
+        } | ({"where": [list(pair) for pair in self.reading.where]} if self.reading.where else {})
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def prepare(conversion: Conversion) -> Prepared:
     if conversion.negate_forces and raw.forces is not None:
         raw = replace(raw, forces=-raw.forces)
     raw = with_units(name, raw, conversion.units)
+    raw = _check_stiffness(name, raw, conversion)
     kept = first_of_each(name, raw)
     repeated = len(raw) - len(kept)
     if repeated and conversion.contiguous is not None:
@@ -127,11 +131,48 @@ def prepare(conversion: Conversion) -> Prepared:
     raw, owner = raw[kept], owner[kept]
     if repeated:
         raw = raw.note("repeated frames", f"{repeated} left out")
+    raw = _check_labels(name, raw, conversion)
     other = check_bonds(name, raw, conversion.allow_relabelled)
     if other.any():
         shown = ", ".join(map(str, raw.place[other][:5]))
         raw = raw.note("warning", f"{int(other.sum())} frames have other bonds than most (frame {shown})")
     return Prepared(_note_precision(raw), np.bincount(owner).tolist())
+
+
+def _check_labels(name: str, raw: RawFrames, conversion: Conversion) -> RawFrames:
+    """Energies must belong to the forces, unless it is said that they need not."""
+    forces_unit = str(raw.units.forces) if stretch_constant(raw) is None else None  # else bonds to hydrogen tell it
+    found = mismatch(raw.frames(), str(raw.units.energy), forces_unit)
+    if found is None:
+        return raw
+    if conversion.allow_inconsistent:
+        return raw.note("warning", found)
+    keys = dict(raw.found).get("labels", "the labels of the file")
+    raise DatasetError(
+        f"{name}: {found}. Labels: {keys}, taken to be in {raw.units.energy} and {raw.units.forces}. Name others with"
+        " --energy-key, --forces-key or units, or say --allow-inconsistent if they are right"
+    )
+
+
+def _check_stiffness(name: str, raw: RawFrames, conversion: Conversion) -> RawFrames:
+    """Without bonds to hydrogen, the temperature tells the unit of forces, where it is stated."""
+    stated_K = conversion.description.temperature_K
+    if stated_K is None or stretch_constant(raw) is not None:
+        return raw
+    found_K = stiffness_temperature_K(raw.frames())
+    if found_K is None or stated_K / TEMPERATURE_FACTOR < found_K < stated_K * TEMPERATURE_FACTOR:
+        return raw
+    text = f"atoms that forces in {raw.units.forces} hold move as far as at {found_K:.3g} K, not {stated_K:g} K"
+    if conversion.allow_inconsistent:
+        return raw.note("warning", text)
+    now = FORCE_UNITS_EV_PER_A[str(raw.units.forces)]
+    ratio = {unit: stated_K / (found_K * FORCE_UNITS_EV_PER_A[unit] / now) for unit in COMMON} if found_K > 0 else {}
+    likely = [unit for unit, value in ratio.items() if 1 / CLOSE_K < value < CLOSE_K]
+    hint = f", as they would with {' or '.join(likely)}" if likely else ""
+    raise DatasetError(
+        f"{name}: {text}{hint}; state the units with --energy-unit and --force-unit, or say --allow-inconsistent if"
+        " they are right"
+    )
 
 
 def make(

@@ -26,7 +26,18 @@ FORCE_UNITS_EV_PER_A = {
     for energy, value in ENERGY_UNITS_EV.items()
     for length, size in LENGTH_UNITS_A.items()
 }
+#: What programs write: the unit of forces, and the unit of the energies that come with it.
+COMMON = {
+    "eV/angstrom": "eV",
+    "kcal/mol/angstrom": "kcal/mol",
+    "kJ/mol/angstrom": "kJ/mol",
+    "kJ/mol/nm": "kJ/mol",
+    "Hartree/bohr": "Hartree",
+    "Ry/bohr": "Ry",
+}
 VELOCITY_UNITS_A_PER_FS = {"angstrom/fs": 1.0, "angstrom/ps": 1e-3, "ase": FS}
+HEAVIEST = 118  # atomic number
+SMALLEST_VOLUME = 5e-4  # of a cell per atom, in any unit: hydrogen under pressure has 1 Å³, or 0.001 nm³
 Index = slice | Int[np.ndarray, "chosen"] | Bool[np.ndarray, "frame"]
 
 
@@ -132,3 +143,27 @@ def check_finite(name: str, raw: RawFrames) -> None:
                 f"{name}: {label} of {len(bad)} frames ({shown}) are not finite: those calculations failed;"
                 " remove the frames"
             )
+
+
+def check_atoms(name: str, raw: RawFrames) -> None:
+    """Refuse atoms that are no elements, and cells that no atoms fit into.
+
+    Args:
+        name: of the file, for the message.
+        raw: frames.
+
+    Raises:
+        DatasetError: there are some.
+    """
+    bad = np.flatnonzero((raw.atomic_numbers < 1) | (raw.atomic_numbers > HEAVIEST))
+    if len(bad):
+        raise DatasetError(f"{name}: atom {bad[0]} has the atomic number {raw.atomic_numbers[bad[0]]}, no element")
+    if raw.cell is None:
+        return
+    volume = abs(float(np.linalg.det(raw.cell))) if np.isfinite(raw.cell).all() else 0.0
+    if not SMALLEST_VOLUME * len(raw.atomic_numbers) < volume:
+        vectors = "; ".join(" ".join(f"{number:.4g}" for number in vector) for vector in raw.cell)
+        raise DatasetError(
+            f"{name}: a cell of volume {volume:.3g} cannot hold {len(raw.atomic_numbers)} atoms; its lattice vectors"
+            f" are {vectors}: give the cell with --cell, or say --open"
+        )

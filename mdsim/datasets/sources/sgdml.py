@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mdsim.datasets.npz import DAMAGED
-from mdsim.datasets.sources.raw import RawFrames, Units, check_finite
+from mdsim.datasets.npz import read_arrays
+from mdsim.datasets.sources.raw import RawFrames, Units, check_atoms, check_finite
 from mdsim.errors import DatasetError
 
 UNIT_NAMES = {
@@ -31,17 +31,13 @@ def read_sgdml(path: Path) -> RawFrames:
     Raises:
         DatasetError: the file is damaged, or misses an array, or its arrays do not fit together.
     """
-    if not zipfile.is_zipfile(path):
-        raise DatasetError(f"{path}: not a readable npz file (it is missing, truncated or of another format)")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = _names(path, archive.files)
-            arrays = {ours: archive[theirs] for ours, theirs in names.items()}
-            units = Units(length=_unit(archive, "r_unit"), energy=_unit(archive, "e_unit"))
-    except DAMAGED as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{path}: not a readable npz file of plain arrays ({error})") from error
+    read_arrays(path, ())  # is it an archive at all
+    with zipfile.ZipFile(path) as archive:
+        found = [name.removesuffix(".npy") for name in archive.namelist()]
+    names = _names(path, found)
+    header = read_arrays(path, [*names.values(), *(name for name in ("r_unit", "e_unit") if name in found)])
+    arrays = {ours: header[theirs] for ours, theirs in names.items()}
+    units = Units(length=_unit(path, header, "r_unit"), energy=_unit(path, header, "e_unit"))
     if units.energy and units.length:
         units = Units(units.length, units.energy, f"{units.energy}/{units.length}")
     _check_shapes(path, arrays)
@@ -54,6 +50,7 @@ def read_sgdml(path: Path) -> RawFrames:
         units=units,
     )
     check_finite(str(path), raw)
+    check_atoms(str(path), raw)
     return raw
 
 
@@ -65,13 +62,14 @@ def _names(path: Path, found: list[str]) -> dict[str, str]:
     return names
 
 
-def _unit(archive: np.lib.npyio.NpzFile, name: str) -> str | None:
-    if name not in archive.files:
+def _unit(path: Path, arrays: dict[str, np.ndarray], name: str) -> str | None:
+    if name not in arrays:
         return None
-    value = archive[name]
-    text = value.item().decode() if value.dtype.kind == "S" else str(value.item())
+    value = arrays[name]
+    text = value.ravel()[0] if value.size == 1 else value.tolist()
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     if text not in UNIT_NAMES:
-        raise DatasetError(f"{name} is {text!r}, which is none of {', '.join(UNIT_NAMES)}")
+        raise DatasetError(f"{path}: {name} is {text[:40]!r}, which is none of {', '.join(UNIT_NAMES)}")
     return UNIT_NAMES[text]
 
 
@@ -80,6 +78,8 @@ def _check_shapes(path: Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if array.dtype.kind not in ("iu" if name == "z" else "f"):
             raise DatasetError(f"{path}: {name} is of the type {array.dtype}")
+    if "F" in arrays and len(shape) == 3 and arrays["z"].ndim == 2 and len(arrays["z"]) == shape[0]:
+        raise DatasetError(f"{path}: z has a row for each frame, so that compositions may differ; one list is needed")
     if len(shape) != 3 or 0 in shape or shape[1:] != (arrays["z"].size, 3) or arrays["z"].ndim != 1:
         raise DatasetError(f"{path}: R has shape {shape}, expected (frame, {arrays['z'].size} atoms of z, 3)")
     if arrays["F"].shape != shape:

@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
-from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, RawFrames, Units
+from mdsim.datasets.sources.raw import COMMON, ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, RawFrames, Units
 from mdsim.errors import DatasetError
 from mdsim.neighbors import pairs_within
 from mdsim.state import BOND_TOLERANCE
@@ -28,15 +28,6 @@ from mdsim.units import HARTREE
 
 #: Of bonds to hydrogen, with room for other methods and few frames, yet not for the factor two of Ry and Hartree.
 STRETCH_EV_PER_A2 = (24.0, 58.0)
-#: What programs write: the unit of forces, and the unit of the energies that come with it.
-COMMON = {
-    "eV/angstrom": "eV",
-    "kcal/mol/angstrom": "kcal/mol",
-    "kJ/mol/angstrom": "kJ/mol",
-    "kJ/mol/nm": "kJ/mol",
-    "Hartree/bohr": "Hartree",
-    "Ry/bohr": "Ry",
-}
 BOND_RATIO = (0.7, 1.5)  # distance of nearest neighbours over the sum of their covalent radii
 #: Total energies of the atoms H to Ar in Hartree: Hartree-Fock, which PBE and hybrids meet within half a per cent.
 _H_TO_NE = [0.500, 2.862, 7.433, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409, 128.547]

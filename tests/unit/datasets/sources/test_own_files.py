@@ -10,60 +10,16 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from ase_ethanols import N_FRAMES, assert_same, images, labels, periodic, prepared
 
 from mdsim.datasets.sources.ase_files import Reading, read_ase
 from mdsim.datasets.sources.cleaning import check_bonds, first_of_each, join
-from mdsim.datasets.sources.convert import Description
 from mdsim.datasets.sources.deepmd import read_deepmd
-from mdsim.datasets.sources.own import Conversion, prepare, read
+from mdsim.datasets.sources.own import read
 from mdsim.datasets.sources.raw import RawFrames, Units
 from mdsim.datasets.sources.sgdml import read_sgdml
 from mdsim.errors import DatasetError
 from mdsim.units import FS
-
-N_FRAMES = 12
-DESCRIPTION = Description("test", "none", "MIT")
-
-
-def images(n_frames: int = N_FRAMES, seed: int = 0) -> list[Atoms]:
-    """Ethanols in thermal disorder, in springs of 30 eV/Å² between bonded atoms."""
-    rng = np.random.default_rng(seed)
-    start = molecule("CH3CH2OH")
-    distances = start.get_all_distances()
-    bonded = np.argwhere(np.triu(distances < 1.7) & np.triu(distances > 0.1))
-    frames = []
-    for _ in range(n_frames):
-        atoms = start.copy()
-        atoms.positions += 0.03 * rng.standard_normal((len(atoms), 3))
-        energy, forces = -100.0, np.zeros((len(atoms), 3))
-        for i, j in bonded:
-            arm = atoms.positions[j] - atoms.positions[i]
-            stretched = np.linalg.norm(arm) - distances[i, j]
-            pull = -30.0 * stretched * arm / np.linalg.norm(arm)
-            energy += 15.0 * stretched**2
-            forces[j] += pull
-            forces[i] -= pull
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
-        frames.append(atoms)
-    return frames
-
-
-def labels(frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return (
-        np.stack([atoms.positions for atoms in frames]),
-        np.array([atoms.get_potential_energy() for atoms in frames]),
-        np.stack([atoms.get_forces() for atoms in frames]),
-    )
-
-
-def prepared(*paths: Path, units: Units | None = None, reading: Reading | None = None, **options):
-    return prepare(Conversion(tuple(paths), DESCRIPTION, reading or Reading(), units or Units(), **options))
-
-
-def assert_same(raw: RawFrames, frames: list[Atoms], atol: float = 1e-7) -> None:
-    converted = raw.frames()
-    for found, expected in zip((converted.positions, converted.energy, converted.labels), labels(frames), strict=True):
-        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", ["frames.extxyz", "frames.traj", "frames.db", "frames.json"])
@@ -184,7 +140,7 @@ def hydrogens_exchanged() -> list[Atoms]:
 
 def test_atoms_of_one_element_that_change_places_are_refused(tmp_path):
     write(tmp_path / "order.xyz", hydrogens_exchanged(), format="extxyz")
-    with pytest.raises(DatasetError, match=r"in 1 frames, the first of them 5, the same molecule .*--allow-relabelled"):
+    with pytest.raises(DatasetError, match=r"in 1 frames, the first of them 5, the same molecule .*--allow-reactions"):
         prepared(tmp_path / "order.xyz")
     raw = prepared(tmp_path / "order.xyz", allow_relabelled=True).raw
     assert "1 frames have other bonds than most (frame 5)" in dict(raw.found)["warning"]
@@ -200,13 +156,6 @@ def test_a_broken_bond_is_no_renumbering(tmp_path):
     known = prepared(tmp_path / "broken.xyz").raw
     assert len(raw) == N_FRAMES and "(frame 4)" in dict(known.found)["warning"]
     assert np.flatnonzero(check_bonds("file", known)).tolist() == [4]
-
-
-def periodic(change: float = 0.0) -> list[Atoms]:
-    frames = images()
-    for index, atoms in enumerate(frames):
-        atoms.cell, atoms.pbc = np.eye(3) * (8.0 + change * index), True
-    return frames
 
 
 def test_cells(tmp_path):
@@ -254,7 +203,7 @@ def test_failed_calculations_are_named(tmp_path):
 @pytest.mark.parametrize(("name", "content"), [("x.xyz", b"\xff\xfe\x00"), ("x.traj", b"no"), ("x.unknown", b"")])
 def test_unreadable_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match=r"ASE cannot read it|holds no frames"):
+    with pytest.raises(DatasetError, match=r"ASE cannot read it|holds no frames|should be the number of atoms"):
         read_ase(tmp_path / name, Reading())
     with pytest.raises(DatasetError, match="no such file"):
         read_ase(tmp_path / "absent.xyz", Reading())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from paths import BUNDLED
 
-from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, RawFrames, Units
-from mdsim.datasets.sources.unit_detection import COMMON, bond_ratio, stretch_constant, with_units
+from mdsim.datasets.sources.raw import COMMON, ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, RawFrames, Units
+from mdsim.datasets.sources.unit_detection import bond_ratio, stretch_constant, with_units
 from mdsim.errors import DatasetError
 from mdsim.units import BOHR, HARTREE, NM
 

@@ -1,0 +1,153 @@
+"""Energies and forces among the numbers that frames carry: found where only one can be meant, asked for otherwise."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from mdsim.errors import DatasetError
+
+#: Words in a name that make it something about an energy or a force, but not the label.
+ABOUT_A_LABEL = {
+    "weight",
+    "weights",
+    "kinetic",
+    "kin",
+    "ke",
+    "tol",
+    "tolerance",
+    "sigma",
+    "std",
+    "stdev",
+    "var",
+    "variance",
+    "err",
+    "error",
+    "errors",
+    "uncertainty",
+    "unc",
+    "mask",
+    "threshold",
+    "cutoff",
+    "conv",
+    "convergence",
+    "atom",
+    "per",
+    "atomic",
+    "atoms",
+    "shift",
+    "mae",
+    "rmse",
+    "loss",
+    "change",
+    "diff",
+    "difference",
+    "delta",
+    "unit",
+    "units",
+    "zero",
+    "point",
+    "zpe",
+    "zpve",
+    "dispersion",
+    "correction",
+    "entropy",
+    "thermal",
+    "initial",
+    "magnitude",
+    "norm",
+    "max",
+    "min",
+    "mean",
+    "fixed",
+}
+#: Names of energies that do not say so, in the order of preference.
+SHORT_ENERGIES = ("etot", "e_tot", "toten", "epot", "e_pot", "e", "u", "u0", "e0", "potential", "pe", "dft_e")
+SHORT_FORCES = ("f", "frc", "grad_neg")
+
+
+def choose(path: Path, images: list[Atoms], what: str, flag: str, asked: str | None) -> str:
+    """The name of a label: the one asked for, the only one there is, or the first of several with the same values.
+
+    Args:
+        path: of the file, for messages.
+        images: all frames.
+        what: ``energy`` or ``forces``.
+        flag: that names the label on the command line.
+        asked: what was given with it.
+
+    Raises:
+        DatasetError: there is none, or several differ.
+    """
+    if asked is not None:
+        return asked
+    candidates = _candidates(images[0], what)
+    if not candidates:
+        raise DatasetError(
+            f"{path}: the frames have no {what}; they have {_there(images[0])}. If one of these is meant, give it with"
+            f" {flag}"
+        )
+    values = [collect(path, images, what, name) for name in candidates]
+    if any(not np.array_equal(values[0], other) for other in values[1:]):
+        raise DatasetError(f"{path}: {' and '.join(candidates)} may each be the {what}: choose with {flag}")
+    return candidates[0]
+
+
+def collect(path: Path, images: list[Atoms], what: str, key: str) -> np.ndarray:
+    """One label of all frames.
+
+    Raises:
+        DatasetError: a frame lacks it, or has something of another shape there.
+    """
+    values = []
+    for index, image in enumerate(images):
+        value = next((place[key] for place in places(image) if key in place), None)
+        if value is None:
+            raise DatasetError(f"{path}: frame {index} has no {what} named {key!r}; it has {_there(image)}")
+        shape = (len(image), 3) if what == "forces" else (1,)
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"{path}: {key} of frame {index} is no number ({value!r:.60})") from error
+        if array.size != int(np.prod(shape)):
+            raise DatasetError(f"{path}: {key} of frame {index} has shape {array.shape}, expected {shape}")
+        values.append(array.reshape(shape))
+    return np.stack(values)
+
+
+def places(image: Atoms) -> tuple[dict, dict, dict]:
+    """Where a frame may carry labels."""
+    return (image.calc.results if image.calc is not None else {}, image.info, image.arrays)
+
+
+def names(image: Atoms) -> set[str]:
+    """All that a frame carries besides its geometry."""
+    return {str(name) for place in places(image) for name in place} - {"numbers", "positions", "masses"}
+
+
+def words(name: str) -> list[str]:
+    """The words of a name, such as those of ``REF_energy``, ``TotEnergy`` or ``energy-per-atom``, in lower case."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(name))
+    return [word for word in re.split(r"[^a-z]+", parted.lower()) if word]
+
+
+def _candidates(image: Atoms, what: str) -> list[str]:
+    """Names under which a frame may have energies or forces."""
+    shape = (len(image), 3) if what == "forces" else ()
+    known = ("force", "forces") if what == "forces" else ("energy", "energies")
+    shorts = SHORT_FORCES if what == "forces" else SHORT_ENERGIES
+    fitting: list[str] = []
+    for content in places(image):
+        for name, value in content.items():
+            if np.shape(value) in (shape, shape or (1,)) and np.asarray(value).dtype.kind in "fi":
+                fitting.append(name)
+    fitting = [name for name in dict.fromkeys(fitting) if not ABOUT_A_LABEL & set(words(name))]
+    long = [name for name in fitting if any(word.endswith(known) for word in words(name)) and name != "free_energy"]
+    return long or [name for short in shorts for name in fitting if name.lower() == short]
+
+
+def _there(image: Atoms) -> str:
+    return ", ".join(sorted(names(image))) or "no labels"
