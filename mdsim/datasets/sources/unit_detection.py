@@ -34,6 +34,7 @@ _H_TO_NE = [0.500, 2.862, 7.433, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409,
 _NA_TO_AR = [161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.818]
 ATOM_HARTREE = np.array([*_H_TO_NE, *_NA_TO_AR])
 FRAMES_LOOKED_AT = 500
+VIBRATION_A = (1e-3, 0.15)  # standard deviation of a length: constraints hold bonds still, reactions break them
 NEAREST_A = 0.02  # where the search for nearest neighbors begins
 
 
@@ -152,7 +153,8 @@ def stretch_constant(raw: RawFrames) -> float | None:
     along = (_forces_of(some)[:, hydrogen] * arms).sum(-1) / lengths
     stretched = lengths - lengths.mean(0)
     variance = np.square(stretched).mean(0)
-    moving = np.sqrt(variance) > 1e-3  # Å; constraints hold bonds still
+    low, high = VIBRATION_A
+    moving = (np.sqrt(variance) > low) & (np.sqrt(variance) < high)
     if not moving.any():
         return None
     slopes = (stretched * (along - along.mean(0))).mean(0)[moving] / variance[moving]

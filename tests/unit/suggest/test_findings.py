@@ -12,8 +12,11 @@ import torch
 from ase import units
 from toy_frames import BOX_A, SPRING_EV_PER_A2, argon, labelled, liquid, molecule, vibrating
 
+from mdsim.assembly.references import reference
 from mdsim.datasets.npz import Frames, write_frames
 from mdsim.errors import DatasetError
+from mdsim.observables.rdf import RDF
+from mdsim.suggest.choices import bond_tolerance_A
 from mdsim.suggest.findings import inspect
 from mdsim.suggest.place import place_of
 from mdsim.units import KB_EV_PER_K
@@ -121,6 +124,20 @@ def test_what_cannot_be_used_is_one_line(write_set, changes, message):
     with pytest.raises(DatasetError, match=message.replace("(", r"\(")) as raised:
         _ = inspect(write_set(**changes)).bonds
     assert "\n" not in str(raised.value)
+
+
+def test_reactions_are_taken_where_it_is_said(write_set):
+    found = inspect(write_set(train=_torn()), allow_reactions=True)
+    assert found.bonds is not None and found.bonds.largest_deviation > 1.0
+    assert found.bonds.largest_deviation < bond_tolerance_A(found.bonds, training=True).value
+
+
+@pytest.mark.parametrize("n", [5, 8, 10])
+def test_few_frames_give_references(write_set, n):
+    """`init` takes five frames or more, and so must what comes after."""
+    dataset = inspect(write_set(n=n)).dataset
+    values = reference(RDF(3.0, 0.1), dataset.system(), dataset)
+    assert values.isfinite().all() and values.sum() > 0
 
 
 def test_one_atom_has_nothing_to_learn_from(write_set):

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCom
 from ase.db import connect
 from ase.io import write
-from ase_ethanols import N_FRAMES, assert_same, images, labels, periodic, prepared
+from ase_ethanols import DESCRIPTION, N_FRAMES, assert_same, images, labels, periodic, prepared
 
 from mdsim.datasets.folder import system_of
 from mdsim.datasets.npz import read_frames, write_frames
 from mdsim.datasets.sources.ase_files import Reading, read_ase
 from mdsim.datasets.sources.labels import words
+from mdsim.datasets.sources.own import Conversion, prepare
 from mdsim.datasets.sources.raw import Units
 from mdsim.errors import DatasetError
-from mdsim.units import KCAL_PER_MOL
+from mdsim.units import BOHR, KB_EV_PER_K, KCAL_PER_MOL, RYDBERG
 
 
 def relabeled(energy_name: str, **others: object) -> list[Atoms]:
@@ -162,8 +166,6 @@ def test_counts_of_atoms_are_not_believed(tmp_path, count):
 
 
 def test_near_atoms_of_a_metal_are_no_molecule(tmp_path):
-    from ase.build import bulk
-
     rng, start = np.random.default_rng(0), bulk("Al", cubic=True).repeat(2)
     frames = []
     for _ in range(12):
@@ -175,3 +177,64 @@ def test_near_atoms_of_a_metal_are_no_molecule(tmp_path):
         frames.append(atoms)
     write(tmp_path / "al.traj", frames)
     assert "warning" not in dict(prepared(tmp_path / "al.traj").raw.found)
+
+
+def hopping() -> list[Atoms]:
+    """A ring of springs whose proton sits on one of two oxygen atoms, as in acetylacetone."""
+    start = np.array([[-1.25, 0, 0], [1.25, 0, 0], [-1.25, -1.3, 0], [0, -2.0, 0], [1.25, -1.3, 0], [0, 0.1, 0]])
+    pairs = [(0, 2), (2, 3), (3, 4), (4, 1), (0, 1), (0, 4), (1, 2), (2, 4), (0, 3), (1, 3)]
+    rest = {pair: float(np.linalg.norm(start[pair[1]] - start[pair[0]])) for pair in pairs}
+    rng, frames = np.random.default_rng(0), []
+    for index in range(40):
+        side = index % 2
+        positions = start + 0.04 * rng.standard_normal(start.shape)
+        positions[5, 0] += 0.25 * (2 * side - 1)
+        energy, forces = -100.0, np.zeros_like(start)
+        for (i, j), length, constant in [*((p, rest[p], 20.0) for p in pairs), ((side, 5), 1.0, 40.0)]:
+            arm = positions[j] - positions[i]
+            stretched = np.linalg.norm(arm) - length
+            energy += 0.5 * constant * stretched**2
+            pull = -constant * stretched * arm / np.linalg.norm(arm)
+            forces[j] += pull
+            forces[i] -= pull
+        atoms = Atoms([8, 8, 6, 6, 6, 1], positions)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        frames.append(atoms)
+    return frames
+
+
+def test_a_proton_that_hops_is_a_stated_choice(tmp_path):
+    write(tmp_path / "a.traj", hopping())
+    with pytest.raises(DatasetError, match="--allow-reactions"):
+        prepared(tmp_path / "a.traj")
+    assert len(prepared(tmp_path / "a.traj", allow_relabelled=True).raw) == 40
+
+
+@pytest.mark.parametrize("energies_too", [True, False])
+def test_salt_in_rydberg_is_not_taken_for_electronvolts(tmp_path, energies_too):
+    """Without hydrogen: told by the temperature, and by energies in Ry beside forces in Ry/bohr."""
+    rng, start = np.random.default_rng(0), bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    frames = []
+    for _ in range(40):
+        moved = 0.16 * rng.standard_normal((len(start), 3))
+        moved -= moved.mean(0)
+        atoms = start.copy()
+        atoms.positions += moved
+        forces, energy = -10.0 * moved, 5.0 * np.square(moved).sum()
+        if energies_too:
+            forces, energy = forces * BOHR / RYDBERG, energy / RYDBERG
+        else:
+            forces, energy = forces / RYDBERG, energy / RYDBERG
+        atoms.info["energy"], atoms.arrays["forces"] = energy, forces
+        frames.append(atoms)
+    write(tmp_path / "salt.xyz", frames, format="extxyz")
+    kelvin = 10.0 * 0.16**2 / KB_EV_PER_K
+    description = replace(DESCRIPTION, temperature_K=kelvin)
+    if energies_too:
+        with pytest.raises(DatasetError, match="--energy-unit Ry --force-unit Ry/bohr"):
+            prepared(tmp_path / "salt.xyz")
+    with pytest.raises(DatasetError, match=r"hold move as far as at|state the units"):
+        prepare(Conversion((tmp_path / "salt.xyz",), description))
+    stated = Units(energy="Ry", forces="Ry/bohr" if energies_too else "Ry/angstrom")
+    right = prepare(Conversion((tmp_path / "salt.xyz",), description, units=stated)).raw
+    assert "warning" not in dict(right.found)
