@@ -74,10 +74,12 @@ def _parsed(document: str) -> tuple[list[Block], list[tuple[int, str]]]:
 
 
 def unknown_keys(block: Block) -> list[str]:
-    """Keys in a piece of a configuration that no section of the schema has."""
+    """Keys in a piece of a configuration that no section of the schema has, and that name no item of a list either."""
     sections = [getattr(schema, name) for name in schema.__all__]
     sections += [*schema.MODEL_CONFIGS.values(), *schema.MODEL_REFERENCES.values()]
-    known = {key for section in sections if hasattr(section, "model_fields") for key in section.model_fields}
+    fields = [section.model_fields for section in sections if hasattr(section, "model_fields")]
+    known = {key for names in fields for key in names}
+    known |= {name for names in fields if "name" in names for name in get_args(names["name"].annotation)}
     return sorted(set(_keys(yaml.safe_load(block.text))) - known - {"includes"})
 
 
