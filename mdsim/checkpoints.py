@@ -103,42 +103,45 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint {one_line(path)}: check the path")
     try:
         with path.open("rb") as file:
-            has_checksums = _check_archive(file)
-            payload = torch.load(file, map_location="cpu", weights_only=True)
+            verified = _verified(file)
+            payload = torch.load(file if verified is None else verified, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes of any kind make the unpickler raise errors of any kind
         raise CheckpointError(
             f"{path} is truncated, or no checkpoint of tensors and plain data: copy it again or use another one "
             f"({one_line(str(error).splitlines()[0] if str(error) else type(error).__name__, 200)})"
         ) from error
-    if not has_checksums:
+    if verified is None:
         log.warning("%s is in the format of torch before 1.6, without checksums: a changed bit cannot be noticed", path)
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path} holds a {type(payload).__name__}, not a dictionary: it is no checkpoint")
     return payload
 
 
-def _check_archive(file: BinaryIO) -> bool:
-    """Check the checksum of every record, which `torch.load` does not, and go back to the start of the file.
+def _verified(file: BinaryIO) -> io.BytesIO | None:
+    """The archive with checked records under new headers: `torch.load` checks no checksum and trusts every header.
 
     Returns:
-        Whether there are checksums: files older than torch 1.6 have none.
+        The archive in memory; None for files older than torch 1.6, which are no archives and have no checksums.
 
     Raises:
         zipfile.BadZipFile: a record has changed.
     """
     is_archive = file.read(len(ZIP_START)) == ZIP_START
-    if is_archive:
-        with zipfile.ZipFile(file) as archive:
-            records = archive.infolist()
-            for record in records:
-                if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
-                    raise zipfile.BadZipFile(f"the record {record.filename!r} is not as torch writes it")
-            if len({record.filename for record in records}) < len(records):
-                raise zipfile.BadZipFile("a record stands there twice")
-            if (damaged := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"the checksum of the record {damaged!r} is wrong")
     file.seek(0)
-    return is_archive
+    if not is_archive:
+        return None
+    anew = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(anew, "w", zipfile.ZIP_STORED) as copy:
+        records = archive.infolist()
+        for record in records:
+            if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
+                raise zipfile.BadZipFile(f"the record {record.filename!r} is not as torch writes it")
+        if len({record.filename for record in records}) < len(records):
+            raise zipfile.BadZipFile("a record stands there twice")
+        for record in records:
+            copy.writestr(record.filename, archive.read(record))  # reading compares names and checksums
+    anew.seek(0)
+    return anew
 
 
 def load(path: str | os.PathLike, kind: str | None = None) -> dict[str, Any]:

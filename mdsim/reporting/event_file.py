@@ -32,7 +32,8 @@ class EventFile:
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        place = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers):04d}"  # readers sort files by name
+        name = f"events.out.tfevents.{int(time.time()):010d}.{place}"
         self.path = folder / name
         self._file = self.path.open("wb")
         self._records = RecordWriter(self._file)

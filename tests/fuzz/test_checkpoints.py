@@ -70,7 +70,8 @@ def test_well_formed_files_with_other_content_are_refused_or_the_same(checkpoint
         loaded = outcomes.of(lambda: load_force_field(checkpoint), how)
         if loaded is None:
             continue
-        assert "provenance" in how or how.startswith("set model."), f"{how} was accepted"
+        of_nothing = same_bits(changed["state_dict"], payload["state_dict"])  # another number in an empty tensor
+        assert "provenance" in how or how.startswith("set model.") or of_nothing, f"{how} was accepted"
         assert all(bool(torch.isfinite(value).all()) for value in loaded.state_dict().values()), how
         assert same_bits(dict(loaded.state_dict()), dict(before.state_dict())), how
     print(outcomes.counts)
@@ -83,4 +84,5 @@ def test_well_formed_files_with_other_content_are_refused_by_their_digest(checkp
     for rng in tries(60):
         changed, how = restructured(payload, rng)
         torch.save(changed, checkpoint)
-        assert outcomes.of(lambda: load_force_field(checkpoint), how) is None or "digest" in how, f"{how} was accepted"
+        loaded = outcomes.of(lambda: load_force_field(checkpoint), how)
+        assert loaded is None or "digest" in how or same_bits(changed, payload), f"{how} was accepted"

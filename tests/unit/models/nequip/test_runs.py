@@ -87,7 +87,8 @@ def test_a_fit_takes_its_normalization_from_the_data_and_learns(tmp_path):
     checkpoints = tmp_path / "fits" / "nequip" / "toy-water_20_nequip_lmax=1" / "checkpoints"
     model = load_force_field(checkpoints / "best_checkpoint.pt")
     frames = assembly.dataset(DataConfig(**values["data"])).train
-    torch.testing.assert_close(model.zero_energy_eV(water()), frames.energy.mean())
+    moved = torch.load(checkpoints / "best_checkpoint.pt", weights_only=True)["provenance"]["recentered_eV"]
+    torch.testing.assert_close(model.zero_energy_eV(water()) - moved, frames.energy.mean())
     torch.testing.assert_close(model.energy_scale, frames.forces.square().mean().sqrt().expand(2))
     assert model.avg_num_neighbors.item() == 2.0
     history = torch.load(checkpoints / "last.pt", weights_only=True)["training"]["progress"]["history"]
