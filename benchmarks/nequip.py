@@ -2,9 +2,9 @@
 
     python -m benchmarks.nequip [--threads 2]
 
-    plain        `NequIP` as it is read, frozen, with a neighbour list
+    plain        `NequIP` as it is read, frozen, with a neighbor list
     tabulated    what `bind(fast=True)` takes
-    eager        how the published code does it: trainable parameters, a search for neighbours each step, `create_graph`
+    eager        how the published code does it: trainable parameters, a search for neighbors each step, `create_graph`
     package      a model of the same size in the `nequip` package, driven by ASE, one replica after the other
 
 The last needs the extra `test`. Its weights are random: speed does not depend on them; that equal weights give equal
@@ -45,7 +45,7 @@ def dynamics(case: Case, n_replicas: int, potential: Callable) -> Callable[[], o
 
 
 def eager_potential(case: Case) -> Callable:
-    """Neighbours searched in each step, parameters and forces with a graph."""
+    """Neighbors searched in each step, parameters and forces with a graph."""
     force_field = case.force_field.requires_grad_(True)
 
     def potential(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

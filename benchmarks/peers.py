@@ -1,6 +1,6 @@
 """Other ways to run the same SchNet, weights included: as published code does, in torch-sim, and in ASE.
 
-"Published style": `torch_geometric.nn.models.SchNet`, a neighbour search for every evaluation, each pair as two
+"Published style": `torch_geometric.nn.models.SchNet`, a neighbor search for every evaluation, each pair as two
 directed edges, parameters that require gradients, and forces by `create_graph=True`, also in dynamics.
 """
 
@@ -85,7 +85,7 @@ def published_style_potential(model: SchNet, system: System) -> Potential:
 def torch_sim_stepper(case: Case, positions: Tensor, timestep_fs: float) -> Callable[[], None] | None:
     """One Langevin step of torch-sim with the plain SchNet as its model; None where torch-sim is not installed.
 
-    The model keeps its own neighbour list, as `ForceField.bind` gives it.
+    The model keeps its own neighbor list, as `ForceField.bind` gives it.
     """
     if find_spec("torch_sim") is None:
         return None

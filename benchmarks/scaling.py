@@ -41,18 +41,18 @@ def water(n: int, n_frames: int = 1) -> tuple[System, Float[Tensor, "frame atom 
 
 
 def forces(force_field: ForceField, system: System, positions: Tensor) -> Action:
-    """A force call by the plain path, with a neighbour list that holds."""
+    """A force call by the plain path, with a neighbor list that holds."""
     return partial(force_field.bind(system), positions)
 
 
 def over_atoms() -> None:
-    """Neighbour search and force calls, of one replica."""
+    """Neighbor search and force calls, of one replica."""
     rows = []
     for n in COPIES:
         system, positions = water(n)
-        actions: dict[str, Action] = {"neighbours, cells": partial(cell_list_search, system.cell, positions, REACH_A)}
+        actions: dict[str, Action] = {"neighbors, cells": partial(cell_list_search, system.cell, positions, REACH_A)}
         if system.n_atoms <= DIRECT_UP_TO:
-            actions["neighbours, direct"] = partial(direct_search, system.cell, positions, REACH_A)
+            actions["neighbors, direct"] = partial(direct_search, system.cell, positions, REACH_A)
         for model, most in FORCES_UP_TO.items():
             if system.n_atoms <= most:
                 actions[f"forces, {model}"] = forces(load_model(model, "water", system), system, positions)
@@ -82,13 +82,13 @@ def over_atoms_observables() -> None:
 
 
 def over_replicas() -> None:
-    """Neighbour search and SchNet forces of 192 and 1536 atoms."""
+    """Neighbor search and SchNet forces of 192 and 1536 atoms."""
     rows = []
     for n in COPIES[:2]:
         for n_replicas in REPLICAS:
             system, positions = water(n, n_replicas)
             actions = {
-                "neighbours, cells": partial(cell_list_search, system.cell, positions, REACH_A),
+                "neighbors, cells": partial(cell_list_search, system.cell, positions, REACH_A),
                 "forces, schnet": forces(load_model("schnet", "water", system), system, positions),
             }
             taken = median_seconds(actions, repetitions=3)

@@ -23,7 +23,7 @@ _ENERGIES = {"energy", "free_energy", "energies"}
 
 
 class ForceFieldCalculator(Calculator):
-    """Energies and forces of a force field for ASE, with neighbours that are kept while atoms move little.
+    """Energies and forces of a force field for ASE, with neighbors that are kept while atoms move little.
 
     Energies are total energies on the scale of the training labels: the model's plus its `zero_energy_eV`. Where the
     training data do not determine them, as for another molecule than the one in training, they are refused unless
@@ -33,7 +33,7 @@ class ForceFieldCalculator(Calculator):
         checkpoint: a file that `load_force_field` reads, or a force field (which is copied).
         device: where to compute.
         dtype: float32 for speed, float64 for derivatives by finite differences (vibrations) and tight relaxations.
-        skin: of the neighbour list, Å.
+        skin: of the neighbor list, Å.
         allow_factory: what may make a model from outside this package, see `load_force_field`.
         energy_zero: ``labels``: total energies, if they are determined; ``estimated``: total energies, with the zero of
             other compositions estimated from the energies per atom; ``relative``: model energies, without any constant.
@@ -97,7 +97,7 @@ class ForceFieldCalculator(Calculator):
             self.force_field.check_energy_zero(self._system)  # says why not
 
     def _follow(self, atoms: Atoms) -> None:
-        """Start a new neighbour list when elements, cell or boundaries are no longer those of the last call."""
+        """Start a new neighbor list when elements, cell or boundaries are no longer those of the last call."""
         key = (atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes())
         if key == self._system_key:
             return

@@ -100,7 +100,7 @@ class ForceField(EnergyZero):
         energy: Float[Tensor, "frame"],
         batch_size: int = 32,
     ) -> float:
-        """Move the zero of energy so that total energies of labelled frames are right on average.
+        """Move the zero of energy so that total energies of labeled frames are right on average.
 
         A fit follows forces sooner than the mean of the energies. Parameters and forces stay as they are.
 
@@ -172,12 +172,12 @@ class ForceField(EnergyZero):
         fast: bool = False,
         tolerance: float = FAST_TOLERANCE,
     ) -> Potential:
-        """The potential of this system that integrators call, with its own neighbour list.
+        """The potential of this system that integrators call, with its own neighbor list.
 
         Args:
             system: the system that is simulated.
             differentiable: keep the graph to parameters and positions; otherwise the parameters are a frozen copy.
-            skin: of the neighbour list, Å.
+            skin: of the neighbor list, Å.
             fast: take `fast_potential` where there is one; worth its preparation for hundreds of steps. The log says
                 which path was taken, and why, when it is not the same as before.
             tolerance: of `fast_potential`.

@@ -93,7 +93,7 @@ class System:
 
     @property
     def internal_degrees_of_freedom(self) -> int:
-        """Momenta left when those of the centre of mass and, with open boundaries, of rotation are held at zero."""
+        """Momenta left when those of the center of mass and, with open boundaries, of rotation are held at zero."""
         if self.n_atoms == 1:
             return 0
         rotations = 0 if self.cell is not None else (2 if self.n_atoms == 2 else 3)

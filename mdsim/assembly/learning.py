@@ -29,7 +29,7 @@ from mdsim.training.learn import LearnSettings
 from mdsim.training.schedule import OptimizerSettings, UnstableFraction
 from mdsim.training.stable import Limits, StableSettings
 from mdsim.training.steps import StepSettings
-from mdsim.training.terms import EnergyForceTerm, LabelledFrames, ObservableTerm, Target
+from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
 from mdsim.units import kT_eV
 
 
@@ -41,7 +41,7 @@ def weighted_terms(
     Args:
         config: of the training.
         system: what the replicas are copies of.
-        data: gives the labelled frames.
+        data: gives the labeled frames.
         reference_data: gives the references of observables.
         zero_energy_eV: total energy at which the energy of the force field is zero.
     """
@@ -69,8 +69,8 @@ def loss_term(
             return ObservableTerm(targets(chosen, config, system, reference_data), config.estimator.paper_estimator)
         case EnergiesForcesTermConfig():
             loss = energy_force_loss(chosen.loss, chosen.energy_coefficient, chosen.force_coefficient)
-            at_once = PiecesAtOnce(config.estimator.minibatch_size, "labelled frames of a minibatch")
-            labels = labelled_frames(system, data, zero_energy_eV)
+            at_once = PiecesAtOnce(config.estimator.minibatch_size, "labeled frames of a minibatch")
+            labels = labeled_frames(system, data, zero_energy_eV)
             return EnergyForceTerm(system, labels, loss, chosen.batch_size, at_once)
         case CustomTermConfig():
             given = {"system": system, "dataset": data, "reference_dataset": reference_data}
@@ -89,11 +89,11 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
     return made
 
 
-def labelled_frames(system: System, data: Dataset, zero_energy_eV: float) -> LabelledFrames:
+def labeled_frames(system: System, data: Dataset, zero_energy_eV: float) -> LabeledFrames:
     """The training frames, on the device and in the precision of the system."""
     frames = data.train
     energy = (frames.energy - zero_energy_eV).to(system.masses)
-    return LabelledFrames(frames.positions.to(system.masses), energy, frames.labels.to(system.masses))
+    return LabeledFrames(frames.positions.to(system.masses), energy, frames.labels.to(system.masses))
 
 
 def sampling(config: TrainConfig, system: System, data: Dataset) -> Sampling:

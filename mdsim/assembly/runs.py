@@ -285,7 +285,7 @@ def mistakes_in_the_configuration() -> Iterator[None]:
 
 
 def check_readable(data: Dataset) -> None:
-    """Read every labelled split, so that a damaged one is found before a fit and not at its end."""
+    """Read every labeled split, so that a damaged one is found before a fit and not at its end."""
     log.debug("%d training, %d validation, %d test frames", len(data.train), len(data.val), len(data.test))
 
 

@@ -45,7 +45,7 @@ class Stretch:
         generator: torch.Generator,
         keep_every: int | None = None,
     ) -> Outcome:
-        """Simulate from ``state``. A fresh neighbour list makes the result a function of the arguments alone.
+        """Simulate from ``state``. A fresh neighbor list makes the result a function of the arguments alone.
 
         Args:
             force_field: its parameters are frozen for the stretch.

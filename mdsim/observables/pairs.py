@@ -1,6 +1,6 @@
 """Distances of pairs of atoms in many frames, in time that grows like the number of atoms where the range is short.
 
-Few atoms, or a range comparable to the cell, are taken pair by pair; many atoms through the neighbour search. Both give
+Few atoms, or a range comparable to the cell, are taken pair by pair; many atoms through the neighbor search. Both give
 the same distances to rounding (as tensor operations bit for bit), apart from the choice between images at exactly half
 a cell, which the search never comes near.
 """

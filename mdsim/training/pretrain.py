@@ -58,12 +58,12 @@ class Progress:
 
 
 class Pretraining:
-    """Fits one force field to the labelled frames of one system.
+    """Fits one force field to the labeled frames of one system.
 
     Args:
         model: the force field; its shift and scale are taken from the training frames here.
         system: the system, on the device and in the precision to train in.
-        train, val: labelled frames.
+        train, val: labeled frames.
         settings: optimizer, schedule and stopping.
         run_dir: where checkpoints, scalars and metrics go.
         loss: of energies, forces and their references.

@@ -13,4 +13,4 @@ class DataConfig(Section):
     path: str = Field(description="Root folder of the data sets.")
     name: str = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
     molecule: str = Field(description="The system within the family; a folder.")
-    size: Name = Field(description="Split by number of frames (40, 1k, 10k) or per cent (25percent).")
+    size: Name = Field(description="Split by number of frames (40, 1k, 10k) or percent (25percent).")

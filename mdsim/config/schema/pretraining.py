@@ -45,7 +45,7 @@ class PretrainConfig(Section):
     """`pretraining.py`: fit energies and forces."""
 
     mode: Literal["train", "validate"] = Field("train", description="train: fit. validate: print the errors of a fit.")
-    data: DataConfig = Field(description="The labelled frames.")
+    data: DataConfig = Field(description="The labeled frames.")
     model: ModelConfig = Field(description="The architecture, chosen by `name`.")
     optim: OptimizationConfig = Field(OptimizationConfig(), description="Loss, optimizer and schedule.")
     run_dir: str = Field("qm_pretrained_checkpoints", description="Root below which checkpoints are written.")

@@ -46,7 +46,7 @@ class ObservablesTermConfig(BoundedTerm):
 
 
 class EnergiesForcesTermConfig(Section):
-    """Energies and forces of the labelled training frames."""
+    """Energies and forces of the labeled training frames."""
 
     name: Literal["energies_forces"] = Field(description="The term.")
     weight: NonNegative = Field(10.0, description="Factor on the gradient of this term.")

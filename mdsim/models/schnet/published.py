@@ -1,9 +1,9 @@
-"""Weights published with the StABlE paper (Raja et al., arXiv 2402.13984), read into the models of this package.
+"""Reader for SchNet checkpoints published with the StABlE paper (Raja et al., arXiv 2402.13984).
 
-The SchNet checkpoints hold PyTorch Geometric's parameter names behind ``module.``, the hyperparameters (under
+The checkpoints hold PyTorch Geometric's parameter names with the prefix ``module.``, the hyperparameters (under
 ``config.model_attributes`` in pretrained ones, ``config.model`` in StABlE-trained ones) and the normalization of the
-labels, by which total energy = std · network + mean. The species seen in training are not recorded, but the name of
-the molecule is, to whose atoms the mean belongs.
+labels: total energy = std · network + mean. The species seen in training are not recorded. The name of the molecule is,
+and the mean belongs to its atoms.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_published_schnet(path: str | os.PathLike) -> SchNet:
         The model, float32, in evaluation mode, with the mean energy of its training set as the zero of energy.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or no such checkpoint.
+        CheckpointError: the file is missing, truncated, or of another format.
     """
     payload = read(path)
     if not is_published_schnet(payload):
@@ -64,7 +64,7 @@ def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet
 def _normalization(payload: dict[str, Any]) -> tuple[float, float]:
     """Mean (eV) and standard deviation of the energy labels.
 
-    The mean is also kept as a float32 tensor, which at -17,638 eV is 0.8 meV off; the config has all digits.
+    The mean is read from the config if possible. The float32 tensor in the checkpoint is 0.8 meV off at -17,638 eV.
     """
     target = payload["normalizers"]["target"]
     return float(_dataset(payload).get("target_mean", target["mean"])), float(target["std"])

@@ -1,4 +1,4 @@
-"""Loss of energies and forces on labelled frames, by backpropagation."""
+"""Loss of energies and forces on labeled frames, by backpropagation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mdsim.typing import Float, Int, Tensor
 
 
 @dataclass(frozen=True)
-class LabelledFrames:
+class LabeledFrames:
     """Frames on the training device; energies (eV) count from the zero of the force field, forces are in eV/Å."""
 
     positions: Float[Tensor, "frame atom 3"]
@@ -29,7 +29,7 @@ class LabelledFrames:
 
 @dataclass(frozen=True, eq=False)
 class EnergyForceTerm:
-    """The loss of the energy/force fit, over all labelled frames or some of them.
+    """The loss of the energy/force fit, over all labeled frames or some of them.
 
     Args:
         system: of the frames.
@@ -40,10 +40,10 @@ class EnergyForceTerm:
     """
 
     system: System
-    frames: LabelledFrames
+    frames: LabeledFrames
     loss: EnergyForceLoss
     batch_size: int | None = None
-    frames_at_once: PiecesAtOnce = field(default_factory=lambda: PiecesAtOnce(40, "labelled frames of a minibatch"))
+    frames_at_once: PiecesAtOnce = field(default_factory=lambda: PiecesAtOnce(40, "labeled frames of a minibatch"))
     name: str = "energies_forces"
     uses_samples: bool = False
 
