@@ -1,4 +1,4 @@
-"""The folder of a run: never touched by mistake, continued only as it was started, replaced whole."""
+"""Run folders: protection against accidental changes, checks before a run is continued, and replacement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mdsim.config.schema import Section
 from mdsim.errors import ConfigError
 from mdsim.reporting.console import setup_logging
 
-#: Keys that may differ between a stopped run and its continuation: they say how long, or how it is shown.
+#: Keys that may differ between a stopped run and its continuation. They concern only its length and its display.
 MAY_CHANGE = {
     "epochs",
     "max_cycles",
@@ -19,17 +19,17 @@ MAY_CHANGE = {
     "optim.max_epochs",
     "optim.early_stopping_time_s",
     "print_every",
-    "stable_dir",  # an evaluation checks by itself that it goes on with the same force field
+    "stable_dir",  # an evaluation checks itself that it continues with the same force field
     "wandb",
 }
-OUTPUTS = (  # evaluations of what the training started from stay: they say the same of the next one
+OUTPUTS = (  # evaluations of the initial force field remain, because they are valid for the next training
     *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference/post*"),
     *("frames", "trajectories", "final_metrics.json", "*.npy", "*.png"),
 )
 
 
 def check_folder(folder: Path, config: Section, resume: bool, overwrite: bool) -> None:
-    """Refuse an existing run unless it is to be continued as it was started, or replaced."""
+    """Refuse an existing run unless it is continued with unchanged settings or replaced."""
     file = folder / "config.yml"
     if file.exists() and not (resume or overwrite):
         raise ConfigError(
@@ -40,7 +40,7 @@ def check_folder(folder: Path, config: Section, resume: bool, overwrite: bool) -
 
 
 def open_folder(folder: Path, config: Section, overwrite: bool) -> None:
-    """Make the run folder and log into it. Called once all input was read, so that a mistake in it changes nothing."""
+    """Create the run folder and its log. Called after all input has been read, so that errors leave no trace."""
     if overwrite:
         _remove_outputs(folder)
     folder.mkdir(parents=True, exist_ok=True)

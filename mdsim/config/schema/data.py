@@ -1,4 +1,4 @@
-"""Which reference data a run uses."""
+"""The `data` section: the reference data of a run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mdsim.config.schema.base import Name, Section
 
 
 class DataConfig(Section):
-    """Which data set: `<path>/<name>/<molecule>/<size>`."""
+    """The data set `<path>/<name>/<molecule>/<size>`."""
 
     path: str = Field(description="Root folder of the data sets.")
     name: str = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
-    molecule: str = Field(description="The system within the family; a folder.")
-    size: Name = Field(description="Split by number of frames (40, 1k, 10k) or percent (25percent).")
+    molecule: str = Field(description="The system within the family, a folder name.")
+    size: Name = Field(description="Size of the split: number of frames (40, 1k, 10k) or percentage (25percent).")

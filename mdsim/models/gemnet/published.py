@@ -64,7 +64,7 @@ def read_published_gemnet(path: str | os.PathLike) -> GemNetT:
     payload = read(path)
     if not is_published_gemnet(payload):
         raise CheckpointError(
-            f"{path} is no published GemNet-T checkpoint: it has the keys {sorted(map(str, payload))}"
+            f"{path} is not a published GemNet-T checkpoint: it has the keys {sorted(map(str, payload))}"
         )
     return published_gemnet(payload, path)
 

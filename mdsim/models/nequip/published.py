@@ -70,7 +70,7 @@ def read_published_nequip(path: str | os.PathLike, config: str | os.PathLike | N
     payload = read(path)
     if not is_published_nequip(payload):
         raise CheckpointError(
-            f"{path} is no published NequIP checkpoint: it has the keys {sorted(map(str, payload))[:8]}"
+            f"{path} is not a published NequIP checkpoint: it has the keys {sorted(map(str, payload))[:8]}"
         )
     return published_nequip(payload, path, config)
 

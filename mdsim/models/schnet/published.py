@@ -35,7 +35,9 @@ def read_published_schnet(path: str | os.PathLike) -> SchNet:
     """
     payload = read(path)
     if not is_published_schnet(payload):
-        raise CheckpointError(f"{path} is no published SchNet checkpoint: it has the keys {sorted(map(str, payload))}")
+        raise CheckpointError(
+            f"{path} is not a published SchNet checkpoint: it has the keys {sorted(map(str, payload))}"
+        )
     return published_schnet(payload, path)
 
 

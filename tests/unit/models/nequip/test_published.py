@@ -171,5 +171,5 @@ def test_weights_of_another_shape_are_refused(files):
 
 def test_other_files_are_refused(tmp_path):
     torch.save({"weights": torch.ones(3)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"other\.pt is no published NequIP checkpoint.*weights"):
+    with pytest.raises(CheckpointError, match=r"other\.pt is not a published NequIP checkpoint.*weights"):
         read_published_nequip(tmp_path / "other.pt")
