@@ -184,12 +184,12 @@ class ForceField(EnergyZero):
         self.check_species(system)
         if fast and not differentiable:
             try:
-                quicker = self.fast_potential(system, tolerance)
+                faster = self.fast_potential(system, tolerance)
             except NoFastPath as reason:
-                _announce(f"forces of {type(self).__name__}: plain path, no quicker one: {reason}")
+                _announce(f"forces of {type(self).__name__}: plain path, no faster one: {reason}")
             else:
-                _announce(f"forces of {type(self).__name__}: {getattr(quicker, 'description', 'quicker path')}")
-                return quicker
+                _announce(f"forces of {type(self).__name__}: {getattr(faster, 'description', 'fast path')}")
+                return faster
         model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
         neighbor_list = NeighborList(system, self.cutoff, skin)
         if differentiable:  # no groups, because the graph of all replicas is kept anyway

@@ -77,7 +77,7 @@ def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path
         "pretrain.yml": _file(
             [f"Energy/force fit of {title}.", *how, run[0]], sections.pretraining(found, model, machine)
         ),
-        "common.yml": _file([f"What training and evaluation of {title} share.", *how], shared),
+        "common.yml": _file([f"Settings shared by training and evaluation of {title}.", *how], shared),
         "train.yml": _file(
             [
                 f"StABlE training of {title}.",
@@ -88,7 +88,11 @@ def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path
             {"includes": Chosen(["common.yml", RECIPE]), **sections.training(found, model, machine)},
         ),
         "simulate.yml": _file(
-            ["Held-out evaluation: test-set positions, fresh velocities, the same for every eval_model.", *how, run[1]],
+            [
+                "Held-out evaluation from test-set positions and new velocities, the same for every eval_model.",
+                *how,
+                run[1],
+            ],
             {"includes": Chosen(["common.yml"]), **sections.simulation(found, model, machine)},
         ),
     }
