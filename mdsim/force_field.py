@@ -161,7 +161,7 @@ class ForceField(EnergyZero):
         Raises:
             NoFastPath: there is none for this system, machine and tolerance. The message gives the reason.
         """
-        raise NoFastPath("none is written for this model")
+        raise NoFastPath("not available for this model")
 
     def bind(
         self,

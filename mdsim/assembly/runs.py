@@ -186,7 +186,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
     if force_field.why_undetermined(system):
         moved = force_field.recenter(system, data.train.positions, data.train.energy)
-        log.info("the zero of energy of this system comes from its training frames: %+.3f eV from an estimate", moved)
+        log.info("the zero of energy was set from the training frames: %+.3f eV relative to the estimate", moved)
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))
     terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)

@@ -64,7 +64,7 @@ class _Reader:
             raise ConfigError(f"{_shown(path)}: more than {MOST_INCLUDES} files are included")
         text, resolved = _read_text(path)
         if resolved in including:
-            raise ConfigError(f"{_shown(path)}: includes itself by way of {_shown(including[-1])}")
+            raise ConfigError(f"{_shown(path)}: includes itself through {_shown(including[-1])}")
         values = parse(text, _shown(path))
         if not isinstance(values, dict):
             raise ConfigError(f"{_shown(path)}: must hold `key: value` lines, found {type(values).__name__}")

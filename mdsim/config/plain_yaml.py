@@ -26,7 +26,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 continue  # refused by YAML itself below
             if key in seen:
                 where = f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}"
-                raise ConfigError(f"{where}: {one_line(repr(key), 100)} twice")
+                raise ConfigError(f"{where}: {one_line(repr(key), 100)} appears twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -81,7 +81,7 @@ class _Checked:
         if isinstance(value, str) and not _is_text(value):
             raise ConfigError(f"{self.source}: {one_line(repr(value), 100)} has invalid characters")
         if isinstance(value, int) and value not in INTEGERS:
-            raise ConfigError(f"{self.source}: {one_line(value, 40)} is beyond the integers of 64 bits")
+            raise ConfigError(f"{self.source}: {one_line(value, 40)} exceeds the range of 64-bit integers")
         return 1
 
     def _count_container(self, value: dict | list, depth: int) -> int:

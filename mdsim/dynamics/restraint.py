@@ -48,7 +48,9 @@ class BondedRestraint:
         triplets = bonded_triplets(system)
         pairs = torch.cat([system.bonds, triplets[:, [0, 2]]]).sort(dim=1).values.unique(dim=0)
         if not len(pairs) or len(positions) < 2:
-            raise ValueError(f"found {len(pairs)} bonded pairs in {len(positions)} frames: ranges need both")
+            raise ValueError(
+                f"found {len(pairs)} bonded pairs in {len(positions)} frames, but ranges need one pair and two frames"
+            )
         distances = pair_distances(positions.double(), pairs, system.cell)
         lower, upper = distances.amin(0) - margin_A, distances.amax(0) + margin_A
         lower, upper, stiffness = (x.to(system.masses) for x in (lower, upper, kT / distances.var(0)))

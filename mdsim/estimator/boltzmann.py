@@ -84,10 +84,8 @@ def boltzmann_gradient(
     Source: arXiv 2402.13984, the N-sample global and local Boltzmann estimators.
     """
     parameters = tuple(parameters)
-    if kT <= 0 or minibatch_size < 1:
-        raise ValueError(f"kT and minibatch_size must be positive, found {kT} and {minibatch_size}")
     observable = observable.detach()
-    _check_observable(observable)
+    _check(observable, kT, minibatch_size)
     if paper_estimator:
         if weights is not None or generator is None:
             raise ValueError("paper_estimator takes no weights and needs a generator to shuffle the samples")
@@ -138,8 +136,14 @@ def _probabilities(weights: Float[Tensor, "sample"] | None, observable: Tensor) 
         raise ValueError("weights must be finite, not negative, and not all zero")
     probabilities = (weights / weights.sum()).detach().to(observable)
     if effective_sample_size(probabilities) < 1.001:  # 1 - Σw² would be dominated by rounding
-        raise ValueError("a single sample carries all the weight: these samples say nothing about this ensemble")
+        raise ValueError("a single sample carries all the weight, so these samples cannot represent the ensemble")
     return probabilities
+
+
+def _check(observable: Float[Tensor, "sample bin"], kT: float, minibatch_size: int) -> None:
+    if kT <= 0 or minibatch_size < 1:
+        raise ValueError(f"kT and minibatch_size must be positive, found {kT} and {minibatch_size}")
+    _check_observable(observable)
 
 
 def _check_observable(observable: Float[Tensor, "sample bin"]) -> None:

@@ -91,7 +91,7 @@ class NoseHooverChain(BaseIntegrator):
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: of the canonical ensemble, K.
+        temperature_K: temperature of the canonical ensemble, K.
         relaxation_time_fs: τ, fs. The paper takes 20 time steps.
         chain_length: number of thermostats. The paper uses 1, which is not ergodic for stiff or harmonic systems.
         suzuki_yoshida_order: number of weights that factorize the chain's propagator: 1, 3, 5 or 7.

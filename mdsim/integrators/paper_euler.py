@@ -42,7 +42,7 @@ class PaperEuler(BaseIntegrator):
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: of the bath, K.
+        temperature_K: temperature of the bath, K.
         friction_per_ps: γ, 1/ps.
     """
 

@@ -176,7 +176,7 @@ class Diffusivity:
         if (lengths / lengths.mean() - 1).abs().max() > 1e-5 or (cosines - torch.eye(3).to(cosines)).abs().max() > 1e-5:
             raise ValueError(
                 f"the Yeh-Hummer correction is that of a cube, but the cell is {system.cell.tolist()}: "
-                "set the viscosity to null to go without"
+                "set the viscosity to null to skip it"
             )
         return yeh_hummer_correction(temperature_K, self.viscosity_mPa_s, float(lengths.mean()))
 

@@ -106,7 +106,7 @@ class MinimumIntermolecularDistance:
     def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
         """Smallest distance between atoms of different molecules, Å."""
         if system.n_molecules < 2:
-            raise ValueError(f"{self.name} needs at least two molecules, but the system is one")
+            raise ValueError(f"{self.name} needs at least two molecules, but the system has one")
         return MinimumDistance()(system, trajectory).squeeze(-1)
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:

@@ -51,7 +51,7 @@ def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, o
     there = [name for name in texts if (folder / name).exists()]
     if there and not overwrite:
         raise ConfigError(
-            f"{folder}: has {', '.join(there)} already; choose another --out, or say --overwrite to lose what they hold"
+            f"{folder}: has {', '.join(there)} already; choose another --out, or replace them with --overwrite"
         )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; choose another --out")
@@ -130,7 +130,7 @@ def check(found: Findings, folder: Path) -> None:
             assembly.observable(chosen, system)(system, one_frame)
         assembly.compared_dynamical(evaluation, system, found.dataset)
     except ValueError as error:
-        raise ConfigError(f"{found.place.folder}: no starting point can be made of it: {error}") from error
+        raise ConfigError(f"{found.place.folder}: no configuration can be derived from it: {error}") from error
 
 
 def summary(found: Findings, written: list[Path]) -> str:

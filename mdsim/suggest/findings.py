@@ -112,8 +112,8 @@ class Findings:
             furthest = float(lengths[deviation[:, bond].argmax(), bond])
             raise DatasetError(
                 f"{self.place.folder}: the bond between atoms {atoms}, {float(means[bond]):.2f} Å on average, is"
-                f" {furthest:.2f} Å in some frame. No tolerance on bond lengths tells such frames from a force field"
-                " that breaks: look at `mdsim data check`, and leave broken frames (or reactions) out"
+                f" {furthest:.2f} Å in some frame. No tolerance on bond lengths separates such frames from unstable"
+                " ones: see `mdsim data check`, and leave out broken frames (or reactions)"
             )
         return Spread(float(deviation.max()), float(lengths.std(0).max()))
 
@@ -226,10 +226,10 @@ def inspect(path: Path, temperature_K: float | None = None) -> Findings:
     if n_train < FEWEST_FRAMES:
         raise DatasetError(
             f"{place.folder}: has {n_train} training frame{'s' * (n_train > 1)}, and at least {FEWEST_FRAMES} are"
-            " needed to see how far bonds and angles stray; make a larger --size"
+            " needed to estimate the spread of bonds and angles; make a larger --size"
         )
     if dataset.system().n_atoms < 2:
-        raise DatasetError(f"{place.folder}: holds one atom, which has nothing to learn from")
+        raise DatasetError(f"{place.folder}: holds one atom, so there are no forces to learn")
     _ = dataset.val, dataset.test  # read and check them, because pretraining and evaluation need them
     reference = largest_size(place, dataset)
     structures = torch.cat([checked.joined("positions"), reference.train.positions.double()])
@@ -269,5 +269,5 @@ def temperature_of(checked: Checked, asked_K: float | None) -> Temperature:
             return Temperature(float(round(kelvin)), f"by equipartition over {free:.0f} momenta of {part}.npz", None)
     raise DatasetError(
         f"{checked.folder}: metadata.json states no temperature, and there are no velocities to take it from; say"
-        " --temperature-K, that of the dynamics which made the frames"
+        " --temperature-K, the temperature of the dynamics that generated the frames"
     )

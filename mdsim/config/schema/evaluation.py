@@ -60,7 +60,7 @@ class SimulateConfig(RunConfig):
                 f"({window.dump_every_steps})"
             )
         if window is None and self.dynamical_observables:
-            raise ValueError("dynamical_observables are taken from a dense_window, which is missing")
+            raise ValueError("dynamical_observables need a dense_window, which is missing")
         return self
 
     @property

@@ -141,5 +141,5 @@ class TrainConfig(RunConfig):
     @model_validator(mode="after")
     def _published_estimator_takes_one_step(self) -> TrainConfig:
         if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
-            raise ValueError("estimator.paper_estimator knows no reweighting: set learning.steps_per_rerun to 1")
+            raise ValueError("estimator.paper_estimator cannot reweight: set learning.steps_per_rerun to 1")
         return self

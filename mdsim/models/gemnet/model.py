@@ -69,7 +69,7 @@ class GemNetT(ForceField):
         num_atom: residual layers of atom updates and of output blocks.
         rbf: ``gaussian`` or ``spherical_bessel``.
         envelope: ``polynomial`` or ``exponential``.
-        envelope_exponent: of the polynomial envelope.
+        envelope_exponent: exponent of the polynomial envelope.
         cutoff: Å.
         energy_shift_eV: see `ForceField`.
         energy_scale: factor on the network's output, in eV.

@@ -88,9 +88,9 @@ def _settings(config: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]
     """Arguments of `GemNetT`."""
     config = config.get("model_attributes", config.get("model", config))
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path} names the model {config!r}, but does not say its settings")
+        raise CheckpointError(f"{path} names the model {config!r}, but not its settings")
     if missing := [name for name in _SIZES if name not in config]:
-        raise CheckpointError(f"{path} does not say the model's {', '.join(missing)}")
+        raise CheckpointError(f"{path} does not state the model's {', '.join(missing)}")
     config = {**_DEFAULTS, **config}
     for key, supported in _SUPPORTED.items():
         if config.get(key, supported[0]) not in supported:

@@ -132,7 +132,7 @@ class RadialNetwork(nn.Module):
     """Network without biases (`e3nn.nn.FullyConnectedNet`), so that zero input gives zero output.
 
     Args:
-        sizes: of the layers, from the radial basis to the weights of the convolution.
+        sizes: sizes of the layers, from the radial basis to the weights of the convolution.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:

@@ -119,7 +119,7 @@ def _settings(config: Path) -> dict[str, Any]:
         raise CheckpointError(f"{config} holds a {type(settings).__name__}, not the settings of a fit")
     missing = sorted({*_KEYS.values(), *_OTHER_KEYS} - settings.keys())
     if missing:
-        raise CheckpointError(f"{config} does not say the model's {', '.join(missing)}")
+        raise CheckpointError(f"{config} does not state the model's {', '.join(missing)}")
     for key, supported in _SUPPORTED.items():
         if settings.get(key, supported[0]) not in supported:
             raise CheckpointError(f"{config}: {key} is {settings[key]!r}, and NequIP here has {supported[0]!r} only")

@@ -47,7 +47,7 @@ def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet
     settings = config["model_attributes"] if "model_attributes" in config else config["model"]
     missing = [name for name in _HYPERPARAMETERS if name not in settings]
     if missing:
-        raise CheckpointError(f"{path} does not say the model's {', '.join(missing)}")
+        raise CheckpointError(f"{path} does not state the model's {', '.join(missing)}")
     mean, std = _normalization(payload)
     model = SchNet(**{name: settings[name] for name in _HYPERPARAMETERS}, energy_shift_eV=mean, energy_scale=std)
 

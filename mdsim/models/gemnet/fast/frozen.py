@@ -113,8 +113,8 @@ class FrozenPotential:
     """The potential of a system under a GemNet-T with constant weights, with its own neighbor list.
 
     Args:
-        model: a `GemNetT`; its parameters are copied.
-        system: what the replicas are copies of.
+        model: a `GemNetT`. Its parameters are copied.
+        system: the system of all replicas.
     """
 
     description = "constant weights, hand-written backward pass"

@@ -153,7 +153,7 @@ def test_python_objects_in_the_configuration_are_not_built(files):
 
 def test_missing_settings_are_named(files):
     (files / "config.yaml").write_text(SETTINGS.replace("r_max: 4.0\n", ""))
-    with pytest.raises(CheckpointError, match=r"config\.yaml does not say the model's r_max"):
+    with pytest.raises(CheckpointError, match=r"config\.yaml does not state the model's r_max"):
         load_force_field(files / "model.pth")
 
 

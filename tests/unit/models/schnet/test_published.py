@@ -83,7 +83,7 @@ def test_missing_hyperparameters_are_named(tmp_path):
     payload = _payload()
     del payload["config"]["model_attributes"]["cutoff"]
     torch.save(payload, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"model\.pt does not say the model's cutoff"):
+    with pytest.raises(CheckpointError, match=r"model\.pt does not state the model's cutoff"):
         load_force_field(tmp_path / "model.pt")
 
 
