@@ -1,1 +1,1 @@
-"""Benchmarks: each script prints tables of figures measured side by side in one process. See BENCHMARKS.md."""
+"""Benchmarks. Each script prints tables whose numbers are measured alternately in one process. See BENCHMARKS.md."""

@@ -1,4 +1,4 @@
-"""The systems and force fields that are benchmarked: bundled structures, and bundled weights where there are some."""
+"""Systems and force fields for the benchmarks: bundled structures, with bundled weights if available."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRAINED = {
     ("schnet", "aspirin"): "schnet/aspirin_gfn2-aspirin_1k_schnet",
     ("nequip", "tetrapeptide"): "nequip/ac_ala3_nhme_gfn2-ac_Ala3_NHMe_5percent_nequip_lmax=1",
 }
-WEAK = 1e-3  # forces of random weights would throw the atoms apart, and leave fewer pairs to compute
+WEAK = 1e-3  # scale of random weights; large forces would drive the atoms apart and leave fewer pairs to compute
 NEW: dict[str, Callable[[tuple[int, ...]], ForceField]] = {  # with the settings of the paper
     "schnet": lambda species: SchNet(species=species),
     "nequip": lambda species: NequIP(species, cutoff=5.0, l_max=1),
@@ -36,7 +36,7 @@ NEW: dict[str, Callable[[tuple[int, ...]], ForceField]] = {  # with the settings
 
 @dataclass(frozen=True)
 class Case:
-    """A force field and a system, with structures to start from."""
+    """A force field and a system, with initial structures."""
 
     system: System
     force_field: ForceField
@@ -44,7 +44,7 @@ class Case:
     temperature_K: float
 
     def start(self, n_replicas: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Positions (Å) and velocities (ASE units) of so many replicas."""
+        """Initial positions (Å) and velocities (ASE units) of the replicas."""
         generator = torch.Generator().manual_seed(seed)
         return initial_conditions(self.system, self.frames, n_replicas, self.temperature_K, generator)
 
@@ -52,7 +52,7 @@ class Case:
 def load_case(model: str, system: str) -> Case:
     """A model (`schnet`, `nequip`, `gemnet`) on a system (`aspirin`, `tetrapeptide`, `water`, `water_2x2x2`).
 
-    Weights are the bundled ones where there are some; else random: speed does not depend on them.
+    Weights are the bundled ones if available, and random otherwise. Speed does not depend on them.
     """
     found, frames, temperature_K = load_system(system)
     return Case(found, load_model(model, system, found), frames, temperature_K)
@@ -60,7 +60,7 @@ def load_case(model: str, system: str) -> Case:
 
 @cache
 def load_system(name: str) -> tuple[System, Float[Tensor, "frame atom 3"], float]:
-    """A bundled system, its test frames (Å) and the temperature (K) they were drawn at."""
+    """A bundled system, its test frames (Å) and their temperature (K)."""
     if name.endswith("_2x2x2"):
         system, frames, temperature_K = load_system(name.removesuffix("_2x2x2"))
         return *repeated(system, frames, 2), temperature_K
@@ -70,7 +70,7 @@ def load_system(name: str) -> tuple[System, Float[Tensor, "frame atom 3"], float
 
 
 def load_model(name: str, system_name: str, system: System) -> ForceField:
-    """Bundled weights where they were fitted to this system, random ones of fixed seed elsewhere."""
+    """A model with bundled weights if they were fitted to this system, otherwise with random weights (fixed seed)."""
     folder = TRAINED.get((name, system_name))
     if folder is not None:
         return load_force_field(CHECKPOINTS / folder / "checkpoints" / "best_checkpoint.pt")
@@ -83,7 +83,7 @@ def load_model(name: str, system_name: str, system: System) -> ForceField:
 def repeated(
     system: System, frames: Float[Tensor, "frame atom 3"], n: int
 ) -> tuple[System, Float[Tensor, "frame all_atoms 3"]]:
-    """n by n by n copies of a periodic system side by side."""
+    """A supercell of n × n × n copies of a periodic system."""
     if system.cell is None:
         raise ValueError("only a periodic system can be repeated")
     corners = torch.cartesian_prod(*[torch.arange(float(n))] * 3).reshape(-1, 3) @ system.cell

@@ -1,6 +1,6 @@
-"""What every benchmark needs: interleaved timing, peak memory, the peak speed of the machine, and tables.
+"""Shared tools of the benchmarks: interleaved timing, peak memory, peak speed of the machine, and tables.
 
-Figures of one table come from one process, alternately: what disturbs the machine for a while disturbs all of them.
+The numbers in a table are measured alternately in one process, so that temporary load on the machine affects them all.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Action = Callable[[], object]
 
 
 def median_seconds(actions: Mapping[str, Action], repetitions: int = 5, warm_up: int = 1) -> dict[str, float]:
-    """Median wall-clock seconds of each action. They take turns: A B C A B C ...
+    """Median wall-clock seconds of each action. The actions take turns: A B C A B C ...
 
     Args:
-        actions: what to time, by name.
-        repetitions: measured calls of each.
-        warm_up: unmeasured calls of each before (compilation, caches, memory pools).
+        actions: actions by name.
+        repetitions: measured calls per action.
+        warm_up: preceding unmeasured calls per action (compilation, caches, memory pools).
     """
     for action in actions.values():
         for _ in range(warm_up):
@@ -52,20 +52,20 @@ def _synchronize() -> None:
 
 
 def peak_memory_MiB(action: Action) -> float:
-    """Most memory that an action holds beyond what was held before: resident on the CPU, allocated on a GPU.
+    """Peak memory of an action beyond the memory in use before it: resident on the CPU, allocated on a GPU.
 
-    Call the action once before, so that libraries and thread pools are not counted. Memory that the allocator kept
-    from earlier calls and uses again is not seen, so measure the largest case in a process of its own.
+    Call the action once before, so that libraries and thread pools are not counted. Memory that the allocator reuses
+    from earlier calls is not counted, so measure the largest case in a separate process.
 
     Raises:
-        OSError: not on Linux, whose `/proc` knows the peak.
+        OSError: the system is not Linux, so `/proc` does not give the peak.
     """
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         action()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status_MiB("VmRSS")
     action()
     return _status_MiB("VmHWM") - before
@@ -77,7 +77,7 @@ def resident_MiB() -> float:
 
 
 def process_peak_MiB() -> float:
-    """Most resident memory of this process since its start, or since the last `peak_memory_MiB`."""
+    """Peak resident memory of this process since its start, or since the last `peak_memory_MiB`."""
     return _status_MiB("VmHWM")
 
 
@@ -88,14 +88,14 @@ def _status_MiB(key: str) -> float:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the hardware gives to float32 work: matrix products, and copies between arrays that fit in no cache."""
+    """Peak float32 speed of the hardware: matrix products, and copies between arrays larger than any cache."""
 
     flops_per_s: float
     bytes_per_s: float
 
     @classmethod
     def measured(cls, device: torch.device | str = "cpu") -> Machine:
-        """The better of a few runs, with the threads that torch has now."""
+        """Best of a few runs, with torch's current number of threads."""
         n, n_bytes = (4096, 2**30) if torch.device(device).type == "cuda" else (1536, 2**28)
         a, b = torch.randn(2, n, n, device=device)
         source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
@@ -108,12 +108,12 @@ class Machine:
         return f"peak {self.flops_per_s / 1e9:.0f} GFLOP/s (sgemm), {self.bytes_per_s / 1e9:.1f} GB/s (copy)"
 
     def roofline(self, seconds: float, flops: float, n_bytes: float) -> str:
-        """What a piece of work needs, and the share of the machine's peak that was reached.
+        """The minimum time of a piece of work, and the fraction of the machine's peak that was reached.
 
         Args:
-            seconds: taken.
-            flops: floating-point operations that the work cannot do without.
-            n_bytes: that are read or written at least once; caches may keep them from one call to the next.
+            seconds: measured time.
+            flops: required floating-point operations.
+            n_bytes: bytes that are read or written at least once. Caches may keep them from one call to the next.
         """
         needed = max(flops / self.flops_per_s, n_bytes / self.bytes_per_s)
         bound = "compute" if flops / self.flops_per_s >= n_bytes / self.bytes_per_s else "memory"
@@ -128,8 +128,8 @@ def ratio_rows(labels: Sequence[str], seconds: Mapping[str, float], amount: floa
 
     Args:
         labels: first cells of each row.
-        seconds: by name.
-        amount: of work in each (replica-steps, samples, ...).
+        seconds: measured times by name.
+        amount: amount of work in each (replica-steps, samples, ...).
         baseline: the name whose ratio is 1.
     """
     return [
@@ -139,12 +139,12 @@ def ratio_rows(labels: Sequence[str], seconds: Mapping[str, float], amount: floa
 
 
 def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """A titled table on the console."""
+    """Print a table with a title."""
     print(f"\n{title}\n\n{format_table(header, rows)}", flush=True)
 
 
 def arguments(description: str | None, **defaults: object) -> argparse.ArgumentParser:
-    """A parser with `--threads`, which all benchmarks have."""
+    """A parser with the option `--threads`, common to all benchmarks."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.set_defaults(**defaults)
@@ -152,7 +152,7 @@ def arguments(description: str | None, **defaults: object) -> argparse.ArgumentP
 
 
 def announce(device: torch.device | str = "cpu") -> Machine:
-    """Print what the figures were measured with; returns the machine's peak speed."""
+    """Print the hardware and software of the measurement. Returns the machine's peak speed."""
     name = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else _cpu_name()
     machine = Machine.measured(device)
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}; {machine}", flush=True)

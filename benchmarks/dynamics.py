@@ -1,12 +1,12 @@
-"""Replica-steps per second of molecular dynamics: plain path, fast path, and other programs with the same weights.
+"""Benchmark of molecular dynamics, replica-steps per second: plain path, fast path, and other programs.
 
     python -m benchmarks.dynamics                                          # 2-4 minutes
     python -m benchmarks.dynamics --models schnet --systems water_2x2x2 --replicas 1 4
     PYTHONPATH=folder-with-torch-sim python -m benchmarks.dynamics         # torch-sim, where it is found
 
 Nosé-Hoover chains, 0.5 fs (published style: one thermostat, in eager operations; ASE and torch-sim: Langevin).
-"Published style" is described in `benchmarks.peers`. Under each table: the work that cannot be avoided, and the share
-of the machine's peak that the fastest path reaches.
+All programs use the same weights. "Published style" is described in `benchmarks.peers`. The lines under each table give
+the minimum work and the fraction of the machine's peak that the fastest path reaches.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ DEFAULTS = {  # model and system to numbers of replicas
     ("nequip", "tetrapeptide"): (1, 16),
     ("gemnet", "water"): (1,),
 }
-RESTART_AFTER = 20  # steps: the same pairs for all, whatever the force field does to the molecule later
-MEASURED_S = 0.5  # of each repetition; at least one step
+RESTART_AFTER = 20  # steps, so that all paths compute the same pairs even if the molecule falls apart later
+MEASURED_S = 0.5  # per repetition, which has at least one step
 
 
 def stepper(case: Case, potential: Potential, n_replicas: int, eager: bool = False) -> Callable[[], None]:
-    """A function that makes one step of all replicas; ``eager``: of one thermostat, as separate tensor operations."""
+    """A function that makes one step of all replicas. ``eager``: a single thermostat, as separate tensor operations."""
     chain = {"chain_length": 1, "suzuki_yoshida_order": 1} if eager else {}
     integrator = NoseHooverChain(TIMESTEP_FS, case.temperature_K, 20 * TIMESTEP_FS, **chain)
     start = integrator.init(case.system, potential, *case.start(n_replicas))
@@ -57,7 +57,7 @@ def stepper(case: Case, potential: Potential, n_replicas: int, eager: bool = Fal
 
 
 def contenders(case: Case, n_replicas: int, peers: bool) -> dict[str, Callable[[], None]]:
-    """One step of each way to run the dynamics."""
+    """Functions that make one step, by program."""
     steps: dict[str, Callable[[], None]] = {}
     positions = case.start(n_replicas)[0]
     if peers and isinstance(case.force_field, SchNet):
@@ -75,7 +75,7 @@ def contenders(case: Case, n_replicas: int, peers: bool) -> dict[str, Callable[[
 
 
 def time_steps(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Median seconds of a step; the number of steps that are measured together follows from a first one."""
+    """Median seconds per step. A first step determines how many are measured together."""
     counts = {}
     for name, step in steps.items():
         step()  # compiles
@@ -95,7 +95,7 @@ def time_steps(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
 
 
 def measure(case: Case, title: str, replicas: tuple[int, ...], peers: bool, machine: Machine) -> None:
-    """Print the table of one force field and system, and a roofline line for each number of replicas."""
+    """Print the table of one force field and system, with one roofline line per number of replicas."""
     rows, lines = [], []
     for n_replicas in replicas:
         seconds = time_steps(contenders(case, n_replicas, peers))
@@ -116,11 +116,11 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--models", nargs="+", choices=("schnet", "nequip", "gemnet"))
     parser.add_argument("--systems", nargs="+", choices=("aspirin", "tetrapeptide", "water", "water_2x2x2"))
-    parser.add_argument("--replicas", nargs="+", type=int, help="instead of those chosen for each system")
-    parser.add_argument("--no-peers", action="store_true", help="only the paths of this package")
+    parser.add_argument("--replicas", nargs="+", type=int, help="numbers of replicas (default: chosen for each system)")
+    parser.add_argument("--no-peers", action="store_true", help="run only the paths of this package")
     known = parser.parse_args()
     torch.set_num_threads(known.threads)
-    torch.set_flush_denormal(True)  # as the scripts do; the peers profit too
+    torch.set_flush_denormal(True)  # as the scripts do; this also speeds up the other programs
     machine = announce()
     if known.models and known.systems:
         wanted = {(m, s): DEFAULTS.get((m, s), (1, 16)) for m in known.models for s in known.systems}

@@ -1,8 +1,8 @@
-"""Where the time of StABlE training and of an evaluation goes: one exploring and one learning epoch, by part.
+"""Benchmark of StABlE training and evaluation: time per exploring, learning and evaluating epoch, by part.
 
     python -m benchmarks.epoch [--config TRAIN_YML] [--simulate SIMULATE_YML] [--epochs 3]
 
-Parts are timed inside the real run of the configuration, in a temporary folder. "rest" is what no part accounts for.
+Parts are timed inside the real run of the configuration, in a temporary folder. "rest" is the time outside all parts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mdsim.training.schedule import Schedule
 from mdsim.training.stable import StableTraining
 from mdsim.training.terms import EnergyForceTerm, ObservableTerm
 
-#: Part of an epoch to where its function is looked up.
+#: Parts of an epoch, each with the object and name of its function.
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("dynamics", stretch, "simulate"),
     ("binding the force field", stretch.Stretch, "_potential"),
@@ -80,7 +80,7 @@ def instrumented(watch: Stopwatch) -> Iterator[None]:
 
 
 def shares(watch: Stopwatch, total_s: float, epochs: int) -> list[list[str]]:
-    """Rows of the table: seconds of each part in one epoch, and its share."""
+    """Rows of the table: seconds per epoch of each part, and its percentage."""
     parts = sorted(watch.seconds.items(), key=lambda item: -item[1])
     parts.append(("rest", total_s - sum(watch.seconds.values())))
     rows = [[part, f"{s / epochs:.3f}", f"{100 * s / total_s:.1f}"] for part, s in parts]
@@ -88,7 +88,7 @@ def shares(watch: Stopwatch, total_s: float, epochs: int) -> list[list[str]]:
 
 
 def measure(title: str, epochs: int, epoch: Callable[[], None]) -> None:
-    """Print where the time of some epochs went, after one that is not counted (compilation)."""
+    """Print the time of some epochs by part, after one that is not counted (compilation)."""
     epoch()
     watch = Stopwatch()
     with instrumented(watch):
@@ -96,11 +96,11 @@ def measure(title: str, epochs: int, epoch: Callable[[], None]) -> None:
         for _ in range(epochs):
             epoch()
         total_s = time.perf_counter() - start
-    print_table(title, ["part", "s an epoch", "%"], shares(watch, total_s, epochs))
+    print_table(title, ["part", "s per epoch", "%"], shares(watch, total_s, epochs))
 
 
 def training_epochs(config: TrainConfig, epochs: int) -> None:
-    """Exploring and learning; replicas are parked by hand, so that every learning epoch reruns all of them."""
+    """Time exploring and learning. Replicas are parked by hand, so that every learning epoch reruns all of them."""
     trainer = runs._stable_training(config, runs.assembly.pretrained_checkpoint(config))
     config.run_path.mkdir(parents=True)
     with ScalarWriter(config.run_path) as writer:
@@ -117,7 +117,7 @@ def training_epochs(config: TrainConfig, epochs: int) -> None:
 
 
 def prepare(trainer: StableTraining, learning: bool) -> None:
-    """All replicas move, or all are parked and a cycle's learning goes on."""
+    """Release all replicas, or park them all within a learning phase."""
     trainer.replicas = trainer.replicas.released()
     trainer.replicas.parked.fill_(learning)
     trainer.progress.learning = learning
@@ -125,7 +125,7 @@ def prepare(trainer: StableTraining, learning: bool) -> None:
 
 
 def evaluation_epochs(config: SimulateConfig, epochs: int) -> None:
-    """Stretches of the held-out evaluation, with everything that is written."""
+    """Time stretches of the held-out evaluation, including all output."""
     folder = config.run_path / "inference" / "pre"
     folder.mkdir(parents=True)
     checkpoint = runs.assembly.evaluated_checkpoint(config, "pre")

@@ -1,9 +1,10 @@
-"""Seconds and memory of one Boltzmann-estimator gradient: 2,560 aspirin structures, an RDF of 500 bins, SchNet.
+"""Benchmark of the Boltzmann estimator: time and memory of one gradient of SchNet for an RDF of 500 bins.
 
     python -m benchmarks.estimator [--structures 2560] [--minibatches 20 40 80]
 
 The published code builds a sample × parameter matrix and takes the outer product with the bins: about 1,400 s and 20 GB
-on two cores. Here it is one backward pass for each minibatch; the parts that such a gradient consists of are timed too.
+for 2,560 aspirin structures on two cores. This package takes one backward pass per minibatch. The parts of the gradient
+are timed as well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One force call of GemNet-T with the settings of the paper on 192 atoms of water: time, memory, and where time goes.
+"""Benchmark of GemNet-T: time, memory and profile of a force call with the settings of the paper, 192 atoms of water.
 
     python -m benchmarks.gemnet --threads 2
 
-Memory is measured in a process for each number of replicas, because an allocator keeps what it once had.
+Memory is measured in one process per number of replicas, because an allocator does not return memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__)
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 8])
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)  # the process that measures memory
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)  # for the process that measures memory
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     if options.memory_of is not None:
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def force_call(n_replicas: int) -> Action:
-    """Energies and forces of so many replicas, by the path that dynamics takes."""
+    """Energies and forces of the replicas, by the path used in dynamics."""
     case = load_case("gemnet", "water")
     positions, _ = case.start(n_replicas)
     potential = case.force_field.bind(case.system, fast=True)
@@ -94,7 +94,7 @@ def profiled(action: Action) -> tuple[float, dict[str, float]]:
 
 
 def flops_of_product(shapes: Sequence[Sequence[int]], adds: bool) -> float:
-    """Of a matrix product, a batch of them, or one that is added to its first argument."""
+    """Operations of a matrix product, of a batch of them, or of one that is added to its first argument."""
     left, right = shapes[adds], shapes[adds + 1]
     return 2.0 * math.prod(left) * right[-1]
 

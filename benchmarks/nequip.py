@@ -1,14 +1,14 @@
-"""Milliseconds per step of molecular dynamics with NequIP, the tetrapeptide, side by side in one process.
+"""Benchmark of NequIP dynamics on the tetrapeptide: milliseconds per step of four implementations.
 
     python -m benchmarks.nequip [--threads 2]
 
-    plain        `NequIP` as it is read, frozen, with a neighbour list
-    tabulated    what `bind(fast=True)` takes
-    eager        how the published code does it: trainable parameters, a search for neighbours each step, `create_graph`
+    plain        `NequIP` with frozen parameters and a neighbor list
+    tabulated    the fast path of `bind(fast=True)`
+    eager        as in the published code: trainable parameters, a neighbor search per step, `create_graph`
     package      a model of the same size in the `nequip` package, driven by ASE, one replica after the other
 
-The last needs the extra `test`. Its weights are random: speed does not depend on them; that equal weights give equal
-forces is shown in `tests/unit/models/test_nequip_package.py`.
+The last one needs the extra `test`. Its weights are random, because speed does not depend on them. That equal weights
+give equal forces is tested in `tests/unit/models/nequip/test_package.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEPS = {1: 20, 16: 3}
 
 
 def dynamics(case: Case, n_replicas: int, potential: Callable) -> Callable[[], object]:
-    """A few steps of BAOAB with a potential of this project."""
+    """A few BAOAB steps with a potential of this package."""
     generator = torch.Generator().manual_seed(0)
     integrator = LangevinBAOAB(TIMESTEP_FS, case.temperature_K, FRICTION_PER_PS)
     state = integrator.init(case.system, potential, *case.start(n_replicas))
@@ -45,7 +45,7 @@ def dynamics(case: Case, n_replicas: int, potential: Callable) -> Callable[[], o
 
 
 def eager_potential(case: Case) -> Callable:
-    """Neighbours searched in each step, parameters and forces with a graph."""
+    """A potential with a neighbor search per call, and a graph to parameters and forces."""
     force_field = case.force_field.requires_grad_(True)
 
     def potential(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +56,7 @@ def eager_potential(case: Case) -> Callable:
 
 
 def package_dynamics(case: Case, n_replicas: int) -> Callable[[], object]:
-    """As many steps of ASE's Langevin dynamics, serially for each replica."""
+    """The same number of steps of ASE's Langevin dynamics, one replica after the other."""
     calculator = package_calculator(case)
     positions, _ = case.start(n_replicas)
     friction = FRICTION_PER_PS / 1e3 / units.fs
@@ -105,17 +105,17 @@ def package_calculator(case: Case):
         per_type_energy_scales=dict.fromkeys(symbols, 1.0),
         per_type_energy_shifts=dict.fromkeys(symbols, 0.0),
     )
-    torch.set_default_dtype(before)  # the package computes in float64 outside its model, and says so to all of torch
+    torch.set_default_dtype(before)  # the package sets float64 as the default type of torch
     transforms = [ChemicalSpeciesToAtomTypeMapper(symbols), NeighborListTransform(h["cutoff"])]
     return NequIPCalculator(model.eval(), "cpu", transforms=transforms)
 
 
 def needed(model: NequIP, n_atoms: int, n_pairs: float) -> tuple[float, float]:
-    """Floating-point operations and bytes that energies and forces of one replica cannot do without.
+    """Minimum floating-point operations and bytes for energies and forces of one replica.
 
-    The weights are looked up (six coefficients each); a coupling takes two operations for each nonzero coefficient and
-    channel, both ways, and forces three times as much again: derivatives by features, by harmonics and by weights. The
-    linear maps run over all atoms, and back. Bytes: the tables once, positions and forces.
+    Weights are interpolated (six coefficients each). A coupling takes two operations per nonzero coefficient and
+    channel, in both directions. Forces take three times as many again: derivatives by features, harmonics and weights.
+    Linear maps are applied to all atoms, forward and backward. Bytes: the tables once, positions and forces.
     """
     flops, table, channels = 0.0, 0.0, model.hyperparameters["num_features"]
     for layer in model.layers:

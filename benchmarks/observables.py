@@ -1,9 +1,9 @@
-"""Microseconds per frame of every observable, against MDAnalysis or numpy on the same frames.
+"""Benchmark of observables: microseconds per frame, compared with MDAnalysis or numpy on the same frames.
 
     python -m benchmarks.observables [--frames 1000]
 
-Each pair of figures is for the same quantity of the same frames; how far the results differ is in the last column.
-MDAnalysis does one frame after the other, numpy all frames at once.
+Both times are for the same quantity and frames. The last column is the difference between the results. MDAnalysis
+processes one frame at a time, numpy all frames at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WIDTH_A, REACH_A, REACH_PERIODIC_A = 0.02, 10.0, 6.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """One observable of ours, and the same quantity by other means; both return arrays of one shape."""
+    """An observable of this package and the same quantity from another program, as arrays of equal shape."""
 
     name: str
     ours: Callable[[], np.ndarray]
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def comparisons(system: System, trajectory: Trajectory) -> list[Comparison]:
-    """The observables of this package that others have as well."""
+    """The observables of this package with a counterpart in another program."""
     return [
         Comparison("RDF", lambda: _mean(RDF(_reach(system), WIDTH_A), system, trajectory), *_rdf(system, trajectory)),
         Comparison("ADF", lambda: _mean(ADF(1.0), system, trajectory), "numpy", lambda: _adf(system, trajectory)),
@@ -125,7 +125,7 @@ def _vacf(trajectory: Trajectory, longest: int) -> np.ndarray:
 
 
 def trajectory_of(name: str, n_frames: int) -> tuple[System, Trajectory]:
-    """The test frames one after the other, with random velocities: costs do not depend on what they are."""
+    """The test frames in sequence, with random velocities, on which the cost does not depend."""
     system, frames, _ = load_system(name)
     positions = frames.repeat(-(-n_frames // len(frames)), 1, 1)[:n_frames, None]
     generator = torch.Generator().manual_seed(0)

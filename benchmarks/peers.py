@@ -1,7 +1,7 @@
-"""Other ways to run the same SchNet, weights included: as published code does, in torch-sim, and in ASE.
+"""Other programs that run SchNet with the same weights: the published style, torch-sim, and ASE.
 
-"Published style": `torch_geometric.nn.models.SchNet`, a neighbour search for every evaluation, each pair as two
-directed edges, parameters that require gradients, and forces by `create_graph=True`, also in dynamics.
+"Published style" is `torch_geometric.nn.models.SchNet` with a neighbor search per evaluation, two directed edges per
+pair, parameters that require gradients, and forces by `create_graph=True`, also in dynamics.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PublishedStyleSchNet(nn.Module):
 
 
 def radius_graph(cutoff: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Directed edges within the cutoff (Å) and their lengths, found anew for every batch of equal molecules."""
+    """Directed edges within the cutoff (Å) and their lengths, searched for in every batch of equal molecules."""
 
     def graph(positions: Float[Tensor, "node 3"], batch: Tensor) -> tuple[Tensor, Tensor]:
         n_atoms = len(batch) // (int(batch[-1]) + 1)
@@ -71,7 +71,7 @@ def radius_graph(cutoff: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tens
 
 
 def published_style_potential(model: SchNet, system: System) -> Potential:
-    """For dynamics: as published, the graph of every step is built and dropped."""
+    """A potential for dynamics. As in the published code, the graph of every step is built and discarded."""
     peer = PublishedStyleSchNet(model, system)
 
     def potential(positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,9 +83,9 @@ def published_style_potential(model: SchNet, system: System) -> Potential:
 
 
 def torch_sim_stepper(case: Case, positions: Tensor, timestep_fs: float) -> Callable[[], None] | None:
-    """One Langevin step of torch-sim with the plain SchNet as its model; None where torch-sim is not installed.
+    """One Langevin step of torch-sim with the plain SchNet as its model. None if torch-sim is not installed.
 
-    The model keeps its own neighbour list, as `ForceField.bind` gives it.
+    The model keeps the neighbor list of `ForceField.bind`.
     """
     if find_spec("torch_sim") is None:
         return None
@@ -124,7 +124,7 @@ def torch_sim_stepper(case: Case, positions: Tensor, timestep_fs: float) -> Call
 
 
 def ase_stepper(case: Case, positions: Float[Tensor, "atom 3"], timestep_fs: float) -> Callable[[], None]:
-    """One Langevin step of ASE with the calculator of this package: one replica."""
+    """One Langevin step of ASE for one replica, with the calculator of this package."""
     atoms = Atoms(case.system.atomic_numbers.numpy(), positions.numpy())
     if case.system.cell is not None:
         atoms.set_cell(case.system.cell.numpy())

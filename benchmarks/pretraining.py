@@ -1,9 +1,9 @@
-"""Samples per second of the energy/force fit of SchNet, against the same fit as published code does it.
+"""Benchmark of the energy/force fit of SchNet: samples per second, compared with the published style.
 
     python -m benchmarks.pretraining [--batch 100] [--threads 2]
 
-One optimizer step each on minibatches of aspirin, the same frames, weights and loss; both losses are printed first.
-The published way loads the frames through torch_geometric's DataLoader and knows no `torch.set_flush_denormal`.
+Both fits step on minibatches of aspirin with the same frames, weights and loss. Both losses are printed first. The
+published style loads frames with torch_geometric's DataLoader and does not use `torch.set_flush_denormal`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def our_fit(case: Case, frames: Frames, folder: Path, batch: int) -> Pretraining
 
 
 class PublishedFit:
-    """One epoch after the other over a DataLoader, with the losses of each step."""
+    """Epochs over a DataLoader, with the loss of each step."""
 
     def __init__(self, fit: Pretraining, batch: int) -> None:
         self.model = PublishedStyleSchNet(fit.model, fit.system)

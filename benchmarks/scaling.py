@@ -1,8 +1,8 @@
-"""How time and memory grow with the number of atoms and of replicas: liquid water, copied side by side.
+"""Benchmark of scaling: time and memory against the number of atoms and replicas of liquid water.
 
     python -m benchmarks.scaling [--threads 2] [--only atoms rdf replicas memory]
 
-From one size to the next the density stays, so what is linear takes a constant time per atom.
+Larger systems are supercells of equal density, so linear scaling means a constant time per atom.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from mdsim.typing import Float, Tensor
 REPLICAS = (1, 2, 4, 8)
 COPIES = (1, 2, 4)  # along each axis: 192, 1536 and 12288 atoms
 REACH_A = 5.5  # cutoff and skin
-DIRECT_UP_TO = 1536  # atoms that are searched pair by pair as well
-FORCES_UP_TO = {"schnet": 12288, "nequip": 1536}  # of plain NequIP more do not fit into the memory of a small machine
+DIRECT_UP_TO = 1536  # atoms for which all pairs are searched as well
+FORCES_UP_TO = {"schnet": 12288, "nequip": 1536}  # atoms; plain NequIP needs too much memory for more
 BUDGETS_GB = (0.5, 2.0, 8.0)
 
 
 def water(n: int, n_frames: int = 1) -> tuple[System, Float[Tensor, "frame atom 3"]]:
-    """n by n by n copies of the bundled water."""
+    """A supercell of n × n × n copies of the bundled water."""
     system, frames, _ = load_system("water")
     return repeated(system, frames[:n_frames], n)
 
 
 def forces(force_field: ForceField, system: System, positions: Tensor) -> Action:
-    """A force call by the plain path, with a neighbour list that holds."""
+    """A force call by the plain path, with a valid neighbor list."""
     return partial(force_field.bind(system), positions)
 
 
 def over_atoms() -> None:
-    """Neighbour search and force calls, of one replica."""
+    """Neighbor search and force calls for one replica."""
     rows = []
     for n in COPIES:
         system, positions = water(n)
-        actions: dict[str, Action] = {"neighbours, cells": partial(cell_list_search, system.cell, positions, REACH_A)}
+        actions: dict[str, Action] = {"neighbors, cells": partial(cell_list_search, system.cell, positions, REACH_A)}
         if system.n_atoms <= DIRECT_UP_TO:
-            actions["neighbours, direct"] = partial(direct_search, system.cell, positions, REACH_A)
+            actions["neighbors, direct"] = partial(direct_search, system.cell, positions, REACH_A)
         for model, most in FORCES_UP_TO.items():
             if system.n_atoms <= most:
                 actions[f"forces, {model}"] = forces(load_model(model, "water", system), system, positions)
@@ -61,7 +61,7 @@ def over_atoms() -> None:
 
 
 def over_atoms_observables() -> None:
-    """RDF up to 6 Å and closest contact, of one frame; and the same RDF from all pairs of atoms."""
+    """RDF up to 6 Å and closest contact of one frame, and the same RDF from all pairs of atoms."""
     rows = []
     for n in COPIES:
         system, positions = water(n)
@@ -82,13 +82,13 @@ def over_atoms_observables() -> None:
 
 
 def over_replicas() -> None:
-    """Neighbour search and SchNet forces of 192 and 1536 atoms."""
+    """Neighbor search and SchNet forces for several replicas of 192 and 1536 atoms."""
     rows = []
     for n in COPIES[:2]:
         for n_replicas in REPLICAS:
             system, positions = water(n, n_replicas)
             actions = {
-                "neighbours, cells": partial(cell_list_search, system.cell, positions, REACH_A),
+                "neighbors, cells": partial(cell_list_search, system.cell, positions, REACH_A),
                 "forces, schnet": forces(load_model("schnet", "water", system), system, positions),
             }
             taken = median_seconds(actions, repetitions=3)
@@ -97,10 +97,10 @@ def over_replicas() -> None:
 
 
 def over_budgets() -> None:
-    """Time and peak memory of SchNet forces of 8 replicas of 1536 atoms, under larger and larger budgets."""
+    """Time and peak memory of SchNet forces of 8 replicas of 1536 atoms, for increasing budgets."""
     rows = []
     for budget_GB in BUDGETS_GB:
-        # In a process of its own: memory that the allocator keeps is not seen again.
+        # In a separate process, because memory kept by the allocator would not be counted again.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             peak, seconds = process.submit(_under_budget, budget_GB, torch.get_num_threads()).result()
         rows.append([str(budget_GB), f"{peak:.0f}", f"{seconds:.2f}"])
@@ -108,7 +108,7 @@ def over_budgets() -> None:
 
 
 def _under_budget(budget_GB: float, threads: int) -> tuple[float, float]:
-    """Peak memory (MiB) of a first force call, and the seconds of a second one."""
+    """Peak memory (MiB) of a first force call, and seconds of a second one."""
     torch.set_num_threads(threads)
     memory.set_budget_GB(budget_GB)
     interfaces.CPU_GROUP_BYTES = float("inf")  # the budget alone decides

@@ -1,11 +1,11 @@
-"""Resident memory over hundreds of parameter steps and stretches of evaluation, for each model.
+"""Soak test: resident memory over hundreds of parameter steps and evaluation stretches, for each model.
 
     python -m benchmarks.soak [--models schnet nequip gemnet_t] [--steps 300] [--stretches 200]
 
-A long run must not grow. Each model is trained on its bundled system in rounds of parameter steps, every replica
-counting as broken, and then evaluated in short stretches. After each round garbage is collected and freed memory is
-given back to the system (malloc_trim). The growth is the slope of a line through what the process holds in the second
-half, since caches and memory pools fill in the first. One process per model and kind.
+The memory of a long run must not grow. Each model is trained on its bundled system in rounds of parameter steps, with
+every replica counted as broken, and then evaluated in short stretches. After each round, garbage is collected and freed
+memory is returned to the system (malloc_trim). The growth is the slope of a line through the resident memory in the
+second half, since caches and memory pools fill in the first half. Each model and kind has its own process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from benchmarks.common import announce, arguments, print_table, resident_MiB
 
 RECIPES = "configs/stable_training"
-#: The bundled system of each model, and what makes its epochs short.
+#: The bundled system of each model, and overrides that make its epochs short.
 CASES = {
     "schnet": (f"{RECIPES}/aspirin_gfn2", []),
     "nequip": (f"{RECIPES}/ac_ala3_nhme_gfn2", []),
@@ -34,7 +34,7 @@ CASES = {
     ),
 }
 SHORT = ["dynamics.replicas=3", "dynamics.steps_per_epoch=8", "dynamics.dump_every_steps=4", "cpu=true"]
-#: Every replica is broken at a bound of 1 K; steps are so short that the force field stays what it is.
+#: At a bound of 1 K every replica is unstable. Steps are so small that the force field hardly changes.
 ALWAYS_LEARNING = [
     "max_temperature_K=1", "learn_while_exploring=false", "epochs=1000000", "max_force_evaluations=null",
     "learning.learning_rate=1e-9", "learning.reruns=3", "learning.steps_per_rerun=5",
@@ -126,7 +126,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--steps", type=int, default=300, help="parameter steps")
-    parser.add_argument("--stretches", type=int, default=200, help="of an evaluation")
+    parser.add_argument("--stretches", type=int, default=200, help="stretches of an evaluation")
     known = parser.parse_args()
     announce()
     rows = []

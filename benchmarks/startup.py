@@ -1,9 +1,9 @@
-"""Seconds from the start of a script to its help text, and to the first step of what it does.
+"""Benchmark of start-up: seconds from the start of a script to its help text and to its first step.
 
     python -m benchmarks.startup [--repetitions 3]
 
-Each is a process of its own, started anew; the best of the repetitions counts. The first step is the first evaluation
-of a force field. The slowest imports on the way are listed.
+Each measurement is a new process, and the best of the repetitions counts. The first step is the first evaluation of a
+force field. The slowest imports are listed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ HELP = (
     ["-m", "mdsim.cli", "--help"],
 )
 STABLE = "configs/stable_training/aspirin_gfn2"
-FIRST_STEP = {  # what is run, and where its first step is
+FIRST_STEP = {  # commands by name
     "pretraining.py (fit)": ["pretraining", "--config-yml", "configs/pretraining/aspirin_gfn2/schnet.yml"],
     "stable_training.py (train)": ["stable_training", "--config-yml", f"{STABLE}/train.yml"],
     "stable_training.py (simulate)": ["stable_training", "--config-yml", f"{STABLE}/simulate.yml", "--eval_model=pre"],
 }
-# Ends the process at the first evaluation of a force field: plain ones go through `forward`, fast ones through `bind`.
+# Ends the process at the first evaluation of a force field. The plain path uses `forward`, the fast path `bind`.
 CHILD = """
 import sys
 from mdsim import force_field
@@ -45,7 +45,7 @@ sys.exit(getattr(cli, sys.argv[1])(sys.argv[2:]))
 
 
 def seconds(command: list[str], repetitions: int, folder: Path | None = None) -> list[str]:
-    """Cells: the best wall-clock and processor seconds of some runs of a command that must succeed."""
+    """Table cells: best wall-clock and processor seconds of repeated runs of a command that must succeed."""
     wall, processor = float("inf"), float("inf")
     for number in range(repetitions):
         extra = [] if folder is None else _into(folder / str(number), command)
@@ -56,7 +56,7 @@ def seconds(command: list[str], repetitions: int, folder: Path | None = None) ->
 
 
 def _processor_s() -> float:
-    """Seconds that all ended child processes have computed."""
+    """Processor seconds of all finished child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -71,7 +71,7 @@ def _environment() -> dict[str, str]:
 
 
 def slow_imports(command: list[str], at_least_s: float = 0.15) -> list[list[str]]:
-    """The packages whose import took longest, with everything that they import."""
+    """The packages with the longest import times, including everything they import."""
     run = subprocess.run(
         [sys.executable, "-X", "importtime", *command], check=True, capture_output=True, text=True, env=_environment()
     )

@@ -1,8 +1,8 @@
-"""Make a file of starting geometries for `generate.py` from a SMILES string, in a chosen order of atoms.
+"""Make a file of starting geometries for `generate.py` from a SMILES string, with a chosen order of atoms.
 
-Conformers are embedded and relaxed with MMFF94 by RDKit; the lowest ones that differ are relaxed with GFN2-xTB and
-written one after another, lowest first. If every atom of the SMILES string, hydrogens included, carries a map number
-(1, 2, ...), the numbers are the order of the atoms in the file; otherwise RDKit's order is kept.
+RDKit embeds conformers and relaxes them with MMFF94. The lowest distinct conformers are relaxed with GFN2-xTB and
+written in order of energy. If every atom of the SMILES string, including hydrogens, has a map number (1, 2, ...), these
+numbers set the order of atoms in the file. Otherwise RDKit's order is kept.
 
 Example (`molecules/ac_Ala3_NHMe.xyz`, L-alanine tetrapeptide in the order of MD22; about a minute):
     python data/build_molecule.py --conformers 4 --out data/molecules/ac_Ala3_NHMe.xyz --smiles \\
@@ -25,12 +25,12 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolAlign
 
 EMBEDDED_PER_CONFORMER = 25
-DIFFERENT_RMSD_A = 0.75  # of the heavy atoms; closer ones count as the same conformer
+DIFFERENT_RMSD_A = 0.75  # of the heavy atoms; closer structures count as the same conformer
 FORCE_TOLERANCE_EV_PER_A = 0.02
 
 
 def molecule(smiles: str) -> Chem.Mol:
-    """The molecule with all hydrogens, its atoms in the order of their map numbers where every atom has one."""
+    """The molecule with all hydrogens, ordered by map numbers if every atom has one."""
     parser = Chem.SmilesParserParams()
     parser.removeHs = False
     parsed = Chem.MolFromSmiles(smiles, parser)
@@ -46,7 +46,7 @@ def molecule(smiles: str) -> Chem.Mol:
 
 
 def distinct_conformers(mol: Chem.Mol, count: int, seed: int) -> list[int]:
-    """Embed and relax with MMFF94; identifiers of the lowest conformers that differ from one another."""
+    """Embed and relax conformers with MMFF94. Returns identifiers of the lowest distinct ones."""
     parameters = AllChem.ETKDGv3()
     parameters.randomSeed = seed
     identifiers = list(AllChem.EmbedMultipleConfs(mol, EMBEDDED_PER_CONFORMER * count, parameters))
@@ -64,7 +64,7 @@ def distinct_conformers(mol: Chem.Mol, count: int, seed: int) -> list[int]:
 
 
 def relaxed(mol: Chem.Mol, identifier: int) -> Atoms:
-    """A conformer at its GFN2-xTB minimum, center of mass at the origin."""
+    """A conformer at its GFN2-xTB minimum, with the center of mass at the origin."""
     from tblite.ase import TBLite
 
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
@@ -79,10 +79,10 @@ def relaxed(mol: Chem.Mol, identifier: int) -> Atoms:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smiles", required=True, help="with map numbers where the order of atoms matters")
+    parser.add_argument("--smiles", required=True, help="SMILES string, with map numbers if the order of atoms matters")
     parser.add_argument("--out", type=Path, required=True, help="xyz file to write")
     parser.add_argument("--conformers", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=2024, help="of the embedding")
+    parser.add_argument("--seed", type=int, default=2024, help="seed of the embedding")
     arguments = parser.parse_args()
     mol = molecule(arguments.smiles)
     identifiers = distinct_conformers(mol, arguments.conformers, arguments.seed)

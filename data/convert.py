@@ -1,4 +1,4 @@
-"""Turn your own frames into a data set. See `python data/convert.py --help`."""
+"""Convert custom frames to a data set. See `python data/convert.py --help`."""
 
 import sys
 

@@ -1,18 +1,18 @@
 """Make a reference data set: GFN2-xTB molecular dynamics of any molecule, written in the data set format.
 
-Several independent Langevin trajectories are run in parallel processes (one thread each), equilibration is
-discarded, and frames are kept every ``--every`` steps. If the file of the molecule holds several structures, the
-trajectories start from them in turn (`build_molecule.py` makes such a file from a SMILES string). A further, weakly
-thermostatted trajectory is kept with velocities, for dynamical observables; with ``--contiguous-start mean-energy``
-it starts from the sampled frame whose total energy is nearest to the mean. The labels are GFN2-xTB
-(Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019)), *not* density-functional theory.
+Several independent Langevin trajectories run in parallel processes (one thread each). Equilibration is discarded, and
+frames are kept every ``--every`` steps. If the file of the molecule has several structures, the trajectories start from
+them in turn (`build_molecule.py` makes such a file from a SMILES string). A further, weakly thermostatted trajectory is
+stored with velocities, for dynamical observables. With ``--contiguous-start mean-energy`` it starts from the sampled
+frame whose total energy is closest to the mean. The labels are GFN2-xTB (Bannwarth, Ehlert, Grimme, J. Chem. Theory
+Comput. 15, 1652 (2019)), *not* density-functional theory.
 
-Sampling advances in blocks (`xtb_dynamics.py`). Each finished block is one file that holds its frames and
-the state after them (positions, velocities, random-number state), and each block starts with a fresh
-self-consistent field, so a killed run continues bit for bit where it stopped: rerun the same command.
+Sampling proceeds in blocks (`xtb_dynamics.py`). Each finished block is one file with its frames and the state after
+them (positions, velocities, random-number state). Each block starts with a fresh self-consistent field, so a stopped
+run continues bit for bit if the same command is repeated.
 
-The test set is the end of each trajectory, behind a gap; training and validation frames are drawn from what comes
-before, so that every smaller size is part of every larger one.
+The test set is the end of each trajectory, after a gap. Training and validation frames are drawn from the frames before
+the gap. Every smaller size is part of every larger one.
 
 Examples (the bundled data sets, about 40 minutes on two cores and 25 minutes on one):
     python data/generate.py --molecule aspirin --name aspirin_gfn2 --temperature-K 500 --trajectories 5 \\
@@ -47,18 +47,18 @@ from mdsim.datasets.npz import UNITS, Frames, write_atomically
 from mdsim.datasets.splits import block_holdout, format_indices, nested_splits
 
 STRUCTURAL_FRICTION_PER_PS = 1.0
-CONTIGUOUS_FRICTION_PER_PS = 0.1  # weak: time correlations should be those of the molecule
-NOT_SETTINGS = ("db_path", "work_path", "workers")  # where and how fast, not what
+CONTIGUOUS_FRICTION_PER_PS = 0.1  # weak, so that time correlations are those of the molecule
+NOT_SETTINGS = ("db_path", "work_path", "workers")  # they do not affect the data
 
 
 def run_all(plans: list, folders: list[Path], workers: int, sample: Callable = sample, label: str = "GFN2-xTB") -> None:
-    """Run every trajectory in parallel single-threaded processes, with one progress bar over all frames."""
+    """Run all trajectories in parallel single-threaded processes, with one progress bar for all frames."""
 
     def frames_on_disk() -> int:
         blocks = [(plan, path) for plan, folder in zip(plans, folders, strict=True) for path in block_files(folder)]
         return sum(plan.frames_in(int(path.stem[-5:])) for plan, path in blocks)
 
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the spawned processes: one thread a trajectory is fastest
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the spawned processes; one thread per trajectory is fastest
     total, done = sum(plan.frames for plan in plans), frames_on_disk()
     if done == total:
         return
@@ -73,7 +73,7 @@ def run_all(plans: list, folders: list[Path], workers: int, sample: Callable = s
                 bar.update(frames_on_disk() - bar.n)
                 for future in finished:
                     future.result()
-        except BaseException:  # also Ctrl-C: without this the other trajectories would first run to their ends
+        except BaseException:  # including Ctrl-C; otherwise the other trajectories would run to the end first
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
@@ -102,7 +102,7 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
 
 
 def work_folders(plans: list, work: Path) -> list[Path]:
-    """The folder of each trajectory, holding its plan; folders of other settings are refused."""
+    """The folder of each trajectory, with its plan. Folders with other settings are refused."""
     folders = [work / f"trajectory{plan.index:03d}" for plan in plans]
     for plan, folder in zip(plans, folders, strict=True):
         file = folder / "plan.json"
@@ -126,9 +126,9 @@ def _read_plan(file: Path) -> dict:
 
 
 def check_target(target: Path, settings: dict, defaults: dict) -> None:
-    """Refuse to mix two data sets: whatever is there must have been made with the same settings.
+    """Refuse to mix data sets: existing files must have been made with the same settings.
 
-    Options that did not exist when it was made count as left at their defaults.
+    Options that did not exist at that time count as defaults.
     """
     for path in sorted(target.glob("*/metadata.json")):
         there = defaults | read_metadata(path).settings
@@ -140,7 +140,7 @@ def check_target(target: Path, settings: dict, defaults: dict) -> None:
 
 
 def describe(arguments: argparse.Namespace, settings: dict, atomic_numbers: np.ndarray) -> Metadata:
-    """Metadata of all sizes; the indices of the split are added for each."""
+    """Metadata common to all sizes. The indices of the split are added for each size."""
     options = [
         f"--{key.replace('_', '-')} {' '.join(map(str, np.atleast_1d(value)))}" for key, value in settings.items()
     ]
@@ -211,32 +211,38 @@ def positive(text: str) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--molecule", required=True, help="a built-in molecule, or a file that ASE reads: structures to start from"
+        "--molecule", required=True, help="initial structures: a built-in molecule, or a file that ASE reads"
     )
-    parser.add_argument("--name", required=True, help="of the data set, e.g. aspirin_gfn2")
+    parser.add_argument("--name", required=True, help="name of the data set, e.g. aspirin_gfn2")
     parser.add_argument("--temperature-K", type=float, default=500.0)
     parser.add_argument("--timestep-fs", type=float, default=0.5)
     parser.add_argument("--trajectories", type=positive, default=8, help="independent trajectories")
-    parser.add_argument("--equilibration-ps", type=float, default=3.0, help="discarded at the start of each")
-    parser.add_argument("--frames", type=positive, default=1400, help="frames kept of each trajectory")
+    parser.add_argument("--equilibration-ps", type=float, default=3.0, help="discarded at the start of each trajectory")
+    parser.add_argument("--frames", type=positive, default=1400, help="frames kept per trajectory")
     parser.add_argument("--every", type=positive, default=30, help="steps between kept frames")
-    parser.add_argument("--contiguous-frames", type=positive, default=3000, help="length of the time-ordered stretch")
+    parser.add_argument("--contiguous-frames", type=positive, default=3000, help="frames in the time-ordered stretch")
     parser.add_argument("--contiguous-every", type=positive, default=4, help="steps between its frames")
     parser.add_argument("--contiguous-start", choices=["equilibrated", "mean-energy"], default="equilibrated")
-    parser.add_argument("--test-frames", type=positive, default=1000, help="held out at the ends of the trajectories")
-    parser.add_argument("--gap-frames", type=int, default=25, help="unused before the test frames of each trajectory")
-    parser.add_argument("--sizes", nargs="+", default=["40", "100", "1k", "10k"], help="frames (1k) or 25percent")
+    parser.add_argument(
+        "--test-frames", type=positive, default=1000, help="test frames, at the ends of the trajectories"
+    )
+    parser.add_argument(
+        "--gap-frames", type=int, default=25, help="unused frames before the test frames of each trajectory"
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", default=["40", "100", "1k", "10k"], help="data set sizes: frames (1k) or 25percent"
+    )
     parser.add_argument("--charge", type=float, default=0.0, help="total charge of the molecule")
     parser.add_argument("--unpaired-electrons", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=2024, help="of the dynamics and of the split")
+    parser.add_argument("--seed", type=int, default=2024, help="seed of the dynamics and of the split")
     parser.add_argument("--workers", type=positive, default=os.cpu_count())
     parser.add_argument("--db-path", type=Path, required=True, help="folder of all data sets")
-    parser.add_argument("--work-path", type=Path, help="for unfinished trajectories [work/NAME/MOLECULE]")
+    parser.add_argument("--work-path", type=Path, help="folder for unfinished trajectories [work/NAME/MOLECULE]")
     return parser
 
 
 def sample_all(arguments: argparse.Namespace, plans: list[Plan], folders: list[Path], masses: np.ndarray) -> None:
-    """Run all trajectories, the contiguous one last where it starts from a frame of the others."""
+    """Run all trajectories. The contiguous one is last if it starts from a frame of the others."""
     if arguments.contiguous_start == "mean-energy":
         run_all(plans[:-1], folders[:-1], arguments.workers)
         write_mean_energy_start(folders[:-1], masses, folders[-1])
@@ -254,7 +260,7 @@ def main() -> None:
     atoms = read_geometries(arguments.molecule)[0]
     if find_spec("tblite") is None:
         raise SystemExit("GFN2-xTB needs the package tblite: pip install 'mdsim[data]'")
-    # All that can be wrong is found out now, not after hours of sampling.
+    # Find all errors now, not after hours of sampling.
     check_target(target, settings, {key: parser.get_default(key) for key in settings})
     try:
         divide(arguments)

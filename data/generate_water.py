@@ -1,20 +1,20 @@
 """Make a reference data set of liquid water: flexible SPC (SPC/Fw) molecular dynamics with OpenMM.
 
-The box of "Forces are Not Enough" (arXiv 2210.07237): 64 molecules at 300 K and 1 g/cm³, a cube of 12.417 Å, 1 fs
-steps, a frame every 10 fs. The labels are those of a classical force field, *not* quantum mechanics: quick, exact to
-differentiate, and as hard for a machine-learned force field to stay stable on as any liquid.
+The system is that of "Forces are Not Enough" (arXiv 2210.07237): 64 molecules at 300 K and 1 g/cm³ in a cube of
+12.417 Å, with steps of 1 fs and a frame every 10 fs. The labels are those of a classical force field, *not* quantum
+mechanics. They are fast and exact, and stable simulation is as difficult for a machine-learned force field as for any
+liquid.
 
-Sampling (`openmm_water.py`): each trajectory starts from a lattice, is equilibrated with strong coupling (discarded),
-and runs with so weak a friction (0.1/ps) that it samples the canonical ensemble over hundreds of ps while diffusion is
-slowed by 0.1 %: structure and dynamics come from one run. (Energies then decorrelate in some 20 ps; 0.5/ps makes that
-5 ps for 0.6 % of the diffusivity.) Every frame is kept with positions, velocities, energy and forces, in blocks of
-5 ps; a killed run continues bit for bit: rerun the command.
+Sampling (`openmm_water.py`): each trajectory starts from a lattice and is equilibrated with strong coupling
+(discarded). It then runs with weak friction (0.1/ps), which samples the canonical ensemble over hundreds of ps and
+slows diffusion by only 0.1 %. Structure and dynamics thus come from one run. Energies decorrelate in about 20 ps. With
+0.5/ps this would be 5 ps, at the cost of 0.6 % of the diffusivity. Every frame is stored with positions, velocities,
+energy and forces, in blocks of 5 ps. A stopped run continues bit for bit if the same command is repeated.
 
-From the frames come (1) test frames, evenly spaced over the end of each trajectory, behind a gap; (2) nested training
-and validation sets, drawn at random from what comes before; (3) `reference.npz`, the RDFs and mean squared
-displacements of all frames, by blocks; (4) `contiguous.npz`, a short stretch with more frequent frames.
-
-Positions are unwrapped, as the data set format has them; `mdsim.geometry.wrap` gives wrapped ones.
+The output consists of (1) test frames, evenly spaced over the end of each trajectory, after a gap; (2) nested training
+and validation sets, drawn at random from the frames before the gap; (3) `reference.npz`, the RDFs and mean squared
+displacements of all frames, by blocks; and (4) `contiguous.npz`, a short stretch with more frequent frames.
+Positions are unwrapped, as required by the data set format. `mdsim.geometry.wrap` wraps them.
 
 Examples (the bundled set, 20 to 25 minutes on one core; and the full one of 1 ns, 100,000 frames):
     python data/generate_water.py --frames 80000 --sizes 20 100 1k --test-frames 250 --test-every 40 \
@@ -59,7 +59,7 @@ from mdsim.state import Trajectory
 MOLECULE = "water"
 RDF_BIN_WIDTH_A = 0.002
 MSD_LAG_FS = 20.0
-NOT_SETTINGS = ("db_path", "work_path", "workers")  # where and how fast, not what
+NOT_SETTINGS = ("db_path", "work_path", "workers")  # they do not affect the data
 
 
 def make_plans(arguments: argparse.Namespace) -> list[Plan]:
@@ -79,7 +79,7 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
 
 
 def sample_all(plans: list[Plan], folders: list[Path], workers: int) -> None:
-    """Run the long trajectories, then the contiguous one from the mean energy of all."""
+    """Run the long trajectories, then the contiguous one from a state with their mean energy."""
     run_all(plans[:-1], folders[:-1], workers, sample, "SPC/Fw")
     ends = [path for folder in folders[:-1] for path in block_files(folder)]
     write_mean_energy_start(plans[-1], ends, folders[-1])
@@ -95,7 +95,7 @@ def divide(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, dict]
 
 
 def frames_at(folders: list[Path], indices: np.ndarray, plan: Plan, cell: torch.Tensor) -> Frames:
-    """Chosen frames of the concatenated trajectories, with their labels; one block in memory at a time."""
+    """Selected frames of the concatenated trajectories with their labels. One block is in memory at a time."""
     files = [path for folder in folders for path in block_files(folder)]
     lengths = [plan.frames_in(int(path.stem[-5:])) for path in files]
     chosen: dict[str, list[np.ndarray]] = {"R": [], "E": [], "F": []}
@@ -111,7 +111,7 @@ def frames_at(folders: list[Path], indices: np.ndarray, plan: Plan, cell: torch.
 
 
 def stretches(folders: list[Path], plan: Plan, frames_each: int) -> Iterator[Trajectory]:
-    """Stretches of equal length of every trajectory; what is left over at its end is not used."""
+    """Stretches of equal length from every trajectory. The remainder at its end is not used."""
     interval_fs = plan.every * plan.timestep_fs
     for folder in folders:
         files = block_files(folder)
@@ -142,7 +142,7 @@ def atomic_numbers(plan: Plan) -> torch.Tensor:
 
 
 def describe(arguments: argparse.Namespace, settings: dict) -> Metadata:
-    """Metadata of all sizes; the indices of the split are added for each."""
+    """Metadata common to all sizes. The indices of the split are added for each size."""
     options = [
         f"--{key.replace('_', '-')} {' '.join(map(str, np.atleast_1d(value)))}" for key, value in settings.items()
     ]
@@ -200,33 +200,47 @@ def write_sizes(
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="water_spcfw", help="of the data set")
+    parser.add_argument("--name", default="water_spcfw", help="name of the data set")
     parser.add_argument("--molecules", type=positive, default=64)
     parser.add_argument("--density-g-per-cm3", type=float, default=1.0)
     parser.add_argument("--temperature-K", type=float, default=300.0)
     parser.add_argument("--timestep-fs", type=float, default=1.0)
-    parser.add_argument("--friction-per-ps", type=float, default=0.1, help="weak: it slows diffusion; see the top")
-    parser.add_argument("--trajectories", type=positive, default=1, help="independent ones")
-    parser.add_argument("--equilibration-ps", type=float, default=30.0, help="discarded at the start of each")
-    parser.add_argument("--frames", type=positive, default=100000, help="frames kept of each trajectory")
+    parser.add_argument(
+        "--friction-per-ps", type=float, default=0.1, help="friction, weak because it slows diffusion (see above)"
+    )
+    parser.add_argument("--trajectories", type=positive, default=1, help="independent trajectories")
+    parser.add_argument(
+        "--equilibration-ps", type=float, default=30.0, help="discarded at the start of each trajectory"
+    )
+    parser.add_argument("--frames", type=positive, default=100000, help="frames kept per trajectory")
     parser.add_argument("--every", type=positive, default=10, help="steps between kept frames")
-    parser.add_argument("--contiguous-frames", type=positive, default=400, help="length of the densely kept stretch")
+    parser.add_argument(
+        "--contiguous-frames", type=positive, default=400, help="frames in the stretch of frequent frames"
+    )
     parser.add_argument("--contiguous-every", type=positive, default=4, help="steps between its frames")
-    parser.add_argument("--test-frames", type=positive, default=10000, help="held out at the ends of the trajectories")
-    parser.add_argument("--test-every", type=positive, default=1, help="frames from one test frame to the next")
-    parser.add_argument("--gap-frames", type=int, default=1000, help="unused before the test frames of each trajectory")
-    parser.add_argument("--reference-blocks", type=positive, default=10, help="for the errors of reference observables")
+    parser.add_argument(
+        "--test-frames", type=positive, default=10000, help="test frames, at the ends of the trajectories"
+    )
+    parser.add_argument("--test-every", type=positive, default=1, help="frames between test frames")
+    parser.add_argument(
+        "--gap-frames", type=int, default=1000, help="unused frames before the test frames of each trajectory"
+    )
+    parser.add_argument(
+        "--reference-blocks", type=positive, default=10, help="blocks for the errors of reference observables"
+    )
     parser.add_argument("--msd-max-lag-ps", type=float, default=20.0, help="longest lag of the reference displacements")
-    parser.add_argument("--sizes", nargs="+", default=["1k", "10k", "50k"], help="frames (1k) or 25percent")
-    parser.add_argument("--seed", type=int, default=2024, help="of the dynamics and of the split")
+    parser.add_argument(
+        "--sizes", nargs="+", default=["1k", "10k", "50k"], help="data set sizes: frames (1k) or 25percent"
+    )
+    parser.add_argument("--seed", type=int, default=2024, help="seed of the dynamics and of the split")
     parser.add_argument("--workers", type=positive, default=os.cpu_count())
     parser.add_argument("--db-path", type=Path, required=True, help="folder of all data sets")
-    parser.add_argument("--work-path", type=Path, help="for unfinished trajectories [work/NAME/water]")
+    parser.add_argument("--work-path", type=Path, help="folder for unfinished trajectories [work/NAME/water]")
     return parser
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Find out now what would fail after hours of sampling."""
+    """Check now for errors that would otherwise appear after hours of sampling."""
     if find_spec("openmm") is None:
         raise SystemExit("SPC/Fw water needs the package openmm: pip install 'mdsim[water]'")
     try:

@@ -1,11 +1,12 @@
 """Flexible SPC water (SPC/Fw) with OpenMM: the force field, and trajectories in blocks that resume bit for bit.
 
-The sampling stage of `generate_water.py`. Energies in eV, lengths in Å, forces in eV/Å and velocities in ASE units
-outside of the functions that speak to OpenMM, which counts in kJ/mol, nm and ps.
+This is the sampling stage of `generate_water.py`. Units are eV, Å, eV/Å and ASE units for velocities, except in
+functions that call OpenMM, which uses kJ/mol, nm and ps.
 
-Force field: Wu, Tepper, Voth, J. Chem. Phys. 124, 024503 (2006). Harmonic bonds and angles, Lennard-Jones between
-oxygens, point charges; nothing non-bonded within a molecule. Lennard-Jones interactions are switched off smoothly
-from 5 to 6 Å, below half of a box of 64 molecules, and have no tail correction; electrostatics are particle-mesh Ewald.
+Force field: Wu, Tepper, Voth, J. Chem. Phys. 124, 024503 (2006), with harmonic bonds and angles, Lennard-Jones
+interactions between oxygens, and point charges, but no non-bonded interactions within a molecule. Lennard-Jones
+interactions are switched off smoothly from 5 to 6 Å, within half the box of 64 molecules, without tail correction.
+Electrostatics are particle-mesh Ewald.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CUTOFF_A = 6.0
 SWITCH_FROM_A = 5.0
 EWALD_TOLERANCE = 1e-5
 EQUILIBRATION_FRICTION_PER_PS = 10.0
-MINIMIZER_STEPS = 200  # enough that the dynamics can begin; far from a minimum
+MINIMIZER_STEPS = 200  # enough to start the dynamics, far from a minimum
 BLOCK_FRAMES = 500
 START_FILE = "start.npz"
 
@@ -51,7 +52,7 @@ ASE_VELOCITY_PER_NM_PER_PS = A_PER_NM / (1000 * units.fs)
 
 @dataclass(frozen=True)
 class Plan:
-    """One trajectory: of what, how it moves and what is kept."""
+    """The settings of one trajectory: system, dynamics and output."""
 
     index: int
     seed: int
@@ -81,13 +82,13 @@ class Plan:
 
 
 def box_length_A(molecules: int, density_g_per_cm3: float) -> float:
-    """Edge of the cube that holds so many water molecules at this density."""
+    """Edge of the cube that holds the water molecules at this density, Å."""
     mass_g = molecules * atomic_masses[list(NUMBERS)].sum() / units.mol
     return (mass_g / density_g_per_cm3) ** (1 / 3) * 1e8
 
 
 def force_field(molecules: int, box_A: float) -> openmm.System:
-    """SPC/Fw water in a cubic box, atoms in the order O, H, H of each molecule.
+    """SPC/Fw water in a cubic box, with atoms in the order O, H, H per molecule.
 
     Raises:
         ValueError: the box is not wider than twice the cutoff.
@@ -123,7 +124,7 @@ def force_field(molecules: int, box_A: float) -> openmm.System:
 
 
 def simulation(plan: Plan, friction_per_ps: float, seed: int) -> openmm.Context:
-    """A context with Langevin dynamics on one thread, whose results depend on state and seed alone."""
+    """A context with Langevin dynamics on one thread. Results depend only on state and seed."""
     import openmm
 
     integrator = openmm.LangevinMiddleIntegrator(plan.temperature_K, friction_per_ps, plan.timestep_fs / 1000)
@@ -136,7 +137,7 @@ def simulation(plan: Plan, friction_per_ps: float, seed: int) -> openmm.Context:
 def energy_and_forces(
     positions_A: np.ndarray, molecules: int, box_A: float, platform: str = "Reference"
 ) -> tuple[float, np.ndarray]:
-    """Potential energy (eV) and forces (eV/Å) of one structure; in double precision on the reference platform."""
+    """Potential energy (eV) and forces (eV/Å) of one structure, in double precision on the reference platform."""
     import openmm
 
     integrator = openmm.VerletIntegrator(0.001)
@@ -147,7 +148,7 @@ def energy_and_forces(
 
 
 def lattice(molecules: int, box_A: float, rng: np.random.Generator) -> np.ndarray:
-    """Molecules of random orientation on the first points of a simple cubic lattice, Å."""
+    """Molecules with random orientations on the first points of a simple cubic lattice, Å."""
     angle = math.radians(ANGLE_DEG)
     shape = BOND_LENGTH_A * np.array([[0, 0, 0], [1, 0, 0], [math.cos(angle), math.sin(angle), 0]])
     points = math.ceil(molecules ** (1 / 3) - 1e-9)
@@ -171,10 +172,10 @@ def equilibrated(plan: Plan) -> dict[str, np.ndarray]:
 
 
 def sample_block(plan: Plan, start: dict[str, np.ndarray], block: int) -> dict[str, np.ndarray]:
-    """Run a block from a state; its frames, and the state after it.
+    """Run one block from a state. Returns its frames and the state after it.
 
-    The integrator's velocities are those half a step before the positions; half a kick brings those of the frames to
-    the time of the positions. Momentum is removed in every step, and once more from the frames.
+    The integrator's velocities are half a step behind the positions, so a half kick is added to those of the frames.
+    Momentum is removed in every step, and again from the frames.
     """
     context = simulation(plan, plan.friction_per_ps, _seeds(plan, block, count=1)[0])
     context.setPositions(start["positions_nm"])
@@ -205,15 +206,15 @@ def sample(plan: Plan, folder: Path) -> None:
         if path.exists():
             continue
         if parent is not None and not parent.is_alive():
-            return  # the main process was killed: leave the rest to the run that continues it
+            return  # the main process has stopped; a later run continues from here
         before = folder / (f"block{block - 1:05d}.npz" if block else START_FILE)
         write_npz(path, sample_block(plan, read_arrays(before, ("positions_nm", "velocities_nm_per_ps")), block))
 
 
 def write_mean_energy_start(plan: Plan, files: list[Path], folder: Path) -> None:
-    """Start another trajectory from the end of that block whose total energy is nearest to the mean of all blocks.
+    """Write the start of another trajectory: the end of the block whose total energy is closest to the mean.
 
-    Weakly coupled dynamics keep the total energy that they start with for longer than a short stretch lasts.
+    Weakly coupled dynamics keep their initial total energy for longer than a short stretch.
     """
     if (folder / START_FILE).exists():
         return
@@ -226,19 +227,19 @@ def write_mean_energy_start(plan: Plan, files: list[Path], folder: Path) -> None
 
 
 def read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Some arrays of a block."""
+    """Selected arrays of a block."""
     with np.load(path, allow_pickle=False) as saved:
         return {key: saved[key] for key in keys}
 
 
 def _seeds(plan: Plan, block: int, count: int) -> list[int]:
-    """Seeds of one block, positive 31-bit numbers as OpenMM takes them (zero would be a random one)."""
+    """Seeds of one block, positive 31-bit integers as OpenMM requires (zero would mean a random seed)."""
     rng = np.random.default_rng([plan.seed, plan.index, block + 1])
     return rng.integers(1, 2**31, size=count).tolist()
 
 
 def _raw_state(context: openmm.Context) -> dict[str, np.ndarray]:
-    """Everything from which the dynamics continue, in OpenMM's units and to the last bit."""
+    """The complete state of the dynamics, in OpenMM's units and bit for bit."""
     state = context.getState(positions=True, velocities=True)
     return {
         "positions_nm": np.array(state.getPositions(asNumpy=True)._value),

@@ -1,6 +1,6 @@
-"""Draw what a data set of Ac-Ala3-NHMe (atoms in the order of MD22) looks like: bonds, backbone torsions, energies.
+"""Plot a data set of Ac-Ala3-NHMe (atoms in the order of MD22): bonds, backbone torsions and energies.
 
-Example (the figure beside the card of the bundled set; frames of MD22 for comparison are optional):
+Example (the figure next to the README of the bundled set; frames of MD22 for comparison are optional):
     python data/plot_peptide.py --db-path data/bundled --name ac_ala3_nhme_gfn2 --size 100percent \\
         --compare md22_Ac-Ala3-NHMe.xyz --out data/bundled/ac_ala3_nhme_gfn2/overview.png
 """
@@ -29,7 +29,7 @@ from mdsim.state import System
 from mdsim.units import kT_eV
 
 MOLECULE = "ac_Ala3_NHMe"
-# Backbone atoms from the acetyl to the methylamide end: carbonyl C, N and the carbon behind it, of each peptide bond.
+# Backbone atoms from the acetyl to the methylamide end: carbonyl C, N and the next carbon, for each peptide bond.
 CARBONYL, NITROGEN, ALPHA = [5, 11, 21, 31], [6, 16, 26, 36], [3, 8, 18, 28, 38]
 PHI = [[CARBONYL[i], NITROGEN[i], ALPHA[i + 1], CARBONYL[i + 1]] for i in range(3)]
 PSI = [[NITROGEN[i], ALPHA[i + 1], CARBONYL[i + 1], NITROGEN[i + 1]] for i in range(3)]
@@ -45,7 +45,7 @@ def dihedrals_degrees(positions: np.ndarray, quadruplets: list[list[int]]) -> np
 
 
 def bond_lengths_by_type(system: System, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """Lengths in Å of all bonds between the same two elements, by their name."""
+    """Lengths in Å of all bonds, by pair of elements."""
     lengths = pair_distances(torch.as_tensor(positions), system.bonds).numpy()
     elements = system.atomic_numbers[system.bonds].tolist()
     names = np.array(["-".join(sorted(chemical_symbols[number] for number in pair)) for pair in elements])
@@ -105,7 +105,7 @@ def draw_energies(axes: Axes, dataset: Dataset, energy: np.ndarray, indices: np.
     settings, interval_fs = dataset.metadata.settings, dataset.metadata.structural_frame_interval_fs
     trajectory, frame = np.divmod(indices, settings["frames"])
     for index in np.unique(trajectory):
-        deviation = np.full(settings["frames"], np.nan)  # nan breaks the line where the gap before the test frames is
+        deviation = np.full(settings["frames"], np.nan)  # NaN breaks the line at the gap before the test frames
         deviation[frame[trajectory == index]] = energy[trajectory == index] - energy.mean()
         time_ps = (1 + np.arange(len(deviation))) * interval_fs / 1000
         axes.plot(time_ps, deviation, linewidth=0.6, color=f"C{index}")
@@ -116,7 +116,7 @@ def draw_energies(axes: Axes, dataset: Dataset, energy: np.ndarray, indices: np.
 
 
 def save_small(figure: Figure, path: Path) -> None:
-    """Save with a palette of 64 colors: a third of the bytes, and nothing that the eye misses."""
+    """Save with a palette of 64 colors, a third of the size without visible loss."""
     figure.canvas.draw()
     image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
     image.quantize(64).save(path, optimize=True)
@@ -127,7 +127,9 @@ def main() -> None:
     parser.add_argument("--db-path", type=Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--size", default="100percent")
-    parser.add_argument("--compare", type=Path, help="frames of the same molecule in the same order (dotted, crosses)")
+    parser.add_argument(
+        "--compare", type=Path, help="frames to compare with, of the same molecule in the same order (dotted, crosses)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="png file to write")
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.db_path, arguments.name, MOLECULE, arguments.size)

@@ -1,6 +1,6 @@
-"""Draw what a data set of liquid water looks like: RDFs, displacements, energies and the geometry of the molecules.
+"""Plot a data set of liquid water: RDFs, displacements, energies and the geometry of the molecules.
 
-Example (the figure beside the card of the bundled set):
+Example (the figure next to the README of the bundled set):
     python data/plot_water.py --db-path data/bundled --name water_spcfw --size 1k \\
         --out data/bundled/water_spcfw/overview.png
 """
@@ -29,7 +29,7 @@ FIT_FS = (1000.0, 10000.0)
 
 
 def draw_rdfs(axes: Axes, dataset: Dataset) -> None:
-    """g(r) of the whole run; the peaks within molecules are cut off."""
+    """g(r) of the whole run. The peaks within molecules are cut off."""
     for pair in (("O", "O"), ("O", "H"), ("H", "H")):
         rdf = RDF(6.0, 0.02, pair, "ideal_gas")
         mean, error = (values.numpy() for values in dataset.reference_run.mean_and_error(rdf))

@@ -1,4 +1,4 @@
-"""GFN2-xTB Langevin trajectories in blocks that resume bit for bit; the sampling stage of `generate.py`."""
+"""GFN2-xTB Langevin trajectories in blocks that resume bit for bit, the sampling stage of `generate.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_FILE = "start.npz"
 
 @dataclass(frozen=True)
 class Plan:
-    """One trajectory: how it starts, how it moves and what is kept."""
+    """The settings of one trajectory: start, dynamics and output."""
 
     geometry: str
     index: int
@@ -36,7 +36,7 @@ class Plan:
     every: int
     charge: float
     spin: int
-    start: str = "equilibrated"  # or "mean-energy": from the state that `write_mean_energy_start` chose
+    start: str = "equilibrated"  # or "mean-energy": from the state chosen by `write_mean_energy_start`
 
     @property
     def blocks(self) -> int:
@@ -47,11 +47,11 @@ class Plan:
 
 
 def langevin(atoms: Atoms, plan: Plan, friction_per_ps: float, rng: np.random.Generator) -> Langevin:
-    """ASE Langevin dynamics with a fresh GFN2-xTB calculator, so that it depends on the state alone."""
+    """ASE Langevin dynamics with a new GFN2-xTB calculator, so that results depend only on the state."""
     from tblite.ase import TBLite
 
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
-    # fixcm=True would not sample the canonical distribution exactly; the center of mass is removed from the frames.
+    # fixcm=True would not sample the canonical distribution exactly. Center-of-mass motion is removed from the frames.
     return Langevin(
         atoms,
         plan.timestep_fs * units.fs,
@@ -73,7 +73,7 @@ def equilibrated(plan: Plan, rng: np.random.Generator) -> Atoms:
 
 
 def restored(plan: Plan, path: Path, rng: np.random.Generator) -> Atoms:
-    """The atoms, and where they were saved the random numbers, as they were after the block in ``path``."""
+    """The atoms after the block in ``path``. The state of the random numbers is restored as well, if it was saved."""
     atoms = charged_atoms(plan)
     with np.load(path, allow_pickle=False) as saved:
         atoms.set_positions(saved["positions"])
@@ -84,9 +84,9 @@ def restored(plan: Plan, path: Path, rng: np.random.Generator) -> Atoms:
 
 
 def charged_atoms(plan: Plan) -> Atoms:
-    """The starting geometry; the calculator takes total charge and spin from sums over the atoms.
+    """The starting geometry. The calculator takes total charge and spin from sums over the atoms.
 
-    Trajectories take the structures of the file in turn, so that they start from different conformers.
+    Trajectories use the structures of the file in turn, and so start from different conformers.
     """
     structures = read_geometries(plan.geometry)
     atoms = structures[plan.index % len(structures)]
@@ -103,7 +103,7 @@ def centered(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_block(atoms: Atoms, plan: Plan, rng: np.random.Generator, n_frames: int) -> dict[str, np.ndarray]:
-    """Run ``n_frames * every`` steps and collect a frame after each ``every`` of them."""
+    """Run ``n_frames * every`` steps and collect a frame every ``every`` steps."""
     dynamics = langevin(atoms, plan, plan.friction_per_ps, rng)
     frames: dict[str, list] = {"R": [], "V": [], "E": [], "F": []}
     for _ in range(n_frames):
@@ -126,7 +126,7 @@ def sample(plan: Plan, folder: Path) -> None:
         if path.exists():
             continue
         if parent is not None and not parent.is_alive():
-            return  # the main process was killed: leave the rest to the run that continues it
+            return  # the main process has stopped; a later run continues from here
         if block == 0 and plan.start == "mean-energy":
             atoms = restored(plan, folder / START_FILE, rng)
         elif block == 0:
@@ -134,16 +134,16 @@ def sample(plan: Plan, folder: Path) -> None:
         elif atoms is None:
             atoms = restored(plan, folder / f"block{block - 1:05d}.npz", rng)
         frames = sample_block(atoms, plan, rng, plan.frames_in(block))
-        # Momenta, because velocities times masses would differ from them in the last bit.
+        # Save momenta, because velocities times masses would differ in the last bit.
         state = {"positions": atoms.get_positions(), "momenta": atoms.get_momenta()}
         write_npz(path, frames | state | {"rng": np.array(json.dumps(rng.bit_generator.state))})
 
 
 def write_mean_energy_start(folders: list[Path], masses: np.ndarray, folder: Path) -> None:
-    """Save into ``folder`` the frame of finished trajectories whose total energy is nearest to the mean of all.
+    """Save into ``folder`` the frame of the finished trajectories whose total energy is closest to their mean.
 
-    Weakly coupled dynamics keep the total energy that they start with, for longer than a short stretch lasts. From an
-    equilibrated state that is one draw from a broad distribution, T/sqrt(3N-6) in temperature; from this frame the
+    Weakly coupled dynamics keep their initial total energy for longer than a short stretch. The energy of a random
+    equilibrated state has a broad distribution, with a spread of T/sqrt(3N-6) in temperature. From this frame the
     stretch has the temperature of the ensemble.
     """
     arrays = collect(folders, ("R", "V", "E"))
@@ -176,7 +176,7 @@ def read_geometries(source: str) -> list[Atoms]:
         raise SystemExit(f"--molecule {source}: neither a file nor one of the built-in molecules ({known})")
     try:
         structures = read(path, index=":")
-    except Exception as error:  # each of ASE's readers raises errors of its own
+    except Exception as error:  # ASE's readers raise arbitrary errors
         raise SystemExit(f"--molecule {path}: ASE cannot read a structure from it ({error})") from error
     if any(atoms.pbc.any() for atoms in structures):
         raise SystemExit(f"--molecule {path}: is periodic; this script makes data of molecules with open boundaries")

@@ -1,6 +1,6 @@
 """Stability-aware Boltzmann estimator (StABlE) training of machine-learned force fields."""
 
-# ruff: noqa: I001 - names that a module gives away, `A as A`, would each get a line of their own
+# ruff: noqa: I001 - re-exported names, `A as A`, would otherwise each be on a separate line
 from __future__ import annotations
 
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
 
-if TYPE_CHECKING:  # what editors and type checkers see; at run time each name is imported when it is first used
+if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imported on first use
     from mdsim.calculator import ForceFieldCalculator as ForceFieldCalculator
     from mdsim.datasets.folder import Dataset as Dataset, load_dataset as load_dataset
     from mdsim.datasets.npz import Frames as Frames
@@ -64,7 +64,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; at run time each name i
     from mdsim.state import MDState as MDState, System as System, Trajectory as Trajectory
     from mdsim.units import kT_eV as kT_eV
 
-#: The public names by the module that each is at home in.
+#: The public names, by the module that defines them.
 _HOMES = {
     "calculator": ("ForceFieldCalculator",),
     "datasets.folder": ("Dataset", "load_dataset"),
@@ -115,7 +115,7 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562), so that `import mdsim` itself costs nothing."""
+    """Import a public name on first use (PEP 562), so that `import mdsim` itself is fast."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'mdsim' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)

@@ -1,4 +1,4 @@
-"""A trained force field as an ASE calculator, for every tool that speaks ASE."""
+"""ASE calculator of a trained force field."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _ENERGIES = {"energy", "free_energy", "energies"}
 
 
 class ForceFieldCalculator(Calculator):
-    """Energies and forces of a force field for ASE, with neighbours that are kept while atoms move little.
+    """Energies and forces of a force field for ASE. The neighbor list is reused while atoms move little.
 
-    Energies are total energies on the scale of the training labels: the model's plus its `zero_energy_eV`. Where the
-    training data do not determine them, as for another molecule than the one in training, they are refused unless
-    `energy_zero` says otherwise; forces are always given. Boundaries are periodic along all three axes or none.
+    Energies are total energies on the scale of the training labels: the model's energies plus `zero_energy_eV`. If the
+    training data do not determine them, as for a molecule that was not in training, they are refused unless
+    `energy_zero` allows them. Forces are always available. Boundaries are periodic along all three axes or none.
 
     Args:
         checkpoint: a file that `load_force_field` reads, or a force field (which is copied).
-        device: where to compute.
+        device: device of the computation.
         dtype: float32 for speed, float64 for derivatives by finite differences (vibrations) and tight relaxations.
-        skin: of the neighbour list, Å.
-        allow_factory: what may make a model from outside this package, see `load_force_field`.
+        skin: skin of the neighbor list, Å.
+        allow_factory: factory that may make a custom model, see `load_force_field`.
         energy_zero: ``labels``: total energies, if they are determined; ``estimated``: total energies, with the zero of
             other compositions estimated from the energies per atom; ``relative``: model energies, without any constant.
 
     Raises:
         CheckpointError: the file holds no force field.
-        ConfigError: there is no such ``energy_zero``.
+        ConfigError: ``energy_zero`` is unknown.
     """
 
     atoms: Atoms  # a copy of those of the last call, made by ASE
@@ -97,7 +97,7 @@ class ForceFieldCalculator(Calculator):
             self.force_field.check_energy_zero(self._system)  # says why not
 
     def _follow(self, atoms: Atoms) -> None:
-        """Start a new neighbour list when elements, cell or boundaries are no longer those of the last call."""
+        """Start a new neighbor list if elements, cell or boundaries differ from those of the last call."""
         key = (atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes())
         if key == self._system_key:
             return
@@ -109,7 +109,7 @@ class ForceFieldCalculator(Calculator):
         self._system_key = key
 
     def _zero_energies(self, system: System) -> Float[Tensor, "atom"] | None:
-        """What to add to the model's energies of atoms, eV; None where that is not determined."""
+        """Zero of energy per atom, to be added to the model's atomic energies, eV. None if it is not determined."""
         if self.energy_zero == "relative":
             return torch.zeros(system.n_atoms, dtype=torch.float64)
         if self.energy_zero == "labels":

@@ -1,4 +1,4 @@
-"""The zero of energy of a force field: what to add to model energies to get total energies."""
+"""The zero of energy of a force field: the difference between total energies and model energies."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _REMEDY = (
 class EnergyZero(nn.Module):
     """Reference energies of atoms, and the compositions that they were fitted to.
 
-    Model energies count from a zero that is the sum of one reference energy per atom, so that total energies are
-    extensive. The sum is *determined* for linear combinations of the recorded compositions: for a force field that was
-    fitted to aspirin, any number of aspirins. For others it is an estimate (see `mdsim.reference_energies.fitted`).
+    Model energies are relative to a zero that is the sum of one reference energy per atom, so that total energies are
+    extensive. The sum is *determined* for linear combinations of the recorded compositions: for a force field fitted
+    to aspirin, any number of aspirin molecules. For others it is an estimate (see `mdsim.reference_energies.fitted`).
 
-    Files of earlier releases and of other programs hold one constant per system instead, `energy_shift_eV`, and do not
-    say what composition it belongs to. `record_composition` does.
+    Files of earlier releases and of other programs have one constant per system instead, `energy_shift_eV`, without the
+    composition that it belongs to. `record_composition` adds the composition.
 
     Args:
         species: atomic numbers seen in training.
-        energy_shift_eV: a constant for any system, on top of the reference energies.
+        energy_shift_eV: a constant for any system, in addition to the reference energies.
     """
 
     species: Tensor  # atomic numbers, a buffer
@@ -64,14 +64,14 @@ class EnergyZero(nn.Module):
         return self.reference_energies_eV[system.atomic_numbers].sum() + self.energy_shift_eV
 
     def zero_energies_eV(self, system: System) -> Float[Tensor, "atom"]:
-        """What each atom contributes to `zero_energy_eV`."""
+        """Contribution of each atom to `zero_energy_eV`."""
         of_elements = self.reference_energies_eV[system.atomic_numbers]
         return of_elements + (self.zero_energy_eV(system) - of_elements.sum()) / system.n_atoms
 
     def check_energy_zero(self, system: System) -> None:
         """Raise `EnergyZeroError` unless total energies of this composition are determined.
 
-        Where the composition is not recorded, systems that cannot be it are refused, and others get a warning.
+        If no composition is recorded, systems that cannot be the training system are refused, and others get a warning.
         """
         if reason := self.why_undetermined(system):
             raise EnergyZeroError(f"{reason}; {_REMEDY}")
@@ -82,7 +82,7 @@ class EnergyZero(nn.Module):
             )
 
     def why_undetermined(self, system: System) -> str | None:
-        """The reason why total energies of this composition are not determined; None where they are."""
+        """The reason why total energies of this composition are not determined, or None if they are."""
         counts = composition(system.atomic_numbers).cpu()
         asked = formula(counts)
         if self._has_unrecorded_constants():
@@ -124,7 +124,7 @@ class EnergyZero(nn.Module):
         self._record(torch.cat([pure, counts[~single]]))
 
     def record_composition(self, atomic_numbers: Int[Tensor, "atom"]) -> None:
-        """Say what composition the constant of an earlier release belongs to: every atom gets an equal share of it.
+        """Record the composition of the constant of an earlier release, which is divided equally among its atoms.
 
         Raises:
             ValueError: a composition is recorded already.
@@ -159,7 +159,7 @@ class EnergyZero(nn.Module):
         return constants and not len(self.reference_compositions)
 
     def _isolated_atoms(self) -> Float[Tensor, "element"]:
-        """Energies of the elements that are recorded as isolated atoms, NaN for others."""
+        """Energies of elements that are recorded as isolated atoms. NaN for others."""
         known = self.reference_compositions.cpu()
         elements = known[known.sum(1) == 1].argmax(1)
         table = torch.full((N_ELEMENTS,), torch.nan, dtype=torch.float64)
@@ -201,5 +201,5 @@ def _table(atoms: Mapping[int, float]) -> Float[Tensor, "element"]:
 
 @lru_cache(maxsize=1)
 def _warn(message: str) -> None:
-    """Once, not for every frame."""
+    """Warn once, not for every frame."""
     log.warning(message)

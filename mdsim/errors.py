@@ -1,4 +1,4 @@
-"""Mistakes of the user or of a file. Each message names the file or key, what was found, and what to do."""
+"""Errors caused by the user or by a file. Each message names the file or key, what was found, and what to do."""
 
 
 class UserError(Exception):
@@ -18,19 +18,19 @@ class CheckpointError(UserError, RuntimeError):
 
 
 class UnknownSpeciesError(UserError, ValueError):
-    """A force field is asked about elements that it was not trained for."""
+    """A system has elements that the force field was not trained for."""
 
 
 class TrainingError(UserError, RuntimeError):
-    """A training cannot go on."""
+    """A training cannot continue."""
 
 
 class EnergyZeroError(UserError, ValueError):
-    """A total energy is asked for whose zero the training data do not determine."""
+    """A total energy is requested, but the training data do not determine its zero."""
 
 
 def one_line(text: object, most: int = 300) -> str:
-    """Text of any origin for a message: on one line, printable, and of bounded length."""
+    """Make any text printable, on one line and of bounded length, for a message."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
     kept = (most - 3) // 2
     return line if len(line) <= most else f"{line[:kept]}...{line[-kept:]}"

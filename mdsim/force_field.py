@@ -17,31 +17,31 @@ from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas, neighbo
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-FAST_TOLERANCE = 1e-6  # of interpolated functions: below the rounding of a network in float32
+FAST_TOLERANCE = 1e-6  # largest interpolation error, below float32 rounding of a network
 
 
 log = logging.getLogger("mdsim")
 
 
-#: Of the replicas that are taken together on a CPU. Larger arrays come fresh from the system, page by page, every time.
+#: Memory of the replicas evaluated together on a CPU. Larger arrays are allocated anew, page by page, in every call.
 CPU_GROUP_BYTES = 1e9
 
 
 class NoFastPath(Exception):
-    """Why forces are to be had by the plain path only."""
+    """No fast path is available. The message gives the reason."""
 
 
 class ForceField(EnergyZero):
-    """A model of atomic energies. Forces are minus their gradient, so that they are always conservative.
+    """A model of atomic energies. Forces are minus the gradient of their sum, and so are always conservative.
 
-    A model implements `atomic_energies`; energies, forces and their derivatives follow. Model energies count from
-    `zero_energy_eV`, because electronic energies (-17,000 eV for aspirin) leave float32 no digits for the physics;
-    only `total_energy` adds it, in float64.
+    A subclass implements `atomic_energies`, from which energies, forces and their derivatives follow. Model energies
+    are relative to `zero_energy_eV`, because electronic energies (-17,000 eV for aspirin) would exhaust the digits of
+    float32. Only `total_energy` adds it, in float64.
 
     Args:
-        cutoff: atoms further apart do not interact, Å.
-        species: atomic numbers seen in training; `check_species` refuses others. Empty when they are not known.
-        energy_shift_eV: a constant that total energies contain, of a system that is not recorded; see `EnergyZero`.
+        cutoff: distance beyond which atoms do not interact, Å.
+        species: atomic numbers seen in training. `check_species` refuses others. Empty if unknown.
+        energy_shift_eV: a constant in total energies, for a system that is not recorded, see `EnergyZero`.
     """
 
     cutoff: float  # Å
@@ -90,7 +90,7 @@ class ForceField(EnergyZero):
         energy: Float[Tensor, "frame"],
         forces: Float[Tensor, "frame atom 3"],
     ) -> None:
-        """Take zero of energy, scale and the like from the training set (Å, eV, eV/Å) before a fit."""
+        """Set the zero of energy, the scale and similar constants from the training set (Å, eV, eV/Å) before a fit."""
         self.fit_energy_zero([system], energy.double().mean()[None])
 
     def recenter(
@@ -100,18 +100,17 @@ class ForceField(EnergyZero):
         energy: Float[Tensor, "frame"],
         batch_size: int = 32,
     ) -> float:
-        """Move the zero of energy so that total energies of labelled frames are right on average.
+        """Shift the zero of energy so that total energies of labeled frames have no mean error.
 
-        A fit follows forces sooner than the mean of the energies. Parameters and forces stay as they are.
+        A fit learns forces sooner than the mean of the energies. Parameters and forces do not change.
 
         Args:
-            system: what the frames are of, on the device and in the precision of the model.
+            system: the system of the frames, on the device and in the precision of the model.
             positions: Å.
             energy: labels, eV.
-            batch_size: frames at a time.
-
+            batch_size: frames per batch.
         Returns:
-            How far the zero moved, eV.
+            The shift of the zero, eV.
         """
         potential = self.bind(system)
         batches = positions.to(system.masses).split(batch_size)
@@ -130,9 +129,9 @@ class ForceField(EnergyZero):
         """Energies (eV) and forces (eV/Å).
 
         Args:
-            system: what the replicas are copies of.
+            system: the system of all replicas.
             positions: Å.
-            neighbors_of_all: pairs of all replicas; searched for when absent.
+            neighbors_of_all: pairs of all replicas. Default: they are searched for.
             create_graph: keep the forces differentiable with respect to positions and parameters.
         """
         with torch.enable_grad():
@@ -151,18 +150,18 @@ class ForceField(EnergyZero):
             )
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
-        """A quicker potential with frozen parameters, equal to the plain one within rounding.
+        """A faster potential with frozen parameters, equal to the plain one within rounding.
 
-        Its attribute ``description``, if it has one, is what the log says of it.
+        Its attribute ``description``, if present, is shown in the log.
 
         Args:
-            system: the system that is simulated.
+            system: the system to simulate.
             tolerance: largest error of interpolated functions, relative to the largest value of each.
 
         Raises:
-            NoFastPath: there is none for this system, on this machine, within this tolerance; the message says why.
+            NoFastPath: there is none for this system, machine and tolerance. The message gives the reason.
         """
-        raise NoFastPath("none is written for this model")
+        raise NoFastPath("not available for this model")
 
     def bind(
         self,
@@ -172,41 +171,41 @@ class ForceField(EnergyZero):
         fast: bool = False,
         tolerance: float = FAST_TOLERANCE,
     ) -> Potential:
-        """The potential of this system that integrators call, with its own neighbour list.
+        """The potential of a system, as integrators call it, with its own neighbor list.
 
         Args:
-            system: the system that is simulated.
-            differentiable: keep the graph to parameters and positions; otherwise the parameters are a frozen copy.
-            skin: of the neighbour list, Å.
-            fast: take `fast_potential` where there is one; worth its preparation for hundreds of steps. The log says
-                which path was taken, and why, when it is not the same as before.
-            tolerance: of `fast_potential`.
+            system: the system to simulate.
+            differentiable: keep the graph to parameters and positions. Otherwise the parameters are a frozen copy.
+            skin: skin of the neighbor list, Å.
+            fast: use `fast_potential` if there is one. Its preparation pays off for hundreds of steps. Each change of
+                path is logged with the reason.
+            tolerance: tolerance of `fast_potential`.
         """
         self.check_species(system)
         if fast and not differentiable:
             try:
-                quicker = self.fast_potential(system, tolerance)
+                faster = self.fast_potential(system, tolerance)
             except NoFastPath as reason:
-                _announce(f"forces of {type(self).__name__}: plain path, no quicker one: {reason}")
+                _announce(f"forces of {type(self).__name__}: plain path, no faster one: {reason}")
             else:
-                _announce(f"forces of {type(self).__name__}: {getattr(quicker, 'description', 'quicker path')}")
-                return quicker
+                _announce(f"forces of {type(self).__name__}: {getattr(faster, 'description', 'fast path')}")
+                return faster
         model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
         neighbor_list = NeighborList(system, self.cutoff, skin)
-        if differentiable:  # the graph of all replicas is kept anyway
+        if differentiable:  # no groups, because the graph of all replicas is kept anyway
             return lambda positions: model(system, positions, neighbor_list(positions), create_graph=True)
         in_groups = _InGroups(model, system)
         return lambda positions: neighbor_list.evaluate(positions, lambda pairs: in_groups(positions, pairs))
 
 
 class _InGroups:
-    """Energies and forces of a frozen model, of as many replicas at a time as the memory budget allows."""
+    """Energies and forces of a frozen model, for as many replicas at a time as the memory budget allows."""
 
     def __init__(self, model: ForceField, system: System) -> None:
         self.model = model
         self.system = system
         self._bytes_per_pair: float | None = None
-        self._neighbors: Neighbors | None = None  # that the groups were made for
+        self._neighbors: Neighbors | None = None  # for which the groups were made
         self._groups: list[tuple[slice, Neighbors]] = []
 
     def __call__(
@@ -243,5 +242,5 @@ class _InGroups:
 
 @lru_cache(maxsize=1)
 def _announce(message: str) -> None:
-    """Log a message that is not the last one again: every stretch of dynamics binds anew."""
+    """Log a message unless it repeats the last one, because every stretch of dynamics binds the force field anew."""
     log.info(message)

@@ -1,4 +1,4 @@
-"""What a force field, an integrator, an observable and a stability criterion are."""
+"""Interfaces of potentials, integrators, observables and stability criteria."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Bool, Float, Tensor
 
-#: Positions of all replicas (Å) to their energies (eV) and forces (eV/Å). That is all an integrator needs to know.
+#: Maps positions of all replicas (Å) to their energies (eV) and forces (eV/Å). Integrators need nothing else.
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @runtime_checkable
 class Integrator(Protocol):
-    """One step of the equations of motion of all replicas. Steps are pure: they return a new state.
+    """Time stepping of all replicas. Steps are pure functions that return a new state.
 
-    Where the potential is differentiable, so is the step: with respect to positions, velocities and parameters.
+    If the potential is differentiable, so is the step, with respect to positions, velocities and parameters.
     """
 
     @property
@@ -31,7 +31,7 @@ class Integrator(Protocol):
         positions: Float[Tensor, "replica atom 3"],
         velocities: Float[Tensor, "replica atom 3"],
     ) -> MDState:
-        """The state from which steps begin: with forces, and the thermostat at rest."""
+        """The initial state, with forces and with the thermostat at rest."""
         ...
 
     def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
@@ -39,17 +39,17 @@ class Integrator(Protocol):
         ...
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
-        """The quantity in eV that the dynamics conserves (deterministic ones), or the total energy."""
+        """The conserved quantity of deterministic dynamics in eV, or otherwise the total energy."""
         ...
 
     def degrees_of_freedom(self, system: System) -> int:
-        """Momenta free to move, for temperatures."""
+        """Number of unconstrained momenta, for temperatures."""
         ...
 
 
 @runtime_checkable
 class Observable(Protocol):
-    """A quantity of a trajectory: structural ones per frame and replica, dynamical ones per replica."""
+    """A quantity of a trajectory: per frame and replica if structural, per replica if dynamical."""
 
     @property
     def name(self) -> str: ...
@@ -67,7 +67,7 @@ class BinnedObservable(Observable, Protocol):
 
 @runtime_checkable
 class CorrelationFunction(Observable, Protocol):
-    """A dynamical observable with one value for each lag."""
+    """A dynamical observable with one value per lag."""
 
     def lags_fs(self, trajectory: Trajectory) -> Float[Tensor, "lag"]:
         """The lags in fs, from zero, that the frames of a trajectory allow."""
@@ -76,16 +76,16 @@ class CorrelationFunction(Observable, Protocol):
 
 @runtime_checkable
 class LocalObservable(BinnedObservable, Protocol):
-    """A structural observable that is a mean of contributions of molecules, as the local estimator needs it."""
+    """A structural observable that is a mean over contributions of molecules, as needed by the local estimator."""
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
-        """What each molecule contributes; the mean over molecules is the observable of the frame."""
+        """Contribution of each molecule. The mean over molecules is the observable of the frame."""
         ...
 
 
 @runtime_checkable
 class StabilityCriterion(Protocol):
-    """Says which frames of which replicas are no longer physical. Non-finite frames are always unstable."""
+    """A mask of the frames and replicas that are unphysical. Non-finite frames are always unstable."""
 
     @property
     def name(self) -> str: ...

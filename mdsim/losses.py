@@ -1,4 +1,4 @@
-"""Losses of mean observables, and losses and error measures of energies and forces."""
+"""Losses of mean observables, and losses and error metrics of energies and forces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from mdsim.typing import Float, Tensor
 
-#: Prediction and target of equal shape to a scalar.
+#: Maps a prediction and a target of equal shape to a scalar.
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 HUBER_DELTA = 0.01  # eV or eV/Å: residuals beyond it count linearly
@@ -24,26 +24,26 @@ def mean_squared_error(
     Args:
         prediction: a mean observable, energies or forces.
         target: its reference.
-        weights: relative importance of the entries, for an RDF e.g. that of the radii; normalized here.
+        weights: relative importance of the entries, e.g. of the radii of an RDF. Normalized here.
     """
     squared = (prediction - target).square()
     return squared.mean() if weights is None else (weights * squared).sum() / weights.sum()
 
 
 def sum_squared_error(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"]) -> Float[Tensor, ""]:
-    """Squared difference summed over bins: the loss whose gradient the published code of arXiv 2402.13984 uses."""
+    """Squared difference summed over bins, the loss of the published code of arXiv 2402.13984."""
     return (mean - reference).square().sum()
 
 
 def wasserstein_1(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], spacing: float) -> Float[Tensor, ""]:
     """Earth mover's distance between two densities on an evenly spaced grid: ∫ |F - F_ref| dx.
 
-    Unlike a squared error it still has a slope where the densities do not overlap.
+    Unlike a squared error, it has a nonzero gradient when the densities do not overlap.
 
     Args:
-        mean: density in each bin, not negative; normalized to unit mass here.
-        reference: the density to compare with, treated in the same way.
-        spacing: width of a bin; the distance has its unit.
+        mean: non-negative density in each bin, normalized to unit mass here.
+        reference: reference density, treated in the same way.
+        spacing: bin width, which sets the unit of the distance.
     """
     difference = _unit_mass(mean, "mean") - _unit_mass(reference, "reference")
     return spacing * difference.cumsum(0)[:-1].abs().sum()
@@ -53,19 +53,19 @@ def forward_kl(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], floo
     """Divergence Σ p_ref log(p_ref / p) of two densities on one evenly spaced grid, in nats.
 
     Args:
-        mean: density in each bin, not negative; normalized to unit mass here.
-        reference: the density to compare with, treated in the same way.
-        floor: share of a uniform density that is mixed into both, which keeps empty bins finite.
+        mean: non-negative density in each bin, normalized to unit mass here.
+        reference: reference density, treated in the same way.
+        floor: fraction of a uniform density that is mixed into both, so that empty bins give finite values.
     """
     p, p_ref = _floored(mean, "mean", floor), _floored(reference, "reference", floor)
     return (p_ref * (p_ref / p).log()).sum()
 
 
 def reverse_kl(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], floor: float = 1e-4) -> Float[Tensor, ""]:
-    """Divergence Σ p log(p / p_ref), which punishes what the reference never shows; arguments as in `forward_kl`.
+    """Divergence Σ p log(p / p_ref), which penalizes values absent from the reference. Arguments as in `forward_kl`.
 
-    Its slope in a bin is log(p / p_ref) + 1: the few structures in bins that the reference leaves empty outweigh the
-    sampling noise of the well-filled bins, which a squared difference drowns them in.
+    Its gradient in a bin is log(p / p_ref) + 1. Rare structures in bins that are empty in the reference therefore
+    outweigh the sampling noise of well-filled bins. With a squared difference, the noise would dominate.
     """
     p, p_ref = _floored(mean, "mean", floor), _floored(reference, "reference", floor)
     return (p * (p / p_ref).log()).sum()
@@ -83,23 +83,23 @@ def _unit_mass(density: Float[Tensor, "bin"], name: str) -> Float[Tensor, "bin"]
 
 
 def mean_absolute_error(prediction: Float[Tensor, "*axes"], target: Float[Tensor, "*axes"]) -> Float[Tensor, ""]:
-    """Mean absolute difference, for forces of their components."""
+    """Mean absolute difference over all entries (for forces, over components)."""
     return (prediction - target).abs().mean()
 
 
 def huber(
     prediction: Float[Tensor, "*axes"], target: Float[Tensor, "*axes"], delta: float = HUBER_DELTA
 ) -> Float[Tensor, ""]:
-    """Half the squared difference up to ``delta``, linear beyond it."""
+    """Half the squared difference up to ``delta``, and linear beyond."""
     return torch.nn.functional.huber_loss(prediction, target, delta=delta)
 
 
 def l2_mean_absolute_error(prediction: Float[Tensor, "*atom 3"], target: Float[Tensor, "*atom 3"]) -> Float[Tensor, ""]:
-    """Mean length of the error vector of each atom, which does not depend on the axes ("l2mae" of GemNet)."""
+    """Mean length of the error vector of each atom, independent of the axes ("l2mae" of GemNet)."""
     return torch.linalg.vector_norm(prediction - target, dim=-1).mean()
 
 
-#: Energies (eV), forces (eV/Å) and their references to a scalar.
+#: Maps energies (eV), forces (eV/Å) and their references to a scalar.
 EnergyForceLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -128,7 +128,7 @@ def energy_force_errors(
     reference_energy: Float[Tensor, "structure"],
     reference_forces: Float[Tensor, "structure atom 3"],
 ) -> dict[str, float]:
-    """Mean absolute and root mean square errors of energies and of force components, the unit in each name.
+    """Mean absolute and root mean square errors of energies and force components, with units in the names.
 
     Args:
         energy, reference_energy: eV.

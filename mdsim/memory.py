@@ -1,8 +1,8 @@
-"""How much memory a batch may take, and how many equal pieces of work fit into that.
+"""The memory budget of batches, and the division of work into pieces that fit into it.
 
-The budget belongs to the process, as the number of threads does: it changes how work is divided, and results only by
-rounding. By default it is a share of what the machine has, not of what is free at the moment, so that a run is divided
-alike, and gives the same bits, whenever it is repeated on the same machine.
+The budget is a property of the process, like the number of threads. It determines how work is divided and changes
+results only by rounding. By default it is a fraction of the total memory, not of the free memory, so that a repeated
+run on the same machine is divided in the same way and gives the same bits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mdsim.typing import Tensor
 log = logging.getLogger("mdsim")
 
 SHARE = 0.5  # of the machine's memory
-PEAK_OVER_SAVED = 2.0  # temporaries of a layer and gradients on the way back, beside what autograd saves
+PEAK_OVER_SAVED = 2.0  # includes temporaries of a layer and gradients of the backward pass
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 _budget_GB: float | None = None
@@ -28,14 +28,14 @@ _announced: set[str] = set()
 
 
 def set_budget_GB(budget_GB: float | None) -> None:
-    """What batches may take from now on, in GB (1e9 bytes); None: half of the memory of the machine, or of the GPU."""
+    """Set the memory budget of batches in GB (1e9 bytes). None: half of the memory of the machine, or of the GPU."""
     global _budget_GB
     _budget_GB = budget_GB
     _announced.clear()
 
 
 def budget_bytes(device: torch.device) -> float:
-    """What a batch on this device may take."""
+    """The memory budget of a batch on this device, in bytes."""
     return 1e9 * _budget_GB if _budget_GB is not None else SHARE * _machine_bytes(str(device))
 
 
@@ -51,17 +51,17 @@ def _machine_bytes(device: str) -> int:
 
 
 def bytes_for(evaluation: Callable[[], object]) -> float:
-    """Memory at the peak of a piece of work, from what autograd saves while it runs.
+    """Estimated peak memory of a piece of work in bytes, from the tensors that autograd saves.
 
     Args:
-        evaluation: runs it, with gradients where they are taken.
+        evaluation: runs the work, including gradients if any.
     """
-    storages: dict[int, torch.UntypedStorage] = {}  # by address, which is not given away while the storage is here
+    storages: dict[int, torch.UntypedStorage] = {}  # by address, which cannot be reused while the storage is kept
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage
-        return tensor.detach()  # the tensor itself, saved by its own grad_fn, would be a cycle that is never collected
+        return tensor.detach()  # a tensor saved by its own grad_fn would be a cycle that is never collected
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         evaluation()
@@ -71,13 +71,13 @@ def bytes_for(evaluation: Callable[[], object]) -> float:
 
 
 def pieces_at_once(bytes_each: float, wanted: int, device: torch.device, noun: str) -> int:
-    """How many equal pieces fit into the budget, at least one; says so where they are fewer than wanted.
+    """Number of equal pieces that fit into the budget, at least one. If it is less than wanted, a message is logged.
 
     Args:
-        bytes_each: memory of one, see `bytes_for`.
-        wanted: how many there are.
-        device: whose memory they take.
-        noun: what the pieces are, for the log.
+        bytes_each: memory per piece, see `bytes_for`.
+        wanted: total number of pieces.
+        device: device whose memory they use.
+        noun: name of the pieces, for the log.
     """
     fitting = max(1, min(wanted, int(budget_bytes(device) / max(1.0, bytes_each))))
     announce_division(noun, wanted, -(-wanted // fitting), bytes_each * wanted)
@@ -85,12 +85,12 @@ def pieces_at_once(bytes_each: float, wanted: int, device: torch.device, noun: s
 
 
 class PiecesAtOnce:
-    """How many equal pieces of work fit into the budget, by one measurement of one piece for all calls.
+    """Number of equal pieces of work that fit into the budget, from a single measurement of one piece.
 
     Args:
-        wanted: the most.
-        noun: what the pieces are, for the log.
-        limited: False: always as many as wanted, where the result depends on their number.
+        wanted: largest number.
+        noun: name of the pieces, for the log.
+        limited: if False, always use the wanted number, because the result depends on it.
     """
 
     def __init__(self, wanted: int, noun: str, limited: bool = True) -> None:
@@ -103,8 +103,8 @@ class PiecesAtOnce:
         """The number of pieces, at least one.
 
         Args:
-            piece: evaluates one of them, with its gradients; called the first time only.
-            device: whose memory they take.
+            piece: evaluates one piece with its gradients. It is called only the first time.
+            device: device whose memory they use.
         """
         if not self.limited:
             return self.wanted
@@ -114,13 +114,13 @@ class PiecesAtOnce:
 
 
 def announce_division(noun: str, wanted: int, n_groups: int, n_bytes: float) -> None:
-    """Say into how many groups pieces of work are divided, unless it is one: one line for each kind of work.
+    """Log the number of groups into which work is divided, unless it is one. One line per kind of work.
 
     Args:
-        noun: what the pieces are.
-        wanted: how many there are.
-        n_groups: into which they are divided.
-        n_bytes: that all of them would take.
+        noun: name of the pieces.
+        wanted: total number of pieces.
+        n_groups: number of groups.
+        n_bytes: memory that all pieces together would use.
     """
     if n_groups > 1 and noun not in _announced:
         _announced.add(noun)

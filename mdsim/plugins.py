@@ -1,7 +1,7 @@
-"""Pieces of the user's own: from ``package.module:function`` in a configuration to what that function returns.
+"""Custom components: import and call of the factory ``package.module:function`` that a configuration names.
 
-Naming a factory runs its code. Only configurations and command lines name them; a checkpoint is asked which one it
-needs, and is refused unless that very one is allowed.
+Naming a factory runs its code. Only configurations, command lines and Python callers may name one. A checkpoint that
+needs a factory is refused unless exactly this factory is allowed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def make(kind: type, factory: str, options: Mapping[str, Any], key: str, **conte
     """Call a factory and check what it returns.
 
     Args:
-        kind: class or protocol that the result must have.
-        factory: ``package.module:function``; a class will do.
+        kind: class or protocol of the result.
+        factory: ``package.module:function``, or a class.
         options: keyword arguments from the configuration.
-        key: where the configuration names the factory, for messages.
+        key: configuration key that names the factory, for messages.
         context: further keyword arguments, each passed if the factory has a parameter of that name.
 
     Raises:
@@ -34,7 +34,7 @@ def make(kind: type, factory: str, options: Mapping[str, Any], key: str, **conte
     made = function(**_arguments(function, factory, options, key, context))
     if not isinstance(made, kind):
         raise ConfigError(
-            f"{key}: {factory} returned a {type(made).__name__}, which is no {kind.__name__}{_lacks(made, kind)}"
+            f"{key}: {factory} returned a {type(made).__name__}, which is not a {kind.__name__}{_lacks(made, kind)}"
         )
     return made
 
@@ -43,7 +43,7 @@ def resolve(factory: str, key: str) -> Callable[..., Any]:
     """Import the object that ``package.module:function`` names.
 
     Raises:
-        ConfigError: there is no such module or no such object, or it cannot be called.
+        ConfigError: the module or the object does not exist, or is not callable.
     """
     module_name, _, name = factory.partition(":")
     try:
@@ -64,7 +64,7 @@ def resolve(factory: str, key: str) -> Callable[..., Any]:
 def _arguments(
     function: Callable[..., Any], factory: str, options: Mapping[str, Any], key: str, context: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options, and that part of the context which the factory has parameters for."""
+    """The options, and the part of the context that the factory has parameters for."""
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -78,7 +78,7 @@ def _arguments(
 
 
 def _lacks(made: object, kind: type) -> str:
-    """Which members of a protocol an object does not have."""
+    """List the members of a protocol that an object lacks, for a message."""
     members = {name for name in dir(kind) if not name.startswith("_")}
     members |= {"__call__"} if any("__call__" in vars(base) for base in kind.__mro__) else set()
     missing = sorted(name for name in members if not hasattr(made, name))

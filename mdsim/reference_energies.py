@@ -31,7 +31,7 @@ def formula(counts: Int[Tensor, "element"]) -> str:
 def undetermined_part(
     counts: Int[Tensor, "element"], known: Int[Tensor, "composition element"]
 ) -> Float[Tensor, "element"]:
-    """The part of a composition that is orthogonal to the known ones; exactly zero where they determine its energy."""
+    """The part of a composition that is orthogonal to the known ones, exactly zero if they determine its energy."""
     rows = known.double()
     rest = counts.double() - torch.linalg.pinv(rows) @ (rows @ counts.double())
     return torch.where(rest.norm() > _TOLERANCE * counts.double().norm(), rest, 0.0)
@@ -44,15 +44,15 @@ def fitted(
 ) -> Float[Tensor, "element"]:
     """Reference energies (eV) that sum to the energies of the compositions, by least squares.
 
-    Where the compositions leave them open, the differences from the isolated atoms are as nearly the same for every
-    atom as they can be. One composition without isolated atoms thus gives each atom an equal share, as NequIP's mean
-    per atom does: a rule that needs no table and holds for energies of any origin, valence-only and classical ones too.
+    If the compositions do not determine them, the differences from the isolated atoms are as equal as possible for all
+    atoms. A single composition without isolated atoms thus gives each atom an equal share, like NequIP's mean per atom.
+    This rule needs no table and holds for energies of any origin, including valence-only and classical ones.
 
     Args:
         compositions: atoms of each element.
         energies: total energies, eV.
-        atoms: energies of isolated atoms, eV; NaN where they are not known. Known ones change by the equal share alone,
-            which is then the mean binding energy per atom.
+        atoms: energies of isolated atoms, eV. NaN if unknown. Known ones change only by the equal share, which is then
+            the mean binding energy per atom.
     """
     if not len(compositions):
         return atoms.nan_to_num(0.0).double()
@@ -63,9 +63,9 @@ def fitted(
     sizes = counts.sum(1)
     inverse = torch.linalg.pinv(counts[:, free])
     beyond = sizes - counts[:, free] @ (inverse @ sizes)
-    if beyond.norm() > _TOLERANCE * sizes.norm():  # the data tell the share
+    if beyond.norm() > _TOLERANCE * sizes.norm():  # the data determine the share
         share = beyond @ rest / beyond.square().sum()
-    else:  # any share does, as free elements can make up for it: let them have to do so as little as possible
+    else:  # free elements can compensate any share, so choose the one that minimizes the compensation
         made_up = inverse @ sizes
         share = made_up @ (inverse @ rest) / made_up.square().sum()
     result = atoms.nan_to_num(0.0).double() + torch.where(present | ~atoms.isnan(), share, 0.0)

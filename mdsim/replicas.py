@@ -24,7 +24,7 @@ from mdsim.typing import Bool, Float, Tensor
 
 @dataclass(frozen=True)
 class Simulation:
-    """The frames of all replicas, where they ended, and when and why each became unphysical."""
+    """The result of a simulation: frames, last state, and when and why each replica became unphysical."""
 
     system: System
     trajectory: Trajectory
@@ -33,12 +33,12 @@ class Simulation:
 
     @property
     def stable_ps(self) -> Float[Tensor, "replica"]:
-        """How long each replica was stable, ps; the whole length where it did not break."""
+        """Stable time of each replica, ps. It is the whole length if the replica did not break."""
         return self.verdict.first_frame.double() * self.trajectory.frame_interval_fs / 1000
 
     @property
     def lifetimes(self) -> Lifetimes:
-        """Stable times in ps, censored where a replica did not break: what `kaplan_meier` takes."""
+        """Stable times in ps, censored if a replica did not break, for `kaplan_meier`."""
         return Lifetimes(self.stable_ps.cpu().numpy(), self.verdict.unstable.cpu().numpy())
 
     @property
@@ -55,7 +55,7 @@ class Simulation:
                 replicas that are stable throughout.
 
         Raises:
-            ValueError: there is nothing stable to average over.
+            ValueError: there are no stable frames or replicas to average over.
         """
         values = observable(self.system, self.trajectory)
         stable = self.stable_frames if values.ndim == 3 else ~self.verdict.unstable
@@ -82,22 +82,22 @@ def simulate(
 ) -> Simulation:
     """Simulate many replicas at once, with velocities from the Maxwell-Boltzmann distribution.
 
-    A replica that breaks is recorded as it is and leaves the others alone.
+    A replica that breaks is recorded as it is and does not affect the others.
 
     Args:
-        force_field: or its checkpoint; its parameters are frozen.
+        force_field: a force field or its checkpoint. Its parameters are frozen.
         start: a data set (replicas start at its test frames), structures of one composition, or a system whose
-            ``positions`` are given. Replicas start at different structures as long as there are enough.
-        integrator: with time step and, for a thermostat, temperature.
-        length_ps: of each replica, a multiple of the frame interval.
-        n_replicas: copies that run in parallel.
-        frame_interval_fs: between the frames that are kept, a multiple of the time step.
-        criteria: a replica is unstable as soon as one of them says so; non-finite frames count always.
-        positions: structures to start from, Å, instead of those of ``start``.
-        temperature_K: of the initial velocities; None: that of the integrator.
-        seed: of initial conditions and noise.
-        device: where to compute; None: where the force field is (a checkpoint is loaded to the CPU).
-        fast: let the force field choose a quicker path that is equal within rounding.
+            ``positions`` are given. Replicas start at different structures if there are enough.
+        integrator: the integrator, with its time step and, for a thermostat, its temperature.
+        length_ps: length of each replica, a multiple of the frame interval.
+        n_replicas: number of replicas that run in parallel.
+        frame_interval_fs: interval between stored frames, a multiple of the time step.
+        criteria: a replica is unstable as soon as one of them is met. Non-finite frames are always unstable.
+        positions: initial structures, Å, instead of those of ``start``.
+        temperature_K: temperature of the initial velocities. None: that of the integrator.
+        seed: seed of initial conditions and noise.
+        device: device of the computation. None: that of the force field (a checkpoint is loaded to the CPU).
+        fast: allow a faster force evaluation that is equal within rounding.
 
     Returns:
         Frames, last state, and the verdict on each replica. The first frame is one interval after the start.
@@ -128,7 +128,7 @@ def simulate(
 def _start(
     start: Dataset | System | Atoms | Sequence[Atoms], positions: Tensor | None, dtype: torch.dtype
 ) -> tuple[System, Float[Tensor, "start atom 3"]]:
-    """What is simulated, and the structures from which replicas start."""
+    """The system, and the initial structures of the replicas."""
     if isinstance(start, System):
         if positions is None:
             raise ValueError("a System has no structure to start from: give positions (structure, atom, 3) in Å")
@@ -147,14 +147,14 @@ def _start(
 
 
 def _steps(timestep_fs: float, length_ps: float, frame_interval_fs: float) -> tuple[int, int]:
-    """Steps in all, and from one frame to the next."""
+    """Total number of steps, and steps between frames."""
     dump_every = _whole("frame_interval_fs", frame_interval_fs, "the time step", timestep_fs)
     n_frames = _whole("length_ps, in fs,", 1000 * length_ps, "frame_interval_fs", frame_interval_fs)
     return n_frames * dump_every, dump_every
 
 
 def _whole(name: str, length_fs: float, part_name: str, part_fs: float) -> int:
-    """How often a part fits into a length."""
+    """Number of times that a part fits into a length."""
     times = round(length_fs / part_fs) if part_fs > 0 else 0
     if times < 1 or abs(times * part_fs - length_fs) > 1e-6 * length_fs:
         raise ValueError(f"{name} must be a multiple of {part_name}, but they are {length_fs:g} and {part_fs:g} fs")
@@ -162,7 +162,7 @@ def _whole(name: str, length_fs: float, part_name: str, part_fs: float) -> int:
 
 
 def _temperature_K(integrator: Integrator, temperature_K: float | None) -> float:
-    """That of the initial velocities."""
+    """Temperature of the initial velocities."""
     chosen = getattr(integrator, "temperature_K", None) if temperature_K is None else temperature_K
     if chosen is None:
         raise ValueError(f"{type(integrator).__name__} has no temperature: give temperature_K for the velocities")

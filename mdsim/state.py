@@ -1,4 +1,4 @@
-"""The nouns: what is simulated (`System`), an instant of all replicas (`MDState`), their history (`Trajectory`)."""
+"""The central data types: the simulated `System`, one instant of all replicas (`MDState`) and a `Trajectory`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOND_TOLERANCE = 1.2  # a pair closer than this times the sum of its covalent ra
 
 @dataclass(frozen=True)
 class System:
-    """One chemical system; every replica is a copy of it. Masses in amu, cell in Å (rows are lattice vectors)."""
+    """One chemical system, of which every replica is a copy. Masses in amu, cell in Å (rows are lattice vectors)."""
 
     atomic_numbers: Int[Tensor, "atom"]
     masses: Float[Tensor, "atom"]
@@ -38,14 +38,14 @@ class System:
         dtype: torch.dtype = torch.float32,
         masses: Float[Tensor, "atom"] | np.ndarray | None = None,
     ) -> System:
-        """Bonds from covalent radii, and molecules as the connected components of the bonds.
+        """A system with bonds from covalent radii. Molecules are the connected components of the bonds.
 
         Args:
             atomic_numbers: one per atom.
-            positions: an intact geometry in Å, best an energy minimum or the mean of many frames.
+            positions: an intact geometry in Å, ideally an energy minimum or the mean of many frames.
             cell: lattice vectors as rows in Å, or None for open boundaries.
-            dtype: of masses and cell.
-            masses: amu; None for those of the natural mixture of isotopes.
+            dtype: type of masses and cell.
+            masses: amu. None: the natural isotopic averages.
         """
         numbers = np.asarray(atomic_numbers, dtype=np.int64)
         lattice = None if cell is None else np.asarray(cell, dtype=np.float64)
@@ -64,14 +64,14 @@ class System:
         masses: Float[Tensor, "atom"] | np.ndarray | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> System:
-        """Molecules as the connected components of given bonds.
+        """A system with given bonds. Molecules are the connected components of the bonds.
 
         Args:
             atomic_numbers: one per atom.
             bonds: each once, i < j.
             cell: lattice vectors as rows in Å, or None for open boundaries.
-            masses: amu; None for those of the natural mixture of isotopes.
-            dtype: of masses and cell.
+            masses: amu. None: the natural isotopic averages.
+            dtype: type of masses and cell.
         """
         numbers = np.asarray(atomic_numbers, dtype=np.int64)
         graph = coo_matrix((np.ones(len(bonds)), bonds.numpy().T), shape=(len(numbers), len(numbers)))
@@ -93,7 +93,7 @@ class System:
 
     @property
     def internal_degrees_of_freedom(self) -> int:
-        """Momenta left when those of the centre of mass and, with open boundaries, of rotation are held at zero."""
+        """Number of momenta that remain when total momentum and, with open boundaries, angular momentum are zero."""
         if self.n_atoms == 1:
             return 0
         rotations = 0 if self.cell is not None else (2 if self.n_atoms == 2 else 3)
@@ -112,7 +112,7 @@ class System:
 
 @dataclass(frozen=True)
 class MDState:
-    """One instant of all replicas. Å, eV, eV/Å and ASE velocity units; positions are unwrapped."""
+    """One instant of all replicas, in Å, eV, eV/Å and ASE velocity units. Positions are unwrapped."""
 
     positions: Float[Tensor, "replica atom 3"]
     velocities: Float[Tensor, "replica atom 3"]
@@ -159,7 +159,7 @@ class MDState:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Frames of all replicas, evenly spaced in time. Å, eV and ASE velocity units; positions are unwrapped."""
+    """Evenly spaced frames of all replicas, in Å, eV and ASE velocity units. Positions are unwrapped."""
 
     positions: Float[Tensor, "frame replica atom 3"]
     velocities: Float[Tensor, "frame replica atom 3"] | None
@@ -216,5 +216,5 @@ def kinetic_energy_eV(
 def kinetic_temperature_K(
     velocities: Float[Tensor, "*batch atom 3"], masses: Float[Tensor, "atom"], degrees_of_freedom: int
 ) -> Float[Tensor, "*batch"]:
-    """Temperature by equipartition over the degrees of freedom that the integrator leaves free to move."""
+    """Temperature by equipartition over the given degrees of freedom."""
     return 2 * kinetic_energy_eV(velocities, masses) / (degrees_of_freedom * KB_EV_PER_K)

@@ -1,4 +1,4 @@
-"""Names for tensor shapes; checked at run time in the tests (see `tests/conftest.py`)."""
+"""Types for annotations of tensor shapes, which the tests check at run time (see `tests/conftest.py`)."""
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor

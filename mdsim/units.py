@@ -1,6 +1,6 @@
 """Physical constants and conversions, all taken from `ase.units`.
 
-Inside the package: eV, Å, amu and ASE's time unit Å·√(amu/eV). At every boundary the unit is in the name.
+The package uses eV, Å, amu and ASE's time unit Å·√(amu/eV). At every boundary the unit is part of the name.
 """
 
 from ase import units as _ase

@@ -1,18 +1,18 @@
-"""How well does a recipe stabilize a force field? Recipes and controls from fixed checkpoints at a fixed budget.
+"""Benchmark of training recipes: stability gained from fixed checkpoints at a fixed budget, with controls.
 
     python benchmarks/learning/bench.py --recipes default qm_steps random_steps --sizes 40 --horizon-ps 40
 
-A recipe is a YAML file in `recipes/`, a configuration of StABlE training. Each is run from the shipped checkpoint of
-each data size with each seed until it has spent ``--budget`` force evaluations, and then evaluated like the checkpoint
-itself: held-out initial conditions, the same for all recipes, for ``--horizon-ps``. Finished runs are kept and reused,
-stopped ones and those of a shorter horizon continue. Two controls need no training: the checkpoint as it is, and the
-checkpoint with the bonded restraint as a physical prior.
+A recipe is a configuration of StABlE training, a YAML file in `recipes/`. It is run from the shipped checkpoint of each
+data size, with each seed, until it has used ``--budget`` force evaluations. The result is evaluated like the checkpoint
+itself, from held-out initial conditions that are the same for all recipes, for ``--horizon-ps``. Finished runs are
+reused. Stopped runs and those with a shorter horizon are continued. Two controls need no training: the checkpoint as it
+is, and the checkpoint with the bonded restraint as a physical prior.
 
-The table shows for each size and recipe, over all seeds: restricted mean stable time with its ratio to "no training"
-and their 95 % intervals (`mdsim.stability.stable_times`: Student's t over seeds, at least as wide as the Bayesian
-bootstrap of all replicas; of one seed the latter alone), the fraction stable to the end, errors of observables,
-energies and forces, the estimator's signal-to-noise ratio and its cosine with the QM gradient (medians over the
-learning epochs), and the cost.
+For each size and recipe, over all seeds, the table shows the restricted mean stable time and its ratio to "no training"
+with 95 % intervals (`mdsim.stability.stable_times`: Student's t over seeds, at least as wide as the Bayesian bootstrap
+of all replicas, which alone serves for one seed), the fraction stable to the end, errors of observables, energies and
+forces, the estimator's signal-to-noise ratio and its cosine with the QM gradient (medians over learning epochs), and
+the cost.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Trial:
 
 
 def carry_out(trial: Trial, budget: int, horizon_ps: float, threads: int) -> None:
-    """Train (but for the controls without) and evaluate, in processes of their own."""
+    """Train (except for controls without training) and evaluate, each in a separate process."""
     if evaluated_ps(trial) >= horizon_ps:
         return
     trial.run_dir.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def carry_out(trial: Trial, budget: int, horizon_ps: float, threads: int) -> Non
 
 
 def evaluated_ps(trial: Trial) -> float:
-    """How far the evaluation of a finished run went; zero where there is none."""
+    """Length of the evaluation of a finished run in ps, or zero."""
     path = trial.results / "final_metrics.json"
     return json.loads(path.read_text())["horizon_ps"] if path.exists() else 0.0
 
@@ -139,7 +139,7 @@ HEADER = [
 
 
 def stable_time(results: list[Results], untrained: list[Results]) -> tuple[Interval, Interval]:
-    """Restricted mean over all seeds, and its ratio to that without training."""
+    """Restricted mean stable time over all seeds, and its ratio to that without training."""
     horizon = min(r.summaries[0]["horizon_ps"] for r in results)
 
     def lifetimes(group: list[Results]) -> list[Lifetimes]:
@@ -157,7 +157,7 @@ def median_of(trials: list[Trial], key: str) -> str:
 
 
 def cost(trials: list[Trial]) -> list[str]:
-    """Parameter steps and force evaluations of a run, on average."""
+    """Mean number of parameter steps and force evaluations per run."""
     if not trials[0].trained:
         return ["0", "0"]
     steps = [sum(scalars(trial).get("learn/steps", ((), ()))[1]) for trial in trials]
@@ -167,7 +167,7 @@ def cost(trials: list[Trial]) -> list[str]:
 
 @cache
 def scalars(trial: Trial) -> dict:
-    """What a training recorded, read once."""
+    """The scalars of a training, read once."""
     return read_scalars(trial.run_dir) if trial.trained else {}
 
 
@@ -177,10 +177,10 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=known, choices=known)
     parser.add_argument("--sizes", nargs="+", default=["40", "100", "1k"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[123, 124, 125])
-    parser.add_argument("--budget", type=int, default=600_000, help="force evaluations of one training")
+    parser.add_argument("--budget", type=int, default=600_000, help="force evaluations per training")
     parser.add_argument("--horizon-ps", type=float, default=20.0, help="length of each evaluation")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs")
+    parser.add_argument("--threads", type=int, default=1, help="threads per run")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "learning")
     arguments = parser.parse_args()
     out = arguments.out.resolve()

@@ -1,4 +1,4 @@
-"""Where does an instability come from? What folds first, what breaks later, and what the reference method says there.
+"""Diagnosis of instabilities: the coordinate that leaves the reference range first, and the bond that breaks later.
 
     python benchmarks/learning/diagnose.py --size 40 [--checkpoint FILE] [--replicas 48] [--ps 4] [--label]
 
@@ -34,19 +34,19 @@ BOND_MARGIN_A, ANGLE_MARGIN_DEG = 0.1, 10.0  # beyond the extremes of 5,000 refe
 
 
 def coordinates(system: System, positions: Tensor) -> Float[Tensor, "*batch coordinate"]:
-    """Bonds in units of their margin, then angles in units of theirs."""
+    """Bonds, then angles, each in units of its margin."""
     bonds = pair_distances(positions, system.bonds) / BOND_MARGIN_A
     return torch.cat([bonds, angles_deg(positions, bonded_triplets(system), None) / ANGLE_MARGIN_DEG], dim=-1)
 
 
 def names(system: System) -> list[str]:
-    """Of the coordinates: elements and indices of their atoms."""
+    """Names of the coordinates: elements and indices of their atoms."""
     label = [f"{chemical_symbols[z]}{i}" for i, z in enumerate(system.atomic_numbers.tolist())]
     return ["-".join(label[i] for i in atoms) for atoms in (*system.bonds.tolist(), *bonded_triplets(system).tolist())]
 
 
 def gfn2_energies_eV(system: System, structures: Float[Tensor, "structure atom 3"]) -> Float[Tensor, "structure"]:
-    """Of structures in Å."""
+    """GFN2-xTB energies of structures in Å."""
     from tblite.ase import TBLite
 
     calculator = TBLite(method="GFN2-xTB", verbosity=0)
@@ -57,7 +57,9 @@ def gfn2_energies_eV(system: System, structures: Float[Tensor, "structure atom 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="40")
-    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one of this size")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="checkpoint to diagnose (default: the shipped one of this size)"
+    )
     parser.add_argument("--replicas", type=int, default=48)
     parser.add_argument("--ps", type=float, default=4.0)
     parser.add_argument("--label", action="store_true")

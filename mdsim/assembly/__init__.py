@@ -1,4 +1,4 @@
-"""Names in a configuration become objects; the only place that knows which class a name stands for."""
+"""Assembly of runs: objects built from a configuration. Only this package maps names to classes."""
 
 from mdsim.assembly.checkpoint_paths import (
     evaluated_checkpoint,

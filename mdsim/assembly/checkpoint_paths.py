@@ -1,4 +1,4 @@
-"""Where the checkpoints lie that a configuration names."""
+"""Paths of the checkpoints that a configuration names."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def pretraining_path(root: str | Path, model: str, data: DataConfig, identifier:
 
 
 def pretraining_run_path(config: PretrainConfig) -> Path:
-    """Folder of the fit that a configuration describes."""
+    """Folder of the fit described by a configuration."""
     identifier = "_".join(filter(None, [variant(config.model), config.identifier]))
     return pretraining_path(config.run_dir, model_label(config.model), config.data, identifier)
 
 
 def variant(model: ModelConfig | ModelReference) -> str:
-    """What the name of a fit says besides the architecture, so that several can lie side by side: lmax=1 of NequIP."""
+    """The part of a fit's name that distinguishes variants of one architecture, such as lmax=1 for NequIP."""
     record = MODELS.get(model.name)
     if record is None or record.variant is None:
         return ""
@@ -53,11 +53,12 @@ def evaluated_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
     """The checkpoint that an `eval_model` names.
 
     `pre`: the QM-pretrained one; `10k`, `25percent`: that of another data size; `lmax=N`: that of another l_max;
-    `post`: the last of StABlE training; `post_cycle[i]`: the end of a cycle; `post_cycle[i]_epoch[j]`: one step in it.
-    Those of StABlE training are the run folder's, or else those that come with the code (`stable_dir`).
+    `post`: the last of StABlE training; `post_cycle[i]`: the end of a cycle; `post_cycle[i]_epoch[j]`: an epoch of it.
+    Checkpoints of StABlE training are taken from the run folder, or else from those shipped with the code
+    (`stable_dir`).
 
     Raises:
-        ConfigError: `eval_model` is none of these, or there is no such checkpoint.
+        ConfigError: `eval_model` is none of these, or the checkpoint does not exist.
     """
     if eval_model.startswith("post"):
         return _stable_trained_checkpoint(config, eval_model)
@@ -75,7 +76,7 @@ def evaluated_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
 
 
 def _stable_trained_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
-    """That of the run, or else the one that comes with the code; the log says so."""
+    """The checkpoint of the run, or else the one shipped with the code (noted in the log)."""
     match = re.fullmatch(r"post(?:_cycle(\d+)(?:_epoch(\d+))?)?", eval_model)
     if match is None:
         raise _no_eval_model(eval_model)
@@ -84,7 +85,7 @@ def _stable_trained_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
     own, shipped = config.run_path / name, config.stable_path / name
     if own.exists():
         return own
-    if cycle is None and not shipped.exists():  # the end of the last cycle is what `last.pt` would hold
+    if cycle is None and not shipped.exists():  # the end of the last cycle equals `last.pt`
         ends = sorted(config.stable_path.glob("end_of_cycle*.pt"), key=lambda path: int(re.sub(r"\D", "", path.stem)))
         shipped = ends[-1] if ends else shipped
     if shipped.exists():

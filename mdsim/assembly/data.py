@@ -1,4 +1,4 @@
-"""The reference data of a configuration."""
+"""Reference data sets named by a configuration."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from mdsim.datasets.folder import Dataset, load_dataset
 
 
 def dataset(config: DataConfig, size: str | None = None) -> Dataset:
-    """The data set of a configuration, or another size of it."""
+    """The data set of a configuration, optionally in another size."""
     return load_dataset(config.path, config.name, config.molecule, size or config.size)

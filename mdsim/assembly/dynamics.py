@@ -1,4 +1,4 @@
-"""The equations of motion, and a stretch of them with the criteria that judge it."""
+"""Integrators and stretches of dynamics, built from a configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mdsim.units import kT_eV
 
 
 def integrator(config: DynamicsConfig) -> Integrator:
-    """The equations of motion."""
+    """The integrator of a configuration."""
     chosen, timestep_fs, temperature_K = config.integrator, config.timestep_fs, config.temperature_K
     match chosen:
         case VelocityVerletConfig():
@@ -53,7 +53,7 @@ def integrator(config: DynamicsConfig) -> Integrator:
 
 
 def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
-    """The dynamics of one epoch with the criteria that judge it."""
+    """The dynamics of one epoch, with its stability criteria."""
     moves = integrator(config.dynamics)
     judges = [criterion(chosen, system, dataset, config.reference_run) for chosen in config.stability]
     judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
@@ -70,7 +70,7 @@ def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
 
 
 def prior(config: SimulateConfig, system: System, data: Dataset) -> BondedRestraint | None:
-    """What an evaluation adds to the force field."""
+    """The prior that an evaluation adds to the force field, if any."""
     if config.prior is None:
         return None
     temperature_K = data.metadata.temperature_K or config.dynamics.temperature_K

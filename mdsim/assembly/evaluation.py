@@ -39,16 +39,16 @@ def compared_structural(config: SimulateConfig, system: System, source: Dataset)
 
 
 def _check_names(names: list[str]) -> None:
-    """Results are kept by name: two observables of one name would be one."""
+    """Refuse duplicate names, because results are stored by name."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"observables: {', '.join(twice)} stands there more than once")
+        raise ConfigError(f"observables: {', '.join(twice)} is listed more than once")
 
 
 def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) -> dict[str, Compared]:
-    """The dynamical observables of an evaluation by name, with references from the contiguous frames or the whole run.
+    """The dynamical observables of an evaluation by name, with references from contiguous frames or the whole run.
 
     Raises:
-        ConfigError: the evaluation keeps frames at no multiple of the data's frame interval.
+        ConfigError: the frame interval of the evaluation is not a multiple of that of the data.
         ValueError: the dense window or the contiguous frames are too short for an observable.
     """
     if config.dense_window is None:
@@ -66,12 +66,12 @@ def _compared_dynamical(quantity: Observable, config: SimulateConfig, system: Sy
     values = quantity(system, frames)[0].double()
     axis = quantity.lags_fs(frames) if isinstance(quantity, CorrelationFunction) else torch.zeros(1)
     if values.shape != axis.shape:
-        raise ConfigError(f"{quantity.name} gives {len(values)} values of a replica for {len(axis)} lags (lags_fs)")
+        raise ConfigError(f"{quantity.name} gives {len(values)} values per replica for {len(axis)} lags (lags_fs)")
     return Compared(quantity, values, axis)
 
 
 def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> None:
-    """Find out now, not at the end of a long simulation, whether the window is long enough for the observable."""
+    """Check before a long simulation that the window is long enough for the observable."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None
     n_frames = config.dense_epochs * dynamics.steps_per_epoch // window.dump_every_steps
@@ -82,7 +82,7 @@ def _check_dense_window(quantity: Observable, config: SimulateConfig, system: Sy
 
 
 def _contiguous_frames(config: SimulateConfig, system: System, data: Dataset) -> Trajectory:
-    """The contiguous frames of the data set at the frame interval of the dense window."""
+    """The contiguous frames of the data set, at the frame interval of the dense window."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None
     interval_fs = dynamics.timestep_fs * window.dump_every_steps

@@ -1,4 +1,4 @@
-"""Loss terms, samples and settings of a StABlE training."""
+"""Loss terms, sampling and settings of StABlE training, built from a configuration."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from mdsim.training.learn import LearnSettings
 from mdsim.training.schedule import OptimizerSettings, UnstableFraction
 from mdsim.training.stable import Limits, StableSettings
 from mdsim.training.steps import StepSettings
-from mdsim.training.terms import EnergyForceTerm, LabelledFrames, ObservableTerm, Target
+from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
 from mdsim.units import kT_eV
 
 
 def weighted_terms(
     config: TrainConfig, system: System, data: Dataset, reference_data: Dataset, zero_energy_eV: float
 ) -> list[WeightedTerm]:
-    """The terms of the loss with their weights.
+    """The loss terms with their weights.
 
     Args:
-        config: of the training.
-        system: what the replicas are copies of.
-        data: gives the labelled frames.
-        reference_data: gives the references of observables.
+        config: configuration of the training.
+        system: the system of all replicas.
+        data: provides the labeled frames.
+        reference_data: provides the references of observables.
         zero_energy_eV: total energy at which the energy of the force field is zero.
     """
     weighted = []
@@ -63,14 +63,14 @@ def loss_term(
     reference_data: Dataset,
     zero_energy_eV: float,
 ) -> LossTerm:
-    """One term of the loss; arguments as in `weighted_terms`."""
+    """One loss term. Arguments as in `weighted_terms`."""
     match chosen:
         case ObservablesTermConfig():
             return ObservableTerm(targets(chosen, config, system, reference_data), config.estimator.paper_estimator)
         case EnergiesForcesTermConfig():
             loss = energy_force_loss(chosen.loss, chosen.energy_coefficient, chosen.force_coefficient)
-            at_once = PiecesAtOnce(config.estimator.minibatch_size, "labelled frames of a minibatch")
-            labels = labelled_frames(system, data, zero_energy_eV)
+            at_once = PiecesAtOnce(config.estimator.minibatch_size, "labeled frames of a minibatch")
+            labels = labeled_frames(system, data, zero_energy_eV)
             return EnergyForceTerm(system, labels, loss, chosen.batch_size, at_once)
         case CustomTermConfig():
             given = {"system": system, "dataset": data, "reference_dataset": reference_data}
@@ -79,7 +79,7 @@ def loss_term(
 
 
 def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, data: Dataset) -> list[Target]:
-    """Observables with their references from a data set, or from a file."""
+    """Observables with their references from a data set or a file."""
     made = []
     for target in chosen.targets:
         quantity = observable(target.observable, system)
@@ -89,17 +89,17 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
     return made
 
 
-def labelled_frames(system: System, data: Dataset, zero_energy_eV: float) -> LabelledFrames:
+def labeled_frames(system: System, data: Dataset, zero_energy_eV: float) -> LabeledFrames:
     """The training frames, on the device and in the precision of the system."""
     frames = data.train
     energy = (frames.energy - zero_energy_eV).to(system.masses)
-    return LabelledFrames(frames.positions.to(system.masses), energy, frames.labels.to(system.masses))
+    return LabeledFrames(frames.positions.to(system.masses), energy, frames.labels.to(system.masses))
 
 
 def sampling(config: TrainConfig, system: System, data: Dataset) -> Sampling:
-    """The choice of samples from the frames of a rerun."""
+    """The selection of samples from the frames of a rerun."""
     estimator = config.estimator
-    noun, fixed = "structures of a minibatch", estimator.paper_estimator  # whose result depends on the minibatches
+    noun, fixed = "structures of a minibatch", estimator.paper_estimator  # its result depends on the minibatches
     return Sampling(
         kT_eV(config.dynamics.temperature_K),
         PiecesAtOnce(estimator.minibatch_size, noun, limited=not fixed),
@@ -110,10 +110,10 @@ def sampling(config: TrainConfig, system: System, data: Dataset) -> Sampling:
 
 
 def neighborhood_sampler(config: TrainConfig, system: System, data: Dataset) -> NeighborhoodSampler | None:
-    """The samples of the local estimator; None for the global one.
+    """The sampler of the local estimator, or None for the global one.
 
     Raises:
-        ConfigError: neighborhoods of more molecules than there are.
+        ConfigError: neighborhoods have more molecules than the system.
     """
     local = config.estimator.local
     if local is None:
@@ -133,7 +133,7 @@ def neighborhood_sampler(config: TrainConfig, system: System, data: Dataset) -> 
 
 
 def stable_settings(config: TrainConfig, terms: list[WeightedTerm]) -> StableSettings:
-    """The numbers of a training; plateaus are looked for in the loss of the first term that uses samples, if any."""
+    """Settings of the training. Plateaus are detected in the loss of the first term that uses samples, if any."""
     learning, estimator = config.learning, config.estimator
     monitored = next((w.term for w in terms if w.term.uses_samples), terms[0].term)
     return StableSettings(
@@ -161,6 +161,6 @@ def stable_settings(config: TrainConfig, terms: list[WeightedTerm]) -> StableSet
 
 
 def optimizer_settings(config: LearningConfig | OptimizationConfig) -> OptimizerSettings:
-    """The optimizer of either training; what a section does not have stays as it is by default."""
+    """Optimizer settings of pretraining or StABlE training. Keys missing from a section keep their defaults."""
     known = OptimizerSettings.__dataclass_fields__.keys() & type(config).model_fields.keys()
     return OptimizerSettings(**{key: getattr(config, key) for key in known})

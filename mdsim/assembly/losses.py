@@ -1,4 +1,4 @@
-"""Losses of energies and forces, and of observables."""
+"""Losses built from a configuration: of energies and forces, and of observables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def energy_force_loss(
 
 
 def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
-    """The loss of a mean observable and its reference."""
+    """The loss of a mean observable with respect to its reference."""
     if kind == "wasserstein":
         spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])
         return partial(losses.wasserstein_1, spacing=spacing)

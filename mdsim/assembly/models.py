@@ -1,4 +1,4 @@
-"""Force fields with new weights, and where they are computed."""
+"""Force fields built from a configuration, new or from a checkpoint, and their device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mdsim.models.registry import MODELS
 
 
 def device(cpu: bool) -> torch.device:
-    """The GPU where there is one, unless the CPU is asked for."""
+    """The GPU if there is one and the CPU is not requested."""
     return torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
 
 
@@ -27,6 +27,6 @@ def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
 
 
 def saved_force_field(config: ModelConfig | ModelReference, checkpoint: str | os.PathLike) -> ForceField:
-    """The force field in a checkpoint; a factory outside this package is called if the configuration names it."""
+    """The force field in a checkpoint. A custom factory is called only if the configuration names it."""
     allowed = config.factory if isinstance(config, CustomModelConfig | CustomModelReference) else None
     return load_force_field(checkpoint, allowed)

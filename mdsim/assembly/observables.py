@@ -1,4 +1,4 @@
-"""What is measured."""
+"""Structural and dynamical observables, built from a configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mdsim.state import System
 
 
 def observable(config: StructuralConfig, system: System) -> BinnedObservable:
-    """A structural observable; the RDF is h(r) for open boundaries and g(r) for periodic ones."""
+    """A structural observable. The RDF is h(r) for open boundaries and g(r) for periodic ones."""
     match config:
         case RDFConfig():
             return RDF(

@@ -1,4 +1,4 @@
-"""What structural observables should be."""
+"""Reference values of structural observables, from files, reference runs or training frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mdsim.typing import Float, Tensor
 
 log = logging.getLogger("mdsim")
 
-FEW_FRAMES = 50.0  # a reference carried by fewer is announced as a warning
+FEW_FRAMES = 50.0  # a smaller effective sample size of a reference gives a warning
 
 MOST_BLOCKS = 10  # of the error, which small sets do not allow
 
@@ -28,15 +28,15 @@ def reference(
     temperature_K: float | None = None,
     from_run: bool = False,
 ) -> Float[Tensor, "bin"]:
-    """What a structural observable should be: from a file, the data set's whole run, or the mean over training frames.
+    """Reference of a structural observable: from a file, the data set's whole run, or the mean over training frames.
 
     Args:
         quantity: the observable.
-        system: what the frames are of.
-        dataset: its training frames are used.
-        file: two columns, instead of the frames.
+        system: the system of the frames.
+        dataset: provides the training frames.
+        file: file of two columns to read instead.
         temperature_K: reweight the frames to this temperature.
-        from_run: prefer the tables of the whole run, where they hold the observable.
+        from_run: prefer the tables of the whole run, if they contain the observable.
     """
     if file is not None:
         return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
@@ -48,7 +48,7 @@ def reference(
 
 
 def _weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:
-    """Weights of the training frames at another temperature; says how many frames carry them."""
+    """Weights of the training frames at another temperature. The effective sample size is logged."""
     known = dataset.metadata.temperature_K
     if known is None:
         raise ConfigError(f"reweight_reference: {dataset.folder / 'metadata.json'} states no temperature")
@@ -62,5 +62,5 @@ def _weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"
 
 
 def reference_temperature(config: RunConfig) -> float | None:
-    """The temperature in K that references are carried to; None leaves them at that of the data."""
+    """The temperature in K to which references are reweighted. None: that of the data."""
     return config.dynamics.temperature_K if config.reweight_reference else None

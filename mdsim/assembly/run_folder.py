@@ -1,4 +1,4 @@
-"""The folder of a run: never touched by mistake, used by one process, continued only as it was started."""
+"""Run folders: protection against accidental changes, checks before a run is continued, and replacement."""
 
 from __future__ import annotations
 

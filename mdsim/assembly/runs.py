@@ -1,4 +1,4 @@
-"""What the scripts do: put the pieces together with `mdsim.assembly`, run them, and write their results."""
+"""The runs behind the scripts: pretraining, StABlE training, evaluation, prediction and comparison."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ log = logging.getLogger("mdsim")
 
 
 def flush_denormals() -> None:
-    """Let numbers below 1e-38 (1e-308 in float64) be zero, in this thread and those it starts.
+    """Flush numbers below 1e-38 (1e-308 in float64) to zero, in this thread and those it starts.
 
-    The far tails of Gaussian basis functions are such numbers, and a CPU takes a hundred times longer for each: without
-    this a fit of SchNet takes twice as long.
+    The far tails of Gaussian basis functions are such denormal numbers. A CPU is a hundred times slower on them, and a
+    fit of SchNet takes twice as long.
     """
     for dtype in (np.float32, np.float64):
-        np.finfo(dtype)  # keeps what it finds, and would warn later that the smallest number is gone
+        np.finfo(dtype)  # cached now, because numpy would warn later that the smallest number is zero
     torch.set_flush_denormal(True)
 
 
@@ -53,7 +53,7 @@ def flush_denormals() -> None:
 
 
 def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = False) -> None:
-    """Fit a force field, then report its errors on the test frames."""
+    """Fit a force field, then report its errors."""
     folder = assembly.pretraining_run_path(config)
     check_folder(folder, config, resume, overwrite)
     data = assembly.dataset(config.data)
@@ -111,7 +111,7 @@ def predict(
     calculator = ForceFieldCalculator(checkpoint, device, allow_factory=allow_factory, energy_zero=energy_zero)
     try:
         images = ase.io.read(frames, index=":")
-    except Exception as error:  # readers raise errors of any kind on files that are not theirs
+    except Exception as error:  # readers raise arbitrary errors on files of other formats
         raise ConfigError(f"{frames}: cannot be read as frames ({error or type(error).__name__})") from error
     predicted = []
     for number, atoms in enumerate(images):
@@ -169,7 +169,7 @@ def _fit_settings(optim: OptimizationConfig) -> FitSettings:
 
 
 def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> None:
-    """StABlE training."""
+    """Run StABlE training."""
     check_folder(config.run_path, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
     checkpoint = assembly.pretrained_checkpoint(config)
@@ -196,7 +196,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
     if force_field.why_undetermined(system):
         moved = force_field.recenter(system, data.train.positions, data.train.energy)
-        log.info("the zero of energy of this system comes from its training frames: %+.3f eV off the estimate", moved)
+        log.info("the zero of energy was set from the training frames: %+.3f eV relative to the estimate", moved)
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))
     terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)
@@ -214,7 +214,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
 
 
 def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames) -> MDState:
-    """Replicas at some of the frames, judged once before any time is spent on them."""
+    """The initial state of the replicas, at some of the frames, after a first check of their stability."""
     dynamics = config.dynamics
     positions, velocities = initial_conditions(
         stretch.system,
@@ -231,7 +231,7 @@ def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames:
 
 
 def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = False) -> None:
-    """Held-out evaluation of the force field that `eval_model` names."""
+    """Evaluate the force field that `eval_model` names on held-out initial conditions."""
     out_dir = config.run_path / "inference" / config.eval_model
     checkpoint = assembly.evaluated_checkpoint(config, config.eval_model)
     check_folder(out_dir, config, resume, overwrite)
@@ -285,7 +285,7 @@ def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir
 
 
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
-    """One table and one set of figures: before against after, from the evaluations in one or several run folders."""
+    """Compare evaluations before and after training, in one or several run folders, as one table and set of figures."""
     log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
 
 
@@ -294,7 +294,7 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
 
 @contextmanager
 def mistakes_in_the_configuration() -> Iterator[None]:
-    """What the pieces refuse while they are put together (bins that do not fit the range, ...) was asked for in it."""
+    """Turn errors during assembly (such as bins that do not fit the range) into errors of the configuration."""
     try:
         yield
     except (ConfigError, DatasetError, UnknownSpeciesError):
@@ -315,7 +315,7 @@ def _a_model_that_can_be_built() -> Iterator[None]:
 
 
 def check_readable(data: Dataset) -> None:
-    """Read every labelled split, so that a damaged one is found before a fit and not at its end."""
+    """Read every labeled split, so that a damaged file is found before a fit and not at its end."""
     log.debug("%d training, %d validation, %d test frames", len(data.train), len(data.val), len(data.test))
 
 
@@ -327,7 +327,7 @@ def _writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: int) -
 
 
 def _provenance(data: Dataset) -> dict[str, Any]:
-    """Where a force field comes from, for its checkpoint."""
+    """Origin of a force field, for its checkpoint."""
     return {
         "mdsim_version": mdsim.__version__,
         "data": "/".join(data.folder.parts[-3:]),

@@ -1,4 +1,4 @@
-"""What makes a frame unstable."""
+"""Stability criteria built from a configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mdsim.state import System
 
 
 def criterion(config: CriterionConfig, system: System, dataset: Dataset, from_run: bool = False) -> StabilityCriterion:
-    """What makes a frame unstable; an RDF as reference comes from the data set's whole run if it is asked for."""
+    """A stability criterion. With ``from_run``, the reference RDF is that of the data set's whole run."""
     match config:
         case BondDeviationConfig():
             return BondLengthDeviation(dataset.reference_bond_lengths().to(system.masses), config.bond_dev_tol_A)

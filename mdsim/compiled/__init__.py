@@ -1,4 +1,4 @@
-"""Compiled loops and vector instructions that several fast paths share; they need numba (the extra `fast`)."""
+"""Compiled loops and vector instructions shared by the fast paths. They need numba (the extra `fast`)."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""Common parts of the models' fast paths: conditions that must hold, and pairs as compiled loops take them."""
+"""Shared parts of the models' fast paths: checks of their preconditions, and neighbor pairs as numpy arrays."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def check_interpolation(error: float, tolerance: float) -> None:
 
 
 class PairArrays:
-    """The pairs of a neighbor list as the loops take them; made anew when the list is."""
+    """The pairs of a neighbor list as arrays for the loops. They are rebuilt whenever the list is."""
 
     def __init__(self, neighbor_list: NeighborList) -> None:
         self.neighbor_list = neighbor_list
-        self._listed: Neighbors | None = None  # what the arrays were made of
+        self._listed: Neighbors | None = None  # the pairs that the arrays hold
         self._arrays: tuple[np.ndarray, ...] = ()
 
     def __call__(self, positions: Float[Tensor, "replica atom 3"]) -> tuple[np.ndarray, ...]:
-        """First and second atoms, shifts (none for open boundaries), and where the pairs of each replica begin."""
+        """First and second atoms, shifts (empty for open boundaries), and the first pair of each replica."""
         listed = self.neighbor_list(positions)
         if listed is not self._listed:
             shifts = positions.new_empty(0, 3) if listed.shift is None else listed.shift.to(positions)

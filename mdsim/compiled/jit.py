@@ -1,4 +1,4 @@
-"""Compilation of loops by numba, and their number of threads; importing this needs numba (the extra `fast`)."""
+"""Settings for loops that numba compiles, and their number of threads. Needs numba (the extra `fast`)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numba.core import config
 
 from mdsim.typing import Tensor
 
-# numba's own pool of threads: its OpenMP layer shares, and changes, the number of threads that torch computes with.
+# Use numba's own thread pool. Its OpenMP layer shares torch's number of threads, and changes it.
 config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 MOST_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption that numbers are finite: a broken replica is data
-# numpy's error model: a division that may raise an exception would keep its loop from being vectorized
+FAST = {"contract", "reassoc", "nsz", "arcp"}  # numbers may be non-finite: a broken replica is data
+# numpy's error model: a loop whose division may raise an exception is not vectorized
 compiled = partial(njit, error_model="numpy", fastmath=FAST, cache=True)
 
 
 def use_torch_threads() -> int:
-    """Let the loops run on as many threads as torch does; returns how many."""
+    """Give the loops as many threads as torch has, and return that number."""
     n = min(torch.get_num_threads(), MOST_THREADS)
     set_num_threads(n)
     return n
 
 
 def arrays(*arguments: Tensor | np.ndarray | float | int) -> list:
-    """The arrays of CPU tensors, contiguous, and all else as it is. What a loop fills must be contiguous already."""
+    """CPU tensors as contiguous arrays, other arguments unchanged. Tensors to be filled must be contiguous already."""
     return [a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments]

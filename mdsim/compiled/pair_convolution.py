@@ -1,13 +1,13 @@
-"""The continuous-filter convolution and its derivatives of every order, without features of pairs in memory.
+"""Continuous-filter convolution, differentiable to any order without storing features of pairs.
 
-    C(w, h)_i = Σ_(ij) w_ij h_j        what an atom receives from all its neighbors, both directions of each pair
-    D(a, b)_ij = a_i b_j + a_j b_i     how much a pair's filter matters
+    C(w, h)_i = Σ_(ij) w_ij h_j        sum over the neighbors of an atom, both directions of each pair
+    D(a, b)_ij = a_i b_j + a_j b_i     gradient with respect to the filter of a pair
 
-are linear in each argument, and each is the other's derivative: ∂C gives D(g, h) and C(w, g), ∂D gives C(g, b) and
-C(g, a). Energies need C, forces C and D, the gradient of a force loss six C and three D for every layer.
+are linear in each argument, and each is the derivative of the other: ∂C gives D(g, h) and C(w, g), ∂D gives C(g, b)
+and C(g, a). Per layer, energies need C, forces need C and D, and the gradient of a force loss needs six C and three D.
 
-On the CPU compiled loops read each filter once. Without numba (the extra `fast`), or on a
-GPU, they are gathers and scatters.
+On the CPU, compiled loops read each filter once. Without numba (the extra `fast`), and on a GPU, gathers and scatters
+are used instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def convolve(
     first: Int[Tensor, "pair"],
     second: Int[Tensor, "pair"],
 ) -> Float[Tensor, "node channel"]:
-    """Sum over the neighbors of each node of their features times the filter of the pair."""
+    """Sum the features of each node's neighbors, times the filter of each pair."""
     return _Convolve.apply(filters, features, first, second)
 
 

@@ -1,7 +1,7 @@
-"""Compiled loops of `pair_convolution` and `radial_spline`; importing this needs numba.
+"""Compiled loops of `pair_convolution` and `radial_spline`. Importing this module needs numba.
 
-They run on one thread. Those of numba would find the cores taken: after each of its operations torch's threads wait,
-spinning, for the next, and its operations and these loops alternate.
+They run on one thread. torch's threads spin on the cores between operations, and torch operations alternate with these
+loops, so further numba threads would find no free core.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def convolve(filters, features, first, second, received):
         i, j = first[p], second[p]
         w, h_i, h_j = filters[p], features[i], features[j]
         m_i, m_j = received[i], received[j]
-        for c in range(n_channels):  # one array written in each loop, or it does not vectorize
+        for c in range(n_channels):  # a loop vectorizes only if it writes to a single array
             m_i[c] += w[c] * h_j[c]
         for c in range(n_channels):
             m_j[c] += w[c] * h_i[c]
@@ -42,7 +42,7 @@ def pair_product(a, b, first, second, product):
 @compiled()
 @no_type_check
 def _b_spline(t, order, weights):
-    """The four cubic B-splines that reach over an interval, at 0 <= t <= 1 in it, or their derivatives."""
+    """The four cubic B-splines that cover an interval, at 0 <= t <= 1 within it, or their derivatives."""
     s = 1.0 - t
     if order == 0:
         weights[0] = s * s * s / 6.0
@@ -68,7 +68,7 @@ def _b_spline(t, order, weights):
 @compiled()
 @no_type_check
 def _interval(distance, per_knot, order, n_coefficients, weights):
-    """First of the four coefficients that count at a distance, and their weights; those of NaN are NaN."""
+    """Index of the first of the four coefficients at a distance, and their weights (NaN for NaN)."""
     u = distance * per_knot
     k = 0
     if u > 0:  # false for NaN

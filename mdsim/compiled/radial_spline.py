@@ -1,14 +1,15 @@
-"""Functions of distance alone, evaluated at knots instead of pairs: cubic B-splines that can be differentiated twice.
+"""Cubic B-splines for functions of one distance, evaluated at knots instead of pairs and differentiable twice.
 
-A minibatch has far more pairs than a filter network needs to be known at. With values f_k at evenly spaced knots,
+A minibatch has far more pairs than points are needed to represent a filter network. With values f_k at evenly spaced
+knots, the spline
 
     f(d) ≈ Σ_k c_k B(d/h - k),     c_k = (8 f_k - f_{k-1} - f_{k+1}) / 6
 
-is twice continuously differentiable and of fourth order in h (the quasi-interpolant of Schoenberg). Gradients go to the
-values at the knots, and through them to the parameters, whose network is evaluated, forward and backward, at a
-thousand distances. Derivatives with respect to distances are the exact ones of the spline.
+is twice continuously differentiable and of fourth order in h (the quasi-interpolant of Schoenberg). Gradients reach the
+parameters through the values at the knots, so the network is evaluated, forward and backward, at a thousand distances
+only. Derivatives with respect to distances are exact derivatives of the spline.
 
-Coefficients are float64: slopes are small differences of them. What is made of them for pairs is float32.
+Coefficients are float64, because slopes are small differences between them. Values for pairs are float32.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from torch.autograd import Function
 from mdsim.compiled import HAS_NUMBA
 from mdsim.typing import Float, Tensor
 
-KNOTS = 1024  # intervals from 0 to the cutoff; with Gaussians 0.2 Å wide the error is below float32's rounding
+KNOTS = 1024  # intervals from 0 to the cutoff; for Gaussians 0.2 Å wide the error is below float32 rounding
 WORTHWHILE_PAIRS = 2 * KNOTS
 MARGIN = 2  # knots beyond each end, so that the ends need no conditions
 
 
 def worthwhile(distances: Float[Tensor, "pair"]) -> bool:
-    """Whether a spline saves time: compiled loops on the CPU, and many more pairs than knots."""
+    """Whether a spline saves time: compiled loops are available, and pairs far outnumber knots."""
     at_hand = HAS_NUMBA and distances.device.type == "cpu" and distances.dtype == torch.float32
     return at_hand and len(distances) > WORTHWHILE_PAIRS
 
 
 def knots(cutoff: float) -> Float[Tensor, "knot"]:
-    """The distances at which functions are to be evaluated, float64, a little beyond both ends of 0 to ``cutoff``."""
+    """The distances at which to evaluate the functions, float64, slightly beyond both ends of 0 to ``cutoff``."""
     return torch.arange(-MARGIN, KNOTS + MARGIN + 1, dtype=torch.float64) * (cutoff / KNOTS)
 
 

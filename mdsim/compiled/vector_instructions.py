@@ -1,7 +1,8 @@
-"""LLVM instructions on vectors of numbers, for loops that numba's compiler cannot turn into vectors by itself.
+"""Emitter of LLVM vector instructions, for loops that numba's compiler does not vectorize.
 
-It must assume that any two arrays overlap. Here arrays are one-dimensional and places in them are numbers, so that what
-is written is what is run; a vector of float32 fills one register of the widest kind.
+The compiler must assume that any two arrays overlap, which prevents vectorization. Here arrays are one-dimensional and
+positions in them are integers, so the instructions run as written. A vector of float32 fills one of the widest
+registers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numba.core import types
 
 from mdsim.compiled.jit import FAST
 
-FLAGS = tuple(sorted(FAST))  # of the instructions: fused, reordered; no assumption that numbers are finite
+FLAGS = tuple(sorted(FAST))  # instructions may be fused and reordered; numbers may be non-finite
 LANES = 16
 INDEX = ir.IntType(64)
 
@@ -23,7 +24,7 @@ class Emitter:
     """Arithmetic on vectors of channels.
 
     Args:
-        context, builder: of numba, as an intrinsic gets them.
+        context, builder: numba's, as passed to an intrinsic.
         scalar: floating-point type of all arrays.
     """
 
@@ -72,7 +73,7 @@ class Emitter:
         return total
 
     def combination(self, factors: Sequence[ir.Value | float | None], values: Sequence[ir.Value]) -> ir.Value:
-        """Sum of products; a factor None stands for one."""
+        """Sum of products. A factor of None stands for one."""
         return self.sum(
             [v if f is None else self.times(self._like(f, v), v) for f, v in zip(factors, values, strict=True)]
         )
@@ -83,7 +84,7 @@ class Emitter:
         return self.spread(factor) if isinstance(value.type, ir.VectorType) else self.scalar(factor)
 
     def exp(self, x: ir.Value) -> ir.Value:
-        """2 to the power of n times a series in the rest; both ends are cut where the result would overflow."""
+        """2 to the power of n, times a series in the remainder. Arguments are clipped to avoid overflow."""
         bits, mantissa, terms = (32, 23, 11) if self.alignment == 4 else (64, 52, 18)
         most = 2.0 ** (bits - mantissa - 2) - 2
         y = self.times(x, self.spread(1.0 / math.log(2.0)))
@@ -105,5 +106,5 @@ class Emitter:
         self.store(self.sum([self.load(data, place), value]), data, place)
 
     def components(self, data: ir.Value, start: ir.Value, channels: ir.Value, count: int) -> list[ir.Value]:
-        """Vectors one component after the other."""
+        """One vector per component."""
         return [self.load(data, self.place(start, self.builder.mul(channels, INDEX(n)))) for n in range(count)]

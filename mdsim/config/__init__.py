@@ -1,1 +1,1 @@
-"""Configurations: YAML files, their typed schema, and the recipes that come with the package."""
+"""Configurations: YAML files, their typed schema, and the recipes shipped with the package."""

@@ -1,9 +1,9 @@
 """Loading of configurations: YAML files, their `includes:` and command-line overrides become one validated object.
 
-A file may start with `includes: [other.yml, recipe:stable_training]`: included files are read first (paths relative to
-the including file; `recipe:NAME` is one that comes with the package) and later values win. Sections merge key by key,
-except that one whose `name` or `factory` changes is replaced whole. Lists are replaced, except that a mapping merged
-onto a list of named sections changes the items of these names.
+A file may start with `includes: [other.yml, recipe:stable_training]`. Included files are read first, and later values
+take precedence. Paths are relative to the including file; `recipe:NAME` is a recipe shipped with the package. Sections
+merge key by key, but a section whose `name` or `factory` changes is replaced as a whole. Lists are replaced, but a
+mapping merged onto a list of named sections changes the items with these names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mdsim.errors import ConfigError, one_line
 
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE = "recipe:"
-MOST_INCLUDES = 1000  # files read for one configuration, each time that it is included
+MOST_INCLUDES = 1000  # files read for one configuration, counted each time they are included
 
 
 def load_config(
@@ -33,12 +33,12 @@ def load_config(
 
     Args:
         path: the YAML file.
-        schemas: the schema, or one for each value of the key `mode`.
-        overrides: `key.sub.key=value` strings; values are parsed as YAML. List items by position or by name:
+        schemas: the schema, or one schema per value of the key `mode`.
+        overrides: `key.sub.key=value` strings. Values are parsed as YAML. List items are addressed by position or name:
             `stability.0.bond_dev_tol_A=0.5`, `stability.bond_length_deviation.bond_dev_tol_A=0.5`.
 
     Raises:
-        ConfigError: with every problem found, one a line.
+        ConfigError: every problem found, one per line.
     """
     path = Path(path)
     values = read_yaml(path)
@@ -48,12 +48,12 @@ def load_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The merged mapping of a file and of what it includes."""
+    """The merged mapping of a file and its includes."""
     return _Reader().read(path, ())
 
 
 class _Reader:
-    """Reads files, and counts them: files that include each other twice over are exponentially many."""
+    """Reads and counts files. The count is limited, because repeated includes can grow exponentially."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -64,7 +64,7 @@ class _Reader:
             raise ConfigError(f"{_shown(path)}: more than {MOST_INCLUDES} files are included")
         text, resolved = _read_text(path)
         if resolved in including:
-            raise ConfigError(f"{_shown(path)}: includes itself by way of {_shown(including[-1])}")
+            raise ConfigError(f"{_shown(path)}: includes itself through {_shown(including[-1])}")
         values = parse(text, _shown(path))
         if not isinstance(values, dict):
             raise ConfigError(f"{_shown(path)}: must hold `key: value` lines, found {type(values).__name__}")
@@ -75,19 +75,19 @@ class _Reader:
 
 
 def _read_text(path: Path) -> tuple[str, Path]:
-    """The text of a file, as far as a configuration may be long, and its path without links."""
+    """The text of a file, up to the largest length of a configuration, and its resolved path."""
     try:
         with path.open(encoding="utf-8") as stream:
             return stream.read(MOST_CHARACTERS + 1), path.resolve()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{_shown(path)}: is not valid YAML: {one_line(error)}") from error
-    except (OSError, ValueError, RuntimeError) as error:  # no file; nul bytes in its name; links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # no file, null bytes in its name, or circular links
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConfigError(f"{_shown(path)}: cannot be read ({one_line(reason)})") from error
 
 
 def _includes(found: Any, path: Path) -> list[Path]:
-    """The included files, as they stand in ``path``."""
+    """The included files, as written in ``path``."""
     includes = [found] if isinstance(found, str) else found
     if not (isinstance(includes, list) and all(isinstance(include, str) for include in includes)):
         raise ConfigError(f"{_shown(path)}: includes: must be a list of files, found {one_line(repr(found), 80)}")
@@ -114,7 +114,7 @@ def _shown(path: Path) -> str:
 
 
 def _merge(base: dict[str, Any], extra: dict[str, Any], where: str) -> dict[str, Any]:
-    """The base with the later values; ``where`` names the place in messages."""
+    """The base updated by the later values. ``where`` is the location for messages."""
     merged = dict(base)
     for key, value in extra.items():
         merged[key] = _merge_value(merged.get(key), value, f"{where}{key}")
@@ -138,10 +138,10 @@ def _same_kind(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def _position(items: list[Any], name: str, where: str) -> int:
-    """Where the item of a name stands in a list of named sections.
+    """Position of the item with a name in a list of named sections.
 
     Raises:
-        ConfigError: there is none, or several, or the items have no names.
+        ConfigError: there is no such item or several, or the items have no names.
     """
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     known = [one_line(found, 60) for found in names if isinstance(found, str)]
@@ -176,11 +176,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         target[_place(target, last, parents)] = parse(text, shown)
     except (AttributeError, IndexError, TypeError) as error:
         place = one_line(repr(key.lstrip("-")), 120)
-        raise ConfigError(f"{shown}: {place} is no place in this configuration ({one_line(error)})") from error
+        raise ConfigError(f"{shown}: {place} does not exist in this configuration ({one_line(error)})") from error
 
 
 def _place(target: Any, part: str, parents: Sequence[str]) -> str | int:
-    """The key of a mapping, or the position of an item: items of lists are numbered, and may be named."""
+    """The key in a mapping, or the position in a list from a number or a name."""
     if not isinstance(target, list):
         return part
     try:

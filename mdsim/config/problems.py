@@ -1,4 +1,4 @@
-"""Problems that the schema finds in a configuration, each as one line that names the key."""
+"""Descriptions of validation problems: one line per problem, with the key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 300
 
 
 def describe(schema: type[Section], error: ValidationError, source: str) -> str:
-    """One line per problem; the last of many says how many more there are."""
+    """One line per problem. If there are many, the last line gives the number of further ones."""
     problems = _without_echoes(error)
     lines = [one_line(f"{source}: {_describe(schema, problem)}", LONGEST) for problem in problems[:MOST_PROBLEMS]]
     if more := len(problems) - len(lines):
@@ -26,7 +26,7 @@ def describe(schema: type[Section], error: ValidationError, source: str) -> str:
 
 
 def _without_echoes(error: ValidationError) -> list[Any]:
-    """The problems, less those of a list that is called too short because its items are invalid."""
+    """The problems, without "list too short" if the items of the list are invalid anyway."""
     problems = error.errors()
     return [
         problem
@@ -37,7 +37,7 @@ def _without_echoes(error: ValidationError) -> list[Any]:
 
 
 def _describe(schema: type[Section], problem: Any) -> str:
-    """One of pydantic's errors, with the nearest known key for an unknown one."""
+    """Description of one pydantic error, with the nearest known key for an unknown key."""
     location = [str(part) for part in problem["loc"]]
     key = one_line(".".join(location), 120)
     if problem["type"] == "extra_forbidden":

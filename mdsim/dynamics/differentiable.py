@@ -1,4 +1,4 @@
-"""Gradients through a trajectory, with the memory of a short one."""
+"""Differentiable simulation: gradients through a whole trajectory, with segment checkpoints to save memory."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ def differentiable_simulate(
     generator: torch.Generator | None = None,
     segment: int | None = None,
 ) -> MDState:
-    """Run all replicas and return a last state that can be differentiated through the whole trajectory.
+    """Run all replicas and return a last state that is differentiable through the whole trajectory.
 
     Gradients reach the initial state and every tensor that the potential depends on. Only the states between segments
-    are stored; backward repeats one segment at a time, with the same noise. With segments of √n_steps steps both the
-    stored states and the graph of a segment grow like √n_steps, for one more evaluation of each step.
+    are stored. The backward pass repeats one segment at a time, with the same noise. With segments of √n_steps steps,
+    both the stored states and the graph of a segment grow like √n_steps, at the cost of evaluating each step twice.
 
-    `torch.utils.checkpoint` is not used because it repeats a segment also for every force inside it (forces are
-    gradients themselves), √n_steps/2 times the work, and refuses a neighbor list that was rebuilt to another length.
+    `torch.utils.checkpoint` is not used. It would repeat a segment for every force within it, since forces are
+    gradients themselves, which is √n_steps/2 times the work. It also refuses a neighbor list that changes its length.
 
     Args:
-        system: what the replicas are copies of.
+        system: the system of all replicas.
         potential: differentiable energies (eV) and forces (eV/Å) of positions (Å):
-            ``force_field.bind(system, differentiable=True)``. What it depends on is found at the initial positions.
+            ``force_field.bind(system, differentiable=True)``. Its dependencies are found at the initial positions.
         integrator: makes the steps.
-        state: where to start; not changed.
-        n_steps: how many.
-        generator: of the integrator's noise, if it has any; it advances as in `simulate`.
-        segment: steps per segment; default √n_steps, rounded up. ``n_steps`` stores no state and keeps one graph.
+        state: initial state, not changed.
+        n_steps: number of steps.
+        generator: generator of the integrator's noise, if any. It advances as in `simulate`.
+        segment: steps per segment, by default √n_steps, rounded up. With ``n_steps``, no state is stored and one graph
+            is kept.
 
     Returns:
         The last state. It can be differentiated once, not twice.
@@ -84,7 +85,7 @@ class _Segment:
 
 
 class _Checkpoint(torch.autograd.Function):
-    """A segment that keeps its input instead of its graph, and is run again in backward."""
+    """A segment that stores its input instead of its graph, and is run again in the backward pass."""
 
     @staticmethod
     def forward(ctx, run: _Segment, generator: torch.Generator | None, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -100,7 +101,7 @@ class _Checkpoint(torch.autograd.Function):
         run, saved = ctx.run, ctx.saved_tensors
         inputs = [tensor.detach().requires_grad_() for tensor in saved[: len(run.names)]]
         replay = None
-        if ctx.device is not None:  # the same noise again, leaving the caller's generator where it is
+        if ctx.device is not None:  # repeats the noise without changing the caller's generator
             replay = torch.Generator(ctx.device)
             replay.set_state(ctx.generator_state)
         with torch.enable_grad():
@@ -113,7 +114,7 @@ class _Checkpoint(torch.autograd.Function):
             [*inputs, *saved[len(run.names) :]],
             [gradient for _, gradient in pairs],
             allow_unused=True,
-            retain_graph=True,  # of what parameters are computed from, outside: the other segments need it again
+            retain_graph=True,  # the graph of computed parameters lies outside, and other segments need it again
         )
         return None, None, *of_inputs
 

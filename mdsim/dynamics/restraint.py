@@ -1,7 +1,7 @@
-"""A physical prior that holds a molecule together: flat within the reference data, harmonic outside.
+"""Bonded restraint: a prior that holds a molecule together, flat within the reference data and harmonic outside.
 
-It is a control for learning, and a crutch where a stable trajectory is needed at once. It needs a fixed bond graph, it
-repairs what it was told of and nothing else, and reactions are impossible with it.
+It serves as a control for learning, or as a stopgap for a stable trajectory. It needs a fixed bond graph, restrains
+only the listed bonds and angles, and prevents reactions.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mdsim.typing import Float, Int, Tensor
 
 @dataclass(frozen=True, eq=False)
 class BondedRestraint:
-    """Energy ½ Σ k d² of all bonds and 1-3 distances, where d is how far one lies outside its range. A `Potential`.
+    """A `Potential` with the energy ½ Σ k d² over bonds and 1-3 distances, where d is the distance outside the range.
 
     Args:
         pairs: atoms at the ends of a bond or of an angle.
-        lower_A, upper_A: range of each distance within which nothing acts, Å.
+        lower_A, upper_A: range of each distance without restraint, Å.
         stiffness: k of each pair, eV/Å².
-        cell: lattice vectors as rows, Å; None for open boundaries.
+        cell: lattice vectors as rows, Å. None for open boundaries.
     """
 
     pairs: Int[Tensor, "pair 2"]
@@ -40,15 +40,17 @@ class BondedRestraint:
         """Ranges and stiffness from reference frames at equilibrium.
 
         Args:
-            system: its bonds and the angles between them are held.
+            system: its bonds and the angles between them are restrained.
             positions: Å.
-            kT: thermal energy of the frames in eV; the stiffness is that of the harmonic well with their variance.
-            margin_A: added to both ends of the range seen in the frames, Å.
+            kT: thermal energy of the frames in eV. The stiffness is that of a harmonic well with their variance.
+            margin_A: margin added to both ends of the range in the frames, Å.
         """
         triplets = bonded_triplets(system)
         pairs = torch.cat([system.bonds, triplets[:, [0, 2]]]).sort(dim=1).values.unique(dim=0)
         if not len(pairs) or len(positions) < 2:
-            raise ValueError(f"found {len(pairs)} bonded pairs in {len(positions)} frames: ranges need both")
+            raise ValueError(
+                f"found {len(pairs)} bonded pairs in {len(positions)} frames, but ranges need one pair and two frames"
+            )
         distances = pair_distances(positions.double(), pairs, system.cell)
         lower, upper = distances.amin(0) - margin_A, distances.amax(0) + margin_A
         lower, upper, stiffness = (x.to(system.masses) for x in (lower, upper, kT / distances.var(0)))

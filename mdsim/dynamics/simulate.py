@@ -1,4 +1,4 @@
-"""From an integrator and a potential to a trajectory, and to gradients through one."""
+"""Simulation of all replicas for a number of steps, without gradients."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def simulate(
 ) -> tuple[MDState, Trajectory]:
     """Run all replicas for a number of steps, without gradients.
 
-    A replica that becomes non-finite is recorded as it is and leaves the others alone. Nothing here waits for the
+    A replica that becomes non-finite is recorded as it is and does not affect the others. Nothing here waits for the
     device.
 
     Args:
-        system: what the replicas are copies of.
+        system: the system of all replicas.
         potential: energies (eV) and forces (eV/Å) of positions (Å).
         integrator: makes the steps.
-        state: where to start; not changed.
-        n_steps: a multiple of ``dump_every``.
-        dump_every: steps from one frame to the next; the first frame is this many steps after ``state``.
-        generator: of the integrator's noise, if it has any.
+        state: initial state, not changed.
+        n_steps: number of steps, a multiple of ``dump_every``.
+        dump_every: steps between frames. The first frame is this many steps after ``state``.
+        generator: generator of the integrator's noise, if any.
 
     Returns:
         The last state, and a trajectory of n_steps / dump_every frames, the last of which is that state.
@@ -43,7 +43,7 @@ def simulate(
     positions, velocities, energy = (
         field.new_empty(n_frames, *field.shape) for field in (state.positions, state.velocities, state.energy)
     )
-    # Not inference_mode: what a potential caches here (its neighbor list) must stay usable where gradients are taken.
+    # Not inference_mode: the neighbor list that a potential caches here must remain usable with gradients.
     with torch.no_grad():
         for frame in range(n_frames):
             for _ in range(dump_every):

@@ -1,4 +1,4 @@
-"""One stretch of dynamics of many replicas, judged frame by frame: what exploring, learning and evaluation all run."""
+"""A stretch of dynamics, judged frame by frame: the unit of exploring, learning and evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mdsim.typing import Float, Tensor
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where the replicas ended, the frames on the way, and the first unstable frame of each."""
+    """The result of a stretch: last state, frames, and the first unstable frame of each replica."""
 
     state: MDState
     trajectory: Trajectory
@@ -27,15 +27,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Stretch:
-    """The dynamics of one epoch: ``n_steps`` steps, a frame after each ``dump_every`` of them, and the criteria."""
+    """The dynamics of one epoch: ``n_steps`` steps, a frame every ``dump_every`` steps, and the stability criteria."""
 
     system: System
     integrator: Integrator
     n_steps: int
     dump_every: int
     criteria: Sequence[StabilityCriterion]
-    fast: bool = True  # let the force field choose a quicker path that is equal within rounding
-    fast_tolerance: float = FAST_TOLERANCE  # of what that path interpolates, relative
+    fast: bool = True  # allow a faster force evaluation that is equal within rounding
+    fast_tolerance: float = FAST_TOLERANCE  # largest relative interpolation error of the fast path
     prior: Potential | None = None  # added to the force field
 
     def run(
@@ -45,13 +45,13 @@ class Stretch:
         generator: torch.Generator,
         keep_every: int | None = None,
     ) -> Outcome:
-        """Simulate from ``state``. A fresh neighbour list makes the result a function of the arguments alone.
+        """Simulate from ``state``. The neighbor list is new, so that the result depends on the arguments alone.
 
         Args:
             force_field: its parameters are frozen for the stretch.
-            state: where every replica starts.
-            generator: of the thermostat's noise.
-            keep_every: keep frames more densely than ``dump_every``; must divide it.
+            state: initial state of all replicas.
+            generator: generator of the thermostat's noise.
+            keep_every: smaller interval between frames, in steps. It must divide ``dump_every``.
         """
         state, trajectory = simulate(
             self.system,
@@ -82,7 +82,7 @@ class Stretch:
         return total
 
     def judge(self, state: MDState) -> Verdict:
-        """Which replicas the criteria call unstable where they stand."""
+        """Verdict on the replicas in a single state."""
         interval_fs = self.dump_every * self.integrator.timestep_fs
         frame = Trajectory(state.positions[None], state.velocities[None], state.energy[None], interval_fs)
         return first_unstable(self.criteria, self.system, frame)

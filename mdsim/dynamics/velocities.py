@@ -1,4 +1,4 @@
-"""Initial velocities: the Maxwell-Boltzmann distribution, without the momenta that the dynamics conserves."""
+"""Initial velocities from the Maxwell-Boltzmann distribution, without the conserved momenta."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mdsim.state import System, kinetic_temperature_K
 from mdsim.typing import Bool, Float, Tensor
 from mdsim.units import kT_eV
 
-# An axis whose moment of inertia is below this fraction of the largest is that of a linear molecule. It is far above
-# the rounding of float32 positions, squared, and far below any bent geometry.
+# An axis with a moment of inertia below this fraction of the largest is the axis of a linear molecule. The value is far
+# above squared rounding errors of float32 positions, and far below that of any bent geometry.
 LINEAR_MOLECULE_TOLERANCE = 1e-10
 
 BEND = 1e-3  # of the size of a molecule: its square is far above that tolerance
@@ -35,21 +35,21 @@ def maxwell_boltzmann(
 
     Args:
         system: masses (amu) and boundaries.
-        n_replicas: how many independent draws.
+        n_replicas: number of independent draws.
         temperature_K: K.
-        generator: source of the random numbers; one on the CPU gives the same draws for every device of the system.
-        remove_momentum: hold the momentum of the center of mass at zero.
-        remove_rotation: hold the angular momentum at zero. Default: with open boundaries only, where it is conserved.
-        positions: Å, needed to remove rotation; they also give the type of the result (otherwise the masses do).
-        exact_temperature: scale each replica to have exactly this kinetic temperature. This is no longer a canonical
-            draw, whose kinetic energy fluctuates.
+        generator: source of the random numbers. A CPU generator gives the same draws for every device of the system.
+        remove_momentum: set the total momentum to zero.
+        remove_rotation: set the angular momentum to zero. Default: only with open boundaries, where it is conserved.
+        positions: Å, needed to remove rotation. They also set the type of the result (otherwise the masses do).
+        exact_temperature: scale each replica to exactly this kinetic temperature. The draw is then no longer canonical,
+            because the canonical kinetic energy fluctuates.
 
     Returns:
         Velocities in ASE units.
 
     Raises:
-        ValueError: rotation is to be removed but positions are missing or of another number of replicas, or an exact
-            temperature is asked of a system with no momenta left.
+        ValueError: rotation is to be removed but positions are missing or have another number of replicas, or an exact
+            temperature is requested for a system without remaining momenta.
     """
     if remove_rotation is None:
         remove_rotation = system.cell is None
@@ -99,15 +99,15 @@ def remove_rotation(
 ) -> Float[Tensor, "replica atom 3"]:
     """Velocities without the rigid rotation about the center of mass that carries their angular momentum.
 
-    The angular velocity solves I ω = L. The inertia tensor I is singular for linear molecules, which have no angular
-    momentum about their axis either: its pseudo-inverse leaves that axis alone. Non-finite replicas stay so.
+    The angular velocity solves I ω = L. For linear molecules the inertia tensor I is singular, and the angular momentum
+    about the axis is zero. The pseudo-inverse leaves that axis alone. Non-finite replicas stay non-finite.
     """
-    # In double precision, so that what counts as linear does not depend on the type of the positions.
+    # In double precision, so that the test for linear molecules does not depend on the type of the positions.
     exact_positions, exact_velocities, exact_masses = positions.double(), velocities.double(), masses.double()
     arms = exact_positions - center_of_mass(exact_positions, exact_masses)
     inertia = _inertia_tensor(arms, exact_masses)
     momentum = angular_momentum(exact_positions, exact_velocities, exact_masses)
-    finite = _is_finite(inertia)[:, None, None]  # one non-finite matrix would make the decomposition of all fail
+    finite = _is_finite(inertia)[:, None, None]  # a single non-finite matrix would make the whole decomposition fail
     inverse = torch.linalg.pinv(torch.where(finite, inertia, 0.0), rtol=LINEAR_MOLECULE_TOLERANCE, hermitian=True)
     angular_velocity = (inverse @ momentum[:, :, None]).transpose(-1, -2)
     rotation = torch.linalg.cross(angular_velocity.expand_as(arms), arms)

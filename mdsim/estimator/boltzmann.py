@@ -1,8 +1,9 @@
-"""Gradients of ensemble averages with respect to force-field parameters, without differentiating through dynamics.
+"""Boltzmann estimator: gradients of ensemble averages with respect to force-field parameters, from samples alone.
 
 For the canonical ensemble, d<g>/dθ = <∂g/∂θ> - Cov(g, ∂U/∂θ) / kT. The observable does not depend on θ, so only the
 covariance remains. A loss L(<g>) needs its product with λ = ∂L/∂<g>, which is the gradient of a weighted sum of
-energies: one backward pass for each minibatch, and never a matrix of samples × parameters.
+energies. This takes one backward pass per minibatch, no matrix of samples × parameters, and no differentiation through
+the dynamics.
 
 Sources: Raja et al., "Stability-aware training of machine learning force fields with differentiable Boltzmann
 estimators", TMLR 2025, arXiv 2402.13984 (global and local estimators); Thaler & Zavadlav, Nature Communications 12,
@@ -20,13 +21,13 @@ from mdsim.estimator.parameter_gradient import Gradients, energy_gradient
 from mdsim.estimator.sample_energies import SampleEnergies
 from mdsim.typing import Float, Int, Tensor
 
-#: Mean of the observable to a scalar.
+#: Maps the mean of the observable to a scalar.
 ObservableLoss = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class BoltzmannGradient:
-    """Gradient of a loss of an ensemble average, and the average it was taken at."""
+    """Gradient of a loss of an ensemble average, with the loss and the average."""
 
     loss: Float[Tensor, ""]
     mean: Float[Tensor, "bin"]
@@ -37,7 +38,7 @@ class BoltzmannGradient:
 
 @dataclass(frozen=True)
 class ReweightedMean:
-    """An ensemble average carried to other parameters, and how far the samples can be trusted there."""
+    """An ensemble average reweighted to other parameters, with the effective number of samples."""
 
     mean: Float[Tensor, "bin"]
     weights: Float[Tensor, "sample"]
@@ -58,35 +59,33 @@ def boltzmann_gradient(
 ) -> BoltzmannGradient:
     """Gradient of ``loss(<g>)`` over canonical samples: -Cov(g·λ, ∂U/∂θ) / kT with λ = ∂loss/∂<g>.
 
-    The covariance is that of all samples, with n-1 in the denominator (with weights: 1 - Σw²), whatever the size of
-    the minibatches. They only bound the memory.
+    The covariance is that of all samples, with n-1 in the denominator (with weights: 1 - Σw²). The size of the
+    minibatches only bounds the memory.
 
     Args:
-        energy: of the samples, see `mdsim.estimator.sample_energies` for the global and the local estimator.
-        parameters: of the energy; one gradient is returned for each.
+        energy: energies of the samples. See `mdsim.estimator.sample_energies` for the global and the local estimator.
+        parameters: parameters of the energy. One gradient is returned per parameter.
         observable: g of each sample.
         loss: scalar function of the mean observable.
         kT: thermal energy of the ensemble that was sampled, eV.
         minibatch_size: samples whose energies are held in memory at once.
-        weights: importance of each sample, for samples of another ensemble; normalized here.
-        paper_estimator: reproduce the scaling of the published code: shuffled minibatches, each with its own mean, λ
-            and biased covariance, averaged with equal weight, and without the factor 1/kT. The gradient then depends
+        weights: importance of each sample, for samples of another ensemble. Normalized here.
+        paper_estimator: reproduce the scaling of the published code. Minibatches are shuffled, each with its own mean,
+            λ and biased covariance, and averaged with equal weights, without the factor 1/kT. The gradient then depends
             on ``minibatch_size``.
-        generator: for the shuffling of ``paper_estimator``.
+        generator: random numbers for the shuffling of ``paper_estimator``.
 
     Returns:
-        loss and mean of all samples, gradients, number of samples and Kish's effective number.
+        Loss and mean of all samples, gradients, number of samples and Kish's effective number of samples.
 
     Raises:
-        ValueError: fewer than two samples, non-finite numbers, unusable weights or an inconsistent choice of options.
+        ValueError: fewer than two samples, non-finite numbers, invalid weights or inconsistent options.
 
     Source: arXiv 2402.13984, the N-sample global and local Boltzmann estimators.
     """
     parameters = tuple(parameters)
-    if kT <= 0 or minibatch_size < 1:
-        raise ValueError(f"kT and minibatch_size must be positive, found {kT} and {minibatch_size}")
     observable = observable.detach()
-    _check_observable(observable)
+    _check(observable, kT, minibatch_size)
     if paper_estimator:
         if weights is not None or generator is None:
             raise ValueError("paper_estimator takes no weights and needs a generator to shuffle the samples")
@@ -110,7 +109,7 @@ def boltzmann_gradient(
 def _coefficients(
     observable: Float[Tensor, "sample bin"], probabilities: Float[Tensor, "sample"], loss: ObservableLoss
 ) -> Float[Tensor, "sample"]:
-    """The c of Σ c_i ∂U_i/∂θ = -Cov(g·λ, ∂U/∂θ). They sum to zero, which centers the energies as well."""
+    """The coefficients c in Σ c_i ∂U_i/∂θ = -Cov(g·λ, ∂U/∂θ). They sum to zero, which also centers the energies."""
     mean = (probabilities @ observable).detach().requires_grad_()
     with torch.enable_grad():
         (sensitivity,) = torch.autograd.grad(loss(mean), mean)
@@ -136,9 +135,15 @@ def _probabilities(weights: Float[Tensor, "sample"] | None, observable: Tensor) 
     if not torch.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise ValueError("weights must be finite, not negative, and not all zero")
     probabilities = (weights / weights.sum()).detach().to(observable)
-    if effective_sample_size(probabilities) < 1.001:  # 1 - Σw² would be lost in rounding
-        raise ValueError("a single sample carries all the weight: these samples say nothing about this ensemble")
+    if effective_sample_size(probabilities) < 1.001:  # 1 - Σw² would be dominated by rounding
+        raise ValueError("a single sample carries all the weight, so these samples cannot represent the ensemble")
     return probabilities
+
+
+def _check(observable: Float[Tensor, "sample bin"], kT: float, minibatch_size: int) -> None:
+    if kT <= 0 or minibatch_size < 1:
+        raise ValueError(f"kT and minibatch_size must be positive, found {kT} and {minibatch_size}")
+    _check_observable(observable)
 
 
 def _check_observable(observable: Float[Tensor, "sample bin"]) -> None:
@@ -152,14 +157,14 @@ def _check_observable(observable: Float[Tensor, "sample bin"]) -> None:
 
 
 def effective_sample_size(weights: Float[Tensor, "sample"]) -> float:
-    """Kish's number of equally weighted samples that say as much: (Σw)² / Σw²."""
+    """Kish's effective number of samples, (Σw)² / Σw²."""
     return float(weights.sum().square() / weights.square().sum())
 
 
 def boltzmann_weights(
     energy_new: Float[Tensor, "sample"], energy_old: Float[Tensor, "sample"], kT: float
 ) -> Float[Tensor, "sample"]:
-    """Weights ∝ exp(-(U_new - U_old) / kT) with the sum one; energies and kT in eV.
+    """Weights ∝ exp(-(U_new - U_old) / kT) that sum to one. Energies and kT in eV.
 
     Raises:
         ValueError: an energy is not finite.
@@ -176,16 +181,16 @@ def reweighted_mean(
     energy_old: Float[Tensor, "sample"],
     kT: float,
 ) -> ReweightedMean:
-    """Average at new parameters from samples at old ones, differentiable with respect to the new ones.
+    """Average at new parameters from samples at old ones, differentiable with respect to the new parameters.
 
     Args:
         observable: g of each sample.
-        energy_new: eV, with a graph to the parameters.
-        energy_old: eV, of the parameters that drew the samples.
+        energy_new: energies at the new parameters, eV, with a graph to them.
+        energy_old: energies at the parameters that generated the samples, eV.
         kT: thermal energy, eV.
 
     Source: Thaler & Zavadlav (2021): weights ∝ exp(-(U_new - U_old) / kT). Their effective number of samples is the
-    exponential of an entropy, this one is Kish's, which is never larger.
+    exponential of an entropy. The one used here is Kish's, which is never larger.
     """
     _check_observable(observable)
     weights = boltzmann_weights(energy_new, energy_old, kT)

@@ -1,4 +1,4 @@
-"""The loss term: one summand of the loss that StABlE training minimizes."""
+"""The loss term interface: one summand of the loss that StABlE training minimizes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from mdsim.force_field import ForceField
 
 @dataclass(frozen=True)
 class TermGradient:
-    """The gradient of a term, and what to log of it."""
+    """The gradient of a term, and the scalars to log."""
 
     gradients: Gradients
     loss: float
-    scalars: Mapping[str, float] = field(default_factory=dict)  # further ones, by name
-    n_evaluated: int = 0  # structures evaluated for it
+    scalars: Mapping[str, float] = field(default_factory=dict)  # further scalars, by name
+    n_evaluated: int = 0  # structures evaluated for the gradient
 
 
 @runtime_checkable
 class LossTerm(Protocol):
-    """One summand of the loss. Terms do not know each other; their gradients are weighed and added elsewhere."""
+    """One summand of the loss. Terms are independent, and `joint_gradient` weights and adds their gradients."""
 
     @property
     def name(self) -> str:
-        """Unique among the terms of a training; prefix of what is logged."""
+        """Name of the term, unique within a training. It is the prefix of the logged scalars."""
         ...
 
     @property
     def uses_samples(self) -> bool:
-        """Whether the gradient depends on the frames of the rerun, which are reweighted after the first step."""
+        """Whether the gradient uses the frames of the rerun, which are reweighted after the first step."""
         ...
 
     def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient | None:
-        """Gradient with respect to the parameters that require one; None where the samples say nothing.
+        """Gradient with respect to the trainable parameters, or None if the samples give no gradient.
 
         Args:
-            force_field: with the current parameters.
-            samples: of one rerun, with the weights that carry them to these parameters.
+            force_field: the force field with its current parameters.
+            samples: samples of one rerun, with the weights that reweight them to these parameters.
         """
         ...

@@ -1,7 +1,7 @@
-"""Samples of the local Boltzmann estimator: neighborhoods of molecules, drawn so that rare distorted ones weigh in.
+"""Neighborhoods of molecules as samples of the local Boltzmann estimator, stratified by bond-length deviation.
 
-Source: Raja et al., arXiv 2402.13984, local estimator and its stratified sampling over bond-length deviations. The
-importance weights, which keep averages what they are without strata, are an addition.
+Strata ensure that rare distorted molecules are sampled. Source: Raja et al., arXiv 2402.13984, local estimator and its
+stratified sampling. The importance weights, which keep averages unbiased, are an addition.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from mdsim.geometry import pair_distances
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
-LARGEST_DEVIATION_A = 1.0  # a bond this far off is broken: strata end here, and one flown apart does not widen them
+LARGEST_DEVIATION_A = 1.0  # the strata end here: such a bond is broken, and a larger deviation must not widen them
 
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """Chosen neighborhoods, those of one frame next to each other."""
+    """Selected neighborhoods. Those of one frame are adjacent."""
 
     frames: Int[Tensor, "sample"]
-    molecules: Int[Tensor, "sample"]  # the central molecule of each
+    molecules: Int[Tensor, "sample"]  # central molecule of each neighborhood
     membership: Bool[Tensor, "sample atom"]
-    weights: Float[Tensor, "sample"] | None  # importance of each; None: all alike
+    weights: Float[Tensor, "sample"] | None  # importance of each; None: equal weights
 
     def subset(self, kept: Int[Tensor, "sample"]) -> Neighborhoods:
         """Some of the neighborhoods, by ascending index."""
@@ -35,16 +35,16 @@ class Neighborhoods:
 
 @dataclass(frozen=True, eq=False)
 class NeighborhoodSampler:
-    """Draws molecules from frames, evenly over their bond-length deviation, with the molecules closest to each.
+    """Draws central molecules evenly over their bond-length deviation, each with the molecules closest to it.
 
     Args:
-        reference_lengths_A: of each bond of the system, Å.
-        n_molecules: whole molecules in a neighborhood, the central one included.
-        per_frame: central molecules looked at in each frame, at random; None: all.
-        n_strata: equal intervals of the bond-length deviation of the central molecule.
-        max_per_stratum: neighborhoods drawn from each; None: all, which makes the strata idle.
-        weighted: give each neighborhood the number of those that it stands for. Without, as in the published code,
-            averages are those of a distribution that is flat over the strata.
+        reference_lengths_A: reference length of each bond of the system, Å.
+        n_molecules: whole molecules per neighborhood, including the central one.
+        per_frame: candidates for central molecules per frame, drawn at random. None: all molecules.
+        n_strata: number of equal intervals of the bond-length deviation of the central molecule.
+        max_per_stratum: neighborhoods drawn from each interval. None: all, which disables the stratification.
+        weighted: weight each neighborhood by the number of candidates that it represents. Without weights, as in the
+            published code, averages are those of a distribution that is flat over the strata.
     """
 
     reference_lengths_A: Float[Tensor, "bond"]
@@ -57,10 +57,10 @@ class NeighborhoodSampler:
     def __call__(
         self, system: System, positions: Float[Tensor, "frame atom 3"], generator: torch.Generator
     ) -> Neighborhoods:
-        """Neighborhoods of some of the molecules of the frames (Å).
+        """Neighborhoods drawn from the frames (Å).
 
         Raises:
-            ValueError: ``n_molecules`` is more than there are.
+            ValueError: ``n_molecules`` exceeds the number of molecules.
         """
         frames, molecules = self._candidates(system, len(positions), generator)
         deviation = worst_bond_of_molecules(system, positions, self.reference_lengths_A)[frames, molecules]
@@ -87,17 +87,17 @@ class NeighborhoodSampler:
 def stratified(
     values: Float[Tensor, "candidate"], n_strata: int, max_per_stratum: int | None, generator: torch.Generator
 ) -> tuple[Int[Tensor, "sample"], Float[Tensor, "sample"]]:
-    """At most so many candidates from each of equal intervals of the values, at random, with their importance.
+    """Draw up to ``max_per_stratum`` candidates from each of equal intervals of the values, with importance weights.
 
     Args:
-        values: what is stratified over; above `LARGEST_DEVIATION_A` all count as equal.
-        n_strata: intervals between the smallest and the largest value.
-        max_per_stratum: candidates kept of each interval; None keeps all.
-        generator: of the draw.
+        values: values to stratify by. All values above `LARGEST_DEVIATION_A` count as equal.
+        n_strata: number of intervals between the smallest and the largest value.
+        max_per_stratum: candidates kept per interval. None: all.
+        generator: random numbers of the draw.
 
     Returns:
-        indices of the kept candidates in ascending order, and the number of candidates that each stands for: weighted
-        sums over the kept ones have the sums over all as their expectation.
+        Indices of the kept candidates in ascending order, and the number of candidates that each represents. Weighted
+        sums over the kept candidates are unbiased estimates of the sums over all.
     """
     if max_per_stratum is None:
         return torch.arange(len(values), device=values.device), torch.ones_like(values)
@@ -116,7 +116,7 @@ def stratified(
 def worst_bond_of_molecules(
     system: System, positions: Float[Tensor, "frame atom 3"], reference_lengths_A: Float[Tensor, "bond"]
 ) -> Float[Tensor, "frame molecule"]:
-    """Largest deviation of any bond of each molecule from its reference length, Å; zero for an atom alone."""
+    """Largest deviation of any bond of each molecule from its reference length, Å. Zero for single atoms."""
     worst = positions.new_zeros(len(positions), system.n_molecules)
     if not len(system.bonds):
         return worst
@@ -126,7 +126,7 @@ def worst_bond_of_molecules(
 
 
 def central_atoms(system: System) -> Int[Tensor, "molecule"]:
-    """The heaviest atom of each molecule, the first one of several."""
+    """The heaviest atom of each molecule (the first, if there are several)."""
     by_weight = torch.argsort(system.masses, descending=True, stable=True)
     order = by_weight[torch.argsort(system.molecules[by_weight], stable=True)]
     size = torch.bincount(system.molecules)

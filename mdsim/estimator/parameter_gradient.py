@@ -1,4 +1,4 @@
-"""The kernel of all loss terms: Σ c_i ∂U_i/∂θ over samples, one backward pass per minibatch."""
+"""Parameter gradients of weighted sums of energies, Σ c_i ∂U_i/∂θ, with one backward pass per minibatch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def energy_gradient(
     """Gradient of the weighted sum of energies, Σ c_i ∂U_i/∂θ, accumulated over minibatches.
 
     Args:
-        energy: of the samples in eV, with a graph to the parameters.
-        parameters: what the gradient is taken with respect to.
+        energy: energies of the samples in eV, with a graph to the parameters.
+        parameters: the parameters.
         coefficients: c of each sample, in the order of evaluation.
         minibatch_size: samples whose graph is held in memory at once.
-        order: index of each coefficient's sample; default: as they are.
+        order: index of the sample of each coefficient. Default: the given order.
 
     Raises:
         ValueError: energies of the wrong shape, without a graph, or not finite.

@@ -1,4 +1,4 @@
-"""What a sample of the Boltzmann estimator is: a whole structure (global), or a neighborhood in it (local)."""
+"""Energies of samples of the Boltzmann estimator: whole structures (global) or neighborhoods in them (local)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mdsim.neighbors import neighbors
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
-#: Indices of samples to their energies in eV, differentiable with respect to the parameters.
+#: Maps indices of samples to their energies in eV, differentiable with respect to the parameters.
 SampleEnergies = Callable[[Tensor], Tensor]
 
 
 def structure_energies(
     force_field: ForceField, system: System, positions: Float[Tensor, "sample atom 3"]
 ) -> SampleEnergies:
-    """Samples are whole structures: their total energies, for the global estimator."""
+    """Total energies of whole structures, for the global estimator."""
     return lambda index: force_field.energy(system, positions[index])
 
 
@@ -31,18 +31,19 @@ def neighborhood_energies(
     frames: Int[Tensor, "sample"],
     membership: Bool[Tensor, "sample atom"],
 ) -> SampleEnergies:
-    """Samples are neighborhoods: the energies of their atoms, for the local estimator.
+    """Summed atomic energies of neighborhoods, for the local estimator.
 
-    A structure with several neighborhoods in a minibatch is evaluated once: keep the samples of a frame together.
+    A structure with several neighborhoods in a minibatch is evaluated once, so keep the samples of a frame together.
 
     Args:
-        force_field: gives the atomic energies.
-        system: of the structures.
+        force_field: provides the atomic energies.
+        system: the system of the structures.
         positions: Å.
-        frames: the structure in which each neighborhood lies.
+        frames: index of the structure of each neighborhood.
         membership: the atoms of each neighborhood, see `closest_molecules`.
 
-    Source: arXiv 2402.13984, local Boltzmann estimator. It takes a neighborhood as independent of its surroundings.
+    Source: arXiv 2402.13984, local Boltzmann estimator. It assumes that a neighborhood is independent of its
+    surroundings.
     """
 
     def energy(index: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def neighborhood_energies(
 def local_energies(
     atomic_energies: Float[Tensor, "sample atom"], membership: Bool[Tensor, "sample atom"]
 ) -> Float[Tensor, "sample"]:
-    """Sum of the energies in eV of the atoms of each neighborhood."""
+    """Sum of the atomic energies of each neighborhood, eV."""
     return torch.where(membership, atomic_energies, 0).sum(-1)
 
 
@@ -67,13 +68,13 @@ def closest_molecules(
     centers: Int[Tensor, "sample"],
     n_molecules: int,
 ) -> Bool[Tensor, "sample atom"]:
-    """Atoms of the molecules closest to a central atom; its own molecule is the first.
+    """Mask of the atoms of the molecules closest to a central atom, including its own molecule.
 
     Args:
-        system: gives the molecules and the cell.
+        system: provides the molecules and the cell.
         positions: Å.
         centers: the central atom of each sample.
-        n_molecules: whole molecules in each neighborhood, ranked by their atom nearest to the center.
+        n_molecules: whole molecules per neighborhood, ranked by the distance of their nearest atom to the center.
     """
     found = system.n_molecules
     if not 1 <= n_molecules <= found:

@@ -1,4 +1,4 @@
-"""Samples of a rerun: whole structures, or neighborhoods in them, with the energies they were drawn with."""
+"""Samples of a rerun for the loss terms: whole structures or neighborhoods, with energies and weights."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from mdsim.typing import Bool, Float, Int, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What one rerun gives to the loss terms.
+    """The samples of one rerun, as passed to the loss terms.
 
     Attributes:
-        system: of the replicas.
+        system: the system of the replicas.
         trajectory: the rerun.
         mask: the frames that are used.
-        positions: of these frames, the structures (Å).
-        energy: of each sample, eV, with the parameters that drew it.
-        replica: the rerun that each sample comes from: the samples of one are correlated.
+        positions: structures of these frames, Å.
+        energy: energy of each sample at the parameters that generated it, eV.
+        replica: the replica of each sample. Samples of one replica are correlated.
         kT: thermal energy of the rerun, eV.
-        generator: of what terms draw at random.
-        structures_at_once: for one backward pass, within the memory budget.
-        neighborhoods: where samples are parts of structures, for the local estimator; None: whole structures.
-        reweighting: weights that carry the samples to other parameters; None: those that drew them.
+        generator: random numbers for the terms.
+        structures_at_once: structures per backward pass, within the memory budget.
+        neighborhoods: the samples of the local estimator. None: samples are whole structures.
+        reweighting: weights that reweight the samples to other parameters. None: the parameters are unchanged.
     """
 
     system: System
@@ -49,7 +49,7 @@ class Samples:
     neighborhoods: Neighborhoods | None = None
     reweighting: Float[Tensor, "sample"] | None = None
     _values: dict[int, tuple[Observable, Tensor]] = field(default_factory=dict)  # shared by reweighted copies
-    _parent: tuple[Samples, Tensor] | None = None  # of a subset: all samples, and which of them these are
+    _parent: tuple[Samples, Tensor] | None = None  # of a subset: all samples, and the indices of the subset
 
     def __len__(self) -> int:
         return len(self.replica)
@@ -58,7 +58,7 @@ class Samples:
         """The observable of each sample, computed once per rerun.
 
         Raises:
-            ValueError: samples are neighborhoods and the observable has no contributions of molecules.
+            ValueError: samples are neighborhoods, and the observable has no contributions of molecules.
         """
         if id(observable) not in self._values:
             self._values[id(observable)] = observable, self._measured(observable)
@@ -72,7 +72,7 @@ class Samples:
         return neighborhood_energies(force_field, self.system, self.positions, drawn.frames, drawn.membership)
 
     def minibatch_size(self, force_field: ForceField) -> int:
-        """Samples of a backward pass that fit into memory, which goes with the structures they lie in."""
+        """Samples per backward pass that fit into memory. The memory depends on the number of their structures."""
 
         def one() -> Tensor:
             with torch.enable_grad():
@@ -83,19 +83,19 @@ class Samples:
 
     @property
     def weights(self) -> Float[Tensor, "sample"] | None:
-        """Weight of each sample in a mean: importance of the draw times reweighting; None: all alike."""
+        """Weight of each sample in a mean: importance of the draw times reweighting. None: equal weights."""
         importance = None if self.neighborhoods is None else self.neighborhoods.weights
         if importance is None or self.reweighting is None:
             return self.reweighting if importance is None else importance
         return importance * self.reweighting
 
     def reweighted(self, force_field: ForceField) -> Samples:
-        """The same samples with weights ∝ exp(-ΔU/kT), which carry them to the current parameters."""
+        """The same samples, reweighted to the current parameters by weights ∝ exp(-ΔU/kT)."""
         return replace(self, reweighting=boltzmann_weights(self.current_energies(force_field), self.energy, self.kT))
 
     @property
     def effective_fraction(self) -> float:
-        """Kish's effective sample size of the reweighting over the number of samples."""
+        """Kish's effective sample size of the reweighting, divided by the number of samples."""
         return 1.0 if self.reweighting is None else effective_sample_size(self.reweighting) / len(self)
 
     def current_energies(self, force_field: ForceField) -> Float[Tensor, "sample"]:
@@ -133,14 +133,14 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """The choice of samples among the frames of a rerun.
+    """Selection of samples from the frames of a rerun.
 
     Attributes:
         kT: thermal energy of the dynamics, eV.
-        structures_at_once: for one backward pass, at most.
-        frames_after_break: frames kept of a replica after its first unstable one; None keeps all finite frames.
+        structures_at_once: largest number of structures per backward pass.
+        frames_after_break: frames kept of a replica after its first unstable one. None: all finite frames.
         only_unstable: leave out the replicas that did not break.
-        sampler: draws the neighborhoods of the local estimator; None: samples are whole structures.
+        sampler: draws the neighborhoods of the local estimator. None: samples are whole structures.
     """
 
     kT: float
@@ -152,13 +152,13 @@ class Sampling:
     def __call__(
         self, force_field: ForceField, system: System, outcome: Outcome, generator: torch.Generator
     ) -> Samples:
-        """The samples of a rerun; there may be none.
+        """The samples of a rerun, possibly none.
 
         Args:
-            force_field: its parameters drove the rerun.
-            system: of the replicas.
-            outcome: of the rerun.
-            generator: of what is drawn at random, here and in the terms.
+            force_field: the force field of the rerun.
+            system: the system of the replicas.
+            outcome: result of the rerun.
+            generator: random numbers, here and in the terms.
         """
         trajectory, mask = outcome.trajectory, self.usable(outcome)
         if trajectory.energy is None:
@@ -173,7 +173,7 @@ class Sampling:
         return replace(samples, energy=samples.current_energies(force_field))
 
     def usable(self, outcome: Outcome) -> Bool[Tensor, "frame replica"]:
-        """The frames to learn from: finite ones, not too long after a break, of the replicas asked for."""
+        """Mask of the frames to learn from: finite, not too long after a break, and of the selected replicas."""
         trajectory, verdict = outcome.trajectory, outcome.verdict
         mask = ~non_finite(trajectory)
         if self.frames_after_break is not None:

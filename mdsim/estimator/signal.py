@@ -19,27 +19,27 @@ N_BLOCKS = 8
 
 @dataclass(frozen=True)
 class GradientSignal:
-    """Length of a gradient against its statistical error, both over all parameters."""
+    """Norm of a gradient and its standard error, both over all parameters."""
 
     norm: float
     standard_error: float
 
     @property
     def ratio(self) -> float:
-        """Signal-to-noise ratio; a gradient of pure noise has about 1."""
+        """Signal-to-noise ratio. It is about 1 for pure noise."""
         return self.norm / self.standard_error if self.standard_error else math.inf
 
 
 def signal_to_noise(
     term: LossTerm, force_field: ForceField, samples: Samples, n_blocks: int = N_BLOCKS
 ) -> GradientSignal | None:
-    """Signal of the gradient of a term that uses samples; None where it gives no gradient.
+    """Signal of the gradient of a term that uses samples, or None without a gradient. Costs one gradient per block.
 
     Args:
-        term: costs one gradient per block.
-        force_field: with the current parameters.
-        samples: of one rerun. Those of one replica are correlated and stay in one block.
-        n_blocks: replicas are dealt to so many.
+        term: the loss term.
+        force_field: the force field with its current parameters.
+        samples: samples of one rerun. Those of one replica are correlated and stay in one block.
+        n_blocks: number of blocks, over which the replicas are distributed.
     """
 
     def gradient(kept: Tensor) -> Gradients | None:
@@ -52,15 +52,15 @@ def signal_to_noise(
 def jackknife(gradient: Callable[[Tensor], Gradients | None], blocks: Int[Tensor, "sample"]) -> GradientSignal | None:
     """Norm and standard error of a gradient by leaving out one block of samples at a time.
 
-    Unlike an error at a fixed derivative of the loss it includes the error of that derivative, which dominates where a
-    mean observable is close to its reference.
+    The error includes that of the derivative of the loss, which dominates when a mean observable is close to its
+    reference.
 
     Args:
-        gradient: of the samples with these indices.
-        blocks: label of each sample; correlated ones share a label. Blocks should be about equal in size.
+        gradient: gradient of the samples with the given indices.
+        blocks: label of each sample. Correlated samples share a label. Blocks should have about equal sizes.
 
     Raises:
-        ValueError: there is one block alone.
+        ValueError: there is only one block.
     """
     labels = blocks.unique()
     if len(labels) < 2:

@@ -1,4 +1,4 @@
-"""The moves that integrators share, in compiled loops where these can be used and as tensor operations elsewhere."""
+"""Kicks and drifts shared by the integrators, as compiled loops where possible and as tensor operations otherwise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def in_compiled_loops(positions: Tensor) -> bool:
 
 @cache
 def _compiled_on(device_type: str) -> bool:
-    """Decide, and log once, how steps without gradients are made on a kind of device."""
+    """Whether steps without gradients use compiled loops on a kind of device. The choice is logged once."""
     reason = None
     if device_type != "cpu":
         reason = f"it runs on the CPU, not on {device_type}"
@@ -54,7 +54,7 @@ def kick_and_drift(
     masses: Float[Tensor, "atom"],
     dt: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
-    """x + dt · v and v, the latter after a half kick."""
+    """x + dt · v and v, where v includes a half kick."""
     if in_compiled_loops(positions):
         from mdsim.integrators import compiled_steps
 

@@ -1,4 +1,4 @@
-"""The base class of integrators: a method is its settings and its step."""
+"""Base class of the integrators. A subclass adds its settings and its step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mdsim.typing import Float, Tensor
 class BaseIntegrator(ABC):
     """An `mdsim.interfaces.Integrator` without a step.
 
-    A method is a frozen dataclass with its settings as fields. The members below suit one without thermostat variables;
-    another method overrides what differs.
+    An integrator is a frozen dataclass with its settings as fields. The members below suit integrators without
+    thermostat variables. Others override what differs.
 
     Args:
         timestep_fs: Δt, fs.
@@ -29,7 +29,7 @@ class BaseIntegrator(ABC):
 
     #: Settings that must be finite numbers greater than zero.
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs",)
-    #: Total momentum and, with open boundaries, angular momentum stay as they are; noise on each atom changes them.
+    #: Whether total momentum and, with open boundaries, angular momentum are conserved. Noise on each atom breaks this.
     conserves_momentum: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class BaseIntegrator(ABC):
         positions: Float[Tensor, "replica atom 3"],
         velocities: Float[Tensor, "replica atom 3"],
     ) -> MDState:
-        """The state from which steps begin. Positions in Å, velocities in ASE units."""
+        """The initial state. Positions in Å, velocities in ASE units."""
         energy, forces = potential(positions)
         return MDState(positions, velocities, forces, energy)
 
@@ -56,18 +56,18 @@ class BaseIntegrator(ABC):
         """The state one time step later."""
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
-        """Total energy in eV, which a thermostat changes."""
+        """Total energy in eV. A thermostat does not conserve it."""
         return state.energy + kinetic_energy_eV(state.velocities, system.masses.to(state.velocities))
 
     def degrees_of_freedom(self, system: System) -> int:
-        """Those left when the conserved momenta are held at zero; all 3N where none are conserved."""
+        """Degrees of freedom that remain when the conserved momenta are zero; 3N if none are conserved."""
         return system.internal_degrees_of_freedom if self.conserves_momentum else 3 * system.n_atoms
 
     def noise(self, shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
         """Standard normal numbers with the type and on the device of ``like``.
 
         Raises:
-            ValueError: there is no generator to draw them with.
+            ValueError: no generator is given.
         """
         if generator is None:
             raise ValueError(f"{type(self).__name__}: its noise needs a torch.Generator, but none was given")

@@ -1,10 +1,10 @@
-"""Compiled steps: each half before or after a force evaluation is one loop over replicas and atoms.
+"""Compiled integrator steps: one loop over replicas and atoms before each force evaluation, and one after it.
 
-For a small molecule a force evaluation takes 0.2 ms, and the hundred tensor operations of a thermostat ten times as
-long. The loops follow the tensor code of each integrator, replica by replica; chains move in double precision. They run
-on one thread: a step of 128 aspirins takes less time than waking a second.
+For a small molecule a force evaluation takes 0.2 ms, and the hundred tensor operations of a thermostat take ten times
+as long. The loops follow the tensor code of each integrator, replica by replica. Chains are propagated in double
+precision. The loops run on one thread, because a step of 128 aspirin replicas takes less time than waking a second one.
 
-Importing this needs numba (the extra `fast`); `_moves.in_compiled_loops` says when they are used.
+Importing this module needs numba (the extra `fast`). `_moves.in_compiled_loops` decides when the loops are used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def kick_and_drift(
     masses: Float[Tensor, "atom"],
     dt: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
-    """Positions after a time step and velocities after half of one, of velocity Verlet."""
+    """Velocity Verlet before the forces: positions after a full step and velocities after a half step."""
     moved, kicked = _new(positions), _new(positions)
     _kick_and_drift(*arrays(positions, velocities, forces, masses, dt, moved, kicked))
     return moved, kicked
@@ -53,7 +53,7 @@ def kick_and_noisy_drift(
     kept: float,
     kT: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
-    """Positions and velocities after B A O A of Langevin dynamics."""
+    """Langevin dynamics before the forces: positions and velocities after B A O A."""
     moved, kicked = _new(positions), _new(positions)
     _kick_and_noisy_drift(*arrays(positions, velocities, forces, noise, masses, dt, kept, kT, moved, kicked))
     return moved, kicked
@@ -70,7 +70,7 @@ def thermostat_kick_and_drift(
     substeps: Float[np.ndarray, "substep"],
     frequency: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
-    """Positions, velocities and chains after the first half step of a chain and velocity Verlet up to the forces."""
+    """First half step of the chain, then velocity Verlet up to the forces: positions, velocities and chains."""
     moved, kicked, chain = _new(positions), _new(positions), _new(thermostat)
     given = arrays(positions, velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency)
     _thermostat_kick_and_drift(*given, *arrays(moved, kicked, chain))
@@ -87,7 +87,7 @@ def kick_and_thermostat(
     substeps: Float[np.ndarray, "substep"],
     frequency: float,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
-    """Velocities and chains after the half kick by new forces and the second half step of a chain."""
+    """Half kick by the new forces, then the second half step of the chain: velocities and chains."""
     kicked, chain = _new(velocities), _new(thermostat)
     given = arrays(velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency)
     _kick_and_thermostat(*given, *arrays(kicked, chain))
@@ -95,7 +95,7 @@ def kick_and_thermostat(
 
 
 def _new(like: Tensor) -> Tensor:
-    """For a loop to fill: contiguous whatever the order of axes in memory, or the loop would fill a copy."""
+    """A tensor for a loop to fill. It must be contiguous, or the loop would fill a copy."""
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
@@ -177,7 +177,7 @@ def _twice_kinetic(velocities, masses):
 @compiled()
 @no_type_check
 def _half_step_of_chain(twice_kinetic, links, Q, substeps, frequency):
-    """Moves the chain and returns the factor of all velocities: `nose_hoover._half_step_of_chain`."""
+    """Propagate the chain and return the factor on all velocities, as in `nose_hoover._half_step_of_chain`."""
     eta, v = links[0], links[1]
     driving, scale = twice_kinetic / Q[0], 1.0
     for s in range(len(substeps)):

@@ -1,4 +1,4 @@
-"""Langevin dynamics by the BAOAB splitting: canonical sampling with very small configurational error.
+"""Langevin integrator (BAOAB splitting): canonical sampling with very small configurational error.
 
     dx = v dt        dv = F/m dt - γ v dt + √(2 γ kT/m) dW
 
@@ -50,11 +50,11 @@ from mdsim.units import FS, PS, kT_eV
 
 @dataclass(frozen=True)
 class LangevinBAOAB(BaseIntegrator):
-    """Canonical dynamics by Langevin friction and noise, BAOAB splitting; one force evaluation a step.
+    """Canonical dynamics by Langevin friction and noise, BAOAB splitting. One force evaluation per step.
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: of the bath, K.
+        temperature_K: temperature of the bath, K.
         friction_per_ps: γ, 1/ps.
     """
 
@@ -65,7 +65,7 @@ class LangevinBAOAB(BaseIntegrator):
     conserves_momentum: ClassVar[bool] = False
 
     def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later; the generator draws one normal number for each velocity component."""
+        """The state one time step later. The generator draws one normal number per velocity component."""
         dt = self.timestep_fs * FS
         masses = system.masses.to(state.positions)
         noise = self.noise(state.velocities.shape, state.velocities, generator)

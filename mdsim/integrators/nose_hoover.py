@@ -1,4 +1,4 @@
-"""Nosé-Hoover chains: deterministic dynamics whose time averages are canonical.
+"""Nosé-Hoover chain integrator: deterministic dynamics whose time averages are canonical.
 
 The first thermostat is driven by the kinetic energy of the atoms, each further one by the one before it:
 
@@ -12,7 +12,8 @@ and conserves  H' = K + U + Σ_j Q_j v_ηj²/2 + N_f kT η_1 + kT Σ_{j>1} η_j.
     exp(iL_NHC Δt/2) exp(iL_v Δt/2) exp(iL_x Δt) exp(iL_v Δt/2) exp(iL_NHC Δt/2),
 
 velocity Verlet between two half steps of the chain. The chain's operator is itself factorized into `n_substeps` times
-the Suzuki-Yoshida weights w_k, so that stiff chains need no smaller Δt. Second order and time-reversible.
+the Suzuki-Yoshida weights w_k, so that stiff chains need no smaller Δt. The scheme is of second order and
+time-reversible.
 
 N_f counts the momenta that can change: forces between atoms conserve total momentum and, with open boundaries, angular
 momentum, and the thermostat only scales them. A chain that aims at 3N, as in the code published with StABlE training,
@@ -86,15 +87,15 @@ class ChainConstants:
 
 @dataclass(frozen=True)
 class NoseHooverChain(BaseIntegrator):
-    """Canonical dynamics by a chain of Nosé-Hoover thermostats; one force evaluation a step.
+    """Canonical dynamics by a chain of Nosé-Hoover thermostats. One force evaluation per step.
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: of the canonical ensemble, K.
+        temperature_K: temperature of the canonical ensemble, K.
         relaxation_time_fs: τ, fs. The paper takes 20 time steps.
-        chain_length: number of thermostats; 1 is the paper's, and not ergodic for stiff or harmonic systems.
+        chain_length: number of thermostats. The paper uses 1, which is not ergodic for stiff or harmonic systems.
         suzuki_yoshida_order: number of weights that factorize the chain's propagator: 1, 3, 5 or 7.
-        n_substeps: how often the factorization is repeated in each half step.
+        n_substeps: repetitions of the factorization in each half step.
     """
 
     temperature_K: float
@@ -126,7 +127,7 @@ class NoseHooverChain(BaseIntegrator):
         positions: Float[Tensor, "replica atom 3"],
         velocities: Float[Tensor, "replica atom 3"],
     ) -> MDState:
-        """The state from which steps begin, the chain at rest. Positions in Å, velocities in ASE units.
+        """The initial state, with the chain at rest. Positions in Å, velocities in ASE units.
 
         The velocities should have no total momentum and, with open boundaries, no angular momentum, as those of
         `mdsim.dynamics.velocities.maxwell_boltzmann` have.
@@ -161,7 +162,7 @@ class NoseHooverChain(BaseIntegrator):
         return super().conserved(system, state) + chain_kinetic + chain_potential
 
     def constants(self, system: System) -> ChainConstants:
-        """Of the chain on this system; made once."""
+        """Constants of the chain for this system, computed once."""
         return _constants(self, self.degrees_of_freedom(system))
 
     def _thermostat_of(self, state: MDState) -> Float[Tensor, "replica 2 chain"]:
@@ -223,7 +224,7 @@ def _half_step_of_chain(
     velocities: Float[Tensor, "replica atom 3"],
     thermostat: Float[Tensor, "replica 2 chain"],
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
-    """exp(iL_NHC Δt/2): moves the chain and scales all velocities of a replica by one factor."""
+    """exp(iL_NHC Δt/2): propagate the chain and scale all velocities of a replica by one factor."""
     eta, eta_velocities = thermostat.unbind(1)
     v = list(eta_velocities.unbind(-1))
     driving = 2 / constants.masses[0] * kinetic_energy_eV(velocities, masses)

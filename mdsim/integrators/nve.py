@@ -1,4 +1,4 @@
-"""Velocity Verlet: Newton's equations at constant energy.
+"""Velocity Verlet integrator: Newton's equations at constant energy.
 
 The Liouville operator is split symmetrically, exp(iL_v Δt/2) exp(iL_x Δt) exp(iL_v Δt/2), which gives
 
@@ -6,7 +6,8 @@ The Liouville operator is split symmetrically, exp(iL_v Δt/2) exp(iL_x Δt) exp
     x(t + Δt)   = x(t) + Δt · v(t + Δt/2)
     v(t + Δt)   = v(t + Δt/2) + Δt/2 · F(t + Δt)/m
 
-Second order, time-reversible and symplectic. Total momentum is conserved and, with open boundaries, angular momentum.
+The scheme is of second order, time-reversible and symplectic. It conserves total momentum and, with open boundaries,
+angular momentum.
 
 | symbol | variable           |
 |--------|--------------------|
@@ -36,7 +37,7 @@ from mdsim.units import FS
 
 @dataclass(frozen=True)
 class VelocityVerlet(BaseIntegrator):
-    """Constant-energy dynamics by velocity Verlet; one force evaluation a step.
+    """Constant-energy dynamics by velocity Verlet. One force evaluation per step.
 
     Args:
         timestep_fs: Δt, fs.

@@ -1,12 +1,12 @@
-"""The semi-implicit Euler scheme for Langevin dynamics: only to reproduce published numbers.
+"""Semi-implicit Euler integrator for Langevin dynamics, kept only to reproduce published numbers.
 
 The code published with StABlE training calls this its Langevin integrator:
 
     v(t + Δt) = v(t) + Δt · (F(t)/m - γ v(t)) + √(2 kT γ Δt/m) ξ,     ξ ~ N(0, 1)
     x(t + Δt) = x(t) + Δt · v(t + Δt)
 
-It is of first order: temperatures and averages over positions are off by terms proportional to Δt, where
-`mdsim.integrators.langevin.LangevinBAOAB` has the same cost and errors of Δt² or less. Use that one for new work.
+The scheme is of first order: errors of the temperature and of averages over positions are proportional to Δt. For new
+work use `mdsim.integrators.langevin.LangevinBAOAB`, which costs the same and has errors of order Δt² or less.
 
 | symbol | variable                 |
 |--------|--------------------------|
@@ -38,11 +38,11 @@ from mdsim.units import FS, PS, kT_eV
 
 @dataclass(frozen=True)
 class PaperEuler(BaseIntegrator):
-    """Langevin dynamics by the semi-implicit Euler scheme of the published code; one force evaluation a step.
+    """Langevin dynamics by the semi-implicit Euler scheme of the published code. One force evaluation per step.
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: of the bath, K.
+        temperature_K: temperature of the bath, K.
         friction_per_ps: γ, 1/ps.
     """
 
@@ -53,7 +53,7 @@ class PaperEuler(BaseIntegrator):
     conserves_momentum: ClassVar[bool] = False
 
     def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later; the generator draws one normal number for each velocity component."""
+        """The state one time step later. The generator draws one normal number per velocity component."""
         dt = self.timestep_fs * FS
         friction = self.friction_per_ps / PS
         masses = system.masses.to(state.positions)[:, None]

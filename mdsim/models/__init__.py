@@ -1,7 +1,7 @@
-"""Force fields, by the name they have in configs and checkpoints.
+"""The force fields of this package, by their names in configurations and checkpoints.
 
-A model's module, and the packages that it needs, are imported when the model is used: `from mdsim.models import NequIP`
-imports e3nn, `from mdsim.models import MODELS` not even torch.
+A model's module and the packages it needs are imported when the model is first used. `from mdsim.models import NequIP`
+imports e3nn; `from mdsim.models import MODELS` does not even import torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["MODELS", "load_force_field", "model_config"]
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported when it is asked for: the class of a model, and the functions that need torch."""
+    """Import on first use the class of a model, or a function that needs torch."""
     if name in ("load_force_field", "model_config"):
         return getattr(import_module("mdsim.models.loading"), name)
     for record in MODELS.values():

@@ -1,4 +1,4 @@
-"""Force fields from outside this package, made by a factory that a configuration or a caller names."""
+"""Custom force fields, made by a factory that a configuration or a caller names."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mdsim.plugins import make
 
 
 def custom_force_field(factory: str, options: Mapping[str, Any], species: Sequence[int], key: str) -> ForceField:
-    """A force field with the weights that its factory gives it; it remembers how it was made, for its checkpoints.
+    """A force field made by its factory. It records the factory and the options, so that checkpoints can name them.
 
     Args:
         factory: ``package.module:function``.
         options: keyword arguments of the factory.
         species: atomic numbers that the model is trained for.
-        key: what names the factory, for messages.
+        key: the configuration key that names the factory, for error messages.
 
     Raises:
-        ConfigError: see `mdsim.plugins.make`, or there is nothing to train in the model.
+        ConfigError: see `mdsim.plugins.make`, or the model has no trainable parameters.
     """
     model = make(ForceField, factory, options, key, species=tuple(species))
     if not any(True for _ in model.parameters()):

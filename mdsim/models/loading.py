@@ -1,4 +1,4 @@
-"""Force fields read from checkpoints, those of this package and published ones."""
+"""Loading of force fields from checkpoints, both those of this package and published ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONSTANTS = ("distance_expansion.offset",)  # saved, but set by the hyperparamet
 
 
 def model_config(model: ForceField) -> dict[str, Any]:
-    """The name of a model and its hyperparameters: what a checkpoint keeps besides the weights."""
+    """The name and hyperparameters of a model, which a checkpoint stores besides the weights."""
     if model.made_by is not None:
         return {"name": CUSTOM, **model.made_by}
     factory = f"{type(model).__module__}:{type(model).__qualname__}"
@@ -34,16 +34,16 @@ def load_force_field(path: str | os.PathLike, allow_factory: str | None = None) 
     """The force field in a checkpoint of this package, or in one published with the StABlE paper.
 
     Args:
-        path: the file; which of the two it is shows in its content.
-        allow_factory: ``package.module:function`` that may be imported and called, if the file asks for it, to make a
-            model from outside this package.
+        path: the file. Its format is recognized from its content.
+        allow_factory: ``package.module:function`` that may be imported and called to make a custom model, if the file
+            asks for it.
 
     Returns:
         The force field on the CPU in evaluation mode, with the floating-point type that it was saved with.
 
     Raises:
-        CheckpointError: the file is missing, truncated or foreign, holds no force field, or needs a factory that is
-            not allowed.
+        CheckpointError: the file is missing, truncated or of another format, holds no force field, or needs a factory
+            that is not allowed.
         ConfigError: the factory cannot make the model.
     """
     payload = checkpoints.read(path)
@@ -76,7 +76,7 @@ def _own(payload: dict[str, Any], path: str | os.PathLike, allow_factory: str | 
 
 
 def _check_allowed(needed: Any, allowed: str | None, path: str | os.PathLike) -> None:
-    """Code is run because the user names it, never because a file does."""
+    """Refuse factories that the user did not name. A file alone must not cause code to run."""
     if needed != allowed or allowed is None:
         instead = "" if allowed is None else f", not {allowed}"
         raise CheckpointError(

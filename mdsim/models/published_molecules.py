@@ -1,4 +1,4 @@
-"""Molecules of the data sets that published force fields were trained on, by the names in their configurations."""
+"""Molecules that published force fields were trained on, by the names in their configurations."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ FORMULAS = {
 
 
 def numbers_of(*names: object) -> Int[Tensor, "atom"] | None:
-    """Atomic numbers of the molecule that one of the names stands for; None where none does."""
+    """Atomic numbers of the first molecule that any of the names denotes, or None."""
     known = [FORMULAS[name] for name in names if isinstance(name, str) and name in FORMULAS]
     return torch.tensor(symbols2numbers(known[0])) if known else None

@@ -1,6 +1,6 @@
-"""The record of a model: what the package needs to know of it before its module is imported.
+"""The record of a model: the facts that the package needs before the model's module is imported.
 
-Configurations are checked with records, so nothing here needs torch: force fields have no type.
+Configurations are checked against records. Nothing here imports torch, so force fields have no static type.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from mdsim.plugins import resolve
 
 @dataclass(frozen=True)
 class Setting:
-    """A hyperparameter that a configuration may set, under the name that it has in the model's class.
+    """A hyperparameter that a configuration may set, under its name in the model's class.
 
     Args:
-        default: says also what may stand there: true or false, a whole number, a number, or text.
-        description: for the manual.
+        default: default value. Its type (bool, int, float or str) is the type of the setting.
+        description: text for the manual.
         at_least: smallest value.
         at_most: largest value.
-        choices: all that a text may be.
+        choices: all allowed values of a text.
     """
 
     default: bool | int | float | str
@@ -38,12 +38,12 @@ def count(default: int, description: str) -> Setting:
 
 @dataclass(frozen=True)
 class Variant:
-    """The setting by which several fits to the same data are told apart in names of folders.
+    """The setting that distinguishes several fits to the same data in folder names.
 
     Args:
         setting: its name.
-        label: what stands in the name of a folder, with ``{}`` for the value.
-        description: of the same setting in a run that starts from such a fit, for the manual.
+        label: part of the folder name, with ``{}`` for the value.
+        description: text for the manual, for this setting in a run that starts from such a fit.
     """
 
     setting: str
@@ -53,7 +53,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Published:
-    """A format of checkpoints from outside this package that holds the model.
+    """A published checkpoint format that holds the model.
 
     Args:
         recognizes: whether the content of a file has this format.
@@ -66,7 +66,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A value and why it is this one."""
+    """A value and the reason for it."""
 
     value: Any
     why: str = ""
@@ -74,19 +74,19 @@ class Chosen:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The part of the configurations for a new data set that depends on the model.
+    """The model-dependent part of the configurations suggested for a new data set.
 
     Args:
         fit: keys of `optim`: optimizer, loss and their numbers.
-        warmup_steps: of the fit.
-        most_frames_per_batch: of the fit, however small the system is.
+        warmup_steps: warm-up steps of the fit.
+        most_frames_per_batch: largest batch of the fit, for small systems.
         frames_per_gradient: structures per backward pass in StABlE training, for molecules up to a tetrapeptide.
-        pairs_per_second: pairs within the cutoff that one CPU core evaluates in training, all included, rounded.
-        has_loops: the extra `fast` makes dynamics on a CPU quicker.
-        sizes: settings of the model that are written down on every machine.
-        sizes_on_cpu: instead of these, on a CPU.
-        sizes_of_liquid_on_cpu: instead of these, for a liquid on a CPU.
-        cutoff_of_liquid_on_cpu_A: shorter than that of the paper, where that costs too much.
+        pairs_per_second: pairs within the cutoff that one CPU core evaluates per second of training, overhead included.
+        has_loops: whether the extra `fast` makes dynamics on a CPU faster.
+        sizes: settings of the model that are written out on every machine.
+        sizes_on_cpu: settings that replace these on a CPU.
+        sizes_of_liquid_on_cpu: settings that replace these for a liquid on a CPU.
+        cutoff_of_liquid_on_cpu_A: cutoff for a liquid on a CPU, if that of the paper costs too much.
     """
 
     fit: Mapping[str, Chosen]
@@ -106,15 +106,15 @@ class ModelRecord:
     """A model of this package.
 
     Args:
-        name: in configurations, checkpoints and folders.
-        title: in prose.
-        description: of its section in the manual.
+        name: name in configurations, checkpoints and folders.
+        title: name in prose.
+        description: text of its section in the manual.
         factory: ``module:Class``, where the class is defined; imported when the model is used.
         settings: keyword arguments of the class besides ``species`` and ``cutoff``, which every model has.
-        start: what `init` suggests.
-        cutoff_A: unless a configuration says otherwise.
-        variant: what tells several fits to the same data apart.
-        published: a format from outside this package.
+        start: values that `init` suggests.
+        cutoff_A: default cutoff, Å.
+        variant: the setting that distinguishes several fits to the same data.
+        published: a published checkpoint format.
     """
 
     name: str
@@ -134,7 +134,7 @@ class ModelRecord:
 
     @property
     def model(self) -> Callable[..., Any]:
-        """The class, a `ForceField`, which is imported now if it was not before.
+        """The class, a `ForceField`, imported on first use.
 
         Raises:
             ConfigError: a package that the model needs is not installed.
@@ -151,7 +151,7 @@ class ModelRecord:
         return self.model(species=tuple(species), **hyperparameters)
 
     def read_published(self, payload: dict[str, Any], path: Any) -> Any:
-        """The `ForceField` in a file from outside this package, whose content `published` recognizes."""
+        """The `ForceField` in a published checkpoint whose content `published` recognizes."""
         if self.published is None:
             raise ValueError(f"{self.name} has no published format")
         return resolve(self.published.reader, f"model {self.name!r}")(payload, path)

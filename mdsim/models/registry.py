@@ -1,4 +1,4 @@
-"""The models of this package, each by its record."""
+"""Registry of the models of this package: one record per model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDERS = (
     "gemnet",
 )
 
-#: By the names that models have in configurations and checkpoints.
+#: Records by the names of models in configurations and checkpoints.
 MODELS: dict[str, ModelRecord] = {
     record.name: record for record in (import_module(f"mdsim.models.{folder}.record").RECORD for folder in FOLDERS)
 }

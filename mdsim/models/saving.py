@@ -1,4 +1,4 @@
-"""Writing a force field to a checkpoint that needs no further files."""
+"""Saving of force fields to self-contained checkpoints."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def save_force_field(
 
     Args:
         force_field: one of `mdsim.models.MODELS`, or made by a factory.
-        path: of the checkpoint.
-        provenance: numbers and text that say where the weights come from, for people.
+        path: path of the checkpoint.
+        provenance: numbers and text that document the origin of the weights.
 
     Raises:
-        CheckpointError: the file could not be written; an earlier one is unchanged.
-        ValueError: the model has no name by which it could be built again.
+        CheckpointError: the file could not be written. An earlier file is unchanged.
+        ValueError: the model has no name by which it could be rebuilt.
     """
     save_atomically(path, force_field_payload(force_field, model_config(force_field), dict(provenance or {})))

@@ -1,8 +1,8 @@
-"""What is measured on trajectories.
+"""Observables of trajectories.
 
-Structural observables give one row per frame and replica, ``[frame replica bin]``; dynamical ones give one row per
-replica, ``[replica lag]``. ``unit`` is the unit of ``bin_centers`` where an observable has bins, else of its values.
-Non-finite coordinates give NaN where they were met, never in another replica.
+Structural observables give one row per frame and replica, ``[frame replica bin]``. Dynamical observables give one row
+per replica, ``[replica lag]``. ``unit`` is the unit of ``bin_centers`` if an observable has bins, and otherwise that of
+its values. Non-finite coordinates give NaN in the affected frames or replicas only.
 """
 
 from mdsim.observables.adf import ADF

@@ -62,7 +62,7 @@ class ADF:
         return counts / (len(triplets) * self.bins.width)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
-        """Each molecule's share: the mean over molecules is the density of the frame, see `LocalObservable`."""
+        """Contribution of each molecule. The mean over molecules is the density of the frame, see `LocalObservable`."""
         triplets = of_elements(system, bonded_triplets(system), self.elements, "bonded angle")
         counts = molecule_histogram(angles_deg, trajectory.positions, triplets, system, self.bins)
         return counts * (system.n_molecules / (len(triplets) * self.bins.width))
@@ -77,7 +77,7 @@ def bonded_triplets(system: System) -> Int[Tensor, "triplet 3"]:
     edges = edges[torch.argsort(edges[:, 0] * system.n_atoms + edges[:, 1])]
     degree = torch.bincount(edges[:, 0], minlength=system.n_atoms)
     rank = torch.arange(len(edges), device=edges.device) - (degree.cumsum(0) - degree)[edges[:, 0]]
-    # A table of partners, padded with -1, pairs them without a loop over atoms and in memory linear in their number.
+    # A table of partners, padded with -1, avoids a loop over atoms and needs memory linear in their number.
     partners = bonds.new_full((system.n_atoms, int(degree.max())), -1)
     partners[edges[:, 0], rank] = edges[:, 1]
     first, second = torch.triu_indices(partners.shape[1], partners.shape[1], offset=1, device=bonds.device)

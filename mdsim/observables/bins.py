@@ -1,4 +1,4 @@
-"""Equal intervals that values are counted in."""
+"""Bins of equal width for histograms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mdsim.typing import Float, Tensor
 
 @dataclass(frozen=True)
 class Bins:
-    """``count`` equal bins of ``width`` from ``start``; the last one includes its upper edge."""
+    """``count`` equal bins of ``width`` from ``start``. The last bin includes its upper edge."""
 
     start: float
     width: float

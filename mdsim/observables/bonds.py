@@ -1,4 +1,4 @@
-"""Bond lengths, their distribution, and how far the worst bond is from its reference."""
+"""Bond lengths, their distribution, and the largest deviation from reference lengths."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BondLengthDistribution:
     """Probability density in 1/Å of bond lengths, averaged over the bonds of a frame.
 
     Args:
-        max_length_A: upper end of the range; bonds outside the range are missing from the integral.
+        max_length_A: upper end of the range. Bonds outside the range are missing from the integral.
         bin_width_A: width of a bin, which must divide the range.
         pair: two chemical symbols in any order; None takes all bonds.
         min_length_A: lower end of the range.
@@ -53,7 +53,7 @@ class BondLengthDistribution:
 
     def __post_init__(self) -> None:
         if self.min_length_A < 0:
-            raise ValueError(f"min_length_A is not negative, found {self.min_length_A}")
+            raise ValueError(f"min_length_A must not be negative, found {self.min_length_A}")
         Bins.spanning(self.min_length_A, self.max_length_A, self.bin_width_A)
 
     @property
@@ -79,7 +79,7 @@ class BondLengthDistribution:
         return counts / (len(bonds) * self.bins.width)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
-        """Each molecule's share: the mean over molecules is the density of the frame, see `LocalObservable`."""
+        """Contribution of each molecule. The mean over molecules is the density of the frame, see `LocalObservable`."""
         bonds = of_elements(system, system.bonds, self.pair, "bond")
         counts = molecule_histogram(pair_distances, trajectory.positions, bonds, system, self.bins)
         return counts * (system.n_molecules / (len(bonds) * self.bins.width))
@@ -90,18 +90,18 @@ def max_bond_deviation(
     positions: Float[Tensor, "frame replica atom 3"],
     reference_lengths: Float[Tensor, "bond"],
 ) -> Float[Tensor, "frame replica"]:
-    """Largest |length - reference| over the bonds, the quantity of the bond-stability criterion.
+    """Largest |length - reference| over the bonds, as used by the bond-length stability criterion.
 
     Args:
-        system: its bonds.
+        system: provides the bonds.
         positions: Å.
-        reference_lengths: of each bond, Å, in the order of ``system.bonds``.
+        reference_lengths: one per bond, Å, in the order of ``system.bonds``.
 
     Returns:
         Å; NaN where an atom of any bond has a coordinate that is not finite.
 
     Raises:
-        ValueError: the system has no bonds, or another number than there are reference lengths.
+        ValueError: the system has no bonds, or the number of reference lengths differs from that of bonds.
     """
     bonds = of_elements(system, system.bonds, None, "bond")
     if len(reference_lengths) != len(bonds):

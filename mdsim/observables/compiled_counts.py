@@ -1,7 +1,7 @@
-"""Plain histograms of distances and angles in compiled loops that hold few of the values at a time.
+"""Histograms of distances and angles in compiled loops that hold few values at a time.
 
-For open and orthorhombic systems on a CPU. Importing this needs numba (the extra `fast`); `histogram.plain_counts` says
-when it is used.
+They serve open and orthorhombic systems on a CPU. Importing this module needs numba (the extra `fast`).
+`histogram.plain_counts` decides when it is used.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def count(
     Args:
         measure: a key of `LOOPS`.
         positions: Å.
-        tuples: pairs, or triplets with the middle atom in the middle.
-        cell: orthorhombic, in Å; None for open boundaries.
-        bins: of the values.
-        tables: each value counts in the tables of its row of this.
-        n_tables: how many there are.
+        tuples: pairs, or triplets with the central atom second.
+        cell: orthorhombic, in Å. None for open boundaries.
+        bins: bins of the values.
+        tables: the tables in which each tuple is counted.
+        n_tables: number of tables.
     """
     edges = np.zeros(3) if cell is None else cell.diagonal().double().cpu().numpy()
     per_edge = np.zeros(3) if cell is None else 1 / edges
-    counts = torch.zeros(len(positions), n_tables, bins.count + 1, dtype=torch.long)  # the last bin: what is outside
+    counts = torch.zeros(len(positions), n_tables, bins.count + 1, dtype=torch.long)  # last bin: out of range
     LOOPS[measure](
         *arrays(positions, tuples, tables), edges, per_edge, bins.start, bins.stop, bins.width, counts.numpy()
     )
@@ -74,7 +74,7 @@ def _count_angles(positions, triplets, tables, edges, per_edge, start, stop, wid
 @compiled(inline="always")
 @no_type_check
 def _distances(x, pairs, edges, per_edge, values):
-    """In Å, minimum images."""
+    """Minimum-image distances, Å."""
     for p in range(len(pairs)):
         i, j = pairs[p, 0], pairs[p, 1]
         u = _nearest(x[j, 0] - x[i, 0], edges[0], per_edge[0])
@@ -86,7 +86,7 @@ def _distances(x, pairs, edges, per_edge, values):
 @compiled(inline="always")
 @no_type_check
 def _angles(x, triplets, edges, per_edge, values):
-    """In degrees at the middle atom, by atan2(|a × b|, a · b), which is exact near 180 degrees as well."""
+    """Angles at the central atom in degrees, by atan2(|a × b|, a · b), which is also accurate near 180 degrees."""
     a, b = np.empty(3), np.empty(3)
     for p in range(len(triplets)):
         i, j, k = triplets[p, 0], triplets[p, 1], triplets[p, 2]
@@ -107,7 +107,7 @@ def _nearest(displacement, edge, per_edge):
 @compiled(inline="always")
 @no_type_check
 def _add(values, tables, start, stop, width, index, counts):
-    """Count each value in its bin of its tables; without branches, as half of all distances may be out of range."""
+    """Count each value in its bin of its tables. No branches, because half of all distances may be out of range."""
     n_bins = counts.shape[1] - 1
     for p in range(len(tables)):
         value = values[p]
@@ -119,5 +119,5 @@ def _add(values, tables, start, stop, width, index, counts):
             counts[tables[p, c], index[p]] += 1
 
 
-#: What each measure of tuples of atoms is counted by.
+#: The loop for each measure of tuples of atoms.
 LOOPS = {pair_distances: _count_distances, angles_deg: _count_angles}

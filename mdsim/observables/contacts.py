@@ -14,7 +14,7 @@ from mdsim.observables.tuples import map_in_chunks
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
 
-FIRST_REACH_A = 3.0  # of the search; in a liquid the closest contact is shorter
+FIRST_REACH_A = 3.0  # of the first search; the closest contact in a liquid is shorter
 BETWEEN_MOLECULES = PairKind(intermolecular_only=True)
 
 
@@ -26,7 +26,7 @@ class MinimumDistance:
     unit: ClassVar[str] = "Å"
 
     def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica 1"]:
-        """The distance in Å, for each frame and replica; NaN for frames with a coordinate that is not finite.
+        """The distance in Å for each frame and replica. NaN for frames with a non-finite coordinate.
 
         Raises:
             ValueError: the system is a single molecule.
@@ -42,7 +42,7 @@ class MinimumDistance:
 
 
 def _closest(system: System, rows: Float[Tensor, "row atom 3"]) -> Float[Tensor, "row"]:
-    """The distance in each row: by a search among near atoms, and where there are none, among all pairs."""
+    """The distance in each row, by a neighbor search, or among all pairs if the search finds none."""
     closest, reach = rows.new_full((len(rows),), torch.inf), FIRST_REACH_A
     missing = torch.arange(len(rows), device=rows.device)
     while len(missing) and searchable(system, system.n_atoms, reach):

@@ -1,4 +1,4 @@
-"""Mean squared displacement, self-diffusivity, and its correction for the size of the box."""
+"""Mean squared displacement and self-diffusivity, with the finite-size correction."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MSD:
 
     def __post_init__(self) -> None:
         if not self.max_lag_fs >= 0:
-            raise ValueError(f"max_lag_fs is not negative, found {self.max_lag_fs}")
+            raise ValueError(f"max_lag_fs must not be negative, found {self.max_lag_fs}")
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class MSD:
             positions = positions - center_of_mass(positions, system.masses)
         if self.element is not None:
             positions = positions[:, :, _atoms_of(system, self.element)]
-        displacement = positions - positions.mean(0)  # about the mean: sums of squares then lose the fewest digits
+        displacement = positions - positions.mean(0)  # about the mean, to minimize cancellation in sums of squares
         squares = _sums_of_squares(displacement.flatten(2), n_lags)
         msd = (squares - 2.0 * autocorrelation(displacement.flatten(2), n_lags)) / positions.shape[2]
         return msd.clamp_min(0.0).T.to(trajectory.positions.dtype)
@@ -98,15 +98,15 @@ def _atoms_of(system: System, element: str) -> Tensor:
 class Diffusivity:
     """Self-diffusivity in 1e-9 m²/s: a sixth of the slope of the mean squared displacement (Einstein relation).
 
-    The slope is that of a least-squares line over the fit window. It is the value in the simulated box; what to add for
-    an infinite one is `finite_size_correction`.
+    The slope is that of a least-squares line over the fit window. The value is that of the simulated box. Add
+    `finite_size_correction` for an infinite system.
 
     Args:
         fit_start_fs: shortest lag of the fit, beyond the ballistic regime.
         fit_end_fs: longest lag of the fit, well below the length of the trajectory.
         element: chemical symbol of the atoms that are followed; None follows all.
         remove_center_of_mass: subtract the motion of the center of mass of the whole system.
-        viscosity_mPa_s: of the liquid, for the correction; None where there is none to be made.
+        viscosity_mPa_s: viscosity of the liquid, for the correction. None: no correction.
 
     Raises:
         ValueError: an empty fit window.
@@ -167,7 +167,7 @@ class Diffusivity:
         """`yeh_hummer_correction` for the cell of the system, in 1e-9 m²/s; None without a cell or a viscosity.
 
         Raises:
-            ValueError: the cell is not a cube, for which alone the correction is known here.
+            ValueError: the cell is not a cube. The correction is implemented for cubes only.
         """
         if system.cell is None or self.viscosity_mPa_s is None:
             return None
@@ -176,19 +176,19 @@ class Diffusivity:
         if (lengths / lengths.mean() - 1).abs().max() > 1e-5 or (cosines - torch.eye(3).to(cosines)).abs().max() > 1e-5:
             raise ValueError(
                 f"the Yeh-Hummer correction is that of a cube, but the cell is {system.cell.tolist()}: "
-                "set the viscosity to null to go without"
+                "set the viscosity to null to skip it"
             )
         return yeh_hummer_correction(temperature_K, self.viscosity_mPa_s, float(lengths.mean()))
 
 
 def yeh_hummer_correction(temperature_K: float, viscosity_mPa_s: float, box_length_A: float) -> float:
-    """What to add to the diffusivity in a cubic periodic box to have that of an infinite system.
+    """Correction from the diffusivity in a cubic periodic box to that of an infinite system.
 
     Yeh and Hummer, J. Phys. Chem. B 108, 15873 (2004): ξ k_B T / (6 π η L) with ξ = 2.837297.
 
     Args:
         temperature_K: temperature.
-        viscosity_mPa_s: shear viscosity of the simulated liquid, which hardly depends on the box.
+        viscosity_mPa_s: shear viscosity of the simulated liquid, which hardly depends on the box size.
         box_length_A: edge of the box.
 
     Returns:
@@ -199,7 +199,7 @@ def yeh_hummer_correction(temperature_K: float, viscosity_mPa_s: float, box_leng
     """
     if not min(temperature_K, viscosity_mPa_s, box_length_A) > 0:
         raise ValueError(
-            "temperature, viscosity and box length are positive, found "
+            "temperature, viscosity and box length must be positive, found "
             f"{temperature_K} K, {viscosity_mPa_s} mPa s, {box_length_A} Å"
         )
     viscosity = viscosity_mPa_s * 1e-3 * PASCAL * 1e15  # eV fs/Å³

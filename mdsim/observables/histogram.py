@@ -1,4 +1,4 @@
-"""Histograms of every frame and replica at once, plain or differentiable."""
+"""Histograms over all frames and replicas at once, plain or differentiable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 VALUES_PER_CHUNK = 2**19  # distances or angles held at a time; the image search of a triclinic cell takes 27 times that
-SMEARING_REACH = 6.0  # standard deviations beyond which a Gaussian (2e-9 of it) is not counted
+SMEARING_REACH = 6.0  # standard deviations beyond which a Gaussian (2e-9 of its mass) is not counted
 
 #: `pair_distances` or `angles` of `mdsim.geometry`: positions, tuples of atoms and cell to one value per tuple.
 Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -30,7 +30,7 @@ def histogram(values: Float[Tensor, "row value"], bins: Bins) -> Int[Tensor, "ro
 def grouped_histogram(
     values: Float[Tensor, "row value"], bins: Bins, groups: Int[Tensor, "value"], n_groups: int
 ) -> Int[Tensor, "row group bin"]:
-    """`histogram` of the values of each group, where every column of values belongs to one."""
+    """`histogram` of each group of columns of values."""
     tables = n_groups * torch.arange(len(values), device=values.device)[:, None] + groups
     counts = histograms_of_tables(values, bins, tables, len(values) * n_groups)
     return counts.reshape(len(values), n_groups, bins.count)
@@ -39,21 +39,21 @@ def grouped_histogram(
 def histograms_of_tables(
     values: Float[Tensor, "*value"], bins: Bins, tables: Int[Tensor, "..."], n_tables: int
 ) -> Int[Tensor, "table bin"]:
-    """Several histograms: ``tables``, broadcast to the values, says which one each value belongs to."""
+    """Several histograms. ``tables``, broadcast to the values, assigns each value to one of them."""
     values = values.detach()
     inside = (values >= bins.start) & (values <= bins.stop)
     index = ((values - bins.start) / bins.width).long().clamp_max(bins.count - 1)
-    index = torch.where(inside, index, bins.count)  # one more bin of each table takes what is outside
+    index = torch.where(inside, index, bins.count)  # an extra bin per table takes values out of range
     flat = (index + (bins.count + 1) * tables).reshape(-1)
     counts = torch.bincount(flat, minlength=n_tables * (bins.count + 1))
     return counts.reshape(n_tables, bins.count + 1)[:, :-1]
 
 
 def smeared_histogram(values: Float[Tensor, "row value"], bins: Bins, smearing: float) -> Float[Tensor, "row bin"]:
-    """Histogram of normalized Gaussians around the values: differentiable, and the plain one as smearing goes to 0.
+    """Differentiable histogram of normalized Gaussians around the values. It approaches the plain one as smearing → 0.
 
-    Each Gaussian is integrated over each bin, so a value contributes 1 in all whatever the ratio of smearing to width,
-    less what of it lies outside the range. Only bins within reach of a value are visited.
+    Each Gaussian is integrated over each bin, so a value contributes 1 in total for any smearing, minus the part
+    outside the range. Only bins within reach of a value are visited.
 
     Args:
         values: any unit.
@@ -67,7 +67,7 @@ def smeared_histogram(values: Float[Tensor, "row value"], bins: Bins, smearing: 
 def smeared_histograms_of_tables(
     values: Float[Tensor, "*value"], bins: Bins, smearing: float, tables: Int[Tensor, "..."], n_tables: int
 ) -> Float[Tensor, "table bin"]:
-    """Several of `smeared_histogram`: ``tables``, broadcast to the values, says which one each value belongs to."""
+    """Several smeared histograms. ``tables``, broadcast to the values, assigns each value to one of them."""
     first = torch.floor((values.detach() - SMEARING_REACH * smearing - bins.start) / bins.width)
     steps = torch.arange(smearing_stencil(bins, smearing) + 1, device=values.device, dtype=values.dtype)
     edges = bins.start + bins.width * (first[..., None] + steps)
@@ -93,9 +93,9 @@ def tuple_histogram(
     bins: Bins,
     smearing: float | None = None,
 ) -> Float[Tensor, "frame replica bin"]:
-    """Counts of a measure over tuples of atoms, for each frame and replica; NaN where a coordinate is not finite."""
+    """Histogram of a measure over tuples of atoms, for each frame and replica. NaN if a coordinate is non-finite."""
     finite = finite_frames(positions)
-    # Zeros in place of NaN keep the gradient of the other frames clean; their counts are replaced below.
+    # Zeros in place of NaN keep the gradients of other frames finite. The counts are replaced by NaN below.
     rows = torch.where(finite[..., None, None], positions, 0.0).flatten(0, 1)
     stencil = 1 if smearing is None else smearing_stencil(bins, smearing)
 
@@ -118,9 +118,9 @@ def molecule_histogram(
     system: System,
     bins: Bins,
 ) -> Float[Tensor, "frame replica molecule bin"]:
-    """Plain counts that each molecule has a share in: a tuple counts for the molecules of its atoms in equal parts.
+    """Contribution of each molecule to the plain histogram. A tuple is split equally among the molecules of its atoms.
 
-    The sum over molecules is `tuple_histogram`. NaN where a coordinate of the frame is not finite.
+    The sum over molecules is `tuple_histogram`. NaN if a coordinate of the frame is non-finite.
     """
     finite = finite_frames(positions)
     rows = torch.where(finite[..., None, None], positions, 0.0).flatten(0, 1)
@@ -144,9 +144,9 @@ def plain_counts(
     tables: Int[Tensor, "tuple column"],
     n_tables: int,
 ) -> Int[Tensor, "row table bin"]:
-    """Histograms of a measure of tuples of atoms, each of which counts in the tables of its row of ``tables``.
+    """Histograms of a measure of tuples of atoms. ``tables`` lists the histograms in which each tuple is counted.
 
-    In a compiled loop where `counts_are_compiled`, else by tensor operations.
+    They are computed in a compiled loop if `counts_are_compiled`, otherwise by tensor operations.
     """
     if counts_are_compiled(measure, rows, cell):
         from mdsim.observables import compiled_counts
@@ -157,12 +157,12 @@ def plain_counts(
 
 
 def counts_are_compiled(measure: Measure, positions: Tensor, cell: Float[Tensor, "3 3"] | None) -> bool:
-    """Whether `plain_counts` takes a compiled loop: for distances and angles on a CPU with numba, unless triclinic."""
+    """Whether `plain_counts` uses a compiled loop: distances and angles on a CPU with numba, not triclinic."""
     if not HAS_NUMBA or measure not in (pair_distances, angles_deg) or positions.device.type != "cpu":
         return False
     return cell is None or is_orthorhombic(cell)
 
 
 def finite_frames(positions: Float[Tensor, "frame replica atom 3"]) -> Bool[Tensor, "frame replica"]:
-    """Where all coordinates of a frame of a replica are finite."""
+    """Mask of the frames and replicas whose coordinates are all finite."""
     return positions.isfinite().flatten(2).all(-1)

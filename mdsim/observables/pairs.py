@@ -1,8 +1,8 @@
-"""Distances of pairs of atoms in many frames, in time that grows like the number of atoms where the range is short.
+"""Histograms of pair distances in many frames, in time linear in the number of atoms for short ranges.
 
-Few atoms, or a range comparable to the cell, are taken pair by pair; many atoms through the neighbour search. Both give
-the same distances to rounding (as tensor operations bit for bit), apart from the choice between images at exactly half
-a cell, which the search never comes near.
+For few atoms, or a range comparable to the cell, all pairs are visited. For many atoms a neighbor search finds the
+pairs. Both give the same distances within rounding (bit for bit as tensor operations). They could only differ in the
+choice of image at exactly half a cell, which is beyond the range of a search.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 ATOMS_AT_ONCE = 2**12  # searched together: bounds the memory of the pairs found
-# All pairs are looked at where there are fewer atoms (and compiled loops do so), or where a search saves less.
+# All pairs are visited for fewer atoms (limits for tensor operations and for compiled loops) or if a search saves less.
 FEW_ATOMS, FEW_ATOMS_COMPILED, MOST_CANDIDATES_PER_PAIR = 128, 512, 1 / 3
-MARGIN = 1.001  # the search reaches further than the range, whose upper edge counts
+MARGIN = 1.001  # the search reaches slightly beyond the range, because its upper edge is included
 
 
 @dataclass(frozen=True)
 class PairKind:
-    """Which pairs of atoms are meant.
+    """A selection of atom pairs.
 
     Args:
-        elements: two chemical symbols in any order; None: all.
+        elements: two chemical symbols in any order. None: all pairs.
         intermolecular_only: leave out pairs within a molecule.
     """
 
@@ -49,7 +49,7 @@ class PairKind:
     intermolecular_only: bool = False
 
     def all_of(self, system: System) -> Int[Tensor, "pair 2"]:
-        """All of them.
+        """All selected pairs.
 
         Raises:
             ValueError: there are none.
@@ -61,11 +61,11 @@ class PairKind:
         return of_elements(system, pairs[molecule[:, 0] != molecule[:, 1]], self.elements, "pair between molecules")
 
     def atoms(self, system: System) -> Int[Tensor, "chosen"]:
-        """Atoms that can be part of one."""
+        """Atoms that can be part of a selected pair."""
         return torch.nonzero(torch.stack(self._members(system)).any(0))[:, 0]
 
     def count(self, system: System) -> int:
-        """How many there are, without a list of them.
+        """Number of selected pairs, without listing them.
 
         Raises:
             ValueError: there are none.
@@ -78,10 +78,10 @@ class PairKind:
             n_molecules = system.n_molecules
             first, second = (torch.bincount(system.molecules[m], minlength=n_molecules) for m in members)
             total -= int(_pairs_between(first, second, alike).sum())
-        return total or len(self.all_of(system))  # which says what there is
+        return total or len(self.all_of(system))  # raises an error that lists the elements
 
     def holds(self, system: System, first: Int[Tensor, "pair"], second: Int[Tensor, "pair"]) -> Bool[Tensor, "pair"]:
-        """Which of these pairs of atoms are meant."""
+        """Mask of the given pairs that are selected."""
         one, other = self._members(system)
         right = (one[first] & other[second]) | (other[first] & one[second])
         if self.intermolecular_only:
@@ -89,19 +89,19 @@ class PairKind:
         return right
 
     def _members(self, system: System) -> list[Bool[Tensor, "atom"]]:
-        """Which atoms can be the one and the other atom of a pair."""
+        """Masks of the atoms that can be the first and the second atom of a pair."""
         if self.elements is None:
             return [torch.ones_like(system.atomic_numbers, dtype=torch.bool)] * 2
         return [system.atomic_numbers == atomic_number(symbol) for symbol in self.elements]
 
 
 def _pairs_between(one: Int[Tensor, "group"], other: Int[Tensor, "group"], alike: bool) -> Int[Tensor, "group"]:
-    """Number of pairs in each group from the numbers of atoms of two kinds, or of one kind, given twice."""
+    """Number of pairs in each group, from the numbers of atoms of both kinds (``alike``: one kind, given twice)."""
     return one * (one - 1) // 2 if alike else one * other
 
 
 def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FEW_ATOMS) -> bool:
-    """Whether pairs of so many atoms within this reach are found much quicker by a search than among all pairs."""
+    """Whether a search finds the pairs of ``n_atoms`` atoms within ``reach_A`` much faster than visiting all pairs."""
     if n_atoms < few_atoms or candidates_per_pair(system.cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
         return False
     if system.cell is None:
@@ -112,7 +112,7 @@ def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FE
 
 @dataclass(frozen=True)
 class PairsOfRows:
-    """Pairs found in some rows of positions."""
+    """Pairs found in a block of rows of positions."""
 
     n_rows: int
     row: Int[Tensor, "pair"]
@@ -122,13 +122,13 @@ class PairsOfRows:
 
 
 def search(system: System, rows: Float[Tensor, "row atom 3"], kind: PairKind, reach_A: float) -> Iterator[PairsOfRows]:
-    """Pairs of a kind within a reach, and some that are longer; some rows at a time.
+    """Selected pairs within ``reach_A``, block by block of rows. A few longer pairs may be included.
 
     Args:
-        system: what the rows are frames of.
-        rows: positions in Å, all of them finite.
-        kind: of pairs.
-        reach_A: longest distance that is asked for.
+        system: the system of the rows.
+        rows: finite positions, Å.
+        kind: selection of pairs.
+        reach_A: longest distance of interest.
     """
     atoms = kind.atoms(system)
     for some in rows.split(max(1, ATOMS_AT_ONCE // len(atoms))):
@@ -148,14 +148,14 @@ def pair_histogram(
     bins: Bins,
     smearing: float | None = None,
 ) -> Float[Tensor, "frame replica bin"]:
-    """Number of pairs at each distance, minimum images; NaN where a coordinate of the frame is not finite.
+    """Histogram of minimum-image pair distances. NaN if a coordinate of the frame is non-finite.
 
     Args:
-        system: what the frames are of.
+        system: the system of the frames.
         positions: Å.
-        kind: of pairs.
-        bins: of distances, Å.
-        smearing: see `smeared_histogram`, Å; None counts plainly.
+        kind: selection of pairs.
+        bins: bins of the distances, Å.
+        smearing: see `smeared_histogram`, Å. None: a plain histogram.
     """
     reach = bins.stop if smearing is None else bins.stop + SMEARING_REACH * smearing
     few_atoms = _few_atoms(system, positions) if smearing is None else FEW_ATOMS
@@ -178,7 +178,7 @@ def pair_histogram(
 def molecule_pair_histogram(
     system: System, positions: Float[Tensor, "frame replica atom 3"], kind: PairKind, bins: Bins
 ) -> Float[Tensor, "frame replica molecule bin"]:
-    """Each molecule's share of the plain `pair_histogram`: a pair counts for the molecules of both atoms, half each."""
+    """Contribution of each molecule to the plain `pair_histogram`. A pair is split equally between its molecules."""
     if not searchable(system, len(kind.atoms(system)), bins.stop, _few_atoms(system, positions)):
         return molecule_histogram(pair_distances, positions, kind.all_of(system), system, bins)
     n_molecules = system.n_molecules
@@ -197,7 +197,7 @@ def molecule_pair_histogram(
 
 
 def _few_atoms(system: System, positions: Tensor) -> int:
-    """Of how few atoms the plain histogram takes all pairs."""
+    """Number of atoms up to which the plain histogram visits all pairs."""
     return FEW_ATOMS_COMPILED if counts_are_compiled(pair_distances, positions, system.cell) else FEW_ATOMS
 
 
@@ -206,7 +206,7 @@ def _of_finite_frames(
     shape: tuple[int, ...],
     function: Callable[[Tensor], list[Tensor]],
 ) -> Float[Tensor, "frame replica *shape"]:
-    """What a function gives for the rows of positions that are finite, in pieces; NaN for the others."""
+    """Apply a function to the finite rows of positions, in pieces. Other rows are NaN."""
     rows = positions.flatten(0, 1)
     chosen = torch.nonzero(finite_frames(positions).reshape(-1))[:, 0]
     result = positions.new_full((len(rows), *shape), torch.nan)

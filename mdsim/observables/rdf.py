@@ -1,4 +1,4 @@
-"""Radial distribution functions: h(r) of molecules and g(r) of periodic systems."""
+"""Radial distribution functions: h(r) for molecules and g(r) for periodic systems."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mdsim.typing import Float, Tensor
 
 @dataclass(frozen=True)
 class RDF:
-    """Distribution of pair distances, for each frame and replica. Periodic systems use the minimum image.
+    """Radial distribution function of each frame and replica. Periodic systems use the minimum image.
 
     ``"pair_density"`` is h(r), the probability density in 1/Å that a pair is at distance r; its integral is the share
     of pairs within range (Fu et al., "Forces are Not Enough", TMLR 2023). ``"ideal_gas"`` is g(r), the number of pairs
-    in each shell over the number expected were each of the same pairs spread evenly over the cell, so that it is 1
-    for an ideal gas of any number of atoms.
+    in each shell divided by the number for the same pairs spread evenly over the cell. It is 1 for an ideal gas of any
+    number of atoms.
 
     Args:
         max_distance_A: upper end of the range; in a periodic system at most half the smallest height of the cell.
         bin_width_A: width of a bin, which must divide the range.
         pair: two chemical symbols in any order; None counts all pairs.
         normalization: "pair_density" or "ideal_gas".
-        smearing_A: standard deviation of a Gaussian in place of each distance, which makes it differentiable with
-            respect to positions; None counts plainly.
+        smearing_A: standard deviation of the Gaussian that replaces each distance, which makes the RDF differentiable
+            with respect to positions. None: a plain histogram.
         intermolecular_only: leave out pairs within a molecule.
 
     Raises:
@@ -48,9 +48,9 @@ class RDF:
     def __post_init__(self) -> None:
         Bins.spanning(0.0, self.max_distance_A, self.bin_width_A)
         if self.normalization not in ("pair_density", "ideal_gas"):
-            raise ValueError(f"normalization is 'pair_density' or 'ideal_gas', found {self.normalization!r}")
+            raise ValueError(f"normalization must be 'pair_density' or 'ideal_gas', found {self.normalization!r}")
         if self.smearing_A is not None and not self.smearing_A > 0:
-            raise ValueError(f"smearing_A is positive, or None for a plain histogram; found {self.smearing_A}")
+            raise ValueError(f"smearing_A must be positive, or None for a plain histogram; found {self.smearing_A}")
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class RDF:
         """The distribution in each bin.
 
         Args:
-            system: what the replicas are copies of.
+            system: the system of all replicas.
             trajectory: positions in Å.
 
         Returns:
@@ -84,9 +84,9 @@ class RDF:
         return counts / norm.to(counts)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
-        """Each molecule's share of the plain histogram: the mean over molecules is that of the frame.
+        """Contribution of each molecule to the plain RDF. The mean over molecules is the RDF of the frame.
 
-        A pair counts for the molecules of both atoms, half each; see `LocalObservable`.
+        A pair is split equally between the molecules of its two atoms, see `LocalObservable`.
         """
         self._check_range(system)
         norm = self.pairs.count(system) * self._share_per_pair(system) / system.n_molecules
@@ -99,7 +99,7 @@ class RDF:
         return PairKind(self.pair, self.intermolecular_only)
 
     def _share_per_pair(self, system: System) -> Float[Tensor, "bin"]:
-        """What one pair counts for in each bin: the bin width in Å, or the shell's share of the volume of the cell."""
+        """Normalization per pair in each bin: the bin width in Å, or the shell's fraction of the cell volume."""
         bins = self.bins
         if self.normalization == "pair_density":
             return torch.full((bins.count,), bins.width, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Reference values of observables: from frames, from tables, and from another temperature."""
+"""Reference values of observables: means over frames, tabulated files, and reweighting to another temperature."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def reference_from_frames(
     """Mean of a structural observable over frames, and its standard error from block averages.
 
     Each replica is cut into ``n_blocks`` stretches of consecutive frames. The error is right when a stretch is longer
-    than the correlation time (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989)); for frames in random order any
-    number of blocks will do.
+    than the correlation time (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989)). For frames in random order, any
+    number of blocks is suitable.
 
     Args:
-        observable: one with values for each frame and replica.
-        system: what the frames are of.
+        observable: a structural observable.
+        system: the system of the frames.
         frames: positions in Å of one replica, or a trajectory.
-        weights: of the frames, in any scale, as from `reweight`; None weighs them equally.
-        n_blocks: blocks in each replica.
+        weights: weights of the frames on any scale, for example from `reweight`. None: equal weights.
+        n_blocks: blocks per replica.
 
     Returns:
         Mean and standard error in each bin, in the unit of the observable.
@@ -67,7 +67,7 @@ def _normalized_weights(frames: Trajectory, weights: Tensor | None) -> Float[Ten
         return frames.positions.new_full(shape, 1.0 / (shape[0] * shape[1]))
     if weights.numel() != shape[0] * shape[1] or not (weights >= 0).all() or not 0 < weights.sum() < torch.inf:
         raise ValueError(
-            f"weights are finite, not negative, not all zero and one for each of {shape[0]} frames of {shape[1]} "
+            f"weights must be finite, not negative, not all zero and one for each of {shape[0]} frames of {shape[1]} "
             f"replicas; found shape {tuple(weights.shape)} with sum {float(weights.sum())}"
         )
     return (weights / weights.sum()).reshape(shape).to(frames.positions)
@@ -94,7 +94,7 @@ def reference_from_file(path: str | Path, bin_centers: Float[Tensor, "bin"]) -> 
         path: text or CSV file of two columns, increasing in the first and in the unit of the bin centers. Columns are
             separated by commas, semicolons or blanks. Lines that begin with # or @ and lines above the first number
             are skipped.
-        bin_centers: where the values are wanted.
+        bin_centers: points at which to interpolate.
 
     Returns:
         The values at the bin centers, in the unit of the file.
@@ -146,8 +146,8 @@ def reweight(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, ""]]:
     """Weights that turn canonical samples at one temperature into averages at another.
 
-    w ∝ exp(-(β' - β) U). The effective sample size is Kish's, (Σw)²/Σw²: far below the number of samples, a few of them
-    carry the average and it is not to be trusted.
+    w ∝ exp(-(β' - β) U). The effective sample size is Kish's, (Σw)²/Σw². If it is far below the number of samples, a
+    few samples dominate the average and it is not reliable.
 
     Args:
         energies_eV: potential energy of each sample.
@@ -161,7 +161,7 @@ def reweight(
         ValueError: temperatures that are not positive, or energies that are not finite.
     """
     if not min(from_temperature_K, to_temperature_K) > 0:
-        raise ValueError(f"temperatures are positive, found {from_temperature_K} and {to_temperature_K} K")
+        raise ValueError(f"temperatures must be positive, found {from_temperature_K} and {to_temperature_K} K")
     if energies_eV.numel() == 0 or not energies_eV.isfinite().all():
         bad = int((~energies_eV.isfinite()).sum())
         raise ValueError(f"reweighting needs finite energies, found {bad} of {energies_eV.numel()} not finite")

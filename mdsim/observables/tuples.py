@@ -1,4 +1,4 @@
-"""Pairs, bonds and angles as rows of atom indices: chosen by element, and walked through in bounded memory."""
+"""Tuples of atom indices (pairs, bonds, angles): selection by element, and evaluation in bounded memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def of_elements(
         system: the atoms that the tuples index.
         tuples: atom indices.
         elements: chemical symbols, one per atom of a tuple; None chooses all.
-        noun: what a tuple is, for the error message.
+        noun: name of a tuple, for the error message.
 
     Raises:
         ValueError: an unknown element, the wrong number of elements, or nothing left.
@@ -66,7 +66,7 @@ def map_in_chunks(
     """Apply a function to all rows and tuples, at most ``values_per_chunk`` of their combinations at a time.
 
     Returns:
-        The results for all rows, one tensor for each block of tuples: the caller sums them, or takes the minimum.
+        The results for all rows, one tensor per block of tuples. The caller reduces them, for example by a sum.
     """
     results = []
     for block in tuples.split(values_per_chunk):

@@ -11,7 +11,7 @@ from scipy.fft import next_fast_len
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
 
-VALUES_PER_CHUNK = 2**22  # of a time series transformed at a time
+VALUES_PER_CHUNK = 2**22  # of the time series that are transformed at a time
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class VACF:
     Args:
         max_lag_fs: longest lag.
         window: split the trajectory into consecutive windows of this many frames, correlate within each, and average
-            over them; frames after the last whole window are left out. None takes the trajectory as one window.
-        mass_weighted: weight each atom by its mass; lag 0 is then k_B T in equilibrium, in eV.
+            over them. Frames after the last whole window are left out. None: the trajectory is one window.
+        mass_weighted: weight each atom by its mass. At equilibrium, lag 0 is then k_B T in eV.
         normalized: divide by the value at lag 0.
 
     Raises:
@@ -38,9 +38,9 @@ class VACF:
 
     def __post_init__(self) -> None:
         if not self.max_lag_fs >= 0:
-            raise ValueError(f"max_lag_fs is not negative, found {self.max_lag_fs}")
+            raise ValueError(f"max_lag_fs must not be negative, found {self.max_lag_fs}")
         if self.window is not None and self.window < 1:
-            raise ValueError(f"window is a number of frames of at least 1, or None; found {self.window}")
+            raise ValueError(f"window must be a number of frames of at least 1, or None; found {self.window}")
 
     @property
     def unit(self) -> str:
@@ -97,8 +97,8 @@ def lags_fs(trajectory: Trajectory, max_lag_fs: float) -> Float[Tensor, "lag"]:
 def autocorrelation(series: Float[Tensor, "frame row column"], n_lags: int) -> Float[Tensor, "lag row"]:
     """Mean over all time origins of x(t) x(t + lag), summed over the columns of each row, in float64.
 
-    The zero-padded Fourier transform costs O(frame log frame) for all lags together (Wiener-Khinchin). The spectra are
-    summed before they are transformed back, which is linear.
+    The zero-padded Fourier transform costs O(frame log frame) for all lags together (Wiener-Khinchin). Spectra are
+    summed before the inverse transform, which is linear.
     """
     n_frames, n_rows, _ = series.shape
     length = next_fast_len(n_frames + n_lags, real=True)

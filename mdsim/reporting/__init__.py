@@ -1,1 +1,1 @@
-"""What a run leaves for people to read: scalars, console lines, figures and trajectory files."""
+"""Reporting of runs: scalars, console output, figures and trajectory files."""

@@ -1,4 +1,4 @@
-"""What a person watching a run sees: log lines, progress bars, tables, intervals and durations."""
+"""Console output of runs: log lines, progress bars, tables, intervals and durations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _BLANK = {"", "-", "–", "—"}
 def setup_logging(run_dir: Path | None, verbose: bool = False) -> logging.Logger:
     """Send the package's log to the console (stderr) and, within a run, append it to the run's ``log.txt``.
 
-    Calling it again redirects the log: what an earlier call set up is closed first.
+    A second call redirects the log and closes the handlers of the first.
 
     Args:
-        run_dir: folder of the run, made when absent; None for the console alone.
-        verbose: show debug lines too.
+        run_dir: folder of the run, created if absent. None: console only.
+        verbose: also show debug lines.
 
     Returns:
-        The logger "mdsim". Its records do not go on to the root logger, where other libraries would print them again.
+        The logger "mdsim". Its records are not passed to the root logger, where other libraries could print them again.
     """
     logger = logging.getLogger(LOGGER_NAME)
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -48,7 +48,7 @@ def _add_handler(logger: logging.Logger, handler: logging.Handler, date_format: 
 
 
 class _LineFormatter(logging.Formatter):
-    """Time and message; the level only where it is more than information."""
+    """Time and message, with the level for warnings and errors only."""
 
     def usesTime(self) -> bool:
         return True
@@ -59,7 +59,7 @@ class _LineFormatter(logging.Formatter):
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes above running progress bars instead of through them."""
+    """Writes lines above active progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -78,16 +78,16 @@ def progress(
     initial: int = 0,
     unit_scale: bool = False,
 ) -> tqdm:
-    """A progress bar on a terminal; elsewhere (batch job, pipe) a log line every so often.
+    """A progress bar on a terminal, or periodic log lines elsewhere (batch job, pipe).
 
     Args:
-        iterable: what to run through; None where the caller calls `update` on the bar.
-        total: expected number of items, when the iterable does not know it.
-        desc: what is going on, in front of the bar.
-        unit: of an item.
-        log_interval_s: seconds between log lines without a terminal. Loops shorter than that log nothing.
-        initial: items that an earlier run has done.
-        unit_scale: show thousands, millions, ... of items, as of bytes.
+        iterable: items to iterate over. None: the caller calls `update` on the bar.
+        total: expected number of items, if the iterable has no length.
+        desc: description in front of the bar.
+        unit: name of an item.
+        log_interval_s: seconds between log lines without a terminal. Shorter loops log nothing.
+        initial: number of items completed by an earlier run.
+        unit_scale: use prefixes (k, M, ...), as for bytes.
 
     Returns:
         The bar: iterable, and a context manager.
@@ -126,7 +126,7 @@ def format_table(header: list[str], rows: list[list[str]]) -> str:
         rows: cells as text. A column counts as numeric when all its cells start with a number (or are a dash).
 
     Raises:
-        ValueError: a row has another number of cells than the header.
+        ValueError: the number of cells in a row differs from that in the header.
     """
     for number, row in enumerate(rows):
         if len(row) != len(header):
@@ -153,7 +153,7 @@ def format_interval(value: float, low: float, high: float, unit: str = "", digit
         value: the estimate, shown with ``digits`` significant digits; the bounds get as many decimals.
         low: lower bound.
         high: upper bound.
-        unit: behind the interval.
+        unit: unit after the interval.
         digits: significant digits of the value, or of the larger bound where the value is zero or not finite.
     """
     bounds = [abs(bound) for bound in (low, high) if math.isfinite(bound)]

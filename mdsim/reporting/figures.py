@@ -1,4 +1,4 @@
-"""Figures of a run, each one PNG. Drawn on figure objects of their own: no pyplot, no global state, no display."""
+"""Figures of a run as PNG files, drawn without pyplot, global state or a display."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DPI = 150
 def survival_figure(
     path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], title: str = ""
 ) -> None:
-    """Fraction of replicas still stable over time, as step curves with their confidence bands.
+    """Fraction of stable replicas over time, as step curves with confidence bands.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         curves: by label, times in ps, survival probability, and the bounds of its 95 % interval. Labels that start with
-            "before" or "after" get the color of that role in all figures.
+            "before" or "after" have the same color in all figures.
         title: above the figure.
     """
     figure, axes = _single_panel()
@@ -40,7 +40,7 @@ def survival_figure(
         axes.step(times_ps, survival, where="post", color=color, label=label)
     axes.set(xlabel="time (ps)", ylabel="fraction of replicas stable", ylim=(0, 1.04), title=title)
     axes.set_xlim(0, max(times_ps[-1] for times_ps, *_ in curves.values()))
-    # below, as curves and bands may fill any corner of the panel
+    # below the panel, because curves and bands may fill any corner
     figure.legend(frameon=False, title="shaded: 95 % interval", loc="outside lower center", ncols=2)
     _save(figure, path)
 
@@ -54,10 +54,10 @@ def observable_figure(
     ylabel: str,
     title: str = "",
 ) -> None:
-    """An observable (RDF, ADF, VACF, ...) against its reference, and the residuals below.
+    """An observable (RDF, ADF, VACF, ...) against its reference, with the residuals below.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         x: bin centers or lag times.
         reference: the observable of the reference ensemble.
         curves: by label, mean over the replicas and its standard error.
@@ -87,13 +87,13 @@ def observable_figure(
 def training_figure(
     path: Path, series: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "step", columns: int = 3
 ) -> None:
-    """A grid of small panels, one for each scalar that a run recorded.
+    """A grid of small panels, one per scalar that a run recorded.
 
     Args:
-        path: of the PNG.
-        series: by name (the unit in it), steps and values. Non-finite values leave gaps.
-        xlabel: what the steps count.
-        columns: panels in a row.
+        path: path of the PNG.
+        series: by name (including the unit), steps and values. Non-finite values leave gaps.
+        xlabel: label of the steps.
+        columns: panels per row.
     """
     columns = min(columns, len(series))
     rows = -(-len(series) // columns)
@@ -115,10 +115,10 @@ def loss_figure(
     """Losses or errors over training in one panel, such as those of training and validation data.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         curves: by label, epochs (or steps) and values.
         ylabel: with unit.
-        xlabel: what the first array counts.
+        xlabel: label of the epochs or steps.
     """
     figure, axes = _single_panel()
     for label, color in _colors(curves).items():
@@ -145,7 +145,7 @@ def _declutter(axes: Axes) -> None:
 
 
 def _series(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str | None = None) -> None:
-    marker = "o" if len(steps) < 20 else None  # few points: show where they are
+    marker = "o" if len(steps) < 20 else None  # mark the points if they are few
     axes.plot(steps, values, color=color, linewidth=1.3, marker=marker, markersize=3, label=label)
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", fontsize=8)
@@ -159,7 +159,7 @@ def _scale(axes: Axes, series: list[np.ndarray]) -> None:
 
 
 def _colors(labels: Iterable[str]) -> dict[str, str]:
-    """Colors by role where the label names one, the others in turn."""
+    """Colors of labels: fixed for "before" and "after", in turn for others."""
     roles = {"before": BEFORE_COLOR, "after": AFTER_COLOR, "reference": REFERENCE_COLOR}
     chosen: dict[str, str] = {}
     others = 0

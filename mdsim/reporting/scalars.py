@@ -1,4 +1,4 @@
-"""Scalars over time: TensorBoard event files always, Weights & Biases where asked for."""
+"""Scalars of a run over time, written to TensorBoard event files and optionally to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WANDB_ID_FILE = "wandb_run_id.txt"
 class ScalarWriter:
     """Writes every scalar to all backends of a run.
 
-    Values are written as they are: a loss that became NaN is to be seen as NaN. To be used as a context manager, or
-    closed by hand.
+    Values are written unchanged, so that a loss of NaN shows as NaN. Use the writer as a context manager, or close it
+    explicitly.
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class ScalarWriter:
         """Open the backends.
 
         Args:
-            run_dir: where the TensorBoard events, the offline files of W&B and its run id go.
-            config: of the run, shown next to its curves.
-            wandb: arguments of `wandb.init` (``project``, ``name``, ``mode``, ...); None does without W&B. A run whose
-                id is found in ``run_dir`` is continued.
-            purge_step: a resumed run says where it resumes: TensorBoard drops what the interrupted run wrote at this
-                step or later. W&B cannot delete; there the repeated steps appear twice.
+            run_dir: folder for the TensorBoard events, the offline files of W&B and its run id.
+            config: configuration of the run, shown next to its curves.
+            wandb: arguments of `wandb.init` (``project``, ``name``, ``mode``, ...). None: no W&B. A run whose id is
+                found in ``run_dir`` is continued.
+            purge_step: first step of a resumed run. TensorBoard drops what the interrupted run wrote from this step on.
+                W&B cannot delete, so repeated steps appear there twice.
 
         Raises:
-            ModuleNotFoundError: W&B is asked for and not installed.
+            ModuleNotFoundError: W&B is requested and not installed.
         """
         self._wandb = None if wandb is None else _start_wandb(run_dir, config, wandb)
         self._tensorboard = EventFile(run_dir, purge_step)
@@ -53,8 +53,8 @@ class ScalarWriter:
         """Write scalars at a step.
 
         Args:
-            step: counts whatever the run counts (steps, epochs); the x axis of all curves.
-            values: numbers or one-element tensors by name; a prefix such as ``learn/`` groups the curves.
+            step: step or epoch of the run, the x axis of all curves.
+            values: numbers or one-element tensors by name. A prefix such as ``learn/`` groups the curves.
         """
         scalars = {name: float(value) for name, value in values.items()}
         for name, value in scalars.items():
@@ -63,7 +63,7 @@ class ScalarWriter:
             self._wandb.log({"step": step, **scalars})
 
     def flush(self) -> None:
-        """Make everything that was written so far visible on disk. W&B sends on its own."""
+        """Write everything to disk. W&B sends its data by itself."""
         self._tensorboard.flush()
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class ScalarWriter:
 
 
 def read_scalars(run_dir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of every scalar in the TensorBoard events of a run, resumed stretches joined.
+    """Steps and values of every scalar in the TensorBoard events of a run, with resumed parts joined.
 
     Raises:
         ConfigError: they are damaged.
@@ -110,7 +110,7 @@ def _start_wandb(run_dir: Path, config: dict[str, Any] | None, options: dict[str
     run_id = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
     run = module.init(**options, id=run_id, resume="allow", dir=str(run_dir), config=config)
     id_file.write_text(run.id + "\n", encoding="utf-8")
-    # W&B's own step may only grow; a run that resumes from a checkpoint goes back, so the step is a metric of its own
+    # W&B's step may only increase, but a resumed run goes back. The step is therefore a separate metric.
     run.define_metric("*", step_metric="step")
     return run
 

@@ -1,12 +1,12 @@
-"""Trajectory files in HOOMD's GSD format, which OVITO, VMD and MDAnalysis open; for other formats there is ASE.
+"""Trajectory files in HOOMD's GSD format, which OVITO, VMD and MDAnalysis open. `to_ase` serves other formats.
 
-Units in the files are those of the package: Å, amu, eV, and for velocities Å per ASE time unit, which is also what
-HOOMD derives from these three. The step of a frame is its time in whole femtoseconds; the exact time is logged.
+Units in the files are those of the package: Å, amu, eV, and Å per ASE time unit for velocities, which HOOMD also
+derives from the first three. The step of a frame is its time in whole femtoseconds. The exact time is logged.
 
-GSD boxes are centered at the origin, with the first lattice vector along x and the second in the xy plane. A cell that
-is oriented differently is turned into this frame, and positions and velocities with it: distances, angles and
-chirality are kept, laboratory axes are not. Positions are wrapped, with the images beside them. With open boundaries
-the box is drawn around all frames and nothing is wrapped.
+GSD boxes are centered at the origin, with the first lattice vector along x and the second in the xy plane. Cells of
+another orientation are rotated into this frame, together with positions and velocities. This preserves distances,
+angles and chirality, but not the laboratory axes. Positions are wrapped and stored with their images. With open
+boundaries, the box encloses all frames and nothing is wrapped.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
 
 OPEN_BOX_PADDING_A = 5.0
-LARGEST_COORDINATE_A = 1e6  # single precision resolves 0.06 Å there: nothing that can be drawn lies beyond
+LARGEST_COORDINATE_A = 1e6  # at this coordinate, single precision resolves only 0.06 Å
 FS_PER_PS = 1000.0
 
 
 def frames_before_break(trajectory: Trajectory, first_unstable_frame: int, n_frames: int) -> Trajectory:
-    """The last stable frames of a replica: those just before it broke.
+    """The last stable frames of a replica, just before it broke.
 
     Args:
         trajectory: all frames.
-        first_unstable_frame: of the replica; the number of frames when it never broke.
-        n_frames: how many frames are wanted; fewer come back when it broke earlier than that.
+        first_unstable_frame: first unstable frame of the replica, or the number of frames if it never broke.
+        n_frames: number of frames. Fewer are returned if the replica broke earlier.
 
     Raises:
         ValueError: ``first_unstable_frame`` is not a frame of the trajectory, or ``n_frames`` is not positive.
@@ -64,19 +64,20 @@ def write_gsd(
 ) -> None:
     """Write one replica as a GSD file, under a temporary name that is then renamed.
 
-    Types are element symbols, bond types pairs of them ("C-H"). Each frame logs ``time_ps`` and, where the trajectory
-    has it, ``energy_eV``; the first frame also ``frame_interval_fs``, ``periodic`` and the comment as UTF-8 bytes.
+    Particle types are element symbols, and bond types are pairs of them ("C-H"). Each frame logs ``time_ps`` and, if
+    available, ``energy_eV``. The first frame also logs ``frame_interval_fs``, ``periodic`` and the comment as UTF-8
+    bytes.
 
     Args:
-        path: of the file.
-        system: what was simulated.
+        path: path of the file.
+        system: the simulated system.
         trajectory: frames of all replicas.
-        replica: which of them is written.
-        comment: where the file comes from.
+        replica: index of the replica to write.
+        comment: origin of the file.
         start_time_ps: time of the first frame.
 
     Raises:
-        ValueError: there are no frames, a frame is non-finite or has flown apart, or the cell is left-handed.
+        ValueError: there are no frames, a frame is non-finite or has huge coordinates, or the cell is left-handed.
     """
     positions = _array(trajectory.positions[:, replica])
     _check_drawable(path, positions, replica)
@@ -102,8 +103,8 @@ def read_gsd(path: Path) -> tuple[System, Trajectory]:
     """Read a file of `write_gsd`.
 
     Returns:
-        The system, and a trajectory of one replica with unwrapped positions. Both in double precision, though the file
-        holds single, so that unwrapping rounds nothing; and in the axes of the file (see the top of this module).
+        The system, and a trajectory of one replica with unwrapped positions, in the axes of the file (see the top of
+        this module). Both are in double precision, so that unwrapping the single-precision file rounds nothing.
 
     Raises:
         ValueError: the file was written by another program, or its particle types are not element symbols.
@@ -160,7 +161,7 @@ def _open_box(positions: Float[np.ndarray, "frame atom 3"]) -> Float[np.ndarray,
 
 
 def _to_hoomd_axes(cell: Float[np.ndarray, "3 3"]) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "6"]]:
-    """The rotation (from the right) that makes the cell lower triangular, and its box (Lx, Ly, Lz, xy, xz, yz)."""
+    """The rotation (applied from the right) to a lower triangular cell, and its box (Lx, Ly, Lz, xy, xz, yz)."""
     if np.linalg.det(cell) <= 0:
         raise ValueError(
             f"the cell {cell.tolist()} is left-handed or flat, which GSD cannot express: swap two lattice vectors"
@@ -181,13 +182,13 @@ def _cell_of(box: Float[np.ndarray, "6"]) -> Float[np.ndarray, "3 3"]:
 def _wrap(
     positions: Float[np.ndarray, "frame atom 3"], box: Float[np.ndarray, "6"]
 ) -> tuple[Float[np.ndarray, "frame atom 3"], Int[np.ndarray, "frame atom 3"]]:
-    cell = _cell_of(box)  # of the rounded box, so that readers unwrap with the very same vectors
+    cell = _cell_of(box)  # of the rounded box, so that readers unwrap with the same vectors
     images = np.floor(positions @ np.linalg.inv(cell) + 0.5)
     return positions - images @ cell, images.astype(np.int32)
 
 
 def _constant_part(system: System, box: Float[np.ndarray, "6"]) -> gsd.hoomd.Frame:
-    """A frame with all that does not change over time."""
+    """A frame with all constant data."""
     frame = gsd.hoomd.Frame()
     frame.configuration.box = box
     symbols = [ase.data.chemical_symbols[number] for number in system.atomic_numbers.tolist()]

@@ -1,7 +1,7 @@
-"""Stability criteria, and the first unstable frame of each replica.
+"""Stability criteria: tests of whether a frame of a replica is unphysical.
 
-Each criterion measures one number per frame and replica and compares it with its tolerance. A number that is not
-finite is never within it. Sources: arXiv 2402.13984 (bond lengths, RDF, intermolecular distances);
+Each criterion measures one number per frame and replica and compares it with its tolerance. Non-finite numbers are
+never within the tolerance. Sources: arXiv 2402.13984 (bond lengths, RDF, intermolecular distances);
 Fu et al., "Forces are not enough", arXiv 2210.07237 (the notion of stability).
 """
 
@@ -21,7 +21,7 @@ from mdsim.stability.verdict import non_finite
 from mdsim.state import System, Trajectory, kinetic_temperature_K
 from mdsim.typing import Bool, Float, Tensor
 
-DISTANCES_AT_ONCE = 2**20  # bounds the memory of pair distances: 27 images of 3 coordinates in the worst case
+DISTANCES_AT_ONCE = 2**20  # bounds the memory of pair distances (27 images of 3 coordinates in the worst case)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class BondLengthDeviation:
     """Unstable when any bond differs from its reference by more than the tolerance.
 
     Args:
-        reference_lengths_A: one for each bond of the system, e.g. the mean over the reference data, Å.
+        reference_lengths_A: one per bond of the system, e.g. the mean over the reference data, Å.
         tolerance_A: largest deviation of a stable molecule, Å (0.25 in training, 0.5 in evaluation in the paper).
     """
 
@@ -59,11 +59,11 @@ class BondLengthDeviation:
 class AngleDeviation:
     """Unstable when any angle between two bonds differs from its reference by more than the tolerance.
 
-    A force field with spurious minima often folds an angle long before a bond breaks; the place where the error
-    begins, and not where it ends, is what the learning phase needs.
+    A force field with spurious minima often folds an angle long before a bond breaks. The learning phase needs the
+    frames in which the error begins.
 
     Args:
-        reference_angles_deg: one for each of `bonded_triplets`, e.g. the mean over the reference data, degrees.
+        reference_angles_deg: one per triplet of `bonded_triplets`, e.g. the mean over the reference data, degrees.
         tolerance_deg: largest deviation of a stable molecule, degrees.
     """
 
@@ -106,7 +106,7 @@ class MinimumIntermolecularDistance:
     def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
         """Smallest distance between atoms of different molecules, Å."""
         if system.n_molecules < 2:
-            raise ValueError(f"{self.name} needs at least two molecules, but the system is one")
+            raise ValueError(f"{self.name} needs at least two molecules, but the system has one")
         return MinimumDistance()(system, trajectory).squeeze(-1)
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
@@ -115,19 +115,19 @@ class MinimumIntermolecularDistance:
 
 @dataclass(frozen=True, eq=False)
 class RDFDeviation:
-    """Unstable when the RDF, averaged over a window of time, is too far from its reference.
+    """Unstable when the RDF, averaged over a time window, deviates too much from its reference.
 
-    The deviation is the paper's RDF MAE, ∫ |g - g_ref| dr = range × mean over bins, of each replica by itself. The
-    RDF is that of the ``window_frames`` frames up to and including the current one. One frame alone is too noisy, so
-    the frames before the first full window share the value of that window (of all frames, where there are fewer).
-    Non-finite frames are unstable themselves and do not enter the average of others.
+    The deviation is the paper's RDF MAE, ∫ |g - g_ref| dr = range × mean over bins, for each replica separately. The
+    RDF is averaged over the ``window_frames`` frames up to and including the current one. Because a single frame is too
+    noisy, frames before the first full window share the value of that window (or of all frames, if there are fewer).
+    Non-finite frames are unstable and are excluded from the averages.
 
     Args:
-        observable: a structural one, g(r) per frame and replica, with evenly spaced `bin_centers` in Å.
+        observable: a structural observable, g(r) per frame and replica, with evenly spaced `bin_centers` in Å.
         reference: its reference, of equal length.
         tolerance_A: largest deviation of a stable replica, Å (3.0 for water in the paper).
-        window_frames: frames to average over; None averages over the whole trajectory, which then is stable or
-            unstable as one, as in the published evaluation.
+        window_frames: frames to average over. None: average over the whole trajectory, which is then stable or
+            unstable as a whole, as in the published evaluation.
     """
 
     observable: BinnedObservable
@@ -137,7 +137,7 @@ class RDFDeviation:
 
     @property
     def name(self) -> str:
-        return f"{self.observable.name}_deviation"  # rdf_deviation, or rdf_OO_deviation: several can stand side by side
+        return f"{self.observable.name}_deviation"  # rdf_deviation or rdf_OO_deviation, so that several can be combined
 
     def __post_init__(self) -> None:
         if self.window_frames is not None and self.window_frames < 1:
@@ -167,11 +167,12 @@ class RDFDeviation:
 
 @dataclass(frozen=True, eq=False)
 class TemperatureExplosion:
-    """Unstable when the kinetic temperature exceeds a bound: energy appears from nowhere.
+    """Unstable when the kinetic temperature exceeds a bound, because energy is not conserved.
 
     Args:
-        max_temperature_K: well above the fluctuations of the ensemble, relatively √(2 / degrees of freedom).
-        degrees_of_freedom: of the integrator.
+        max_temperature_K: largest temperature of a stable replica. Choose it well above the fluctuations of the
+            ensemble, which are √(2 / degrees of freedom) relative to the mean.
+        degrees_of_freedom: degrees of freedom under the integrator.
     """
 
     max_temperature_K: float
@@ -198,7 +199,7 @@ def _outside(
     lower: float = -float("inf"),
     upper: float = float("inf"),
 ) -> Bool[Tensor, "frame replica"]:
-    """Frames beyond the bounds. Written as "not within", which a number that is not a number never is."""
+    """Mask of frames beyond the bounds. The test is "not within", so that NaN counts as beyond."""
     return ~((measure >= lower) & (measure <= upper)) | non_finite(trajectory)
 
 
@@ -208,7 +209,7 @@ def _largest_deviation(
     positions: Float[Tensor, "frame replica atom 3"],
     distances_each: int,
 ) -> Float[Tensor, "frame replica"]:
-    """How far the worst internal coordinate of each structure is from its reference."""
+    """Largest deviation of the internal coordinates of each structure from their references."""
     references = references.to(positions)
     return _in_pieces(lambda part: (coordinates(part) - references).abs().amax(-1), positions, distances_each)
 
@@ -216,14 +217,14 @@ def _largest_deviation(
 def _in_pieces(
     function: Callable[[Tensor], Tensor], positions: Float[Tensor, "frame replica atom 3"], distances_each: int
 ) -> Float[Tensor, "frame replica"]:
-    """The function of each structure, with as many structures at a time as the memory allows."""
+    """Apply a function to all structures, as many at a time as memory allows."""
     structures = positions.reshape(-1, *positions.shape[-2:])
     pieces = structures.split(max(1, DISTANCES_AT_ONCE // distances_each))
     return torch.cat([function(piece) for piece in pieces]).reshape(positions.shape[:2])
 
 
 def _trailing_mean(values: Float[Tensor, "frame replica bin"], window: int) -> Float[Tensor, "frame replica bin"]:
-    """Mean over the finite frames of the window that ends at each frame, see `RDFDeviation`; in double precision."""
+    """Mean over the finite frames of the window that ends at each frame, in double precision. See `RDFDeviation`."""
     n_frames = len(values)
     window = min(window, n_frames)
     finite = torch.isfinite(values).all(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The verdict on each replica: its first unstable frame, and why."""
+"""Verdicts on the stability of replicas: the first unstable frame of each, and the reason."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NON_FINITE = "non_finite"
 class Verdict:
     """When and why each replica broke."""
 
-    first_frame: Int[Tensor, "replica"]  # the number of frames where the replica is stable throughout
+    first_frame: Int[Tensor, "replica"]  # the number of frames if the replica is stable throughout
     unstable: Bool[Tensor, "replica"]
-    reason: tuple[str | None, ...]  # name of the criterion, `NON_FINITE`, or None where stable
+    reason: tuple[str | None, ...]  # name of the criterion, `NON_FINITE`, or None if stable
 
     @property
     def fraction_unstable(self) -> float:
@@ -28,16 +28,16 @@ class Verdict:
 
 
 def first_unstable(criteria: Sequence[StabilityCriterion], system: System, trajectory: Trajectory) -> Verdict:
-    """The first frame of each replica that any criterion calls unstable.
+    """The first frame of each replica that is unstable by any criterion.
 
     Args:
-        criteria: any number; non-finite frames count always, also without one.
-        system: of the replicas.
+        criteria: any number of criteria. Non-finite frames are unstable even without criteria.
+        system: the system of the replicas.
         trajectory: their frames.
 
     Returns:
-        first frames, and reasons: where several criteria fail in the same frame, non-finite numbers come first, then
-        the order of the criteria.
+        First unstable frames and reasons. If several criteria fail in the same frame, non-finite numbers take
+        precedence, followed by the criteria in order.
     """
     names = [NON_FINITE, *(criterion.name for criterion in criteria)]
     flags = [non_finite(trajectory), *(criterion(system, trajectory) for criterion in criteria)]

@@ -1,1 +1,1 @@
-"""Configurations for a data set that run as they are: what is in the data, what follows from it, and the files."""
+"""Suggested configurations for a data set: findings in the data, values that follow from them, and the files."""

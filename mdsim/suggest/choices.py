@@ -1,7 +1,7 @@
-"""Values of a configuration that follow from the data, each with the reason that stands beside it.
+"""Values of a configuration that follow from the data, each with its reason.
 
 The starting points are the recipe of the bundled systems (`mdsim/config/recipes/stable_training.yml`, docs/recipe.md)
-and the configurations of bundled aspirin, tetrapeptide and water; what the data ask for differs from these.
+and the configurations of the bundled aspirin, tetrapeptide and water. Values differ where the data require it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from mdsim.suggest.findings import Findings, Spread
 
 PAPER_BOND_TOLERANCE_A = {True: 0.25, False: 0.5}  # in training, in the evaluation
 RECIPE_ANGLE_TOLERANCE_DEG = 45.0
-PAPER_CONTACT_A = 1.2  # of water
-BEYOND_THE_DATA = 1.2  # a tolerance is at least so many times the largest deviation in the data
-#: And at least so many standard deviations of the softest bond: a simulation sees a hundred times more frames than the
-#: data have, and what happens once in a thousand frames of a sound molecule must not count as broken.
+PAPER_CONTACT_A = 1.2  # for water
+BEYOND_THE_DATA = 1.2  # smallest ratio of a tolerance to the largest deviation in the data
+#: Smallest ratio of a tolerance to the standard deviation of the softest bond. A simulation has a hundred times more
+#: frames than the data, and rare fluctuations of an intact molecule must not count as broken.
 STANDARD_DEVIATIONS = 7.0
-LARGEST_ANGLE_TOLERANCE_DEG = 90.0  # a criterion that allows more judges nothing
+LARGEST_ANGLE_TOLERANCE_DEG = 90.0  # a larger tolerance would be useless
 CONTACT_OF_THE_DATA = 0.9
 STEPS_PER_VIBRATION = 8.0
 SAMPLES_PER_BIN = 100
-SMALL, MEDIUM = 300, 1500  # pairs within the cutoff: up to here a molecule such as aspirin, a tetrapeptide
+SMALL, MEDIUM = 300, 1500  # upper limits of pairs within the cutoff for a molecule such as aspirin, and a tetrapeptide
 MOST_EVALUATIONS, FEWEST_EVALUATIONS = 600_000, 50_000
 GPU_FACTOR = 10
 
@@ -36,7 +36,7 @@ Section = dict[str, Any]
 
 @dataclass(frozen=True)
 class Machine:
-    """What the configurations are for."""
+    """The machine that the configurations are for."""
 
     gpu: bool
 
@@ -54,7 +54,7 @@ def cutoff_A(found: Findings, model: ModelRecord, machine: Machine) -> Chosen:
 
 
 def timestep_fs(found: Findings) -> Chosen:
-    """One or half a femtosecond, by the fastest vibration."""
+    """One or half a femtosecond, depending on the fastest vibration."""
     fastest = found.fastest_vibration
     if fastest is None:
         return Chosen(1.0, "no bonds vibrate")
@@ -63,7 +63,7 @@ def timestep_fs(found: Findings) -> Chosen:
 
 
 def bond_tolerance_A(bonds: Spread, training: bool) -> Chosen:
-    """At least the paper's, and beyond all that the data show or a longer run would."""
+    """At least the paper's tolerance, and above all deviations expected in a long run."""
     needed = max(BEYOND_THE_DATA * bonds.largest_deviation, STANDARD_DEVIATIONS * bonds.largest_std)
     value = max(PAPER_BOND_TOLERANCE_A[training], _up(needed, 0.05))
     why = (
@@ -73,20 +73,20 @@ def bond_tolerance_A(bonds: Spread, training: bool) -> Chosen:
 
 
 def angle_tolerance_deg(angles: Spread) -> Chosen | None:
-    """At least the recipe's, and beyond all that the data show; None where that would judge nothing."""
+    """At least the recipe's tolerance, and above all deviations in the data. None if that would be useless."""
     value = max(RECIPE_ANGLE_TOLERANCE_DEG, _up(BEYOND_THE_DATA * angles.largest_deviation, 5.0))
     why = f"the data deviate by up to {angles.largest_deviation:.0f} degrees (largest std {angles.largest_std:.1f})"
     return Chosen(value, why) if value <= LARGEST_ANGLE_TOLERANCE_DEG else None
 
 
 def contact_tolerance_A(closest_A: float) -> Chosen:
-    """At most the paper's, and below all that the data show."""
+    """At most the paper's tolerance, and below all contacts in the data."""
     value = min(PAPER_CONTACT_A, _down(CONTACT_OF_THE_DATA * closest_A, 0.01))
     return Chosen(value, f"the closest contact in the data is {closest_A:.2f} Å")
 
 
 def criteria(found: Findings, training: bool) -> list[Chosen]:
-    """What ends a replica's stable time; training judges angles too, which fold long before a bond breaks."""
+    """Stability criteria. Training also checks angles, which fold long before a bond breaks."""
     judged: list[Chosen] = []
     if found.closest_contact_A is not None:
         contact = contact_tolerance_A(found.closest_contact_A)
@@ -100,7 +100,7 @@ def criteria(found: Findings, training: bool) -> list[Chosen]:
 
 
 def rdf_range_A(found: Findings) -> tuple[float, str]:
-    """Beyond the longest distance of a molecule; within half a periodic cell."""
+    """Range of RDFs: beyond the longest distance in a molecule, or within half a periodic cell."""
     if found.half_height_A is not None:
         reach = min(_down(found.half_height_A, 0.1), 10.0)
         return reach, f"half the height of the cell is {found.half_height_A:.2f} Å"
@@ -108,7 +108,7 @@ def rdf_range_A(found: Findings) -> tuple[float, str]:
 
 
 def rdfs(found: Findings) -> list[Chosen]:
-    """Of all pairs in a molecule; of each pair of elements where there are several molecules."""
+    """RDFs of all pairs in a molecule, or of each pair of elements if there are several molecules."""
     reach, why = rdf_range_A(found)
     n_frames = len(found.reference.train)
     n_pairs = found.system.n_atoms * (found.system.n_atoms - 1) // 2
@@ -122,7 +122,7 @@ def rdfs(found: Findings) -> list[Chosen]:
 
 
 def element_pairs(found: Findings) -> list[tuple[str, str]]:
-    """Pairs of elements, heavy first; none where there are more than a figure each would serve, or too few atoms."""
+    """Pairs of elements, heavy ones first. None if there are too many pairs for one figure each, or too few atoms."""
     numbers, counts = found.system.atomic_numbers.unique(return_counts=True)
     often = {int(number) for number, count in zip(numbers, counts, strict=True) if count > 1}
     symbols = [chemical_symbols[int(number)] for number in sorted(numbers.tolist(), reverse=True)]
@@ -132,11 +132,11 @@ def element_pairs(found: Findings) -> list[tuple[str, str]]:
 
 
 def targets(found: Findings) -> list[Chosen]:
-    """Those of the recipe where there are bonds and angles; else distances."""
+    """Training targets: those of the recipe if there are bonds and angles, otherwise distances."""
     terms = []
     if found.bonds is not None:
         bonds = {"name": "bond_lengths", "max_length_A": 5.0, "bin_width_A": 0.05}
-        terms.append(Chosen({"observable": bonds, "loss": "reverse_kl"}, "the range shows broken bonds, too"))
+        terms.append(Chosen({"observable": bonds, "loss": "reverse_kl"}, "the range also includes broken bonds"))
     if found.angles is not None:
         terms.append(Chosen({"observable": {"name": "adf", "bin_width_deg": 2.0}, "loss": "reverse_kl"}))
     if not terms:
@@ -145,18 +145,18 @@ def targets(found: Findings) -> list[Chosen]:
 
 
 def replicas(found: Findings, machine: Machine, pairs: int, training: bool) -> Chosen:
-    """More of small systems; enough for the fractions and confidence bounds of the recipe."""
+    """Number of replicas: more for small systems, and enough for the fractions and confidence bounds of the recipe."""
     if machine.gpu:
         return Chosen(128 if pairs <= MEDIUM else 32, "for a GPU; 128 in the paper")
     if pairs > MEDIUM:
-        return Chosen(8 if training else 4, f"few, as a frame has {pairs} pairs")
+        return Chosen(8 if training else 4, f"few, because a frame has {pairs} pairs")
     if pairs > SMALL and training:
         return Chosen(16, f"a frame has {pairs} pairs within the cutoff")
     return Chosen(24, "enough to tell a mean stable time to a third")
 
 
 def evaluations(model: ModelRecord, machine: Machine, pairs: int) -> Chosen:
-    """How many force evaluations training may take."""
+    """Budget of force evaluations for training."""
     seconds = 900 if pairs <= MEDIUM else 1800
     affordable = seconds * model.start.pairs_per_second / max(1, pairs)
     count = min(MOST_EVALUATIONS, max(FEWEST_EVALUATIONS, _two_digits(affordable)))

@@ -1,4 +1,4 @@
-"""Dynamical observables that the contiguous frames of a data set allow, and the window of an evaluation for them."""
+"""Dynamical observables supported by the contiguous frames of a data set, and the evaluation window for them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from mdsim.suggest.choices import Section
 from mdsim.suggest.findings import Contiguous, Findings
 
 LONGEST_VACF_FS = 100.0
-COARSEST_VACF_FS = 5.0  # frames further apart see no vibration
+COARSEST_VACF_FS = 5.0  # frames further apart do not resolve vibrations
 FEWEST_LAGS = 10
 DUMP_EVERY_FS = (20, 25, 40, 50, 100)
-FEWEST_MOLECULES = 16  # of a liquid: fewer diffuse in each other's way
-DIFFUSION_PS = (1.0, 10.0)  # of displacements: from ballistic to where statistics end
+FEWEST_MOLECULES = 16  # of a liquid, to measure diffusion
+DIFFUSION_PS = (1.0, 10.0)  # lags of displacements, between the ballistic regime and poor statistics
 
 
 def frames_every_steps(found: Findings, step_fs: float) -> int | None:
-    """Steps between the frames of the dense window: the fewest that are a multiple of the contiguous interval."""
+    """Steps between frames of the dense window: the smallest multiple of the contiguous interval."""
     contiguous = found.contiguous
     if contiguous is None or contiguous.n_frames < FEWEST_LAGS or not contiguous.have_velocities:
         return None
@@ -27,7 +27,7 @@ def frames_every_steps(found: Findings, step_fs: float) -> int | None:
 
 
 def dump_every_steps(found: Findings, step_fs: float) -> int:
-    """Steps between kept frames: 20 fs, or a little more where the dense window asks for a multiple."""
+    """Steps between kept frames: 20 fs, or slightly more if the dense window requires a multiple."""
     dense = frames_every_steps(found, step_fs) or 1
     options = [round(interval / step_fs) for interval in DUMP_EVERY_FS]
     stretch = round(500 / step_fs)
@@ -35,7 +35,7 @@ def dump_every_steps(found: Findings, step_fs: float) -> int:
 
 
 def dense_window(found: Findings, step_fs: float, epochs: int, steps_per_epoch: int) -> Section:
-    """Dynamical observables and their window; nothing where the frames are not in time order."""
+    """Dynamical observables and their window. Empty without contiguous frames."""
     dense = frames_every_steps(found, step_fs)
     contiguous = found.contiguous
     if contiguous is None or dense is None or dump_every_steps(found, step_fs) % dense:

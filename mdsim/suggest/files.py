@@ -1,4 +1,4 @@
-"""The files: written as commented YAML, validated as a run would, and only then put where they were asked for."""
+"""Configuration files as commented YAML, validated before they are moved to their destination."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mdsim.suggest.choices import Machine, Section
 from mdsim.suggest.findings import Findings
 
 RECIPE = "recipe:stable_training"
-COLUMN = 34  # where comments stand
+COLUMN = 34  # of the comments
 WIDTH = 140
 
 
@@ -35,23 +35,23 @@ def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, o
     """Write the configurations.
 
     Args:
-        found: in the data set.
+        found: findings in the data set.
         model: one of `mdsim.models.MODELS`.
-        machine: that they are for.
-        folder: where to.
-        overwrite: replace files that are there.
+        machine: the machine that will run them.
+        folder: destination.
+        overwrite: replace existing files.
 
     Returns:
         The files.
 
     Raises:
-        ConfigError: files are there already, or what would be written does not work (a fault of this module).
+        ConfigError: files exist already, or the new files are not valid (a bug in this package).
     """
     texts = contents(found, model, machine, folder)
     there = [name for name in texts if (folder / name).exists()]
     if there and not overwrite:
         raise ConfigError(
-            f"{folder}: has {', '.join(there)} already; choose another --out, or say --overwrite to lose what they hold"
+            f"{folder}: has {', '.join(there)} already; choose another --out, or replace them with --overwrite"
         )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; choose another --out")
@@ -66,7 +66,7 @@ def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, o
 
 
 def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path) -> dict[str, str]:
-    """The text of each file by its name."""
+    """The text of each file, by file name."""
     title = f"{model.name} on {found.place.name}/{found.place.molecule}"
     how = [
         f"Values were chosen from the data ({found.place.folder}) for a {machine.name}; change what you know better."
@@ -77,7 +77,7 @@ def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path
         "pretrain.yml": _file(
             [f"Energy/force fit of {title}.", *how, run[0]], sections.pretraining(found, model, machine)
         ),
-        "common.yml": _file([f"What training and evaluation of {title} share.", *how], shared),
+        "common.yml": _file([f"Settings shared by training and evaluation of {title}.", *how], shared),
         "train.yml": _file(
             [
                 f"StABlE training of {title}.",
@@ -88,14 +88,18 @@ def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path
             {"includes": Chosen(["common.yml", RECIPE]), **sections.training(found, model, machine)},
         ),
         "simulate.yml": _file(
-            ["Held-out evaluation: test-set positions, fresh velocities, the same for every eval_model.", *how, run[1]],
+            [
+                "Held-out evaluation from test-set positions and new velocities, the same for every eval_model.",
+                *how,
+                run[1],
+            ],
             {"includes": Chosen(["common.yml"]), **sections.simulation(found, model, machine)},
         ),
     }
 
 
 def commands(folder: Path, run: str = "") -> list[str]:
-    """From frames to a comparison, in order."""
+    """The commands from fit to comparison, in order."""
     simulate = f"mdsim simulate --config-yml {shlex.quote(str(folder / 'simulate.yml'))}"
     return [
         f"mdsim pretrain --config-yml {shlex.quote(str(folder / 'pretrain.yml'))}",
@@ -107,7 +111,7 @@ def commands(folder: Path, run: str = "") -> list[str]:
 
 
 def check(found: Findings, folder: Path) -> None:
-    """Load the files, and put criteria and observables together with the data, as a run does.
+    """Load the files and assemble criteria and observables with the data, as a run does.
 
     Raises:
         ConfigError: they are not valid.
@@ -126,11 +130,11 @@ def check(found: Findings, folder: Path) -> None:
             assembly.observable(chosen, system)(system, one_frame)
         assembly.compared_dynamical(evaluation, system, found.dataset)
     except ValueError as error:
-        raise ConfigError(f"{found.place.folder}: no starting point can be made of it: {error}") from error
+        raise ConfigError(f"{found.place.folder}: no configuration can be derived from it: {error}") from error
 
 
 def summary(found: Findings, written: list[Path]) -> str:
-    """What was found and written, and what to do next."""
+    """Summary of the findings, the files written, and the next commands."""
     folder = written[0].parent
     config: SimulateConfig = load_config(folder / "simulate.yml", {"simulate": SimulateConfig})
     dynamics = config.dynamics
@@ -177,7 +181,7 @@ def _lines(section: Section, indent: str = "") -> Iterator[str]:
 
 
 def _commented(text: str, why: str) -> Iterator[str]:
-    """The reason behind the value, or above it where the line would be too long."""
+    """A value with its reason, on the same line or, if that is too long, on the line above."""
     if why and max(len(text) + 2, COLUMN) + len(why) + 2 > WIDTH:
         indent = text[: len(text) - len(text.lstrip())]
         yield f"{indent}# {why}"
@@ -192,5 +196,5 @@ def _plain(value: object) -> str:
 
 
 def machine(cpu: bool) -> Machine:
-    """This one."""
+    """The current machine."""
     return Machine(gpu=not cpu and torch.cuda.is_available())

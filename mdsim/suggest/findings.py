@@ -1,4 +1,4 @@
-"""Findings in a data set that settings follow from: sizes, ranges, contacts, fastest vibration, temperature."""
+"""Findings in a data set that determine settings: sizes, ranges, contacts, fastest vibration, temperature."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mdsim.suggest.place import Place, place_of
 from mdsim.typing import Float, Tensor
 from mdsim.units import FS, kT_eV
 
-FEWEST_FRAMES = 5  # to train on: fewer show no spread
-LARGEST_BOND_DEVIATION = 0.5  # of the mean length: beyond, a bond of the data is broken
+FEWEST_FRAMES = 5  # training frames, to estimate the spread
+LARGEST_BOND_DEVIATION = 0.5  # fraction of the mean length beyond which a bond in the data is broken
 DISTANCES_AT_ONCE = 1_000_000
 FRAMES_LOOKED_AT = 2000
 DISTANCES_LOOKED_AT = 40_000_000
-#: Periods of bonds to hydrogen, with room for noise: from H-H at 4400/cm to soft ones at 2000/cm.
+#: Plausible periods of bonds to hydrogen, with a margin for noise: from H-H at 4400/cm to soft bonds at 2000/cm.
 HYDROGEN_PERIOD_FS = (6.5, 17.0)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far internal coordinates stray from their means over the training frames: Å or degrees."""
+    """Deviations of internal coordinates from their means over the training frames, Å or degrees."""
 
     largest_deviation: float
     largest_std: float
@@ -40,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Vibration:
-    """The fastest of the bonds: its elements, as in O-H, and its period."""
+    """The bond that vibrates fastest: its elements, as in O-H, and its period."""
 
     bond: str
     period_fs: float
@@ -48,11 +48,11 @@ class Vibration:
 
 @dataclass(frozen=True)
 class Temperature:
-    """Of the dynamics, and how it is known."""
+    """The temperature of the dynamics and its source."""
 
     value_K: float
     source: str
-    of_data_K: float | None  # of the frames, where their metadata say it
+    of_data_K: float | None  # of the frames, if stated in their metadata
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Contiguous:
 
 @dataclass(frozen=True)
 class Findings:
-    """A data set, with what is asked of it below. ``structures`` (Å) are those of all parts and of the largest size."""
+    """Findings in a data set. ``structures`` (Å) are those of all splits, in the largest size."""
 
     place: Place
     dataset: Dataset
@@ -91,12 +91,12 @@ class Findings:
 
     @property
     def is_liquid(self) -> bool:
-        """Several molecules in a periodic cell: what the local estimator is for."""
+        """Whether there are several molecules in a periodic cell, as suits the local estimator."""
         return self.system.cell is not None and self.system.n_molecules > 1
 
     @cached_property
     def bonds(self) -> Spread | None:
-        """Of bond lengths, Å.
+        """Spread of the bond lengths, Å.
 
         Raises:
             DatasetError: a bond of the data is broken.
@@ -125,7 +125,7 @@ class Findings:
 
     @cached_property
     def angles(self) -> Spread | None:
-        """Of the angles between bonds, degrees."""
+        """Spread of the angles between bonds, degrees."""
         if not len(self.triplets):
             return None
         means = self.dataset.reference_angles_deg()
@@ -134,7 +134,7 @@ class Findings:
 
     @cached_property
     def _pair_distances_A(self) -> Float[Tensor, "frame pair"]:
-        """Of all pairs, in as many frames as the memory allows."""
+        """Distances of all pairs, in as many frames as memory allows, Å."""
         pairs = all_pairs(self.system.n_atoms)
         stride = max(1, math.ceil(len(self.structures) * len(pairs) / DISTANCES_LOOKED_AT))
         some = self.structures[::stride].split(max(1, DISTANCES_AT_ONCE // max(1, len(pairs))))
@@ -142,34 +142,36 @@ class Findings:
 
     @property
     def longest_distance_A(self) -> float:
-        """Of any pair; with periodic boundaries, of nearest images."""
+        """Longest distance of any pair (minimum image with periodic boundaries), Å."""
         return float(self._pair_distances_A.max())
 
     @cached_property
     def closest_contact_A(self) -> float | None:
-        """Between atoms of different molecules."""
+        """Shortest distance between atoms of different molecules, Å."""
         if self.system.n_molecules < 2:
             return None
         first, second = self.system.molecules[all_pairs(self.system.n_atoms)].unbind(1)
         return float(self._pair_distances_A[:, first != second].min())
 
     def pairs_within(self, cutoff_A: float) -> int:
-        """Pairs of atoms within a cutoff, in one frame on average: what a force evaluation costs."""
+        """Mean number of pairs within a cutoff per frame, which determines the cost of a force evaluation."""
         if self.system.cell is None:
             return round(float((self._pair_distances_A < cutoff_A).sum(1).double().mean()))
-        volume = float(torch.linalg.det(self.system.cell).abs())  # nearest images alone would miss some in a small cell
+        volume = float(
+            torch.linalg.det(self.system.cell).abs()
+        )  # minimum images alone would miss pairs in a small cell
         return round(0.5 * self.system.n_atoms**2 / volume * 4 / 3 * math.pi * cutoff_A**3)
 
     @property
     def half_height_A(self) -> float | None:
-        """Of the periodic cell: distances up to here have one image only."""
+        """Half the smallest height of the periodic cell, Å. Shorter distances have a unique image."""
         if self.system.cell is None:
             return None
         return 0.5 / float(torch.linalg.vector_norm(torch.linalg.inv(self.system.cell), dim=0).max())
 
     @cached_property
     def fastest_vibration(self) -> Vibration | None:
-        """By equipartition, <x²> = kT / (μ ω²) of each kind of bond; None without bonds that vibrate."""
+        """Fastest bond vibration by equipartition, <x²> = kT / (μ ω²) per kind of bond. None without bonds."""
         if not len(self.system.bonds):
             return None
         reduced = 1 / (1 / self.system.masses[self.system.bonds]).sum(-1)
@@ -179,7 +181,7 @@ class Findings:
         return min((one for one in found if one.period_fs > 0), key=lambda one: one.period_fs, default=None)
 
     def doubts(self) -> list[str]:
-        """What a person should look at before believing in the settings."""
+        """Warnings to check before using the settings."""
         found = []
         fastest, (low, high) = self.fastest_vibration, HYDROGEN_PERIOD_FS
         kelvin = self.temperature.of_data_K or self.temperature.value_K
@@ -194,7 +196,7 @@ class Findings:
 
     @cached_property
     def contiguous(self) -> Contiguous | None:
-        """The frames in time order, where there are some whose interval is known."""
+        """The frames in time order, if there are any with a known interval."""
         frames, interval_fs = self.checked.parts.get("contiguous"), self.checked.interval_fs
         if frames is None or interval_fs is None:
             return None
@@ -210,12 +212,12 @@ class Findings:
 
 
 def inspect(path: Path, temperature_K: float | None = None, allow_reactions: bool = False) -> Findings:
-    """Look at a data set.
+    """Inspect a data set.
 
     Args:
         path: `<root>/<name>/<molecule>/<size>`.
-        temperature_K: of the dynamics; None to take that of the data.
-        allow_reactions: take data in which bonds break and form.
+        temperature_K: temperature of the dynamics. None: that of the data.
+        allow_reactions: accept data in which bonds break and form.
 
     Raises:
         DatasetError: there is no such data set, it is damaged, has too few frames, or its temperature is not known.
@@ -227,11 +229,11 @@ def inspect(path: Path, temperature_K: float | None = None, allow_reactions: boo
     if n_train < FEWEST_FRAMES:
         raise DatasetError(
             f"{place.folder}: has {n_train} training frame{'s' * (n_train > 1)}, and at least {FEWEST_FRAMES} are"
-            " needed to see how far bonds and angles stray; make a larger --size"
+            " needed to estimate the spread of bonds and angles; make a larger --size"
         )
     if dataset.system().n_atoms < 2:
-        raise DatasetError(f"{place.folder}: holds one atom, which has nothing to learn from")
-    _ = dataset.val, dataset.test  # read, and checked: pretraining and evaluation need them
+        raise DatasetError(f"{place.folder}: holds one atom, so there are no forces to learn")
+    _ = dataset.val, dataset.test  # read and check them, because pretraining and evaluation need them
     reference = largest_size(place, dataset)
     structures = torch.cat([checked.joined("positions"), reference.train.positions.double()])
     return Findings(
@@ -247,17 +249,17 @@ def inspect(path: Path, temperature_K: float | None = None, allow_reactions: boo
 
 
 def largest_size(place: Place, dataset: Dataset) -> Dataset:
-    """Of this size and those beside it, the one with most training frames: it gives reference observables."""
+    """The size of the data set with the most training frames, for reference observables."""
     names = sorted(found.parent.name for found in place.folder.parent.glob("*/metadata.json"))
     sizes = [load_dataset(place.root, place.name, place.molecule, name) for name in names if name != place.size]
     return max([dataset, *sizes], key=lambda size: size.metadata.n_frames.get("train", 0))
 
 
 def temperature_of(checked: Checked, asked_K: float | None) -> Temperature:
-    """What was asked for, what the metadata say, or what velocities give.
+    """The temperature from the argument, the metadata, or the velocities, in this order.
 
     Raises:
-        DatasetError: none of these.
+        DatasetError: none of these is available.
     """
     stated_K = checked.temperature_K
     if asked_K is not None:
@@ -271,5 +273,5 @@ def temperature_of(checked: Checked, asked_K: float | None) -> Temperature:
             return Temperature(float(round(kelvin)), f"by equipartition over {free:.0f} momenta of {part}.npz", None)
     raise DatasetError(
         f"{checked.folder}: metadata.json states no temperature, and there are no velocities to take it from; say"
-        " --temperature-K, that of the dynamics which made the frames"
+        " --temperature-K, the temperature of the dynamics that generated the frames"
     )

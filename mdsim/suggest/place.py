@@ -1,4 +1,4 @@
-"""Where a data set lies."""
+"""Paths of data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAKE = "make a data set of your frames with `mdsim data convert`"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a data set lies: `<root>/<name>/<molecule>/<size>`."""
+    """The path of a data set: `<root>/<name>/<molecule>/<size>`."""
 
     root: str
     name: str
@@ -26,10 +26,10 @@ class Place:
 
 
 def place_of(path: Path) -> Place:
-    """The parts of the path to one size of a data set.
+    """Parse the path to one size of a data set.
 
     Raises:
-        DatasetError: it is none; the message lists the data sets that lie below.
+        DatasetError: the path is not a data set. The message lists data sets below it.
     """
     if not path.exists():
         raise DatasetError(f"{path}: no such folder; {MAKE}")

@@ -1,4 +1,4 @@
-"""The four files, put together from the choices: pretraining, what runs share, StABlE training, evaluation."""
+"""Contents of the four configuration files: pretraining, shared settings, StABlE training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mdsim.suggest.choices import (
 from mdsim.suggest.dynamical import dense_window, dump_every_steps
 from mdsim.suggest.findings import Findings
 
-PAIRS_PER_BATCH = 20_000  # at most: several frames of a liquid are as many pairs as a hundred of a molecule
-STEPS_PER_EPOCH = 4  # of the fit at least, so that few frames are no full batch
+PAIRS_PER_BATCH = 20_000  # at most; several frames of a liquid have as many pairs as a hundred of a molecule
+STEPS_PER_EPOCH = 4  # of the fit, at least, so that small data sets are not a single batch
 PRETRAINING_DIR = "qm_pretrained_checkpoints"
 
 
@@ -37,7 +37,7 @@ def pretraining(found: Findings, model: ModelRecord, machine: Machine) -> Sectio
 
 
 def common(found: Findings, model: ModelRecord, exp_name: str) -> Section:
-    """What training and evaluation share."""
+    """Settings shared by training and evaluation."""
     step = timestep_fs(found)
     dump = dump_every_steps(found, step.value)
     chosen: Section = {
@@ -66,7 +66,9 @@ def training(found: Findings, model: ModelRecord, machine: Machine) -> Section:
     step = timestep_fs(found).value
     number = replicas(found, machine, pairs, training=True)
     batch = min(found.n_train, 4 if pairs > MEDIUM else model.start.frames_per_gradient)
-    estimator: Section = {"minibatch_size": Chosen(batch, "structures per backward pass: memory, not the result")}
+    estimator: Section = {
+        "minibatch_size": Chosen(batch, "structures per backward pass; bounds the memory, not the result")
+    }
     if found.is_liquid:
         local = {
             "n_molecules": 1,
@@ -74,7 +76,7 @@ def training(found: Findings, model: ModelRecord, machine: Machine) -> Section:
             "n_strata": 100,
             "max_per_stratum": 40,
         }
-        why = f"{found.system.n_molecules} molecules in a periodic cell: a molecule is a sample, not the box"
+        why = f"{found.system.n_molecules} molecules in a periodic cell: samples are molecules"
         estimator["local"] = Chosen(local, why)
     return {
         "dynamics": {
@@ -146,7 +148,7 @@ def _model(found: Findings, model: ModelRecord, machine: Machine) -> Section:
 
 
 def _variant(model: ModelRecord) -> Section:
-    """What tells the fit apart from others to the same data, as a run must name it too."""
+    """The setting that distinguishes the fit from others to the same data. Runs must name it as well."""
     if model.variant is None:
         return {}
     name = model.variant.setting
@@ -162,13 +164,13 @@ def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
     every = max(1, round(8 / steps))
     return {
         **model.start.fit,
-        "batch_size": Chosen(batch, f"a frame has {pairs} pairs within the cutoff; {steps} steps an epoch"),
+        "batch_size": Chosen(batch, f"a frame has {pairs} pairs within the cutoff; {steps} steps per epoch"),
         "eval_batch_size": Chosen(max(4, min(100, within))),
         "warmup_steps": Chosen(model.start.warmup_steps),
         "plateau_patience": Chosen(20 if pairs <= MEDIUM else 5, "evaluations without progress, then a lower rate"),
-        "ema_decay": Chosen(0.99, "averaged weights are evaluated and saved: frames are few"),
+        "ema_decay": Chosen(0.99, "averaged weights are evaluated and saved, because frames are few"),
         "early_stopping_lr": Chosen(2.0e-5),
-        "early_stopping_time_s": Chosen(900 if pairs <= MEDIUM else 1800, "the fit ends after so many seconds"),
+        "early_stopping_time_s": Chosen(900 if pairs <= MEDIUM else 1800, "the fit ends after this time"),
         "evaluate_every_epochs": Chosen(every),
         "checkpoint_every_epochs": Chosen(10 * every if pairs <= MEDIUM else 1),
     }

@@ -1,1 +1,1 @@
-
+"""Pretraining, and StABlE training with its loss terms."""

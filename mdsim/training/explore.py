@@ -1,4 +1,4 @@
-"""The exploring phase: replicas move until enough of them have broken; a broken one parks where its stretch began."""
+"""The exploring phase: replicas move until enough have broken. Broken ones are parked at the start of the stretch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mdsim.force_field import ForceField
 from mdsim.state import MDState
 from mdsim.typing import Bool, Float, Tensor
 
-REMEMBERED_STRETCHES = 20  # how far back a replica can rewind
+REMEMBERED_STRETCHES = 20  # stretches that a replica can rewind
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class ExploreSettings:
 
     Attributes:
         start_learning_at: fraction of parked replicas that ends the phase.
-        max_epochs: after which learning starts with whatever is parked; None: no limit.
-        reset_probability: chance of a moving replica to rewind, each epoch.
-        learn_while_exploring: step the parameters also after epochs in which a replica broke.
+        max_epochs: epochs after which learning starts with the replicas parked so far. None: no limit.
+        reset_probability: probability per epoch that a moving replica rewinds.
+        learn_while_exploring: also step the parameters after exploring epochs in which a replica broke.
     """
 
     start_learning_at: float = 0.75
@@ -31,7 +31,7 @@ class ExploreSettings:
     learn_while_exploring: bool = False
 
     def ends(self, fraction_parked: float, epochs: int) -> bool:
-        """Whether the phase is over, which it never is before a replica broke."""
+        """Whether the phase ends. It never ends before a replica has broken."""
         long_enough = self.max_epochs is not None and epochs >= self.max_epochs
         return fraction_parked > 0 and (fraction_parked >= self.start_learning_at or long_enough)
 
@@ -41,10 +41,10 @@ class Replicas:
     """All replicas between two stretches.
 
     Attributes:
-        state: where each stands; a parked one at the start of the stretch in which it broke.
-        parked: which ones wait there for the learning phase.
-        stable_ps: time that each has been simulated since it started or was last released, without breaking.
-        past: the states at the starts of earlier stretches, to rewind to; oldest first.
+        state: state of each replica. A parked one is at the start of the stretch in which it broke.
+        parked: mask of the replicas that wait for the learning phase.
+        stable_ps: time simulated without breaking since the start or the last release, ps.
+        past: states at the starts of earlier stretches, to rewind to, oldest first.
     """
 
     state: MDState
@@ -63,11 +63,11 @@ class Replicas:
         return float(self.parked.double().mean())
 
     def released(self) -> Replicas:
-        """All replicas move again from where they stand."""
+        """The replicas with none parked, so that all move again from their current states."""
         return replace(self, parked=torch.zeros_like(self.parked), stable_ps=torch.zeros_like(self.stable_ps))
 
     def state_dict(self) -> dict:
-        """Tensors alone, for checkpoints."""
+        """The tensors, for checkpoints."""
         return {
             "state": self.state.tensors(),
             "parked": self.parked,
@@ -88,10 +88,10 @@ class Replicas:
 def explore(
     replicas: Replicas, force_field: ForceField, stretch: Stretch, generator: torch.Generator
 ) -> tuple[Replicas, Outcome]:
-    """Run the replicas that are not parked for one stretch, and park those that break in it.
+    """Run the unparked replicas for one stretch, and park those that break.
 
     Returns:
-        The replicas after it, and the outcome for those that moved.
+        The replicas afterward, and the outcome for those that moved.
     """
     moving = torch.nonzero(~replicas.parked).squeeze(-1)
     start = replicas.state[moving]
@@ -108,11 +108,11 @@ def explore(
 def rewind(replicas: Replicas, probability: float, generator: torch.Generator) -> tuple[Replicas, int]:
     """Send each moving replica back, with the given probability, to one of its earlier stretch starts.
 
-    Rewinding revisits regions from which other, equally likely, futures start, so that the explored set is wider than
-    one trajectory per replica.
+    Rewinding branches trajectories into other, equally likely continuations. The explored set is then larger than one
+    trajectory per replica.
 
     Returns:
-        The replicas and how many were rewound.
+        The replicas and the number that were rewound.
     """
     n_replicas, device = len(replicas.parked), generator.device
     draw = torch.rand(n_replicas, generator=generator, device=device)

@@ -1,4 +1,4 @@
-"""The joint gradient: gradients of loss terms weighed, kept within bounds of each other, and added."""
+"""The joint gradient: the weighted sum of the gradients of all loss terms, with bounds on their ratios."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from mdsim.typing import Tensor
 
 @dataclass(frozen=True, eq=False)
 class WeightedTerm:
-    """A term with its weight in the joint gradient.
+    """A loss term with its weight and bounds in the joint gradient.
 
-    The norm of an estimate from samples spans orders of magnitude within one learning phase. Where a few broken frames
-    dominate it, it would drown the gradient of the labels, and an adaptive optimizer would remember such a spike for
-    hundreds of steps. Where few reruns still break, it would be drowned itself. Bounds prevent both. They hold the norm
-    of the weighted gradient relative to that of the *anchor*: the sum of the weighted gradients of unbounded terms.
+    The norm of an estimate from samples varies by orders of magnitude within one learning phase. A few broken frames
+    can make it far larger than the gradient of the labels, and an adaptive optimizer remembers such a spike for
+    hundreds of steps. When few reruns still break, it becomes too small to matter. Bounds prevent both. They limit the
+    norm of the weighted gradient relative to that of the *anchor*: the sum of the weighted gradients of unbounded
+    terms.
 
     Args:
-        term: what is weighed.
+        term: the loss term.
         weight: factor on its gradient.
-        min_ratio: the gradient is scaled up to this times the norm of the anchor; None: never.
-        max_ratio: the gradient is scaled down to this times the norm of the anchor; None: never.
+        min_ratio: smaller gradients are scaled up to this times the norm of the anchor. None: never.
+        max_ratio: larger gradients are scaled down to this times the norm of the anchor. None: never.
     """
 
     term: LossTerm
@@ -50,7 +51,7 @@ class WeightedTerm:
 
 @dataclass(frozen=True)
 class JointGradient:
-    """The sum that the parameters are stepped along, and what to log of its parts."""
+    """The sum of all weighted gradients, with scalars of its parts for the log."""
 
     gradients: Gradients
     scalars: dict[str, float]
@@ -58,12 +59,12 @@ class JointGradient:
 
 
 def joint_gradient(terms: Sequence[WeightedTerm], force_field: ForceField, samples: Samples) -> JointGradient | None:
-    """Weigh, bound and add the gradients of all terms; None where no term has one.
+    """Weight, bound and add the gradients of all terms. None if no term gives a gradient.
 
     Args:
-        terms: in the order of their evaluation.
-        force_field: with the current parameters.
-        samples: of one rerun.
+        terms: the terms in order of evaluation.
+        force_field: the force field with its current parameters.
+        samples: samples of one rerun.
     """
     pairs = [(weighted, weighted.term.gradient(force_field, samples)) for weighted in terms]
     found = [(weighted, gradient) for weighted, gradient in pairs if gradient is not None]
@@ -98,7 +99,7 @@ def _described(weighted: WeightedTerm, gradient: TermGradient, norm: float) -> d
 
 
 def _against_others(name: str, vector: Tensor, others: Tensor) -> dict[str, float]:
-    """How a weighted gradient, before it is scaled, relates to the sum of the others."""
+    """Norm ratio and cosine of a weighted gradient, before scaling, with respect to the sum of the others."""
     norm, of_others = float(vector.norm()), float(others.norm())
     return {
         f"learn/{name}_ratio": norm / max(of_others, 1e-30),

@@ -1,4 +1,4 @@
-"""The learning phase: rerun the stretches in which replicas broke, step the parameters, and end once they hold.
+"""The learning phase: the stretches in which replicas broke are rerun, and the parameters stepped, until they hold.
 
 Source: Raja et al., arXiv 2402.13984, algorithm 1.
 """
@@ -22,12 +22,12 @@ class LearnSettings:
     """The learning phase of a cycle.
 
     Attributes:
-        reruns: of each epoch, spread over the parked stretches, each with its own noise; None: each stretch once.
-        stop: ends the phase when the reruns hold.
+        reruns: reruns per epoch, spread over the parked stretches, each with its own noise. None: each stretch once.
+        stop: rule that ends the phase when few reruns break.
         monitored: the logged loss whose plateaus reduce the learning rate.
         learning_rate_decay: factor on the learning rate from each cycle to the next.
-        max_times_reduce_lr: further plateaus end the phase.
-        max_epochs: of a phase; None: no limit.
+        max_times_reduce_lr: number of plateaus that reduce the learning rate. The next one ends the phase.
+        max_epochs: largest number of epochs per phase. None: no limit.
     """
 
     reruns: int | None = None
@@ -44,10 +44,10 @@ class Learner:
 
     Attributes:
         stretch: the dynamics of one epoch.
-        sampling: the choice of samples from a rerun.
-        steps: of the parameters.
-        settings: of the phase.
-        generator: of all that is drawn.
+        sampling: selection of samples from a rerun.
+        steps: the parameter steps.
+        settings: settings of the phase.
+        generator: random numbers.
     """
 
     stretch: Stretch
@@ -64,7 +64,7 @@ class Learner:
         """Rerun the parked stretches and step the parameters, unless the reruns hold.
 
         Returns:
-            What is logged, and why the phase ends, if it does.
+            Scalars for the log, and the reason if the phase ends.
         """
         outcome = self._rerun(replicas)
         unstable = outcome.verdict.unstable
@@ -78,7 +78,7 @@ class Learner:
         return scalars, self._reason_to_end(scalars, progress)
 
     def step_from(self, outcome: Outcome, progress: Progress) -> dict[str, float]:
-        """Step the parameters from the frames of a stretch; returns what is logged."""
+        """Step the parameters using the frames of a stretch. Returns scalars for the log."""
         samples = self.sampling(self.steps.force_field, self.stretch.system, outcome, self.generator)
         if samples.neighborhoods is not None:
             self.steps.count(len(samples.positions))

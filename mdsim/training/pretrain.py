@@ -1,4 +1,4 @@
-"""The energy/force fit: minibatches, averaged weights, early stopping, exact resume."""
+"""The energy/force fit: minibatches, averaged weights, early stopping and exact resumption."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ log = logging.getLogger("mdsim")
 
 @dataclass(frozen=True)
 class FitSettings:
-    """The numbers of a fit."""
+    """The settings of a fit."""
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    batch_size: int = 100  # frames of a parameter step
+    batch_size: int = 100  # frames per parameter step
     eval_batch_size: int = 100  # frames at a time in validation
-    ema_decay: float | None = None  # of the averaged weights that are evaluated and saved
+    ema_decay: float | None = None  # decay of the averaged weights, which are evaluated and saved
     clip_norm: float | None = None
     max_epochs: int = 10000
     early_stopping_lr: float = 1e-6
@@ -47,29 +47,29 @@ class FitSettings:
 
 @dataclass
 class Progress:
-    """How far a fit has come; saved with it."""
+    """The progress of a fit, saved in its checkpoints."""
 
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
     best_loss: float = math.inf
-    best: int = 0  # place in the history
+    best: int = 0  # index in the history
     history: list[dict[str, int | float]] = field(default_factory=list)
 
 
 class Pretraining:
-    """Fits one force field to the labelled frames of one system.
+    """Fits one force field to the labeled frames of one system.
 
     Args:
-        model: the force field; its shift and scale are taken from the training frames here.
-        system: the system, on the device and in the precision to train in.
-        train, val: labelled frames.
+        model: the force field. Its shift and scale are set from the training frames.
+        system: the system, on the training device and in the training precision.
+        train, val: labeled frames.
         settings: optimizer, schedule and stopping.
-        run_dir: where checkpoints, scalars and metrics go.
-        loss: of energies, forces and their references.
-        seed: of the order of the minibatches.
+        run_dir: folder for checkpoints, scalars and metrics.
+        loss: loss of energies, forces and their references.
+        seed: seed of the order of the minibatches.
         amp: run the forward pass under bfloat16 autocast.
-        provenance: facts about the data that are stored in every checkpoint.
+        provenance: facts about the data, stored in every checkpoint.
     """
 
     def __init__(
@@ -110,17 +110,17 @@ class Pretraining:
 
     @property
     def evaluated(self) -> ForceField:
-        """The weights that are evaluated and kept: the average where there is one."""
+        """The weights that are evaluated and saved: the averaged ones, if any."""
         return self.model if self.average is None else cast(ForceField, self.average.module)
 
     def resume_from(self, path: Path) -> None:
-        """Continue from a checkpoint; begin at the beginning where none was written yet."""
+        """Continue from a checkpoint, or start from the beginning if there is none."""
         if path.exists():
             self.load_state_dict(checkpoints.load(path, "pretraining")["training"])
             log.info("resumed after epoch %d (%s)", self.progress.epoch, path)
 
     def fit(self, writer: ScalarWriter, print_every: int = 50) -> None:
-        """Train until the learning rate, the time or the number of epochs runs out; the best weights are on disk."""
+        """Train until the learning rate, the time or the number of epochs reaches its limit. Saves the best weights."""
         last = self.run_dir / "checkpoints" / "last.pt"
         last.parent.mkdir(parents=True, exist_ok=True)
         if not self.progress.history:
@@ -157,7 +157,7 @@ class Pretraining:
             if self.progress.step % print_every == 0:
                 loss = float(losses[-1])
                 writer.log(self.progress.step, {"train/loss": loss, "train/learning_rate": self.schedule.last_rate})
-                latest = self.progress.history[-1]  # from before this epoch
+                latest = self.progress.history[-1]  # of the previous epochs
                 log.info(
                     "epoch %d step %d: loss %.4f; in validation %.1f meV/Å, %.1f meV",
                     *(self.progress.epoch + 1, self.progress.step, loss),
@@ -173,7 +173,7 @@ class Pretraining:
         with torch.autocast(positions.device.type, torch.bfloat16, enabled=self.amp):
             energy, forces = self.model(self.system, positions, pairs, create_graph=True)
         loss = self.loss(energy.to(positions), forces.to(positions), self.energy[batch], self.forces[batch])
-        loss.backward(inputs=self.parameters)  # not with respect to positions, whose gradient nobody reads
+        loss.backward(inputs=self.parameters)  # not with respect to positions, whose gradient is unused
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.schedule.step()
@@ -204,7 +204,7 @@ class Pretraining:
         checkpoints.save_atomically(self._best_path, payload)
 
     def _recenter_best(self) -> None:
-        """Make the energies of the best weights right on average: forces are learned sooner than their mean."""
+        """Shift the energies of the best weights to the mean of the labels, which is learned later than the forces."""
         path = self._best_path
         if not math.isfinite(self.progress.best_loss):
             raise TrainingError(f"{self.run_dir}: the validation loss was never finite: lower optim.learning_rate")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with it."""
+    """The progress of a run, saved in its checkpoints."""
 
     epoch: int = 0
     cycle: int = 1

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules and stopping rules, which pretraining and StABlE training share."""
+"""Optimizers, learning-rate schedules and stopping rules, shared by pretraining and StABlE training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdsim.stability.survival import wilson_interval
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """An optimizer by name, and the course of its learning rate."""
+    """An optimizer by name, and its learning-rate schedule."""
 
     optimizer: str = "adam"  # adam, adamw or sgd
     learning_rate: float = 1e-3
@@ -48,8 +48,8 @@ class Schedule:
     """An optimizer whose learning rate warms up, and falls when a monitored loss stops falling.
 
     Args:
-        parameters: that it steps.
-        settings: of the optimizer and of the rate.
+        parameters: the parameters to optimize.
+        settings: optimizer and schedule.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> None:
@@ -59,7 +59,7 @@ class Schedule:
         self.restart()
 
     def restart(self, factor: float = 1.0) -> None:
-        """Begin again with a multiple of the first learning rate; what the optimizer knows of gradients stays."""
+        """Restart at a multiple of the initial learning rate. The optimizer keeps its moments."""
         self.learning_rate = self.settings.learning_rate * factor  # without warm-up
         self.reductions = 0
         self.plateau = self._new_plateau()
@@ -83,7 +83,7 @@ class Schedule:
         self.steps += 1
 
     def observe(self, loss: float) -> None:
-        """Tell the monitored loss; on a plateau the learning rate is reduced."""
+        """Report the monitored loss. On a plateau the learning rate is reduced."""
         self._set_rate(self.learning_rate)
         self.plateau.step(loss)
         rate = self.optimizer.param_groups[0]["lr"]
@@ -121,12 +121,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class UnstableFraction:
-    """The rule that ends a learning phase: few of the latest reruns break.
+    """The rule that ends a learning phase when few of the latest reruns break.
 
     Attributes:
-        limit: fraction that may still break.
-        window: latest reruns that are pooled.
-        confidence: two-sided confidence of the upper bound that is compared; None: the fraction itself.
+        limit: largest fraction that may still break.
+        window: number of latest reruns that are pooled.
+        confidence: two-sided confidence of the upper bound that is compared. None: compare the fraction itself.
     """
 
     limit: float = 0.0
@@ -134,7 +134,7 @@ class UnstableFraction:
     confidence: float | None = None
 
     def holds(self, recent: list[tuple[int, int]]) -> bool:
-        """Whether the rule is met by the unstable and all replicas of the latest reruns, oldest first."""
+        """Whether the rule is met, given (unstable, all) replicas of the latest reruns, oldest first."""
         broken, trials = (sum(counts) for counts in zip(*recent[-self.window :], strict=True))
         if self.confidence is None:
             return broken / trials <= self.limit

@@ -1,4 +1,4 @@
-"""StABlE training: explore until enough replicas have broken, learn until their stretches hold, explore again.
+"""StABlE training: cycles of exploring, until enough replicas have broken, and learning, until their stretches hold.
 
 Raja et al., TMLR 2025, arXiv 2402.13984. One *epoch* is one stretch of simulation, with (learning) or without
 (exploring) parameter steps; a *cycle* is one exploring phase and the learning phase after it. Everything that the rest
@@ -34,7 +34,7 @@ log = logging.getLogger("mdsim")
 
 @dataclass(frozen=True)
 class Limits:
-    """The end of a training, whichever comes first; None: no limit."""
+    """Limits on the length of a training. The first one reached ends it. None: no limit."""
 
     epochs: int | None = 500
     cycles: int | None = None
@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class StableSettings:
-    """The numbers of a StABlE training, by part."""
+    """The settings of a StABlE training, by part."""
 
     limits: Limits = field(default_factory=Limits)
     explore: ExploreSettings = field(default_factory=ExploreSettings)
@@ -61,15 +61,15 @@ class StableTraining:
     """Alternates exploring and learning.
 
     Args:
-        force_field: the QM-pretrained force field; it is changed in place.
+        force_field: the QM-pretrained force field, changed in place.
         stretch: the dynamics of one epoch.
-        start: the first state of all replicas.
-        terms: of the loss, with their weights.
-        sampling: the choice of samples from the frames of a rerun.
-        settings: the numbers.
-        run_dir: where checkpoints and scalars go.
+        start: initial state of all replicas.
+        terms: loss terms with their weights.
+        sampling: selection of samples from the frames of a rerun.
+        settings: settings of the training.
+        run_dir: folder for checkpoints and scalars.
         generator: all random numbers of the run.
-        provenance: facts that are stored in every checkpoint.
+        provenance: facts stored in every checkpoint.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class StableTraining:
     # ------------------------------------------------------------------------------------------------ the algorithm
 
     def run(self, writer: ScalarWriter, stop_requested: Callable[[], bool] = lambda: False) -> bool:
-        """Train until a limit is reached; False where it was asked to stop before, after a finished epoch."""
+        """Train until a limit is reached and return True, or until asked to stop and return False."""
         while not self.settings.limits.reached(self.progress):
             if stop_requested():
                 return False
@@ -150,7 +150,7 @@ class StableTraining:
     # ------------------------------------------------------------------------------------ reporting and checkpoints
 
     def _report(self, phase: str, scalars: dict[str, float], writer: ScalarWriter) -> None:
-        """Scalars of an epoch to the log, and the most telling ones to the console."""
+        """Write the scalars of an epoch to the log, and the most important ones to the console."""
         here = self.progress
         position = {"cycle": float(here.cycle), "cost/force_evaluations": float(here.force_evaluations)}
         writer.log(here.epoch, scalars | position)
@@ -167,7 +167,7 @@ class StableTraining:
         checkpoints.save_atomically(self.run_dir / "last.pt", state)
 
     def resume_from(self, path: Path) -> None:
-        """Continue from a checkpoint; begin at the beginning where none was written yet."""
+        """Continue from a checkpoint, or start from the beginning if there is none."""
         if path.exists():
             self.load_state_dict(checkpoints.load(path, "stable_training")["training"])
             log.info("resumed after epoch %d (%s)", self.progress.epoch, path)
@@ -194,7 +194,7 @@ class StableTraining:
 
 
 def _line(scalars: dict[str, float]) -> str:
-    """The scalars that a console line has room for: stability, and loss, ratio and cosine of each term."""
+    """The scalars shown on the console: stability, and loss, ratio and cosine of each term."""
     unstable = scalars.get("learn/fraction_unstable", scalars.get("explore/fraction_unstable", 0.0))
     words = [f"unstable {100 * unstable:3.0f} %"]
     if "explore/mean_stable_time_ps" in scalars:

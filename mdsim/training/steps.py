@@ -1,4 +1,4 @@
-"""Parameter steps from one rerun, along the joint gradient of all loss terms."""
+"""Parameter steps along the joint gradient of all loss terms, several per rerun."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mdsim.typing import Tensor
 
 log = logging.getLogger("mdsim")
 
-MOST_SKIPPED = 20  # steps in a row without a finite gradient, before a training ends
+MOST_SKIPPED = 20  # consecutive steps without a finite gradient that end a training
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """The steps of one rerun.
+    """Settings of the steps of one rerun.
 
     Attributes:
-        steps_per_rerun: at most; after the first, samples are reweighted by exp(-ΔU/kT).
-        min_effective_fraction: of the samples, below which the steps of a rerun end.
-        clip_norm: largest norm of the joint gradient; None: no limit.
-        signal_every: learning epochs between measurements of signal-to-noise ratios; None: never.
-        randomize: the control that steps as far as the gradient says, but anywhere.
+        steps_per_rerun: largest number of steps. After the first, samples are reweighted by exp(-ΔU/kT).
+        min_effective_fraction: effective fraction of samples below which the steps of a rerun end.
+        clip_norm: largest norm of the joint gradient. None: no limit.
+        signal_every: learning epochs between measurements of signal-to-noise ratios. None: never.
+        randomize: control with steps of the same length in random directions.
     """
 
     steps_per_rerun: int = 1
@@ -46,11 +46,11 @@ class ParameterSteps:
 
     Attributes:
         force_field: stepped in place.
-        terms: of the loss.
+        terms: the loss terms.
         schedule: optimizer and learning rate.
-        settings: how many steps, and how far.
-        count: is told how many structures were evaluated.
-        skipped: latest steps in a row whose gradient was not finite.
+        settings: settings of the steps.
+        count: called with the number of structures evaluated.
+        skipped: consecutive latest steps with a non-finite gradient.
     """
 
     force_field: ForceField
@@ -61,14 +61,14 @@ class ParameterSteps:
     skipped: int = 0
 
     def __call__(self, samples: Samples, cycle_epoch: int) -> dict[str, float]:
-        """Step while the reweighted samples can be trusted.
+        """Step while the effective sample size of the reweighting is sufficient.
 
         Args:
-            samples: of the rerun.
-            cycle_epoch: earlier learning epochs of the cycle, for what is only measured now and then.
+            samples: samples of the rerun.
+            cycle_epoch: number of earlier learning epochs of the cycle, for measurements at intervals.
 
         Returns:
-            What is logged of the first step, and how many there were.
+            Scalars of the first step, and the number of steps.
         """
         logged = {"learn/samples": float(len(samples)), **self._signals(samples, cycle_epoch), **self._step(samples)}
         reweigh = len(samples) > 0 and any(weighted.term.uses_samples for weighted in self.terms)
@@ -92,7 +92,7 @@ class ParameterSteps:
         return {f"learn/{name}_signal_to_noise": signal.ratio for name, signal in found.items() if signal is not None}
 
     def _step(self, samples: Samples) -> dict[str, float]:
-        """One step along the joint gradient; none where it is not finite."""
+        """Take one step along the joint gradient, unless it is not finite."""
         joint = joint_gradient(self.terms, self.force_field, samples)
         if joint is None:
             log.warning("%d usable samples give no gradient: no step", len(samples))
@@ -112,7 +112,7 @@ class ParameterSteps:
         return {**joint.scalars, **own}
 
     def _finite(self, norm: float) -> bool:
-        """Whether a step may be taken; too many that may not, in a row, end the training."""
+        """Whether the gradient is finite. Too many consecutive non-finite ones end the training."""
         if torch.isfinite(torch.tensor(norm)):
             self.skipped = 0
             return True
@@ -135,7 +135,7 @@ class ParameterSteps:
 def randomize_step(before: Sequence[Tensor], force_field: ForceField, generator: torch.Generator) -> None:
     """Replace the step taken since ``before`` by one in a random direction, of equal length in every tensor.
 
-    The control that tells what a step achieves from what any disturbance of that size does.
+    This control separates the effect of a step from that of any perturbation of its size.
     """
     with torch.no_grad():
         for old, parameter in zip(before, force_field.parameters(), strict=True):

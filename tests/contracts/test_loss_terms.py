@@ -15,7 +15,7 @@ from mdsim.estimator.loss_term import LossTerm
 from mdsim.estimator.samples import Samples
 from mdsim.memory import PiecesAtOnce
 from mdsim.state import Trajectory
-from mdsim.training.terms import EnergyForceTerm, LabelledFrames, ObservableTerm, Target
+from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
 
 sys.path.append(str(ROOT / "docs" / "examples"))
 from add_term import MeanEnergy
@@ -23,7 +23,7 @@ from add_term import MeanEnergy
 
 def _labels() -> EnergyForceTerm:
     labeled = frames(6)
-    labels = LabelledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
+    labels = LabeledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
     loss = partial(losses.energy_force_loss, energy_weight=0.5, force_weight=0.5)
     return EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(4, "labelled frames"))
 

@@ -15,7 +15,7 @@ from mdsim.losses import energy_force_loss
 from mdsim.memory import PEAK_OVER_SAVED, PiecesAtOnce, budget_bytes, bytes_for, pieces_at_once, set_budget_GB
 from mdsim.models import SchNet
 from mdsim.state import System
-from mdsim.training.terms import EnergyForceTerm, LabelledFrames
+from mdsim.training.terms import EnergyForceTerm, LabeledFrames
 
 CPU = torch.device("cpu")
 
@@ -135,7 +135,7 @@ def test_a_measurement_holds_nothing():
 
 def test_the_gradient_of_labels_does_not_depend_on_the_budget(calls):
     labelled, model = frames(11), Springs()
-    labels = LabelledFrames(labelled.positions.double(), labelled.energy - SHIFT_EV, labelled.forces.double())
+    labels = LabeledFrames(labelled.positions.double(), labelled.energy - SHIFT_EV, labelled.forces.double())
     loss = partial(energy_force_loss, energy_weight=0.5, force_weight=0.5)
 
     def gradient():

@@ -85,7 +85,7 @@ def test_a_factory_gets_its_options_and_what_it_has_parameters_for(users_module)
         ("users_module:bonds", {}, "missing a required argument: 'width_A'"),
         ("users_module:bonds", {"widht_A": 1}, "key: options do not fit users_module:bonds(system, width_A): "),
         ("users_module:bonds", {"system": 1}, "key: options.system cannot be set: users_module:bonds gets system from"),
-        ("users_module:Nameless", {}, "returned a Nameless, which is no BinnedObservable: it lacks __call__, name"),
+        ("users_module:Nameless", {}, "returned a Nameless, which is not a BinnedObservable: it lacks __call__, name"),
     ],
 )
 def test_each_mistake_is_named(users_module, factory, options, message):
@@ -96,7 +96,7 @@ def test_each_mistake_is_named(users_module, factory, options, message):
 
 
 def test_another_kind_of_piece_is_refused(users_module):
-    with pytest.raises(ConfigError, match=r"returned a BondLengthDistribution, which is no ForceField$"):
+    with pytest.raises(ConfigError, match=r"returned a BondLengthDistribution, which is not a ForceField$"):
         make(ForceField, "users_module:bonds", {"width_A": 0.25}, "model", system=water())
 
 
@@ -194,5 +194,5 @@ def test_a_model_without_parameters_is_refused(users_module):
 
 
 def test_a_criterion_needs_a_name(users_module):
-    with pytest.raises(ConfigError, match="no StabilityCriterion: it lacks __call__, name"):
+    with pytest.raises(ConfigError, match="not a StabilityCriterion: it lacks __call__, name"):
         make(StabilityCriterion, "users_module:Nameless", {}, "stability")

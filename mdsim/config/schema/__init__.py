@@ -1,4 +1,4 @@
-"""The typed schema of every YAML file. Each section forbids unknown keys; units are part of the key names."""
+"""The typed schema of all YAML files. Sections forbid unknown keys, and key names include units."""
 
 from mdsim.config.schema.base import Count, Degree, Fraction, Name, NonNegative, Positive, Section
 from mdsim.config.schema.custom import (

@@ -1,4 +1,4 @@
-"""What all sections share: the base class, and the kinds of numbers and names."""
+"""Base class of all sections, and the types of numbers and names."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Degree = Annotated[int, Field(ge=0, le=11)]  # e3nn has spherical harmonics up to 11
-#: Text that may look like a number, which YAML then reads as one: `size: 40`, `exp_name: 1`.
+Degree = Annotated[int, Field(ge=0, le=11)]  # e3nn has spherical harmonics up to degree 11
+#: Text that may look like a number, which YAML reads as a number: `size: 40`, `exp_name: 1`.
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 

@@ -1,4 +1,4 @@
-"""Pieces of your own: code outside this package that a configuration names."""
+"""Custom components: code outside this package that a configuration names."""
 
 from __future__ import annotations
 
@@ -30,41 +30,43 @@ Label = Annotated[str, AfterValidator(_is_label)]
 
 
 class CustomConfig(Section):
-    """A piece of your own: the function that makes it, and what that function is told."""
+    """A custom component: the factory that makes it, and its options."""
 
-    name: Literal["custom"] = Field(description="A piece of your own.")
+    name: Literal["custom"] = Field(description="A custom component.")
     factory: Factory = Field(
-        description="`package.module:function` (or class) that makes it; importable, for example from a folder in "
-        "`PYTHONPATH`. It gets the options, and from the run what it has parameters for."
+        description="`package.module:function` (or class) that makes it. It must be importable, for example from a "
+        "folder in `PYTHONPATH`. It receives the options, and those objects of the run that it has parameters for."
     )
     options: dict[str, JsonValue] = Field({}, description="Keyword arguments of the factory.")
 
 
 class CustomIntegratorConfig(CustomConfig):
-    """An `Integrator` of your own; its factory may take `timestep_fs` and `temperature_K`."""
+    """A custom `Integrator`. Its factory may take `timestep_fs` and `temperature_K`."""
 
 
 class CustomObservableConfig(CustomConfig):
-    """A structural observable (`BinnedObservable`) of your own; its factory may take `system`."""
+    """A custom structural observable (`BinnedObservable`). Its factory may take `system`."""
 
 
 class CustomDynamicalConfig(CustomConfig):
-    """A dynamical `Observable` of your own; its factory may take `system`."""
+    """A custom dynamical `Observable`. Its factory may take `system`."""
 
 
 class CustomCriterionConfig(CustomConfig):
-    """A `StabilityCriterion` of your own; its factory may take `system` and `dataset`, the reference data."""
+    """A custom `StabilityCriterion`. Its factory may take `system` and `dataset` (the reference data)."""
 
 
 class CustomModelConfig(CustomConfig):
-    """A `ForceField` of your own; its factory may take `species`, the atomic numbers in the data."""
+    """A custom `ForceField`. Its factory may take `species`, the atomic numbers in the data."""
 
-    label: Label = Field("custom", description="What the model is called in the names of folders.")
+    label: Label = Field("custom", description="Name of the model in folder names.")
 
 
 class CustomModelReference(Section):
-    """The pretrained model of your own that a run starts from."""
+    """The custom pretrained model that a run starts from."""
 
-    name: Literal["custom"] = Field(description="A piece of your own.")
-    factory: Factory = Field(description="What made the model: a checkpoint that needs another factory is refused.")
-    label: Label = Field("custom", description="What the model is called in the names of folders.")
+    name: Literal["custom"] = Field(description="A custom component.")
+    factory: Factory = Field(
+        description="The factory that made the model. A checkpoint that needs another one is refused."
+    )
+    label: Label = Field("custom", description="Name of the model in folder names.")

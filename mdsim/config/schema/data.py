@@ -1,4 +1,4 @@
-"""Which reference data a run uses."""
+"""The `data` section: the reference data of a run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mdsim.config.schema.base import FolderName, Section
 
 
 class DataConfig(Section):
-    """Which data set: `<path>/<name>/<molecule>/<size>`."""
+    """The data set `<path>/<name>/<molecule>/<size>`."""
 
     path: str = Field(description="Root folder of the data sets.")
     name: FolderName = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
-    molecule: FolderName = Field(description="The system within the family; a folder.")
-    size: FolderName = Field(description="Split by number of frames (40, 1k, 10k) or per cent (25percent).")
+    molecule: FolderName = Field(description="The system within the family, a folder name.")
+    size: FolderName = Field(description="Size of the split: number of frames (40, 1k, 10k) or percentage (25percent).")

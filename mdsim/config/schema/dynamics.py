@@ -1,4 +1,4 @@
-"""How replicas move: integrators, time steps, and the restraint that an evaluation may add."""
+"""The `dynamics` section: integrators, time steps, replicas, and the restraint that an evaluation may add."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mdsim.config.schema.custom import CustomIntegratorConfig
 
 
 class VelocityVerletConfig(Section):
-    """Constant energy."""
+    """Velocity Verlet at constant energy."""
 
     name: Literal["velocity_verlet"] = Field(description="The method.")
 
 
 class NoseHooverConfig(Section):
-    """Nosé-Hoover chain; `chain_length: 1` is the paper's single thermostat."""
+    """Nosé-Hoover chain. `chain_length: 1` is the paper's single thermostat."""
 
     name: Literal["nose_hoover"] = Field(description="The method.")
     relaxation_steps: Positive = Field(20.0, description="Relaxation time of the thermostat in time steps.")
     chain_length: Count = Field(
-        3, description="Thermostats in the chain; one alone is not ergodic for stiff or harmonic systems."
+        3, description="Thermostats in the chain. A single one is not ergodic for stiff or harmonic systems."
     )
     suzuki_yoshida_order: Literal[1, 3, 5, 7] = Field(
-        3, description="Weights that factorize the chain's propagator: more are more accurate."
+        3, description="Number of weights that factorize the chain's propagator. More weights are more accurate."
     )
 
 
@@ -34,12 +34,12 @@ class LangevinConfig(Section):
 
     name: Literal["langevin"] = Field(description="The method.")
     friction_per_ps: Positive = Field(
-        1.0, description="Strength of the coupling to the bath; 0.1 hardly disturbs the dynamics, 10 equilibrates."
+        1.0, description="Strength of the coupling to the bath. 0.1 hardly disturbs the dynamics; 10 equilibrates fast."
     )
 
 
 class PaperEulerConfig(Section):
-    """The semi-implicit Euler scheme of the published code, for reproducing it only."""
+    """The semi-implicit Euler scheme of the published code, only to reproduce its results."""
 
     name: Literal["paper_euler"] = Field(description="The method.")
     friction_per_ps: Positive = Field(0.1, description="Strength of the coupling to the bath.")
@@ -52,21 +52,23 @@ IntegratorConfig = Annotated[
 
 
 class DynamicsConfig(Section):
-    """How the replicas move, and how often they are looked at."""
+    """Integrator, time step, temperature, replicas and frame interval."""
 
     integrator: IntegratorConfig = Field(description="The equations of motion, chosen by `name`.")
     temperature_K: Positive = Field(
-        description="Of the thermostat, of the initial velocities, and of kT in the Boltzmann estimator."
+        description="Temperature of the thermostat, of the initial velocities, and of the Boltzmann estimator."
     )
-    timestep_fs: Positive = Field(0.5, description="Length of a step; 0.5 for molecules with hydrogen, 1 at most.")
-    replicas: Count = Field(16, description="Copies of the system that are simulated side by side.")
-    steps_per_epoch: Count = Field(1000, description="Steps of one stretch of simulation.")
-    dump_every_steps: Count = Field(50, description="Steps between kept frames; stability is resolved to these.")
-    fast: bool = Field(True, description="Allow a quicker force evaluation that is equal within rounding.")
+    timestep_fs: Positive = Field(0.5, description="Length of a time step: 0.5 for molecules with hydrogen, at most 1.")
+    replicas: Count = Field(16, description="Copies of the system that are simulated in parallel.")
+    steps_per_epoch: Count = Field(1000, description="Time steps of one stretch of simulation.")
+    dump_every_steps: Count = Field(
+        50, description="Time steps between stored frames, which set the time resolution of stability."
+    )
+    fast: bool = Field(True, description="Allow a faster force evaluation that is equal within rounding.")
     fast_tolerance: Positive = Field(
         1e-6,
-        description="Largest error of the functions of distance that it interpolates, relative to their largest "
-        "values; where it would be exceeded, forces are evaluated as in training.",
+        description="Largest error of the interpolated functions of distance in the fast path, relative to their "
+        "largest values. If it would be exceeded, forces are evaluated as in training.",
     )
 
     @model_validator(mode="after")
@@ -88,7 +90,9 @@ class DynamicsConfig(Section):
 
 
 class BondedRestraintConfig(Section):
-    """A prior in place of learning: bonds and 1-3 distances are pulled back into the range of the training data."""
+    """A prior, as an alternative to learning, that pulls bonds and 1-3 distances back into the range of the data."""
 
     name: Literal["bonded_restraint"] = Field(description="The kind of prior.")
-    margin_A: NonNegative = Field(0.1, description="Added to both ends of the range; nothing acts within it.")
+    margin_A: NonNegative = Field(
+        0.1, description="Margin added to both ends of the range. The restraint is zero within it."
+    )

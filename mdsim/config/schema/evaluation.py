@@ -1,4 +1,4 @@
-"""`stable_training.py` with `mode: simulate`: held-out evaluation."""
+"""Held-out evaluation: `stable_training.py` with `mode: simulate`."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from mdsim.config.schema.runs import RunConfig
 
 
 class DenseWindowConfig(Section):
-    """The first stretches of an evaluation keep frames more densely, for dynamical observables."""
+    """The first stretches of an evaluation, with more frequent frames for dynamical observables."""
 
-    epochs: Count = Field(1, description="Stretches of the window.")
-    dump_every_steps: Count = Field(4, description="Steps between frames within it.")
+    epochs: Count = Field(1, description="Number of stretches in the window.")
+    dump_every_steps: Count = Field(4, description="Time steps between frames within the window.")
 
 
 class SimulateConfig(RunConfig):
-    """`stable_training.py` with `mode: simulate`: held-out evaluation."""
+    """Held-out evaluation: `stable_training.py` with `mode: simulate`."""
 
     mode: Literal["simulate"] = Field(description="Held-out evaluation.")
     eval_model: Name = Field(
-        "post", description="pre, a data size, lmax=N, post, post_cycle[i], post_cycle[i]_epoch[j]."
+        "post", description="Checkpoint: pre, a data size, lmax=N, post, post_cycle[i] or post_cycle[i]_epoch[j]."
     )
     stable_dir: str = Field(
         "stable_checkpoints",
-        description="Where StABlE-trained checkpoints lie that come with the code, in folders named as run folders. "
-        "`post` and `post_cycle[i]` take them from there if the run folder itself has no such checkpoint.",
+        description="Folder of the StABlE-trained checkpoints shipped with the code, named like run folders. "
+        "`post` and `post_cycle[i]` use them if the run folder has no such checkpoint.",
     )
-    epochs: Count = Field(1000, description="Stretches of `steps_per_epoch` steps; with them, the horizon.")
+    epochs: Count = Field(1000, description="Stretches of `steps_per_epoch` steps, which set the horizon.")
     end_when_unstable: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.99, description="Stop early when this fraction of replicas has broken."
+        0.99, description="Fraction of broken replicas at which the evaluation stops early."
     )
-    prior: BondedRestraintConfig | None = Field(None, description="Added to the force field: a control, or a crutch.")
+    prior: BondedRestraintConfig | None = Field(
+        None, description="Restraint added to the force field, as a control or a stopgap."
+    )
     observables: tuple[StructuralConfig, ...] = Field(
         (), description="Structural observables, averaged over the stable frames."
     )
     dynamical_observables: tuple[DynamicalConfig, ...] = Field(
-        (), description="Observables of time, from the dense window of the replicas that are stable throughout it."
+        (), description="Dynamical observables, from the replicas that are stable throughout the dense window."
     )
-    dense_window: DenseWindowConfig | None = Field(
-        None, description="Where dynamical observables come from; null: there are none."
+    dense_window: DenseWindowConfig | None = Field(None, description="Frames for dynamical observables; null: none.")
+    save_trajectories: tuple[int, ...] = Field(
+        (0,), description="Replicas whose whole trajectories are written as GSD files."
     )
-    save_trajectories: tuple[int, ...] = Field((0,), description="Replicas whose whole trajectory is written as GSD.")
-    frames_before_break: Count = Field(50, description="Frames written before every instability.")
+    frames_before_break: Count = Field(50, description="Frames written before each instability.")
 
     @model_validator(mode="after")
     def _dense_window_serves_its_purpose(self) -> SimulateConfig:
@@ -58,7 +60,7 @@ class SimulateConfig(RunConfig):
                 f"({window.dump_every_steps})"
             )
         if window is None and self.dynamical_observables:
-            raise ValueError("dynamical_observables are taken from a dense_window, which is missing")
+            raise ValueError("dynamical_observables need a dense_window, which is missing")
         return self
 
     @property
@@ -68,7 +70,7 @@ class SimulateConfig(RunConfig):
 
     @property
     def dense_epochs(self) -> int:
-        """Stretches of the dense window: all there are, in a run that is shorter."""
+        """Stretches of the dense window, at most those of the run."""
         return 0 if self.dense_window is None else min(self.dense_window.epochs, self.epochs)
 
     @property

@@ -1,4 +1,4 @@
-"""Where scalars go besides TensorBoard."""
+"""The `wandb` section: logging to Weights & Biases in addition to TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mdsim.config.schema.base import Section
 
 
 class WandbConfig(Section):
-    """Weights & Biases; needs the extra `wandb`."""
+    """Weights & Biases. Needs the extra `wandb`."""
 
-    project: str = Field("mdsim", description="Name of the project there.")
+    project: str = Field("mdsim", description="Name of the W&B project.")
     mode: Literal["online", "offline"] = Field(
-        "online", description="offline keeps the log in the folder `wandb`, to be sent later."
+        "online", description="offline: the log stays in the folder `wandb` and can be uploaded later."
     )

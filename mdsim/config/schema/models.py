@@ -1,6 +1,6 @@
-"""The force fields: their architectures for a fit, and how a run names a pretrained one.
+"""The `model` sections: architectures for a fit, and references to pretrained models for a run.
 
-The sections are made of the records in `mdsim.models.registry`: each has a name, the settings, and a cutoff.
+The sections are built from the records in `mdsim.models.registry`. Each has a name, the settings and a cutoff.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mdsim.models.registry import MODELS
 
 
 class ArchitectureConfig(Section):
-    """A model of this package for a fit: its `name`, the settings in its record, and `cutoff_A`."""
+    """A model of this package for a fit: `name`, the settings in its record, and `cutoff_A`."""
 
     name: str = Field(description="The architecture.")
 
@@ -29,14 +29,14 @@ class ArchitectureConfig(Section):
 
 
 class PretrainedReference(Section):
-    """A pretrained model of this package that a run starts from: its `name`, and what tells fits of it apart."""
+    """A pretrained model of this package that a run starts from: `name` and the setting that distinguishes fits."""
 
-    name: str = Field(description="Architecture; picks the folder below `model_dir`.")
+    name: str = Field(description="The architecture, which selects the folder below `model_dir`.")
 
 
 def _architecture(record: ModelRecord) -> type[ArchitectureConfig]:
     fields = {key: _field(setting, setting.description) for key, setting in record.settings.items()}
-    fields["cutoff_A"] = (Positive, Field(record.cutoff_A, description="Atoms further apart do not interact."))
+    fields["cutoff_A"] = (Positive, Field(record.cutoff_A, description="Distance beyond which atoms do not interact."))
     return _section(record, "Config", ArchitectureConfig, record.description, fields)
 
 
@@ -60,7 +60,7 @@ def _section(record: ModelRecord, ending: str, base: type[Section], text: str, f
     return create_model(title, __base__=base, __doc__=text, __module__=__name__, name=name, **fields)
 
 
-#: The sections of a fit and of a run, by the names of models.
+#: The sections of a fit and of a run, by model name.
 MODEL_CONFIGS: dict[str, type[ArchitectureConfig]] = {name: _architecture(record) for name, record in MODELS.items()}
 MODEL_REFERENCES: dict[str, type[PretrainedReference]] = {name: _reference(record) for name, record in MODELS.items()}
 
@@ -75,5 +75,5 @@ else:
 
 
 def model_label(model: ModelConfig | ModelReference) -> str:
-    """What a model is called in the names of folders."""
+    """Name of a model in folder names."""
     return model.label if isinstance(model, CustomModelConfig | CustomModelReference) else model.name

@@ -1,4 +1,4 @@
-"""What is measured: structural observables for training and evaluation, dynamical ones for evaluation."""
+"""Observable sections: structural observables for training and evaluation, dynamical ones for evaluation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ class RDFConfig(Section):
     """Radial distribution function: h(r) of a molecule, g(r) of a periodic system."""
 
     name: Literal["rdf"] = Field(description="The observable.")
-    max_distance_A: Positive = Field(10.0, description="Range; at most half the cell of a periodic system.")
-    bin_width_A: Positive = Field(0.02, description="Width of a bin; must divide the range.")
+    max_distance_A: Positive = Field(
+        10.0, description="Upper end of the range, at most half the cell of a periodic system."
+    )
+    bin_width_A: Positive = Field(0.02, description="Bin width, which must divide the range.")
     pair: tuple[str, str] | None = Field(None, description="Element pair, e.g. [O, H]; all pairs when absent.")
     intermolecular_only: bool = Field(False, description="Leave out the pairs within a molecule.")
 
@@ -24,15 +26,17 @@ class ADFConfig(Section):
     """Distribution of the angles between bonds."""
 
     name: Literal["adf"] = Field(description="The observable.")
-    bin_width_deg: Positive = Field(2.0, description="Width of a bin; must divide 180 degrees.")
+    bin_width_deg: Positive = Field(2.0, description="Bin width, which must divide 180 degrees.")
 
 
 class BondLengthsConfig(Section):
     """Distribution of bond lengths, of all bonds or those of one element pair."""
 
     name: Literal["bond_lengths"] = Field(description="The observable.")
-    max_length_A: Positive = Field(3.0, description="Range, from zero; bonds beyond it are not counted.")
-    bin_width_A: Positive = Field(0.02, description="Width of a bin; must divide the range.")
+    max_length_A: Positive = Field(
+        3.0, description="Upper end of the range, which starts at zero. Longer bonds are not counted."
+    )
+    bin_width_A: Positive = Field(0.02, description="Bin width, which must divide the range.")
     pair: tuple[str, str] | None = Field(None, description="Element pair, e.g. [O, H]; all bonds when absent.")
 
 
@@ -41,7 +45,7 @@ class VACFConfig(Section):
 
     name: Literal["vacf"] = Field(description="The observable.")
     max_lag_fs: Positive = Field(
-        200.0, description="Longest lag; must fit into the dense window and the contiguous frames."
+        200.0, description="Longest lag. It must fit into the dense window and the contiguous frames."
     )
 
 
@@ -52,16 +56,16 @@ class DiffusivityConfig(Section):
     """Self-diffusion coefficient by the Einstein relation."""
 
     name: Literal["diffusivity"] = Field(description="The observable.")
-    element: str | None = Field(None, description="Atoms of this element are followed; all when absent.")
+    element: str | None = Field(None, description="Element of the atoms that are followed; all atoms when absent.")
     viscosity_mPa_s: Positive | None = Field(
         WATER_VISCOSITY_MPA_S,
-        description="Shear viscosity of the liquid, for the correction of the box size (Yeh and Hummer) that is "
-        "reported beside the value; null: no correction.",
+        description="Shear viscosity of the liquid, for the finite-size correction (Yeh and Hummer), which is "
+        "reported in addition to the value; null: no correction.",
     )
     fit_start_fs: NonNegative = Field(
-        1000.0, description="Start of the straight part of the mean squared displacement."
+        1000.0, description="Start of the fit, where the mean squared displacement becomes linear."
     )
-    fit_end_fs: Positive = Field(10000.0, description="End of the fit; must fit into the dense window.")
+    fit_end_fs: Positive = Field(10000.0, description="End of the fit, which must fit into the dense window.")
 
 
 StructuralConfig = Annotated[

@@ -1,4 +1,4 @@
-"""`pretraining.py`: the energy/force fit."""
+"""The configuration of `pretraining.py`, the energy/force fit."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from mdsim.config.schema.optimizer import OptimizerConfig
 
 
 class OptimizationConfig(OptimizerConfig):
-    """The energy/force fit."""
+    """Loss, optimizer and schedule of the energy/force fit."""
 
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Method of the parameter steps.")
-    learning_rate: Positive = Field(1e-3, description="After the warm-up.")
-    batch_size: Count = Field(100, description="Frames of a parameter step.")
-    eval_batch_size: Count = Field(100, description="Frames at a time in validation and test.")
-    loss: Literal["mae", "mse", "huber", "l2mae"] = Field("mae", description="l2mae: per-atom L2 norm of force errors.")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Optimizer of the parameter steps.")
+    learning_rate: Positive = Field(1e-3, description="Learning rate after the warm-up.")
+    batch_size: Count = Field(100, description="Frames per parameter step.")
+    eval_batch_size: Count = Field(100, description="Frames per batch in validation and test.")
+    loss: Literal["mae", "mse", "huber", "l2mae"] = Field(
+        "mae", description="Loss; l2mae is the per-atom L2 norm of force errors."
+    )
     energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy loss (eV).")
     force_coefficient: NonNegative = Field(0.95, description="Weight of the force loss (eV/Å).")
-    energy_per_atom: bool = Field(False, description="Errors of energies are divided by the number of atoms.")
+    energy_per_atom: bool = Field(False, description="Divide energy errors by the number of atoms.")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        5000, description="Steps in which the learning rate grows linearly."
+        5000, description="Steps over which the learning rate grows linearly."
     )
     warmup_factor: Fraction = Field(0.2, description="Fraction of the learning rate at the first step.")
     plateau_factor: Fraction = Field(
         0.8, description="Factor on the learning rate when the validation loss stops falling."
     )
-    plateau_patience: Count = Field(5, description="Validations without improvement before that.")
+    plateau_patience: Count = Field(
+        5, description="Validations without improvement before the learning rate is reduced."
+    )
     ema_decay: Fraction | None = Field(None, description="Decay of the averaged weights that are evaluated and saved.")
-    clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; null: no limit.")
-    max_epochs: Count = Field(10000, description="Passes over the training frames, at most.")
+    clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; null: no clipping.")
+    max_epochs: Count = Field(10000, description="Largest number of passes over the training frames.")
     early_stopping_lr: NonNegative = Field(1e-6, description="Stop when the learning rate falls below this.")
-    early_stopping_time_s: Positive = Field(604800.0, description="Stop after so much wall time.")
+    early_stopping_time_s: Positive = Field(604800.0, description="Stop after this wall-clock time.")
     checkpoint_every_epochs: Count = Field(10, description="Epochs between saved states.")
     evaluate_every_epochs: Count = Field(1, description="Epochs between validations.")
 
@@ -44,14 +48,16 @@ class OptimizationConfig(OptimizerConfig):
 class PretrainConfig(Section):
     """`pretraining.py`: fit energies and forces."""
 
-    mode: Literal["train", "validate"] = Field("train", description="train: fit. validate: print the errors of a fit.")
-    data: DataConfig = Field(description="The labelled frames.")
+    mode: Literal["train", "validate"] = Field(
+        "train", description="train: run a fit; validate: print the errors of a fit."
+    )
+    data: DataConfig = Field(description="The labeled frames.")
     model: ModelConfig = Field(description="The architecture, chosen by `name`.")
     optim: OptimizationConfig = Field(OptimizationConfig(), description="Loss, optimizer and schedule.")
-    run_dir: str = Field("qm_pretrained_checkpoints", description="Root below which checkpoints are written.")
+    run_dir: str = Field("qm_pretrained_checkpoints", description="Root folder of the checkpoints.")
     identifier: FolderName = Field("", description="Appended to the name of the run.")
-    seed: int = Field(0, description="Of the initial weights and of the order of frames.")
+    seed: int = Field(0, description="Seed of the initial weights and of the order of frames.")
     amp: bool = Field(False, description="Mixed precision (bfloat16 autocast).")
-    cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")
+    cpu: bool = Field(False, description="Use the CPU even if there is a GPU.")
     print_every: Count = Field(50, description="Optimizer steps between console lines.")
     wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")

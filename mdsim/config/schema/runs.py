@@ -1,4 +1,4 @@
-"""What StABlE training and its evaluation share."""
+"""Settings shared by StABlE training and its evaluation."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from mdsim.config.schema.stability import CriterionConfig
 
 
 class RunConfig(Section):
-    """What StABlE training and its evaluation share."""
+    """Settings shared by StABlE training and its evaluation."""
 
-    seed: int = Field(123, description="Of all random numbers: initial conditions, noise, resets, minibatches.")
+    seed: int = Field(123, description="Seed of all random numbers: initial conditions, noise, resets, minibatches.")
     data: DataConfig = Field(description="Initial positions, reference observables and labels of the QM gradient.")
     reference_size: FolderName | None = Field(
         None, description="Size of the data set whose training frames give reference observables; null: `data.size`."
     )
     reference_run: bool = Field(
         False,
-        description="Reference observables that the data set has from its whole run (reference.npz) are taken from "
-        "there, with their errors; the others, as without this, from its frames.",
+        description="Take reference observables, with their errors, from the data set's whole run (reference.npz) "
+        "where it has them. All others come from its frames.",
     )
     reweight_reference: bool = Field(
-        False, description="Carry reference observables from the data's temperature to that of the dynamics."
+        False, description="Reweight reference observables from the temperature of the data to that of the dynamics."
     )
-    model: ModelReference = Field(description="Which pretrained force field, by `name`.")
-    model_dir: str = Field("qm_pretrained_checkpoints", description="Where the QM-pretrained checkpoints lie.")
+    model: ModelReference = Field(description="The pretrained force field, chosen by `name`.")
+    model_dir: str = Field("qm_pretrained_checkpoints", description="Folder of the QM-pretrained checkpoints.")
     log_dir: str = Field("runs", description="Root of the run folders.")
     results_dir: FolderBelow = Field("stable_training", description="Folder below `log_dir`.")
     exp_name: FolderName = Field("default", description="Last part of the run folder's name.")
-    cpu: bool = Field(False, description="Stay on the CPU even where there is a GPU.")
+    cpu: bool = Field(False, description="Use the CPU even if there is a GPU.")
     dynamics: DynamicsConfig = Field(description="Integrator, time step, temperature, replicas.")
     stability: tuple[CriterionConfig, ...] = Field(
         min_length=1,
-        description="Criteria, each chosen by `name`: a replica is unstable as soon as one of them says so. Numbers "
-        "that are not finite and `max_temperature_K` count always.",
+        description="Criteria, each chosen by `name`. A replica is unstable as soon as one of them is met. Non-finite "
+        "numbers and `max_temperature_K` always count.",
     )
-    max_temperature_K: Positive = Field(10000.0, description="A replica hotter than this has exploded.")
+    max_temperature_K: Positive = Field(10000.0, description="A replica with a higher temperature is unstable.")
     memory_budget_GB: Positive | None = Field(
         None,
-        description="What one batch of force evaluations, of the estimator or of the QM gradient may take; larger ones "
-        "are divided, which changes results by rounding alone. Forces on a CPU never take more than 1 GB at once, "
-        "which is quickest. null: half of the machine's (or the GPU's) memory.",
+        description="Memory for one batch of force evaluations, of the estimator or of the QM gradient. Larger batches "
+        "are divided, which changes results only by rounding. Forces on a CPU never use more than 1 GB at once, which "
+        "is fastest. null: half of the machine's (or the GPU's) memory.",
     )
     wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")
 

@@ -1,4 +1,4 @@
-"""When a replica counts as broken."""
+"""The `stability` sections: criteria for unstable replicas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class BondDeviationConfig(Section):
 
     name: Literal["bond_length_deviation"] = Field(description="The criterion.")
     bond_dev_tol_A: Positive = Field(
-        0.25, description="Largest deviation of a stable molecule; 0.25 in training and 0.5 in evaluation in the paper."
+        0.25,
+        description="Largest deviation of a stable molecule. The paper uses 0.25 in training and 0.5 in evaluation.",
     )
 
 
@@ -24,7 +25,7 @@ class AngleDeviationConfig(Section):
 
     name: Literal["angle_deviation"] = Field(description="The criterion.")
     angle_dev_tol_deg: Positive = Field(
-        45.0, description="Largest deviation of a stable molecule; well above what the data reach."
+        45.0, description="Largest deviation of a stable molecule, well above those in the data."
     )
 
 
@@ -43,7 +44,7 @@ class RDFDeviationConfig(Section):
         3.0, description="Largest deviation of a stable stretch: range times mean absolute difference over bins, in Å."
     )
     max_distance_A: Positive = Field(6.0, description="Range of the RDF.")
-    bin_width_A: Positive = Field(0.012, description="Width of a bin; must divide the range.")
+    bin_width_A: Positive = Field(0.012, description="Bin width, which must divide the range.")
     pair: tuple[str, str] | None = Field(None, description="Element pair; all pairs when absent.")
 
 

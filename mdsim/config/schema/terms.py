@@ -1,4 +1,4 @@
-"""Loss terms of StABlE training, and the old keys that are read as them."""
+"""The `terms` sections: loss terms of StABlE training, and the translation of older keys."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from mdsim.config.schema.observables import StructuralConfig
 
 
 class TargetConfig(Section):
-    """An observable, its reference and the loss between them."""
+    """An observable, its reference and their loss."""
 
-    observable: StructuralConfig = Field(description="What is compared with its reference, chosen by `name`.")
+    observable: StructuralConfig = Field(description="The observable, chosen by `name`.")
     loss: Literal["mse", "sse", "wasserstein", "forward_kl", "reverse_kl"] = Field(
         "sse",
         description="sse: sum of squared differences over bins, as in the paper; mse: their mean; reverse_kl: "
-        "Σ p log(p / p_ref), sharpest for what the reference never shows.",
+        "Σ p log(p / p_ref), most sensitive to values absent from the reference.",
     )
     weight: Positive = Field(1.0, description="Factor on this loss.")
-    reference_file: str | None = Field(None, description="Two columns (an experiment); absent: the training data.")
+    reference_file: str | None = Field(
+        None, description="File of two columns, e.g. from an experiment; null: the training data."
+    )
 
 
 class BoundedTerm(Section):
@@ -30,14 +32,14 @@ class BoundedTerm(Section):
     weight: NonNegative = Field(1.0, description="Factor on the gradient of this term.")
     min_ratio: Positive | None = Field(
         None,
-        description="The weighted gradient is scaled up to this times the norm of the weighted gradients of terms "
-        "without bounds; null: never.",
+        description="Lower bound on the norm of the weighted gradient, relative to the norm of the weighted gradients "
+        "of terms without bounds. Smaller gradients are scaled up; null: never.",
     )
-    max_ratio: Positive | None = Field(1.0, description="Likewise, scaled down; null: never.")
+    max_ratio: Positive | None = Field(1.0, description="Upper bound; larger gradients are scaled down; null: never.")
 
 
 class ObservablesTermConfig(BoundedTerm):
-    """Mean observables against their references, by the Boltzmann estimator."""
+    """Loss of mean observables against their references, by the Boltzmann estimator."""
 
     name: Literal["observables"] = Field(description="The term.")
     targets: tuple[TargetConfig, ...] = Field(
@@ -46,23 +48,25 @@ class ObservablesTermConfig(BoundedTerm):
 
 
 class EnergiesForcesTermConfig(Section):
-    """Energies and forces of the labelled training frames."""
+    """Loss of energies and forces on the labeled training frames."""
 
     name: Literal["energies_forces"] = Field(description="The term.")
     weight: NonNegative = Field(10.0, description="Factor on the gradient of this term.")
     batch_size: Count | None = Field(None, description="Frames per gradient; null: the whole training set.")
-    loss: Literal["mae", "mse", "huber", "l2mae"] = Field("mae", description="l2mae: per-atom L2 norm of force errors.")
+    loss: Literal["mae", "mse", "huber", "l2mae"] = Field(
+        "mae", description="Loss; l2mae is the per-atom L2 norm of force errors."
+    )
     energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy error (eV).")
     force_coefficient: NonNegative = Field(0.95, description="Weight of the force error (eV/Å).")
 
 
 class CustomTermConfig(BoundedTerm, CustomConfig):
-    """A custom `LossTerm`; its factory may take `system`, `dataset` (the reference data) and `reference_dataset`."""
+    """A custom `LossTerm`. Its factory may take `system`, `dataset` (the reference data) and `reference_dataset`."""
 
 
 TermConfig = Annotated[ObservablesTermConfig | EnergiesForcesTermConfig | CustomTermConfig, Field(discriminator="name")]
 
-#: Keys of earlier releases below `learning`, and where they are now: the term and its key.
+#: Keys of earlier releases below `learning`, with the term and the key that replace them.
 OLD_KEYS = {
     "energy_force_loss_weight": ("energies_forces", "weight"),
     "qm_batch_size": ("energies_forces", "batch_size"),
@@ -74,10 +78,10 @@ OLD_KEYS = {
 
 
 def translated(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A configuration with the old keys as `terms`, and what was read as what.
+    """A configuration with old keys translated to `terms`, and a list of the translations.
 
     Args:
-        values: of a training, before validation; unchanged.
+        values: configuration of a training before validation, not changed.
 
     Raises:
         ValueError: an old key belongs to a term that the configuration leaves out.

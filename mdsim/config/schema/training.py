@@ -1,4 +1,4 @@
-"""`stable_training.py` with `mode: train`."""
+"""StABlE training: `stable_training.py` with `mode: train`."""
 
 from __future__ import annotations
 
@@ -16,97 +16,110 @@ log = logging.getLogger("mdsim")
 
 
 class LocalEstimatorConfig(Section):
-    """Samples are neighborhoods of molecules instead of whole structures: for liquids and other large systems."""
+    """The local estimator, with neighborhoods of molecules as samples, for liquids and other large systems."""
 
-    n_molecules: Count = Field(1, description="Whole molecules of a neighborhood, the central one included.")
-    per_frame: Count | None = Field(None, description="Neighborhoods looked at in each frame, at random; null: all.")
-    n_strata: Count = Field(100, description="Intervals of the central molecule's worst bond-length deviation.")
+    n_molecules: Count = Field(1, description="Whole molecules per neighborhood, including the central one.")
+    per_frame: Count | None = Field(None, description="Candidate neighborhoods per frame, drawn at random; null: all.")
+    n_strata: Count = Field(
+        100, description="Intervals (strata) of the central molecule's largest bond-length deviation."
+    )
     max_per_stratum: Count | None = Field(
-        None, description="Neighborhoods drawn from each interval, so that rare distorted ones weigh in; null: all."
+        None, description="Neighborhoods drawn per interval, so that rare distorted ones are sampled; null: all."
     )
     paper_unweighted: bool = Field(
-        False, description="Leave out the importance weights of the strata, as published; averages are then biased."
+        False, description="Omit the importance weights of the strata, as published. Averages are then biased."
     )
 
 
 class EstimatorConfig(Section):
-    """The samples that terms take their gradients from, and the Boltzmann estimator."""
+    """The Boltzmann estimator and the selection of its samples."""
 
-    minibatch_size: Count = Field(40, description="Structures per backward pass; bounds the memory, not the result.")
-    paper_estimator: bool = Field(False, description="The published scaling: no 1/kT, no n/(n-1), 40-sample averages.")
+    minibatch_size: Count = Field(
+        40, description="Structures per backward pass, which limits the memory and does not change the result."
+    )
+    paper_estimator: bool = Field(
+        False, description="The published scaling: no 1/kT, no n/(n-1), averages over minibatches."
+    )
     frames_after_break: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Frames kept of a replica after its first unstable one; null keeps all finite frames."
+        None, description="Frames of a replica used after its first unstable one; null: all finite frames."
     )
     signal_every: Count | None = Field(
         None, description="Learning epochs between measurements of the gradient's signal-to-noise ratio; null: never."
     )
-    only_unstable: bool = Field(False, description="Learn from the replicas that broke in the rerun alone.")
+    only_unstable: bool = Field(False, description="Use only the replicas that broke in the rerun.")
     local: LocalEstimatorConfig | None = Field(None, description="The local estimator; null: the global one.")
 
 
 class LearningConfig(OptimizerConfig):
     """Parameter steps in the learning phase."""
 
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Method of the steps; sgd as in the paper.")
-    learning_rate: Positive = Field(3e-4, description="At the start of the first learning phase.")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        "adam", description="Optimizer of the parameter steps; the paper uses sgd."
+    )
+    learning_rate: Positive = Field(3e-4, description="Learning rate at the start of the first learning phase.")
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Factor on the learning rate from each cycle to the next."
     )
-    clip_norm: Positive | None = Field(1.0, description="Largest norm of the joint gradient; null: no limit.")
+    clip_norm: Positive | None = Field(1.0, description="Largest norm of the joint gradient; null: no clipping.")
     reruns: Count | None = Field(
         None,
-        description="Reruns of each learning epoch, spread over the parked stretches, each with its own noise; "
-        "null: every parked stretch once, as in the paper.",
+        description="Reruns per learning epoch, spread over the parked stretches, each with its own noise; "
+        "null: each parked stretch once, as in the paper.",
     )
     steps_per_rerun: Count = Field(
-        1, description="Parameter steps from one rerun; its frames are reweighted by exp(-ΔU/kT) after the first."
+        1, description="Parameter steps per rerun. After the first, frames are reweighted by exp(-ΔU/kT)."
     )
     min_effective_fraction: Fraction = Field(
-        0.5, description="Steps from one rerun end when the effective sample size falls below this fraction."
+        0.5, description="Effective fraction of samples below which the steps from one rerun end."
     )
-    randomize_steps: bool = Field(
-        False, description="Control: steps as long as the gradient says, in random directions."
-    )
+    randomize_steps: bool = Field(False, description="Control: steps of the same length in random directions.")
     plateau_factor: Fraction = Field(
         0.2, description="Factor on the learning rate when the loss of the first term that uses samples stops falling."
     )
-    plateau_patience: Count = Field(10, description="Learning epochs without improvement before that.")
-    max_times_reduce_lr: Annotated[int, Field(ge=0)] = Field(2, description="Further plateaus end the cycle.")
+    plateau_patience: Count = Field(
+        10, description="Learning epochs without improvement before the learning rate is reduced."
+    )
+    max_times_reduce_lr: Annotated[int, Field(ge=0)] = Field(
+        2, description="Number of reductions of the learning rate. The next plateau ends the cycle."
+    )
     max_epochs_per_cycle: Count | None = Field(
-        None, description="Learning epochs after which a cycle ends in any case; null: no limit."
+        None, description="Largest number of learning epochs per cycle; null: no limit."
     )
 
 
 class TrainConfig(RunConfig):
-    """`stable_training.py` with `mode: train`."""
+    """StABlE training: `stable_training.py` with `mode: train`."""
 
     mode: Literal["train"] = Field(description="StABlE training.")
-    epochs: Count = Field(500, description="Explore and learn epochs together.")
+    epochs: Count = Field(500, description="Total number of exploring and learning epochs.")
     max_cycles: Count | None = Field(
-        None, description="End after so many cycles of exploring and learning; null: no limit."
+        None, description="Largest number of cycles of exploring and learning; null: no limit."
     )
     max_force_evaluations: Count | None = Field(
-        None, description="End when so many structures have been evaluated, in dynamics and in gradients; null: never."
+        None, description="Largest number of structures evaluated, in dynamics and in gradients; null: no limit."
     )
-    start_learning_at: Fraction = Field(0.75, description="Fraction of unstable replicas that ends exploring.")
+    start_learning_at: Fraction = Field(0.75, description="Fraction of unstable replicas at which exploring ends.")
     learn_while_exploring: bool = Field(
-        False, description="Step the parameters also after explore epochs in which a replica broke, with their frames."
+        False,
+        description="Also step the parameters after exploring epochs in which a replica broke, using their frames.",
     )
     max_explore_epochs: Count | None = Field(
         None,
-        description="Explore epochs of a cycle after which learning starts with whatever is parked; null: no limit.",
+        description="Exploring epochs per cycle after which learning starts with the parked replicas; null: no limit.",
     )
-    stop_learning_at: Fraction = Field(0.0, description="Fraction still unstable at or below which learning ends.")
-    stop_window: Count = Field(1, description="Latest reruns of a cycle that are pooled for this fraction.")
+    stop_learning_at: Fraction = Field(0.0, description="Fraction of unstable reruns at or below which learning ends.")
+    stop_window: Count = Field(
+        1, description="Number of latest learning epochs of a cycle whose reruns are pooled for this fraction."
+    )
     stop_confidence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="Two-sided confidence whose upper bound is compared; null: the fraction itself."
+        None, description="Two-sided confidence of the upper bound that is compared; null: the fraction itself."
     )
-    reset_probability: Fraction = Field(0.05, description="Chance that an exploring replica rewinds, each epoch.")
+    reset_probability: Fraction = Field(0.05, description="Probability per epoch that an exploring replica rewinds.")
     terms: tuple[TermConfig, ...] = Field(
-        min_length=1, description="Terms of the loss, each chosen by `name`; their weighted gradients are added."
+        min_length=1, description="Loss terms, each chosen by `name`. Their weighted gradients are added."
     )
-    estimator: EstimatorConfig = Field(EstimatorConfig(), description="Samples and estimator.")
-    learning: LearningConfig = Field(LearningConfig(), description="How the parameters are stepped.")
+    estimator: EstimatorConfig = Field(EstimatorConfig(), description="The Boltzmann estimator and its samples.")
+    learning: LearningConfig = Field(LearningConfig(), description="The parameter steps.")
 
     @model_validator(mode="before")
     @classmethod
@@ -122,11 +135,11 @@ class TrainConfig(RunConfig):
     def _no_term_twice(self) -> TrainConfig:
         names = [term.name for term in self.terms if term.name != "custom"]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"terms: {', '.join(twice)} stands there more than once")
+            raise ValueError(f"terms: {', '.join(twice)} is listed more than once")
         return self
 
     @model_validator(mode="after")
     def _published_estimator_takes_one_step(self) -> TrainConfig:
         if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
-            raise ValueError("estimator.paper_estimator knows no reweighting: set learning.steps_per_rerun to 1")
+            raise ValueError("estimator.paper_estimator cannot reweight: set learning.steps_per_rerun to 1")
         return self

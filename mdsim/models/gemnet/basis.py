@@ -1,11 +1,11 @@
-"""Radial and circular basis of GemNet: functions of the distance, and spherical harmonics of the direction.
+"""Radial and circular basis of GemNet: functions of the distance and spherical harmonics of the direction.
 
 The published model expands the angle between two edges at one atom in Y_l0(cos φ) = √((2l + 1) / 4π) P_l(cos φ). By the
 addition theorem this is a sum over m of products of functions of one direction each,
 
     Y_l0(u · v) = Σ_m y_lm(u) y_lm(v),
 
-so that sums over triplets become products of sums over edges: no triplet is ever listed.
+so sums over triplets become products of sums over edges, and triplets are never enumerated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mdsim.typing import Float, Tensor
 
 
 class GaussianBasis(nn.Module):
-    """Gaussians at even distances from 0 to 1, as wide as they are apart."""
+    """Gaussians evenly spaced from 0 to 1, with a standard deviation equal to the spacing."""
 
     def __init__(self, num_radial: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class GaussianBasis(nn.Module):
 
 
 class BesselBasis(nn.Module):
-    """√(2 / r_c³) sin(k x) / x, x = r / r_c, with trainable k, at first n π (Gasteiger et al., ICLR 2020, eq. 7)."""
+    """√(2 / r_c³) sin(k x) / x, x = r / r_c, with trainable k, initially n π (Gasteiger et al., ICLR 2020, eq. 7)."""
 
     def __init__(self, num_radial: int, cutoff: float) -> None:
         super().__init__()
@@ -92,8 +92,8 @@ class RadialBasis(nn.Module):
 def circular_harmonics(directions: Float[Tensor, "pair 3"], num_spherical: int) -> Float[Tensor, "pair harmonic"]:
     """Real spherical harmonics y_lm, l < ``num_spherical``, with Σ_m y_lm(u) y_lm(v) = √((2l + 1) / 4π) P_l(u · v).
 
-    Degrees follow each other, l² + l + m is the place of y_lm. As polynomials of the components, by the recurrences of
-    the associated Legendre functions: smooth at the poles, where angles are not.
+    They are ordered by degree; y_lm has index l² + l + m. They are evaluated as polynomials of the components, by the
+    recurrences of the associated Legendre functions, and so are smooth at the poles, where angles are not.
 
     Args:
         directions: unit vectors.
@@ -114,7 +114,7 @@ def circular_harmonics(directions: Float[Tensor, "pair 3"], num_spherical: int) 
 
 
 def _legendre(z: Float[Tensor, "pair"], m: int, num_spherical: int) -> list[Tensor]:
-    """P_l^m(z) / (1 - z²)^(m/2) without the phase (-1)^m, for l from m on."""
+    """P_l^m(z) / (1 - z²)^(m/2) without the phase (-1)^m, for l ≥ m."""
     values = [torch.full_like(z, float(math.prod(range(1, 2 * m, 2))))]
     for degree in range(m + 1, num_spherical):
         before = (degree + m - 1) * values[-2] if degree > m + 1 else 0.0
@@ -123,23 +123,23 @@ def _legendre(z: Float[Tensor, "pair"], m: int, num_spherical: int) -> list[Tens
 
 
 def _normalization(degree: int, m: int) -> float:
-    """Of P_l^m in y_lm: the factor of P_l is shared evenly between the two directions."""
+    """Normalization of P_l^m in y_lm. The factor of P_l is split evenly between the two directions."""
     of_the_sum = (1 if m == 0 else 2) * math.factorial(degree - m) / math.factorial(degree + m)
     return math.sqrt(of_the_sum) * ((2 * degree + 1) / (4 * math.pi)) ** 0.25
 
 
 def at_zero_angle(num_spherical: int) -> list[float]:
-    """Y_l0(1) = √((2l + 1) / 4π) of each degree: what an edge contributes with itself."""
+    """Y_l0(1) = √((2l + 1) / 4π) of each degree: the contribution of an edge paired with itself."""
     return [math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(num_spherical)]
 
 
 def circular_basis(
     edges: Edges, radial: Float[Tensor, "pair radial"], num_spherical: int
 ) -> tuple[Float[Tensor, "row harmonic"], Float[Tensor, "row radial"]]:
-    """Harmonics and radial functions of the edges in the dense layout; the circular basis is their outer product.
+    """Harmonics and radial functions of the edges in the dense layout. The circular basis is their outer product.
 
     Args:
-        edges: all of them.
+        edges: all edges.
         radial: functions of the distance.
         num_spherical: degrees.
     """

@@ -1,4 +1,4 @@
-"""Directed edges of all replicas, and the two layouts of what they carry."""
+"""Directed edges of all replicas, with a sparse and a dense layout for their features."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from mdsim.neighbors import Neighbors
 from mdsim.typing import Float, Int, Tensor
 
-MAX_BUCKETS = 8  # of atoms: each bucket has as many places for edges as its fullest atom needs
+MAX_BUCKETS = 8  # of atoms; each bucket has as many slots for edges as the atom with the most edges needs
 MIN_BUCKET = 32  # atoms; smaller buckets cost more in calls than they save in padding
-ALIGNMENT = 16  # pairs; rows of a matrix product that are whole multiples apart come out with the same bits
+ALIGNMENT = 16  # pairs; rows of a matrix product that lie whole multiples apart have bitwise equal results
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Edges:
-    """Every pair within the cutoff from both ends: edges 2p and 2p + 1 are the two directions of pair p.
+    """Both directions of every pair within the cutoff: edges 2p and 2p + 1 belong to pair p.
 
-    What depends on the distance alone is evaluated once a pair. Sums over the edges that end at one atom run in the
-    dense layout, in which the edges of an atom lie side by side with zeros after them; all else runs over the edges.
+    Functions of the distance are evaluated once per pair. Sums over the edges that end at an atom use the dense layout,
+    where the edges of an atom are adjacent and padded with zeros. Everything else uses the sparse layout.
     """
 
     senders: Int[Tensor, "edge"]
     receivers: Int[Tensor, "edge"]
-    rows: Int[Tensor, "edge"]  # of each edge in the dense layout
+    rows: Int[Tensor, "edge"]  # row of each edge in the dense layout
     buckets: tuple[Bucket, ...]
     n_nodes: int
     distances: Float[Tensor, "pair"]  # Å
@@ -55,9 +55,9 @@ class Edges:
 
     @classmethod
     def aligned(cls, cutoff: float, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors) -> Edges:
-        """The same, replica by replica, each filled up with pairs that are not `present`.
+        """Like `within`, but replica by replica, each padded with pairs that are not `present`.
 
-        What one replica has more or fewer then leaves the bits of the others.
+        The number of pairs of one replica then does not change the bits of the others.
         """
         first, second, distances, directions = _pairs_within(cutoff, positions, neighbors)
         n_replicas, n_atoms, _ = positions.shape
@@ -88,7 +88,7 @@ class Edges:
         directions: Float[Tensor, "pair 3"],
         present: Float[Tensor, "pair 1"] | None = None,
     ) -> Edges:
-        # The first atom of a pair receives its first edge: directions are then seen from the receiver.
+        # The first atom of a pair receives its first edge, so that directions point away from the receiver.
         receivers, senders = torch.stack([first, second], 1).flatten(), torch.stack([second, first], 1).flatten()
         rows, buckets = _dense_layout(receivers, n_nodes)
         return cls(senders, receivers, rows, buckets, n_nodes, distances, directions, present)
@@ -107,11 +107,11 @@ class Edges:
         return values if self.present is None else values * self.present
 
     def dense(self, x: Float[Tensor, "edge channel"]) -> Float[Tensor, "row channel"]:
-        """Into the layout of the sums over neighbors."""
+        """Features in the dense layout."""
         return x.new_zeros(self.n_rows, x.shape[1]).index_copy(0, self.rows, x)
 
     def sparse(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "edge channel"]:
-        """Back from the layout of the sums over neighbors."""
+        """Features in the sparse layout, from the dense one."""
         return x.index_select(0, self.rows)
 
     def sum_to_receivers(self, x: Float[Tensor, "edge channel"]) -> Float[Tensor, "node channel"]:
@@ -119,25 +119,25 @@ class Edges:
         return x.new_zeros(self.n_nodes, x.shape[1]).index_add(0, self.receivers, x)
 
     def triplets_of_each(self) -> Int[Tensor, "edge"]:
-        """Other edges that end at the same atom: the triplets that an edge takes part in."""
+        """Number of triplets of each edge: the other edges that end at the same atom."""
         counts = torch.bincount(self.receivers, minlength=self.n_nodes)
         return counts.index_select(0, self.receivers) - 1
 
 
 def swapped(x: Float[Tensor, "edge channel"]) -> Float[Tensor, "edge channel"]:
-    """For each edge what its reverse carries."""
+    """For each edge, the features of its reverse."""
     return x.reshape(-1, 2, x.shape[1]).flip(1).reshape(x.shape)
 
 
 def times_pairs(
     x: Float[Tensor, "edge channel"], radial: Float[Tensor, "pair channel"]
 ) -> Float[Tensor, "edge channel"]:
-    """Product with what both directions of a pair share."""
+    """Product of edge features with features that both directions of a pair share."""
     return (x.reshape(-1, 2, x.shape[1]) * radial[:, None]).reshape(x.shape)
 
 
 def on_both(radial: Float[Tensor, "pair channel"]) -> Float[Tensor, "edge channel"]:
-    """What both directions of a pair share, on each of them."""
+    """Features of pairs, repeated for both directions."""
     return radial.repeat_interleave(2, dim=0)
 
 
@@ -147,7 +147,7 @@ def _pairs_within(
     """First and second atoms, distances (Å) and directions."""
     displacements = neighbors.displacements(positions)
     squared = displacements.detach().square().sum(-1)
-    # Pairs of an atom that is not finite are kept: its energy must not be finite either.
+    # Pairs of a non-finite atom are kept, because its energy must be non-finite as well.
     kept = torch.nonzero((squared < cutoff**2) | ~squared.isfinite())[:, 0]
     displacements = displacements.index_select(0, kept)
     distances = torch.linalg.vector_norm(displacements, dim=-1)
@@ -156,7 +156,7 @@ def _pairs_within(
 
 
 def _ranks(owners: Int[Tensor, "item"], counts: Int[Tensor, "owner"]) -> Int[Tensor, "item"]:
-    """How many items before each one have the same owner."""
+    """Number of earlier items with the same owner, for each item."""
     order = torch.argsort(owners, stable=True)
     starts = (counts.cumsum(0) - counts).index_select(0, owners.index_select(0, order))
     return torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device) - starts)

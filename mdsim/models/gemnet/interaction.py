@@ -16,7 +16,7 @@ from mdsim.typing import Float, Tensor
 
 @dataclass(frozen=True)
 class Bases:
-    """What all interaction blocks share: radial features of the pairs, and the circular basis of the edges."""
+    """Features shared by all interaction blocks: radial features of pairs and the circular basis of edges."""
 
     rbf3: Float[Tensor, "pair rbf"]  # for messages over triplets
     rbf_h: Float[Tensor, "pair rbf"]  # for atom updates
@@ -32,10 +32,10 @@ class EfficientInteractionBilinear(nn.Module):
 
         y_o(c) = Σ_b Σ_ln e_n(c) Y_l0(cos φ_cab) Σ_ie W¹_lni W²_eio x_e(b),
 
-    in three steps by the addition theorem: x is summed over b for each y_lm; the product of W¹ and W² is applied to the
-    sums, once for each atom; the results are summed over lm for each c and n. That takes b = c along, which is
-    subtracted there: the angle is zero. The sum over n comes last, so that the circular basis, the product of harmonics
-    and radial functions, is never formed.
+    in three steps, by the addition theorem. First x is summed over b for each y_lm. Then the product of W¹ and W² is
+    applied to the sums, once per atom. Finally the results are summed over lm for each c and n. The sums include the
+    term b = c, with angle zero, which is subtracted. The sum over n comes last, so the circular basis (the product of
+    harmonics and radial functions) is never formed.
     """
 
     def __init__(self, emb_size_trip: int, emb_size_cbf: int, emb_size_bil_trip: int) -> None:
@@ -58,7 +58,7 @@ class EfficientInteractionBilinear(nn.Module):
         mixed: Float[Tensor, "spherical trip radial_bil"],
         itself: Float[Tensor, "trip radial_bil"],
     ) -> Float[Tensor, "row radial_bil"]:
-        """The sum over the other edges of an atom, for each radial function."""
+        """Sum over the other edges of an atom, for each radial function."""
         harmonics = bucket.of(bases.harmonics)
         degrees = torch.bmm(harmonics.mT, x).split([2 * degree + 1 for degree in range(len(mixed))], dim=1)
         mixed_sums = torch.cat([of_degree @ weight for of_degree, weight in zip(degrees, mixed, strict=True)], dim=1)
@@ -67,7 +67,7 @@ class EfficientInteractionBilinear(nn.Module):
     def mixing(
         self, mlp_cbf3: Float[Tensor, "spherical radial cbf"]
     ) -> tuple[Float[Tensor, "spherical trip radial_bil"], Float[Tensor, "trip radial_bil"]]:
-        """Products of both weights, for each degree, and for the angle zero with all degrees in one."""
+        """Products of both weights: for each degree, and summed over degrees at angle zero."""
         product = torch.einsum("lni,eio->leno", mlp_cbf3, self.weight).flatten(2)
         at_zero = product.new_tensor(at_zero_angle(len(product)))
         return product, torch.einsum("l,lep->ep", at_zero, product)
@@ -99,7 +99,7 @@ class TripletInteraction(nn.Module):
 
 
 class AtomUpdateBlock(nn.Module):
-    """What the edges that end at an atom tell it."""
+    """Update of each atom by the edges that end at it."""
 
     def __init__(self, emb_size_atom: int, emb_size_edge: int, emb_size_rbf: int, num_residual: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class AtomUpdateBlock(nn.Module):
 
 
 class OutputBlock(nn.Module):
-    """The share of one block in the energy of each atom."""
+    """Contribution of one block to the energy of each atom."""
 
     def __init__(self, emb_size_atom: int, emb_size_edge: int, emb_size_rbf: int, num_residual: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Layers of GemNet that act on atoms or edges one by one, and their initialization."""
+"""Dense, residual and embedding layers of GemNet, and their initialization."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def he_orthogonal_(matrix: Float[Tensor, "out fan_in"]) -> Float[Tensor, "out fa
 
 
 def scaled_silu(x: Tensor) -> Tensor:
-    """SiLU with about unit gain."""
+    """SiLU scaled to approximately unit gain."""
     return nn.functional.silu(x) * SILU_SCALE
 
 
 class Dense(nn.Module):
-    """A linear map without bias, and the scaled SiLU after it unless told otherwise."""
+    """A linear map without bias, by default followed by the scaled SiLU."""
 
     def __init__(self, fan_in: int, out: int, activation: bool = True) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class EdgeEmbedding(nn.Module):
     def forward(
         self, h: Float[Tensor, "node atom_channel"], m: Float[Tensor, "edge channel"], edges: Edges
     ) -> Float[Tensor, "edge out"]:
-        # Atoms are mapped before they are spread over their edges, which are fifty times as many.
+        # Map atoms before expanding them to edges, which are fifty times as many.
         of_sender, of_receiver, of_edge = self.dense.linear.weight.split(self.parts, dim=1)
         x = m @ of_edge.T
         x = x + (h @ of_sender.T).index_select(0, edges.senders)

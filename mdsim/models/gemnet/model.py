@@ -9,7 +9,7 @@
     scaling factors                                scale_rbf, scale_cbf_sum, scale_sum (scaling.py)
 
 Parameters have the names of the published PyTorch implementation (Open Catalyst, `gemnet_t`), so that its weights load.
-Energies are sums over atoms; forces are their gradient, never a separate head.
+Energies are sums over atoms. Forces are minus the gradient of the energy, never a separate output head.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from mdsim.neighbors import neighbors as find_neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-FITTING_FRAMES, FITTING_PAIRS = 64, 50_000  # scaling factors are fitted to as many at most: they are single numbers
+FITTING_FRAMES, FITTING_PAIRS = 64, 50_000  # at most, to fit scaling factors, which are single numbers
 
 
 class CircularBasis(nn.Module):
-    """The radial part of the circular basis; the angular part has no parameters."""
+    """The radial part of the circular basis. The angular part has no parameters."""
 
     def __init__(self, radial_basis: RadialBasis) -> None:
         super().__init__()
@@ -56,20 +56,20 @@ class GemNetT(ForceField):
     """GemNet-T with conservative forces.
 
     Args:
-        species: atomic numbers seen in training, up to 83; empty when they are not known.
+        species: atomic numbers seen in training, up to 83. Empty if unknown.
         num_spherical: degrees of the circular basis.
         num_radial: radial basis functions.
         num_blocks: interaction blocks.
         emb_size_atom, emb_size_edge: features of atoms and of edges.
         emb_size_trip: features of the messages over triplets.
         emb_size_rbf, emb_size_cbf: features of the reduced radial and circular basis.
-        emb_size_bil_trip: features that the bilinear layer makes.
+        emb_size_bil_trip: output features of the bilinear layer.
         num_before_skip, num_after_skip: residual layers before and after the skip connection.
         num_concat: residual layers after atoms and edges are joined.
         num_atom: residual layers of atom updates and of output blocks.
         rbf: ``gaussian`` or ``spherical_bessel``.
         envelope: ``polynomial`` or ``exponential``.
-        envelope_exponent: of the polynomial envelope.
+        envelope_exponent: exponent of the polynomial envelope.
         cutoff: Å.
         energy_shift_eV: see `ForceField`.
         energy_scale: factor on the network's output, in eV.
@@ -175,7 +175,7 @@ class GemNetT(ForceField):
         neighbors_of_all: Neighbors | None = None,
         create_graph: bool = False,
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
-        """Energies (eV) and forces (eV/Å); see `ForceField`. Where no graph is asked for, by `FrozenGemNetT`."""
+        """Energies (eV) and forces (eV/Å), see `ForceField`. Without a graph they come from `FrozenGemNetT`."""
         if create_graph:
             return super().forward(system, positions, neighbors_of_all, create_graph)
         if neighbors_of_all is None:
@@ -183,11 +183,11 @@ class GemNetT(ForceField):
         return FrozenGemNetT(self)(system, positions, neighbors_of_all)
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
-        """A way back written by hand; nothing in it is interpolated."""
+        """Constant weights and a hand-written backward pass, without interpolation."""
         return FrozenPotential(self, system)
 
     def bases(self, rbf: Float[Tensor, "pair radial"], edges: Edges) -> Bases:
-        """What all interaction blocks share."""
+        """Features shared by all interaction blocks."""
         harmonics, radial = circular_basis(edges, edges.radial(self.cbf_basis3.radial_basis), self.num_spherical)
         return Bases(
             rbf3=self.mlp_rbf3(rbf),
@@ -204,16 +204,16 @@ class GemNetT(ForceField):
         energy: Float[Tensor, "frame"],
         forces: Float[Tensor, "frame atom 3"],
     ) -> None:
-        """Count energies from the mean, scale by the root mean square force component, fit the scaling factors."""
+        """Shift energies by their mean, scale by the root mean square force component, and fit the scaling factors."""
         super().normalize_to(system, positions, energy, forces)
         self.energy_scale.fill_(forces.square().mean().sqrt())
         self.fit_scale_factors(system, positions)
 
     def fit_scale_factors(self, system: System, positions: Float[Tensor, "frame atom 3"]) -> None:
-        """Set the scaling factors so that variances are kept, on frames spread evenly over those given.
+        """Fit the variance-preserving scaling factors on frames spread evenly over the given ones.
 
         Args:
-            system: what the frames are of.
+            system: the system of the frames.
             positions: Å.
         """
         here = system.to(device=self.energy_scale.device, dtype=self.energy_scale.dtype)

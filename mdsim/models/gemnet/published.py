@@ -1,8 +1,8 @@
-"""GemNet-T checkpoints of OCP's ``gemnet_t``, among them those of the StABlE paper, read into `GemNetT`.
+"""Reader for GemNet-T checkpoints of OCP's ``gemnet_t``, including those of the StABlE paper.
 
 A checkpoint holds the parameters, its configuration (the model's part under ``config.model_attributes``,
 ``config.model`` or ``config`` itself) and, where labels were normalized, by which total energy = std · network + mean.
-The published cap on neighbors is not applied: where an atom has more of them, energies differ from the published ones.
+The published cap on neighbors is not applied. If an atom has more neighbors, energies differ from the published ones.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ def read_published_gemnet(path: str | os.PathLike) -> GemNetT:
         path: the file.
 
     Returns:
-        The model in evaluation mode, with the mean energy of its training set as the zero of energy. What system
-        that belongs to is not in the file.
+        The model in evaluation mode, with the mean energy of its training set as the zero of energy. The file does not
+        say which system that energy belongs to.
 
     Raises:
-        CheckpointError: the file is missing, truncated, no such checkpoint, or of a variant that `GemNetT` is not.
+        CheckpointError: the file is missing, truncated, of another format, or of a variant that `GemNetT` lacks.
     """
     payload = read(path)
     if not is_published_gemnet(payload):
         raise CheckpointError(
-            f"{path} is no published GemNet-T checkpoint: it has the keys {sorted(map(str, payload))}"
+            f"{path} is not a published GemNet-T checkpoint: it has the keys {sorted(map(str, payload))}"
         )
     return published_gemnet(payload, path)
 
@@ -88,9 +88,9 @@ def _settings(config: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]
     """Arguments of `GemNetT`."""
     config = config.get("model_attributes", config.get("model", config))
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path} names the model {config!r}, but does not say its settings")
+        raise CheckpointError(f"{path} names the model {config!r}, but not its settings")
     if missing := [name for name in _SIZES if name not in config]:
-        raise CheckpointError(f"{path} does not say the model's {', '.join(missing)}")
+        raise CheckpointError(f"{path} does not state the model's {', '.join(missing)}")
     config = {**_DEFAULTS, **config}
     for key, supported in _SUPPORTED.items():
         if config.get(key, supported[0]) not in supported:
@@ -103,9 +103,9 @@ def _settings(config: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]
 
 
 def _weights(state: dict[str, Tensor], path: str | os.PathLike) -> dict[str, Tensor]:
-    """Parameters by name, without what the published state holds twice or as constants.
+    """Parameters by name, without duplicates and constants of the published state.
 
-    Output blocks list the layers of the energy under two names; the centers of the Gaussians are no parameters here.
+    Output blocks list the layers of the energy under two names. The centers of the Gaussians are not parameters here.
     """
     prefix = next(name for name in state if name.endswith(PUBLISHED_WEIGHT)).removesuffix(PUBLISHED_WEIGHT)
     weights = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -121,9 +121,9 @@ def _weights(state: dict[str, Tensor], path: str | os.PathLike) -> dict[str, Ten
 
 
 def _normalization(payload: dict[str, Any]) -> tuple[float, float]:
-    """Mean (eV) and standard deviation of the energy labels; 0 and 1 where labels were not normalized.
+    """Mean (eV) and standard deviation of the energy labels. They are 0 and 1 if labels were not normalized.
 
-    The mean is also kept as a float32 tensor; the data set's configuration has all its digits.
+    The mean is read from the data set's configuration if possible. The checkpoint has it in float32 only.
     """
     target = (payload.get("normalizers") or {}).get("target")
     if target is None:

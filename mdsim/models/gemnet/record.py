@@ -1,4 +1,4 @@
-"""The record of GemNet-T."""
+"""The record of GemNet-T: its settings, defaults and published format."""
 
 from __future__ import annotations
 

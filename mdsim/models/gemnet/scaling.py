@@ -1,7 +1,8 @@
-"""Scaling factors of GemNet: constants, fitted to data once, that let no operation change the variance of features.
+"""Scaling factors of GemNet: constants, fitted to data once, that preserve the variance of features.
 
-The variance of a product with a basis or of a sum over neighbors cannot be foreseen from the weights, so the output is
-multiplied by √(variance in / variance out) of the training data (Gasteiger et al., arXiv 2106.08903, section 6).
+The variance of a product with a basis, or of a sum over neighbors, does not follow from the weights. The output is
+therefore multiplied by √(variance in / variance out), measured on training data (Gasteiger et al., arXiv 2106.08903,
+section 6).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ log = logging.getLogger("mdsim")
 
 
 class ScaleFactor(nn.Module):
-    """A constant factor: 1 until it is fitted or read."""
+    """A constant factor. It is 1 until it is fitted or read."""
 
     scale_factor: Tensor
 
@@ -42,19 +43,19 @@ class ScaleFactor(nn.Module):
         """The output of an operation times the factor.
 
         Args:
-            reference: what went in; used while fitting only.
-            x: what came out.
-            counts: how often each row of the reference went in.
+            reference: the input, used only while fitting.
+            x: the output.
+            counts: number of times that each row of the reference entered the operation.
         """
         if self.fitting:
             ratio = float(_variance(reference, counts) / _variance(x))
-            if math.isfinite(ratio) and ratio > 0.0:  # otherwise nothing came out: a molecule of two atoms
+            if math.isfinite(ratio) and ratio > 0.0:  # false for a diatomic molecule, which has no triplets
                 self.scale_factor.fill_(math.sqrt(ratio))
         return self.scale_factor * x
 
 
 def _variance(x: Float[Tensor, "row channel"], counts: Int[Tensor, "row"] | None = None) -> Float[Tensor, ""]:
-    """Over rows, averaged over channels; in float64, as there are many rows."""
+    """Variance over rows, averaged over channels. In float64, because there are many rows."""
     x = x.detach().double()
     weights = x.new_ones(len(x), 1) if counts is None else counts.to(x)[:, None]
     deviation = x - (weights * x).sum(0) / weights.sum()
@@ -62,12 +63,12 @@ def _variance(x: Float[Tensor, "row channel"], counts: Int[Tensor, "row"] | None
 
 
 def scale_factors(model: nn.Module) -> dict[str, ScaleFactor]:
-    """The scaling factors of a model by the names that the published files have for them."""
+    """The scaling factors of a model, by their names in the published files."""
     return {_published_name(path): module for path, module in model.named_modules() if isinstance(module, ScaleFactor)}
 
 
 def _published_name(path: str) -> str:
-    """`int_blocks.0.trip_interaction.scale_rbf` is TripInteraction_1_had_rbf: interactions are counted from one."""
+    """Published name of a factor: `int_blocks.0.trip_interaction.scale_rbf` is TripInteraction_1_had_rbf."""
     blocks, number, *inner = path.split(".")
     if blocks == "out_blocks":
         return f"OutBlock_{number}_sum"
@@ -78,9 +79,9 @@ def _published_name(path: str) -> str:
 
 @contextmanager
 def fitting(model: nn.Module) -> Iterator[None]:
-    """Every factor is set anew to what passes through it, before it is used.
+    """Within this context, each factor is fitted to the data that pass through it before it is applied.
 
-    One evaluation on one batch fits all: data meet the factors in the order in which these depend on each other.
+    One evaluation on one batch fits all factors, because data reach the factors in the order of their dependence.
     """
     factors = scale_factors(model).values()
     for factor in factors:
@@ -105,10 +106,10 @@ def write_scale_factors(model: nn.Module, path: str | os.PathLike) -> None:
 def read_scale_factors(model: nn.Module, path: str | os.PathLike) -> None:
     """Take the factors from a JSON file, such as those published with GemNet.
 
-    What else the file holds, factors of further blocks or of direct forces, is announced and left.
+    Other factors in the file, such as those of further blocks or of direct forces, are logged and ignored.
 
     Raises:
-        CheckpointError: the file is missing or no JSON, lacks a factor of the model, or has one that is not positive.
+        CheckpointError: the file is missing or not JSON, lacks a factor of the model, or has one that is not positive.
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,9 +1,9 @@
-"""Equivariant building blocks of NequIP: linear maps, gates, and the convolution over neighbors.
+"""Equivariant layers of NequIP: linear maps, gates, and the convolution over neighbors.
 
 The representation theory (irreps, selection rules, Wigner 3j symbols, spherical harmonics, scale of activations) is
-e3nn's. The layout is not: features are one tensor per irrep with channels last, so that a linear map is a single matrix
-product per irrep and the loops over edges run over contiguous channels. Weights and normalization are those of the e3nn
-modules that each block names.
+e3nn's. The layout differs: features are one tensor per irrep with channels last. A linear map is then a single matrix
+product per irrep, and loops over edges run over contiguous channels. Weights and normalization are those of the e3nn
+module named in each docstring.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from mdsim.typing import Float, Int, Tensor
 
 SCALAR = Irrep("0e")
 
-#: Of each irrep "node component channel", with 2l + 1 components.
+#: By irrep, "node component channel" with 2l + 1 components.
 Features = dict[Irrep, Tensor]
 
 
 @dataclass(frozen=True)
 class EdgeFeatures:
-    """Features of directed edges, every pair from both ends. Radial ones are per pair: both directions share them."""
+    """Features of directed edges, two per pair. Radial features are per pair, because both directions share them."""
 
     receivers: Int[Tensor, "edge"]
     senders: Int[Tensor, "edge"]
@@ -48,12 +48,12 @@ class Path:
 
 @lru_cache
 def normalized(activation: Callable[[Tensor], Tensor]) -> nn.Module:
-    """The activation, scaled to unit second moment for normally distributed input; e3nn samples for the factor."""
+    """The activation, scaled to unit second moment for normally distributed input. e3nn samples to find the factor."""
     return normalize2mom(activation)
 
 
 def paths_between(irreps_in: Sequence[Irrep], harmonics: Sequence[Irrep], irreps_out: Sequence[Irrep]) -> list[Path]:
-    """Every path that the selection rules allow, ordered by the sender's irrep, the harmonic, the result."""
+    """All paths that the selection rules allow, ordered by the irreps of sender, harmonic and result."""
     return [
         Path(ir_in, ir_harmonic, ir_out)
         for ir_in in irreps_in
@@ -67,7 +67,7 @@ class Linear(nn.Module):
     """Mixes the channels of each irrep on its own (`e3nn.o3.Linear`).
 
     Args:
-        channels_in, channels_out: multiplicities; every irrep of the output must be among those of the input.
+        channels_in, channels_out: multiplicities. Every output irrep must be among the input irreps.
     """
 
     def __init__(self, channels_in: Mapping[Irrep, int], channels_out: Mapping[Irrep, int]) -> None:
@@ -86,7 +86,7 @@ class Linear(nn.Module):
 
 
 class SelfConnection(nn.Module):
-    """A linear map for each species (`e3nn.o3.FullyConnectedTensorProduct` with the species as one-hot scalars)."""
+    """One linear map per species (`e3nn.o3.FullyConnectedTensorProduct` with the species as one-hot scalars)."""
 
     def __init__(self, channels_in: Mapping[Irrep, int], channels_out: Mapping[Irrep, int], n_species: int) -> None:
         super().__init__()
@@ -98,12 +98,12 @@ class SelfConnection(nn.Module):
 
 
 class Gate(nn.Module):
-    """Activations (`e3nn.nn.Gate`): SiLU of even scalars, tanh of odd ones; further even scalars, through SiLU, scale
+    """Gated activations (`e3nn.nn.Gate`): SiLU of even scalars, tanh of odd ones. SiLU of further even scalars scales
     the other irreps.
 
     Args:
-        irreps: of the output.
-        channels: of each irrep.
+        irreps: irreps of the output.
+        channels: channels per irrep.
     """
 
     def __init__(self, irreps: Sequence[Irrep], channels: int) -> None:
@@ -115,7 +115,7 @@ class Gate(nn.Module):
 
     @property
     def channels_in(self) -> dict[Irrep, int]:
-        """What the gate needs: the even scalars hold first the scalars proper, then one gate for each gated channel."""
+        """Channels of the input. The even scalars hold the actual scalars first, then one gate per gated channel."""
         wanted = dict.fromkeys([*self.scalars, *self.gated], self.channels)
         return wanted | {SCALAR: self.channels * (1 + len(self.gated))}
 
@@ -129,10 +129,10 @@ class Gate(nn.Module):
 
 
 class RadialNetwork(nn.Module):
-    """Network without biases (`e3nn.nn.FullyConnectedNet`), so that it is zero where its input is.
+    """Network without biases (`e3nn.nn.FullyConnectedNet`), so that zero input gives zero output.
 
     Args:
-        sizes: of the layers, from the radial basis to the weights of the convolution.
+        sizes: sizes of the layers, from the radial basis to the weights of the convolution.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -154,11 +154,11 @@ class Convolution(nn.Module):
     The tensor product is `e3nn.o3.TensorProduct` with "uvu" paths and component normalization.
 
     Args:
-        irreps_in: of the senders.
+        irreps_in: irreps of the senders.
         harmonics: irreps of the edges.
-        irreps_out: of the sums that are wanted, as far as there is a path to them.
-        channels: of each irrep.
-        radial: sizes of the layers of the radial network, without the last.
+        irreps_out: wanted irreps of the sums. Those without a path are left out.
+        channels: channels per irrep.
+        radial: sizes of the layers of the radial network, except the last.
     """
 
     def __init__(
@@ -182,12 +182,12 @@ class Convolution(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Convolution:
         super()._apply(fn, recurse)
-        for number, tensor in enumerate(self.exact):  # all digits again, after `.float().double()`
+        for number, tensor in enumerate(self.exact):  # restores all digits after `.float().double()`
             setattr(self, f"coupling_{number}", tensor.to(getattr(self, f"coupling_{number}")))
         return self
 
     def forward(self, features: Features, edges: EdgeFeatures) -> Features:
-        """The sum over each atom's neighbors, the paths to one irrep side by side as channels."""
+        """Sum over each atom's neighbors. Paths to the same irrep are concatenated along the channels."""
         weights = self.radial_network(edges.radial).unflatten(-1, (len(self.paths), self.channels))
         weights = torch.cat([weights, weights])
         sent = {ir: features[ir].index_select(0, edges.senders) for ir in self.irreps_in}
@@ -213,12 +213,12 @@ class Convolution(nn.Module):
 
     @property
     def channels_out(self) -> dict[Irrep, int]:
-        """Channels of each irrep of the sum: one set for every path that ends there."""
+        """Channels of each irrep of the sum: one set per path that ends there."""
         return {ir: self.channels * sum(path.ir_out == ir for path in self.paths) for ir in self.irreps_out}
 
 
 def coupling(path: Path) -> Float[Tensor, "harmonic out in"]:
-    """Wigner 3j symbols, normalized so that results have the variance of the features, float64."""
+    """Wigner 3j symbols in float64, normalized so that results have the variance of the features."""
     symbols = wigner_3j(path.ir_in.l, path.ir_harmonic.l, path.ir_out.l, dtype=torch.float64)
     return math.sqrt(path.ir_out.dim) * symbols.permute(1, 2, 0).contiguous()
 
@@ -226,7 +226,7 @@ def coupling(path: Path) -> Float[Tensor, "harmonic out in"]:
 def _transformed(
     matrices: Float[Tensor, "edge out in"], features: Float[Tensor, "edge in channel"]
 ) -> Float[Tensor, "edge out channel"]:
-    """The matrix product, column by column: batched products of matrices this small take twice as long."""
+    """Matrix product, column by column. Batched products of matrices this small take twice as long."""
     result = matrices[:, :, 0:1] * features[:, 0:1]
     for column in range(1, features.shape[1]):
         result = torch.addcmul(result, matrices[:, :, column, None], features[:, column, None])

@@ -9,9 +9,8 @@
     gate                                       layers[k].gate
     output block                               readout_1, readout_2
 
-The building blocks are in `layers.py`. Features from which no path leads to the energy (in the last layer all
-but even scalars) are not computed, and have no weights. Radial functions depend on the distance alone and are evaluated
-once per pair, not once per direction.
+The building blocks are in `layers.py`. Features without a path to the energy (in the last layer, all but even scalars)
+are not computed and have no weights. Radial functions are evaluated once per pair, not once per direction.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from mdsim.neighbors import neighbors as find_neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-STATISTICS_FRAMES = 64  # at least so many training frames, if there are, have their neighbors counted
+STATISTICS_FRAMES = 64  # training frames, at least, in which neighbors are counted
 MAX_ATOMIC_NUMBER = 118
 
 
@@ -45,7 +44,7 @@ class NequIP(ForceField):
     Args:
         species: atomic numbers that the model has embeddings for.
         l_max: highest degree of features and spherical harmonics.
-        parity: keep features of both parities; otherwise only those of the spherical harmonics.
+        parity: keep features of both parities. Otherwise keep only those of the spherical harmonics.
         num_layers: interaction blocks.
         num_features: channels of each irrep.
         num_bessels: radial basis functions, with trainable frequencies.
@@ -56,7 +55,7 @@ class NequIP(ForceField):
     """
 
     energy_scale: Tensor  # factor on the output of each species: the root mean square of the training forces
-    avg_num_neighbors: Tensor  # over the training set; its root divides sums over neighbours
+    avg_num_neighbors: Tensor  # over the training set; its root divides sums over neighbors
     one_hot: Tensor  # by atomic number
 
     def __init__(
@@ -138,7 +137,7 @@ class NequIP(ForceField):
         """Displacements and distances (Å), first and second atoms of the pairs that interact."""
         displacements = neighbors.displacements(positions)
         distances = torch.linalg.vector_norm(displacements, dim=-1)
-        # "Not beyond" instead of "within" keeps the pairs of an atom that is not finite: its energy must not be either.
+        # "Not beyond" instead of "within" keeps the pairs of a non-finite atom, whose energy must be non-finite too.
         kept = torch.nonzero(~(distances.detach() >= self.cutoff))[:, 0]
         first, second = neighbors.first.index_select(0, kept), neighbors.second.index_select(0, kept)
         return displacements.index_select(0, kept), distances.index_select(0, kept), first, second
@@ -154,7 +153,7 @@ class NequIP(ForceField):
     def network(
         self, system: System, n_replicas: int, convolutions: Sequence[Callable[[Features], Features]]
     ) -> Float[Tensor, "replica atom"]:
-        """Atomic energies in eV, given how each layer sums over neighbors."""
+        """Atomic energies in eV, given the convolution of each layer."""
         species = self.one_hot[system.atomic_numbers].repeat(n_replicas, 1)
         features = self.embedding({SCALAR: species[:, None]})
         for layer, convolution in zip(self.layers, convolutions, strict=True):
@@ -163,7 +162,7 @@ class NequIP(ForceField):
         return output * (self.one_hot[system.atomic_numbers] @ self.energy_scale)
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
-        """Compiled loops with tabulated weights on the CPU, cuEquivariance's kernels on a GPU, where installed."""
+        """Compiled loops with tabulated weights on the CPU, cuEquivariance's kernels on a GPU (if installed)."""
         if system.masses.device.type == "cpu":
             if not HAS_NUMBA:
                 raise NoFastPath(NEEDS_NUMBA)
@@ -183,7 +182,7 @@ class NequIP(ForceField):
         energy: Float[Tensor, "frame"],
         forces: Float[Tensor, "frame atom 3"],
     ) -> None:
-        """Count energies from the mean, scale by the root mean square force component, count the neighbours."""
+        """Shift energies by their mean, scale by the root mean square force component, and count the neighbors."""
         super().normalize_to(system, positions, energy, forces)
         self.energy_scale.fill_(forces.square().mean().sqrt())
         every = max(1, len(positions) // STATISTICS_FRAMES)
@@ -193,7 +192,7 @@ class NequIP(ForceField):
 
 
 def _needed(hidden: Sequence[Irrep], harmonics: Sequence[Irrep], num_layers: int) -> list[list[Irrep]]:
-    """For each layer those irreps that can still reach an even scalar, and so the energy, in the layers after it."""
+    """For each layer, the irreps from which later layers can reach an even scalar, and so the energy."""
     needed = [[SCALAR]]
     while len(needed) < num_layers:
         needed.insert(0, [ir for ir in hidden if any(out in needed[0] for ir_y in harmonics for out in ir * ir_y)])
@@ -204,11 +203,11 @@ class InteractionLayer(nn.Module):
     """One interaction block and its gate.
 
     Args:
-        irreps_in: of the features that come in.
+        irreps_in: irreps of the input features.
         harmonics: irreps of the edges.
-        wanted: irreps of the features that go out, as far as there is a path to them.
-        channels: of each irrep.
-        n_species: of the self-connection.
+        wanted: irreps of the output features. Those without a path are left out.
+        channels: channels per irrep.
+        n_species: number of species of the self-connection.
         radial: see `Convolution`.
     """
 
@@ -246,7 +245,7 @@ class InteractionLayer(nn.Module):
 
 
 class Bessel(nn.Module):
-    """2 / r_c · sin(k r / r_c) / r, with trainable k that start at n π (Gasteiger et al., ICLR 2020, eq. 7)."""
+    """2 / r_c · sin(k r / r_c) / r, with trainable k, initially n π (Gasteiger et al., ICLR 2020, eq. 7)."""
 
     def __init__(self, num_bessels: int, cutoff: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""NequIP weights published with the StABlE paper, and others of nequip 0.5 and 0.6, read into `NequIP`.
+"""Reader for NequIP checkpoints published with the StABlE paper, and for others of nequip 0.5 and 0.6.
 
-The weights (``best_model.pth``, ``end_of_cycle1.pth``) are flat vectors in the order of e3nn's instructions; what they
-belong to is in the ``config.yaml`` of the fit. Of the last layer only what reaches the energy is kept.
+The weights (``best_model.pth``, ``end_of_cycle1.pth``) are flat vectors in the order of e3nn's instructions. The
+``config.yaml`` of the fit describes the model. Weights of the last layer that do not affect the energy are dropped.
 
     published                                        here
     func.chemical_embedding.linear                   embedding
@@ -59,18 +59,18 @@ def read_published_nequip(path: str | os.PathLike, config: str | os.PathLike | N
 
     Args:
         path: ``best_model.pth`` or ``end_of_cycle1.pth``.
-        config: the ``config.yaml`` of the fit; without it, the one in the checkpoint's folder.
+        config: the ``config.yaml`` of the fit. Default: the one in the checkpoint's folder.
 
     Returns:
         The model, float32, in evaluation mode, with the scale and shift of its training labels.
 
     Raises:
-        CheckpointError: a file is missing, truncated, no such checkpoint, or of a variant that `NequIP` is not.
+        CheckpointError: a file is missing, truncated, of another format, or of a variant that `NequIP` lacks.
     """
     payload = read(path)
     if not is_published_nequip(payload):
         raise CheckpointError(
-            f"{path} is no published NequIP checkpoint: it has the keys {sorted(map(str, payload))[:8]}"
+            f"{path} is not a published NequIP checkpoint: it has the keys {sorted(map(str, payload))[:8]}"
         )
     return published_nequip(payload, path, config)
 
@@ -78,7 +78,7 @@ def read_published_nequip(path: str | os.PathLike, config: str | os.PathLike | N
 def published_nequip(
     payload: dict[str, Any], path: str | os.PathLike, config: str | os.PathLike | None = None
 ) -> NequIP:
-    """The model in the content of a published checkpoint; ``path`` finds its configuration."""
+    """The model in the content of a published checkpoint. Its configuration is found from ``path``."""
     config = Path(path).with_name(CONFIG_NAME) if config is None else Path(config)
     if not config.is_file():
         raise CheckpointError(
@@ -99,7 +99,7 @@ def published_nequip(
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Plain data as `yaml.SafeLoader`; Python objects are never built: tuples become lists, all others None."""
+    """Like `yaml.SafeLoader`, but Python tuples become lists and other Python objects become None."""
 
 
 def _as_list(loader: Any, node: Any) -> list[Any]:
@@ -119,7 +119,7 @@ def _settings(config: Path) -> dict[str, Any]:
         raise CheckpointError(f"{config} holds a {type(settings).__name__}, not the settings of a fit")
     missing = sorted({*_KEYS.values(), *_OTHER_KEYS} - settings.keys())
     if missing:
-        raise CheckpointError(f"{config} does not say the model's {', '.join(missing)}")
+        raise CheckpointError(f"{config} does not state the model's {', '.join(missing)}")
     for key, supported in _SUPPORTED.items():
         if settings.get(key, supported[0]) not in supported:
             raise CheckpointError(f"{config}: {key} is {settings[key]!r}, and NequIP here has {supported[0]!r} only")
@@ -127,7 +127,7 @@ def _settings(config: Path) -> dict[str, Any]:
 
 
 def _normalization(state: dict[str, Tensor], species: list[int], settings: dict[str, Any]) -> dict[str, Tensor]:
-    """Buffers. The total energy is scale_by · Σ (scale_z · output + shift_z); shift_by is empty in these fits."""
+    """Buffers of the model. The total energy is scale_by · Σ (scale_z · output + shift_z), with shift_by unset."""
     if state["shift_by"].numel():
         raise KeyError("shift_by is set: a shift of the total energy is not supported")
     overall = state["scale_by"].double()
@@ -141,7 +141,7 @@ def _normalization(state: dict[str, Tensor], species: list[int], settings: dict[
 
 
 def _record_training_set(model: NequIP, settings: dict[str, Any]) -> None:
-    """Say what the shifts were taken from: one molecule, where they are the same mean per atom for all species."""
+    """Record the composition that the shifts belong to. It is known if they are one mean per atom for all species."""
     shifts = model.reference_energies_eV[model.species]
     if shifts.unique().numel() > 1:
         model.fit_energy_zero([], shifts[:0], dict(zip(model.species.tolist(), shifts.tolist(), strict=True)))
@@ -173,14 +173,14 @@ def _weights(model: NequIP, state: dict[str, Tensor], settings: dict[str, Any]) 
 def layer_weights(
     state: dict[str, Tensor], layer: InteractionLayer, irreps_in: Irreps, hidden: Irreps, n_species: int
 ) -> tuple[dict[str, Tensor], Irreps]:
-    """The weights of one interaction block, and the irreps that it hands on in the order of the published model.
+    """The weights of one interaction block, and its output irreps in the order of the published model.
 
     Args:
         state: ``linear_1.weight``, ``linear_2.weight``, ``sc.weight`` and ``fc.layer{i}.weight``.
-        layer: the block to fill; of the published outputs it may keep fewer.
-        irreps_in: of the published features, in order.
-        hidden: irreps asked for in the published configuration, in order.
-        n_species: of the self-connection.
+        layer: the block to fill. It may keep fewer outputs than were published.
+        irreps_in: irreps of the published features, in order.
+        hidden: irreps in the published configuration, in order.
+        n_species: number of species of the self-connection.
     """
     harmonics = layer.convolution.harmonics
     reachable = {ir for _, ir_in in irreps_in for harmonic in harmonics for ir in ir_in * harmonic}
@@ -216,7 +216,7 @@ def layer_weights(
 
 
 def _blocks(module: Any, flat: Float[Tensor, "weight"], name: str) -> dict[str, Tensor]:
-    """The weights that an e3nn module keeps in one vector, by irrep: rows are inputs, columns outputs."""
+    """The weights of an e3nn module by irrep, from its single vector. Rows are inputs and columns outputs."""
     return {
         f"{name}.weights.{module.irreps_out[path.i_out].ir}": view.reshape(-1, view.shape[-1])
         for _, path, view in module.weight_views(flat, yield_instruction=True)

@@ -1,4 +1,4 @@
-"""The record of NequIP."""
+"""The record of NequIP: its settings, defaults and published format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORD = ModelRecord(
     description="NequIP (Batzner et al., Nat. Commun. 13, 2453 (2022)); scale, shift and neighbors come from the data.",
     factory="mdsim.models.nequip.model:NequIP",
     settings={
-        # e3nn has spherical harmonics up to 11
+        # e3nn has spherical harmonics up to degree 11
         "l_max": Setting(1, "Highest degree of the features; part of the name of the run.", at_least=0, at_most=11),
         "parity": Setting(True, "Features of both parities."),
         "num_layers": count(3, "Interaction layers."),

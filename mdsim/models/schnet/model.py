@@ -8,8 +8,8 @@
     atom-wise energy               lin1, lin2
 
 Layers and parameter names are those of `torch_geometric.nn.models.SchNet`, so that its weights load unchanged. Message
-passing is not: filters depend on the distance only, so each filter is evaluated once a pair, not once a direction, and
-serves both atoms; pairs come from `mdsim.neighbors`, without a cap on their number.
+passing differs. Filters depend only on the distance, so each filter is evaluated once per pair, not once per direction.
+Pairs come from `mdsim.neighbors`, without a cap on their number.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SchNet(ForceField):
     """SchNet with a cosine cutoff, and energies summed over atoms.
 
     Args:
-        hidden_channels: features of an atom.
+        hidden_channels: features per atom.
         num_filters: channels of the continuous filters.
         num_interactions: interaction blocks.
         num_gaussians: radial basis functions, evenly spaced from 0 to the cutoff.
@@ -85,7 +85,7 @@ class SchNet(ForceField):
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
         """Energy of each atom in eV; they sum to the energy of the replica, relative to `zero_energy_eV`."""
-        # A pair at the cutoff has weight zero and slope zero, so clamping removes every pair beyond it smoothly.
+        # At the cutoff, weight and slope are zero, so clamping smoothly removes every pair beyond it.
         distances = torch.linalg.vector_norm(neighbors.displacements(positions), dim=-1).clamp(max=self.cutoff)
         features = self.embedding(system.atomic_numbers).repeat(len(positions), 1)
         for block, filters in zip(self.interactions, self._filters(distances), strict=True):
@@ -94,7 +94,7 @@ class SchNet(ForceField):
         return self.energy_scale * output.reshape(positions.shape[:2])
 
     def _filters(self, distances: Float[Tensor, "pair"]) -> Iterator[Float[Tensor, "pair filter"]]:
-        """The filters of each layer in turn. While they are learned, large minibatches interpolate them."""
+        """The filters of each layer in turn. In training, large minibatches interpolate them."""
         if self.lin1.weight.requires_grad and radial_spline.worthwhile(distances):
             for values in self.filter_networks(radial_spline.knots(self.cutoff)):
                 yield radial_spline.interpolate(distances, values, self.cutoff)
@@ -111,7 +111,7 @@ class SchNet(ForceField):
             yield _linear(second, activation(_linear(first, basis))) * weight
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
-        """Tabulated filters in compiled loops, on the CPU, where numba is installed."""
+        """Tabulated filters in compiled loops on the CPU (if numba is installed)."""
         if not HAS_NUMBA:
             raise NoFastPath(NEEDS_NUMBA)
         from mdsim.models.schnet.fast.tabulated import TabulatedSchNet
@@ -125,12 +125,12 @@ def _interaction(
     filters: Float[Tensor, "pair filter"],
     neighbors: Neighbors,
 ) -> Float[Tensor, "node channel"]:
-    """What one interaction block adds to the features."""
-    sent = block.conv.lin1(features).to(filters.dtype)  # under autocast in another precision than the filters
+    """Update of the features by one interaction block."""
+    sent = block.conv.lin1(features).to(filters.dtype)  # under autocast its precision differs from that of the filters
     messages = convolve(filters, sent, neighbors.first, neighbors.second)
     return block.lin(block.act(block.conv.lin2(messages)))
 
 
 def _linear(layer: nn.Linear, x: Float[Tensor, "row channel"]) -> Float[Tensor, "row filter"]:
-    """The layer in the precision of its input: tables are float64."""
+    """Apply the layer in the precision of its input, because tables are computed in float64."""
     return nn.functional.linear(x, layer.weight.to(x), layer.bias.to(x))

@@ -1,9 +1,9 @@
-"""Weights published with the StABlE paper (Raja et al., arXiv 2402.13984), read into the models of this package.
+"""Reader for SchNet checkpoints published with the StABlE paper (Raja et al., arXiv 2402.13984).
 
-The SchNet checkpoints hold PyTorch Geometric's parameter names behind ``module.``, the hyperparameters (under
+The checkpoints hold PyTorch Geometric's parameter names with the prefix ``module.``, the hyperparameters (under
 ``config.model_attributes`` in pretrained ones, ``config.model`` in StABlE-trained ones) and the normalization of the
-labels, by which total energy = std · network + mean. The species seen in training are not recorded, but the name of
-the molecule is, to whose atoms the mean belongs.
+labels: total energy = std · network + mean. The species seen in training are not recorded. The name of the molecule is,
+and the mean belongs to its atoms.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ def read_published_schnet(path: str | os.PathLike) -> SchNet:
         The model, float32, in evaluation mode, with the mean energy of its training set as the zero of energy.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or no such checkpoint.
+        CheckpointError: the file is missing, truncated, or of another format.
     """
     payload = read(path)
     if not is_published_schnet(payload):
-        raise CheckpointError(f"{path} is no published SchNet checkpoint: it has the keys {sorted(map(str, payload))}")
+        raise CheckpointError(
+            f"{path} is not a published SchNet checkpoint: it has the keys {sorted(map(str, payload))}"
+        )
     return published_schnet(payload, path)
 
 
@@ -45,7 +47,7 @@ def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet
     settings = config["model_attributes"] if "model_attributes" in config else config["model"]
     missing = [name for name in _HYPERPARAMETERS if name not in settings]
     if missing:
-        raise CheckpointError(f"{path} does not say the model's {', '.join(missing)}")
+        raise CheckpointError(f"{path} does not state the model's {', '.join(missing)}")
     mean, std = _normalization(payload)
     model = SchNet(**{name: settings[name] for name in _HYPERPARAMETERS}, energy_shift_eV=mean, energy_scale=std)
 
@@ -64,7 +66,7 @@ def published_schnet(payload: dict[str, Any], path: str | os.PathLike) -> SchNet
 def _normalization(payload: dict[str, Any]) -> tuple[float, float]:
     """Mean (eV) and standard deviation of the energy labels.
 
-    The mean is also kept as a float32 tensor, which at -17,638 eV is 0.8 meV off; the config has all digits.
+    The mean is read from the config if possible. The float32 tensor in the checkpoint is 0.8 meV off at -17,638 eV.
     """
     target = payload["normalizers"]["target"]
     return float(_dataset(payload).get("target_mean", target["mean"])), float(target["std"])

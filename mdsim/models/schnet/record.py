@@ -1,4 +1,4 @@
-"""The record of SchNet."""
+"""The record of SchNet: its settings, defaults and published format."""
 
 from __future__ import annotations
 

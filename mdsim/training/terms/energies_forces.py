@@ -1,4 +1,4 @@
-"""Loss of energies and forces on labelled frames, by backpropagation."""
+"""Loss of energies and forces on labeled frames, by backpropagation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mdsim.typing import Float, Int, Tensor
 
 
 @dataclass(frozen=True)
-class LabelledFrames:
-    """Frames on the training device; energies (eV) count from the zero of the force field, forces are in eV/Å."""
+class LabeledFrames:
+    """Frames on the training device. Energies (eV) are relative to the zero of the force field; forces are in eV/Å."""
 
     positions: Float[Tensor, "frame atom 3"]
     energy: Float[Tensor, "frame"]
@@ -29,26 +29,26 @@ class LabelledFrames:
 
 @dataclass(frozen=True, eq=False)
 class EnergyForceTerm:
-    """The loss of the energy/force fit, over all labelled frames or some of them.
+    """The loss of the energy/force fit, over all labeled frames or some of them.
 
     Args:
-        system: of the frames.
-        frames: the labels.
-        loss: of energies, forces and their references.
-        batch_size: frames drawn for each gradient; None: all of them.
-        frames_at_once: of a backward pass; bounds the memory, not the result.
+        system: the system of the frames.
+        frames: the labeled frames.
+        loss: loss of energies, forces and their references.
+        batch_size: frames drawn per gradient. None: all frames.
+        frames_at_once: frames per backward pass. It bounds the memory and does not change the result.
     """
 
     system: System
-    frames: LabelledFrames
+    frames: LabeledFrames
     loss: EnergyForceLoss
     batch_size: int | None = None
-    frames_at_once: PiecesAtOnce = field(default_factory=lambda: PiecesAtOnce(40, "labelled frames of a minibatch"))
+    frames_at_once: PiecesAtOnce = field(default_factory=lambda: PiecesAtOnce(40, "labeled frames of a minibatch"))
     name: str = "energies_forces"
     uses_samples: bool = False
 
     def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient:
-        """Gradient over the frames that are drawn; the samples lend no more than their random numbers."""
+        """Gradient over the drawn frames. Only the random numbers of the samples are used."""
         return self.gradient_of(force_field, self._drawn(samples.generator))
 
     def gradient_of(self, force_field: ForceField, chosen: Int[Tensor, "chosen"]) -> TermGradient:

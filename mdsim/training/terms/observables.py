@@ -1,4 +1,4 @@
-"""Loss of ensemble averages: mean observables against their references, by the Boltzmann estimator.
+"""Loss of mean observables against their references, with gradients by the Boltzmann estimator.
 
 Source: Raja et al., TMLR 2025, arXiv 2402.13984, global and local estimators.
 """
@@ -17,7 +17,7 @@ from mdsim.force_field import ForceField
 from mdsim.interfaces import Observable
 from mdsim.typing import Float, Tensor
 
-FEWEST_SAMPLES = 2  # of a covariance
+FEWEST_SAMPLES = 2  # for a covariance
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class ObservableTerm:
-    """The weighted sum of the losses of mean observables; one backward pass per minibatch for all of them.
+    """The weighted sum of the losses of mean observables, with one backward pass per minibatch for all of them.
 
     Args:
-        targets: at least one.
+        targets: one or more targets.
         paper_estimator: the scaling of the published code, see `boltzmann_gradient`.
     """
 
@@ -45,7 +45,7 @@ class ObservableTerm:
     uses_samples: bool = True
 
     def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient | None:
-        """Boltzmann estimate of the gradient; None with fewer than two samples."""
+        """Boltzmann estimate of the gradient, or None with fewer than two samples."""
         if len(samples) < FEWEST_SAMPLES:
             return None
         estimate = boltzmann_gradient(
@@ -62,7 +62,7 @@ class ObservableTerm:
         return TermGradient(estimate.gradients, float(estimate.loss), n_evaluated=len(samples.positions))
 
     def loss(self, mean: Float[Tensor, "bin"]) -> Float[Tensor, ""]:
-        """The weighted sum of losses, of all mean observables side by side."""
+        """The weighted sum of losses, given the concatenated mean observables."""
         parts = mean.split([len(target.reference) for target in self.targets])
         pairs = zip(parts, self.targets, strict=True)
         return torch.stack([t.weight * t.loss(part, t.reference.to(part)) for part, t in pairs]).sum()

@@ -359,7 +359,7 @@ def test_a_dense_window_too_short_for_the_fit_is_found_at_once(tmp_path, liquid,
 
 def test_observables_of_one_name_are_refused(tmp_path, dataset):
     rdf = {"name": "rdf", "max_distance_A": 4.0, "bin_width_A": 0.1}
-    with pytest.raises(ConfigError, match="rdf stands there more than once"):
+    with pytest.raises(ConfigError, match="rdf is listed more than once"):
         assembly.compared_structural(simulate_config(tmp_path, observables=[rdf, rdf]), dataset.system(), dataset)
 
 

@@ -101,7 +101,7 @@ def test_a_file_may_be_included_twice_but_not_in_a_circle(write):
     write("includes: [base.yml]\nc: 1", "right.yml")
     assert read_yaml(write("includes: [left.yml, right.yml]")) == {"a": 1, "b": 1, "c": 1}
     write("includes: [two.yml]", "one.yml")
-    with pytest.raises(ConfigError, match=r"one\.yml: includes itself by way of .*two\.yml"):
+    with pytest.raises(ConfigError, match=r"one\.yml: includes itself through .*two\.yml"):
         read_yaml(write("includes: [one.yml]", "two.yml").with_name("one.yml"))
 
 
@@ -197,8 +197,8 @@ def test_a_criterion_changes_by_name_in_a_file_and_on_the_command_line(write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", r"config\.yml, line 3: 'a' twice"),
-        ("section:\n  x: 1\n  x: 2", r"config\.yml, line 3: 'x' twice"),
+        ("a: 1\nb: 2\na: 3", r"config\.yml, line 3: 'a' appears twice"),
+        ("section:\n  x: 1\n  x: 2", r"config\.yml, line 3: 'x' appears twice"),
         ("a: [1", r"config\.yml: is not valid YAML"),
         ("a: \x00", r"config\.yml: is not valid YAML"),
         ("? [1, 2]\n: 3", r"config\.yml: is not valid YAML"),
@@ -209,7 +209,7 @@ def test_a_criterion_changes_by_name_in_a_file_and_on_the_command_line(write):
         ("includes: 3", r"includes: must be a list of files, found 3"),
         ("includes: [{a: 1}]", r"includes: must be a list of files"),
         ("includes: [config.yml]", r"config\.yml: includes itself"),
-        ('includes: ["\\0"]', r"characters that no text has"),
+        ('includes: ["\\0"]', r"has invalid characters"),
         ("includes: [" + "a" * 5000 + "]", r"cannot be read \(File name too long\)"),
         ("a: !!int ''", "is not valid YAML: a value cannot be read"),
         ("a: !!float x", "is not valid YAML: a value cannot be read"),
@@ -219,13 +219,13 @@ def test_a_criterion_changes_by_name_in_a_file_and_on_the_command_line(write):
         ("a: 2001-99-99", "is not valid YAML: a value cannot be read"),
         ("a: 0b_", "is not valid YAML: a value cannot be read"),
         ("a: " + "9" * 5000, "is not valid YAML: a value cannot be read"),
-        ("seed: " + "9" * 50, "is beyond the integers of 64 bits"),
+        ("seed: " + "9" * 50, "exceeds the range of 64-bit integers"),
         ("[" * 3000 + "]" * 3000, "nested deeper than 40 levels"),
         ("a: " + "[" * 45 + "]" * 45, "nested deeper than 40 levels"),
         ("a: &x [*x]", "nested deeper than 40 levels"),
-        ("1: 2", "the key 1 is no text: put it in quotes"),
-        ("on: 2", "the key True is no text: put it in quotes"),
-        ('a: "\\uD800"', "characters that no text has"),
+        ("1: 2", "the key 1 is not text: put it in quotes"),
+        ("on: 2", "the key True is not text: put it in quotes"),
+        ('a: "\\uD800"', "has invalid characters"),
         (LAUGHS, "holds more than 100,000 values"),
         ("a: " + "x" * 1_000_000, "has more than 1,000,000 characters"),
     ],
@@ -329,7 +329,7 @@ def test_wrong_overrides_are_named(override, message):
 def test_an_evaluation_needs_a_window_that_fits():
     with pytest.raises(ConfigError, match=r"must be a multiple of dense_window\.dump_every_steps \(3\)"):
         load_config(SIMULATE, STABLE, ["dense_window.dump_every_steps=3"])
-    with pytest.raises(ConfigError, match="dynamical_observables are taken from a dense_window"):
+    with pytest.raises(ConfigError, match="dynamical_observables need a dense_window"):
         load_config(SIMULATE, STABLE, ["dense_window=null"])
 
 
@@ -379,13 +379,13 @@ def test_names_may_look_like_numbers(text):
     ("override", "message"),
     [
         ("seed", "write --key.sub=value"),
-        ("stability.7.name=x", "'stability.7.name' is no place in this configuration"),
-        ("stability.first.name=x", "is no place.*stability: no item is named 'first'; known here: bond_length_dev"),
-        ("terms.observables.targets.rdf.weight=2", "is no place.*items have no names"),
-        ("stability.name.bond_dev_tol_A.x=1", "is no place"),
-        ("seed.x=1", "is no place"),
-        ("exp_name.x.y=1", "is no place"),
-        ("seed=[1", "is no place|valid"),
+        ("stability.7.name=x", "'stability.7.name' does not exist in this configuration"),
+        ("stability.first.name=x", "does not exist.*stability: no item is named 'first'; known here: bond_length_dev"),
+        ("terms.observables.targets.rdf.weight=2", "does not exist.*items have no names"),
+        ("stability.name.bond_dev_tol_A.x=1", "does not exist"),
+        ("seed.x=1", "does not exist"),
+        ("exp_name.x.y=1", "does not exist"),
+        ("seed=[1", "does not exist|valid"),
         ("dynamics={replicas: 1, replicas: 2}", "twice"),
     ],
 )

@@ -68,5 +68,5 @@ def test_errors(aspirin, shaken):
         BondLengthDistribution(2.0, 0.1, pair=("O", "O"))(aspirin, trajectory_of(shaken))
     with pytest.raises(ValueError, match="21 bonds need as many reference lengths, found 3"):
         max_bond_deviation(aspirin, shaken, torch.ones(3))
-    with pytest.raises(ValueError, match="min_length_A is not negative"):
+    with pytest.raises(ValueError, match="min_length_A must not be negative"):
         BondLengthDistribution(2.0, 0.1, min_length_A=-0.1)

@@ -124,7 +124,7 @@ def test_errors(observable, message):
 def test_wrong_settings():
     with pytest.raises(ValueError, match="empty or negative"):
         Diffusivity(10.0, 10.0)
-    with pytest.raises(ValueError, match="are positive"):
+    with pytest.raises(ValueError, match="must be positive"):
         yeh_hummer_correction(300.0, 0.0, 10.0)
 
 

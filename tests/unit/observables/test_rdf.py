@@ -225,7 +225,7 @@ def test_mdanalysis_on_dft_water(reference_path, pair):
     [
         (lambda: RDF(10.0, 0.03), "whole number of bins"),
         (lambda: RDF(10.0, -0.1), "positive width"),
-        (lambda: RDF(10.0, 0.1, smearing_A=0.0), "smearing_A is positive"),
+        (lambda: RDF(10.0, 0.1, smearing_A=0.0), "smearing_A must be positive"),
     ],
 )
 def test_wrong_settings(make, message):

@@ -145,5 +145,5 @@ def test_reweighting_to_the_same_temperature():
 def test_wrong_reweighting():
     with pytest.raises(ValueError, match="found 1 of 2 not finite"):
         reweight(torch.tensor([1.0, torch.nan]), 300.0, 310.0)
-    with pytest.raises(ValueError, match="temperatures are positive"):
+    with pytest.raises(ValueError, match="temperatures must be positive"):
         reweight(torch.tensor([1.0]), 300.0, 0.0)

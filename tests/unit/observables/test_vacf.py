@@ -107,5 +107,5 @@ def test_errors():
         VACF(1.0, window=20)(system, trajectory_of(velocities))
     with pytest.raises(ValueError, match="needs windows of 6 frames"):
         VACF(5.0, window=5)(system, trajectory_of(velocities))
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="must not be negative"):
         VACF(-1.0)

@@ -12,7 +12,7 @@ from mdsim.memory import PiecesAtOnce
 from mdsim.models.loading import load_force_field
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.stable import StableTraining
-from mdsim.training.terms import EnergyForceTerm, LabelledFrames, ObservableTerm, Target
+from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
 from mdsim.units import kT_eV
 
 
@@ -56,7 +56,7 @@ def _trainer(root, criterion, learning=None, dtype=torch.float64, observables=Tr
     model = schnet().to(dtype)
     data = frames(20, seed=1)
     start = initial_conditions(system, data.positions, 4, 300.0, torch.Generator().manual_seed(2))
-    labels = LabelledFrames(data.positions.to(dtype), (data.energy - SHIFT_EV).to(dtype), data.forces.to(dtype))
+    labels = LabeledFrames(data.positions.to(dtype), (data.energy - SHIFT_EV).to(dtype), data.forces.to(dtype))
     loss = assembly.energy_force_loss("mae", 0.05, 0.95)
     target = Target(Distances(), torch.tensor([0.96, 0.96], dtype=dtype), losses.mean_squared_error)
     terms = [WeightedTerm(ObservableTerm([target]), 1.0, None, 1.0)] if observables else []

@@ -1,7 +1,7 @@
-"""The blocks of GemNet-T with constant weights, forwards and backwards by hand: all edges, chunk by chunk.
+"""Blocks of GemNet-T with constant weights, with a hand-written backward pass over all edges, chunk by chunk.
 
-An interaction block runs in three stages over the edges (`frozen_stages`), with the sums over triplets after the first
-and the update of the atoms after the second. Features of atoms and edges are changed in place, and so are gradients.
+An interaction block runs over the edges in three stages (`stages.py`). The sums over triplets follow the first stage
+and the update of the atoms follows the second. Features and gradients of atoms and edges are changed in place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mdsim.typing import Float, Tensor
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the network sees of the positions, and the gradients with respect to it, which add up."""
+    """Functions of the positions that enter the network, and the accumulated gradients with respect to them."""
 
     edges: Edges
     chunks: list[Chunk]
@@ -36,7 +36,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Shared:
-    """What all blocks have in common: projections of the bases, and memory."""
+    """Projections of the bases and memory, shared by all blocks."""
 
     mlp_rbf3: Dense
     mlp_rbf_h: Dense
@@ -49,9 +49,9 @@ class FrozenBlock:
     """An interaction block.
 
     Args:
-        block: what it is in the model.
-        shared: what it has in common with others.
-        atom_scale, edge_scale: of the features that come in; the attributes are those of the features that go out.
+        block: the block of the model.
+        shared: shared by all blocks.
+        atom_scale, edge_scale: scales of the input features. The attributes are the scales of the output features.
     """
 
     def __init__(self, block: InteractionBlock, shared: Shared, atom_scale: float, edge_scale: float) -> None:
@@ -94,7 +94,7 @@ class FrozenBlock:
         saved: tuple,
         g: Geometry,
     ) -> None:
-        """From the gradients of what went out to those of what came in; those of the geometry are added up."""
+        """Turn output gradients into input gradients. Gradients of the geometry are accumulated."""
         dense, messages, triplets, updates, atoms, joins = saved
         of_ends = m_gradient.new_zeros(2, len(h_gradient), m_gradient.shape[1])
         for chunk in g.chunks:
@@ -116,12 +116,12 @@ class FrozenBlock:
 
 
 class FrozenOutput:
-    """An output block. As the energy is its sum, it is differentiated at once.
+    """An output block. The energy is its sum, so the gradient is computed in the same call.
 
     Args:
-        block: what it is in the model.
-        shared: what it has in common with others.
-        edge_scale: of the features that come in.
+        block: the block of the model.
+        shared: shared by all blocks.
+        edge_scale: scale of the input features.
         energy_scale: factor on the energies, eV.
     """
 
@@ -133,7 +133,7 @@ class FrozenOutput:
         self.energy = energy_scale * self.atoms.scale * weight(block.out_energy)
 
     def forward(self, m: Float[Tensor, "edge channel"], g: Geometry) -> tuple[Float[Tensor, "node"], tuple]:
-        """The share of this block in the energy of each atom, eV."""
+        """Contribution of this block to the energy of each atom, eV."""
         of_atoms = m.new_zeros(g.edges.n_nodes, m.shape[1])
         for chunk in g.chunks:
             of_atoms.index_add_(0, chunk.receivers, self.product.forward(m[chunk.edges], chunk))

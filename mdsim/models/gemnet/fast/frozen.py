@@ -1,10 +1,10 @@
-"""GemNet-T with constant weights: the energies and forces that autograd gives, in less time and memory.
+"""GemNet-T with constant weights: energies and forces by a hand-written backward pass.
 
-Dynamics needs one gradient, that with respect to the positions. Here the way back through the network is written by
-hand: little is kept but the arguments of the activations, constants are part of the weights, and edges are taken some
-at a time, so that they stay in the cache from one layer to the next. Autograd differentiates the geometry only: from
-positions to radial functions and spherical harmonics. Replicas are taken in groups, so that memory does not grow with
-their number.
+The results are those of autograd, in less time and memory. Dynamics needs only the gradient with respect to positions.
+The backward pass through the network stores little more than the arguments of the activations. Constants are folded
+into the weights, and edges are processed in chunks that stay in the cache from one layer to the next. Autograd
+differentiates only the geometry: radial functions and spherical harmonics of the positions. Replicas are processed in
+groups, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-CHUNK_NUMBERS = 2**17  # features of edges on a CPU, for each thread: what its cache has room for
-GROUP_PAIRS_CPU, GROUP_PAIRS_GPU = 6_000, 100_000  # of the replicas that are taken together
+CHUNK_NUMBERS = 2**17  # numbers in the features of a chunk of edges, per CPU thread: they fit into its cache
+GROUP_PAIRS_CPU, GROUP_PAIRS_GPU = 6_000, 100_000  # pairs of the replicas in one group
 
 
 class FrozenGemNetT:
-    """Energies and forces of a GemNet-T, whose weights are copied.
+    """Energies and forces of a GemNet-T with copied weights.
 
     Args:
         model: a `GemNetT`.
@@ -74,14 +74,14 @@ class FrozenGemNetT:
             gradients = [torch.zeros_like(basis) for basis in bases]
             geometry = _geometry(edges, [basis.detach() for basis in bases], gradients, len(self.embedding.of_edge))
             atomic = self._network(system, geometry)
-        # Of degree 0 alone the harmonics are a constant, and not part of the graph.
+        # With degree 0 alone the harmonics are constant and not part of the graph.
         attached = [pair for pair in zip(bases, gradients, strict=True) if pair[0].requires_grad]
         outputs, of_outputs = zip(*attached, strict=True)
         (gradient,) = torch.autograd.grad(outputs, positions, of_outputs)
         return atomic.reshape(positions.shape[:2]).sum(-1), -gradient
 
     def _network(self, system: System, geometry: Geometry) -> Float[Tensor, "node"]:
-        """Atomic energies; the gradients of the geometry are filled in."""
+        """Atomic energies. Gradients with respect to the geometry are filled in."""
         n_nodes = geometry.edges.n_nodes
         h = self.atoms.index_select(0, system.atomic_numbers.repeat(n_nodes // system.n_atoms) - 1)
         m = h.new_empty(len(geometry.edges.receivers), len(self.embedding.of_edge))
@@ -113,11 +113,11 @@ class FrozenPotential:
     """The potential of a system under a GemNet-T with constant weights, with its own neighbor list.
 
     Args:
-        model: a `GemNetT`; its parameters are copied.
-        system: what the replicas are copies of.
+        model: a `GemNetT`. Its parameters are copied.
+        system: the system of all replicas.
     """
 
-    description = "constant weights, a way back written by hand"
+    description = "constant weights, hand-written backward pass"
 
     def __init__(self, model, system: System) -> None:
         self.system = system
@@ -131,7 +131,7 @@ class FrozenPotential:
 
 
 def _geometry(edges: Edges, bases: list[Tensor], gradients: list[Tensor], n_channels: int) -> Geometry:
-    """Bases and gradients in the order: radial, harmonics, radial of the circular basis."""
+    """Geometry from bases and gradients, ordered as radial, harmonics, and radial part of the circular basis."""
     (rbf, *circular), (of_rbf, *of_circular) = bases, gradients
     size = max(1, len(rbf))
     if rbf.device.type == "cpu":

@@ -1,8 +1,8 @@
-"""Layers of GemNet with constant weights, forwards and backwards by hand, in place.
+"""Layers of GemNet with constant weights, in place, with a hand-written backward pass.
 
-Features x are kept as x̂ with x = scale · x̂: constants like 1/√2 and the scale of the activation then live in weights,
-and adding a residual is all that is left to do. What the way back needs is returned as `saved`; gradients are those
-with respect to x̂.
+Features x are stored as x̂ with x = scale · x̂. Constants such as 1/√2 and the scale of the activation are then part of
+the weights, and a residual is a plain addition. Values needed by the backward pass are returned as `saved`. Gradients
+are taken with respect to x̂.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ silu_backward = torch.ops.aten.silu_backward
 
 
 class Workspace:
-    """Memory for what the way back needs, kept from one call to the next.
+    """Memory for the values that the backward pass needs, kept from one call to the next.
 
-    On a CPU, taking it from the system anew costs more than filling it.
+    On a CPU, allocating it anew costs more than filling it.
     """
 
     BLOCK = 2**22  # numbers in a block of memory, unless a single tensor needs more
-    ALIGNMENT = 16  # numbers, so that rows of vector registers begin at multiples of their size
+    ALIGNMENT = 16  # numbers; tensors then start at multiples of the size of a vector register
 
     def __init__(self) -> None:
         self._blocks: list[Tensor] = []
         self.restart()
 
     def restart(self) -> None:
-        """All that was handed out is free to be used again."""
+        """Mark all memory as free for reuse."""
         self._current, self._used = 0, 0
 
     def empty(self, like: Tensor, *shape: int) -> Tensor:
-        """A tensor of this shape, of the type and on the device of another."""
+        """An uninitialized tensor of this shape, with the type and device of ``like``."""
         size = math.prod(shape)
         while self._current < len(self._blocks):
             block = self._blocks[self._current]
@@ -53,27 +53,27 @@ class Workspace:
     def product(
         self, x: Float[Tensor, "row channel"], matrix: Float[Tensor, "channel out"]
     ) -> Float[Tensor, "row out"]:
-        """A matrix product that is kept."""
+        """A matrix product, stored in the workspace."""
         return torch.mm(x, matrix, out=self.empty(x, len(x), matrix.shape[1]))
 
     def copy(self, x: Tensor) -> Tensor:
-        """A copy that is kept."""
+        """A copy, stored in the workspace."""
         return self.empty(x, *x.shape).copy_(x)
 
 
 def weight(layer: nn.Module) -> Float[Tensor, "out fan_in"]:
-    """The weights of a dense layer, out of the reach of autograd."""
+    """The weights of a dense layer, detached from autograd."""
     assert isinstance(layer, Dense)
     return layer.linear.weight.detach()
 
 
 class FrozenResiduals:
-    """Residual layers one after the other.
+    """A sequence of residual layers.
 
     Args:
-        layers: what they are in the model.
-        scale: of the features that come in; ``self.scale`` is that of those that go out.
-        workspace: for what is saved.
+        layers: the layers of the model.
+        scale: scale of the input features. ``self.scale`` is that of the output features.
+        workspace: memory for saved values.
     """
 
     def __init__(self, layers: nn.Module, scale: float, workspace: Workspace) -> None:
@@ -97,7 +97,7 @@ class FrozenResiduals:
         return saved
 
     def backward(self, gradient: Float[Tensor, "row channel"], saved: list[tuple[Tensor, Tensor]]) -> None:
-        """From the gradient of what went out to that of what came in."""
+        """Turn the output gradient into the input gradient."""
         for (inner, outer, step), (first, second) in zip(reversed(self.layers), reversed(saved), strict=True):
             of_first = silu_backward(silu_backward(gradient, second) @ outer, first)
             gradient.addmm_(of_first, inner, alpha=step)
@@ -127,7 +127,7 @@ class FrozenMixing:
     """The bilinear layer between the sums over neighbors (see `EfficientInteractionBilinear`).
 
     Args:
-        layer: what it is in the model.
+        layer: the layer of the model.
         mlp_cbf3: the shared down-projection of the circular basis.
         scale: factor on the result.
     """
@@ -145,7 +145,7 @@ class FrozenMixing:
     def forward(
         self, sums: Float[Tensor, "node harmonic trip"], workspace: Workspace
     ) -> Float[Tensor, "node harmonic radial_bil"]:
-        """The weights of each degree applied to the sums over its harmonics, and kept."""
+        """Apply the weights of each degree to the sums over its harmonics, and store the result in the workspace."""
         n_nodes, n_harmonics, _ = sums.shape
         mixed = workspace.empty(sums, n_harmonics, n_nodes, self.itself.shape[1])
         return self._by_degree(sums, self.of_degree, out=mixed)
@@ -159,7 +159,7 @@ class FrozenMixing:
     def _by_degree(
         x: Float[Tensor, "node harmonic in"], weights: list[Tensor], out: Float[Tensor, "harmonic node out"]
     ) -> Float[Tensor, "node harmonic out"]:
-        """All harmonics of a degree times its matrix. Transposed views spare the copies of other layouts."""
+        """All harmonics of a degree times its matrix. Transposed views avoid copies to another layout."""
         for degree, matrix in enumerate(weights):
             harmonics = slice(degree**2, (degree + 1) ** 2)
             torch.bmm(x.transpose(0, 1)[harmonics], matrix.expand(2 * degree + 1, -1, -1), out=out[harmonics])

@@ -1,7 +1,7 @@
-"""The stages of a block of GemNet-T with constant weights, forwards and backwards by hand, on some edges at a time.
+"""Stages of a GemNet-T block with constant weights, with a hand-written backward pass on a chunk of edges.
 
-As in `frozen_layers`, features have a scale, what the way back needs is returned as `saved`, and gradients are those
-with respect to the unscaled features.
+As in `layers.py`, features have a scale, values needed by the backward pass are returned as `saved`, and gradients are
+taken with respect to the unscaled features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mdsim.typing import Float, Int, Tensor
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pairs: few enough for what is done with them to stay in the cache."""
+    """A chunk of pairs whose features fit into the cache."""
 
     edges: slice
     senders: Int[Tensor, "edge"]
@@ -39,10 +39,10 @@ class Circular(NamedTuple):
 
 
 class RadialProduct:
-    """Features of edges times a linear map of radial functions, which both directions of a pair share.
+    """Product of edge features with a linear map of radial functions, which both directions of a pair share.
 
     Args:
-        layers: dense layers of which the map consists, the first one first.
+        layers: the dense layers that make up the map, in order.
         scale: factor on the result.
     """
 
@@ -56,14 +56,14 @@ class RadialProduct:
     def backward(
         self, gradient: Float[Tensor, "edge channel"], x: Float[Tensor, "edge channel"], chunk: Chunk
     ) -> Float[Tensor, "edge channel"]:
-        """Gradient of the features; that of the radial functions is added to the chunk's."""
+        """Gradient of the features. The gradient of the radial functions is added to that of the chunk."""
         of_pairs = (gradient * x).unflatten(0, (-1, 2)).sum(1)
         chunk.rbf_gradient.addmm_(of_pairs, self.matrix)
         return times_pairs(gradient, chunk.rbf @ self.matrix.T)
 
 
 class FrozenMessages:
-    """What each edge says to the triplets that it is part of."""
+    """Messages from each edge to its triplets."""
 
     def __init__(self, block: InteractionBlock, mlp_rbf3: Dense, scale: float, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -123,7 +123,7 @@ class FrozenTriplets:
         basis_gradient: Circular,
         buckets: Sequence[Bucket],
     ) -> Float[Tensor, "row trip"]:
-        """Gradient of the messages; that of the basis is added up."""
+        """Gradient of the messages. The gradient of the basis is accumulated."""
         x_gradient = torch.empty_like(x)
         for bucket, (mixed, of_radial) in zip(buckets, saved, strict=True):
             harmonics, of_edges = bucket.of(basis.harmonics), bucket.of(x)
@@ -140,7 +140,7 @@ class FrozenTriplets:
 
 
 class FrozenUpdate:
-    """Edges updated by the sums over triplets, up to what they then tell the atoms."""
+    """Update of the edges by the sums over triplets, and the resulting messages to the atoms."""
 
     def __init__(self, block: InteractionBlock, mlp_rbf_h: Dense, scale: float, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -159,7 +159,7 @@ class FrozenUpdate:
     def forward(
         self, m: Float[Tensor, "edge channel"], received: Float[Tensor, "edge bil"], chunk: Chunk
     ) -> tuple[Float[Tensor, "edge channel"], tuple]:
-        """Update the edges in place, and return what they tell the atoms."""
+        """Update the edges in place, and return their messages to the atoms."""
         first, up = self.workspace.product(m, self.dense.T), self.workspace.product(received, self.up.T)
         ca, ac = silu(up).chunk(2, dim=1)
         x = silu(first).add_(ca + swapped(ac), alpha=INV_SQRT_2)
@@ -175,7 +175,7 @@ class FrozenUpdate:
         saved: tuple,
         chunk: Chunk,
     ) -> Float[Tensor, "edge bil"]:
-        """Complete the gradient of the edges, and return that of the sums over triplets."""
+        """Complete the gradient of the edges, and return the gradient of the sums over triplets."""
         first, up, before, after, m = saved
         m_gradient += self.product.backward(gradient, m, chunk)
         self.after_skip.backward(m_gradient, after)
@@ -187,11 +187,11 @@ class FrozenUpdate:
 
 
 class FrozenEmbedding:
-    """Features of an edge from its atoms and from what it carries (see `EdgeEmbedding`).
+    """Features of an edge from those of its atoms and its own (see `EdgeEmbedding`).
 
     Args:
-        layer: what it is in the model.
-        atom_scale, edge_scale: of the features that come in.
+        layer: the layer of the model.
+        atom_scale, edge_scale: scales of the input features.
     """
 
     def __init__(self, layer: EdgeEmbedding, atom_scale: float, edge_scale: float, workspace: Workspace) -> None:
@@ -202,7 +202,7 @@ class FrozenEmbedding:
         self.scale = SILU_SCALE
 
     def atoms(self, h: Float[Tensor, "node atom_channel"]) -> tuple[Tensor, Tensor]:
-        """What an atom gives to the edges that start from it, and to those that end at it."""
+        """Contributions of each atom to the edges that start from it and to the edges that end at it."""
         return h @ self.of_sender.T, h @ self.of_receiver.T
 
     def atoms_backward(self, gradients: Float[Tensor, "2 node out"]) -> Float[Tensor, "node atom_channel"]:
@@ -222,7 +222,7 @@ class FrozenEmbedding:
         atom_gradients: Float[Tensor, "2 node out"] | None,
         chunk: Chunk,
     ) -> Float[Tensor, "edge channel"]:
-        """Gradient of the features of the edges; that of the atoms, if it is needed, is added up."""
+        """Gradient of the edge features. The gradient of the atoms is accumulated if it is needed."""
         of_first = silu_backward(gradient, first)
         if atom_gradients is not None:
             atom_gradients[0].index_add_(0, chunk.senders, of_first)
@@ -231,7 +231,7 @@ class FrozenEmbedding:
 
 
 class FrozenJoin:
-    """Edges updated by the atoms at their ends."""
+    """Update of the edges by the atoms at their ends."""
 
     def __init__(self, block: InteractionBlock, atom_scale: float, scale: float, workspace: Workspace) -> None:
         self.embedding = FrozenEmbedding(block.concat_layer, atom_scale, scale, workspace)
@@ -254,7 +254,7 @@ class FrozenJoin:
         saved: tuple,
         chunk: Chunk,
     ) -> None:
-        """From the gradient of what went out to that of what came in; that of the atoms is added up."""
+        """Turn the output gradient into the input gradient. The gradient of the atoms is accumulated."""
         first, residuals = saved
         of_x = self.step * m_gradient
         self.residuals.backward(of_x, residuals)

@@ -1,9 +1,9 @@
-"""NequIP's convolutions through cuEquivariance's fused GPU kernels, where `cuequivariance-torch` is installed.
+"""NequIP's convolutions by cuEquivariance's fused GPU kernels. Needs `cuequivariance-torch`.
 
-A convolution is one "segmented polynomial": for each nonzero coupling coefficient c, a row of the result is c times
-weights of a path times a harmonic times a row of the sender, for all channels; senders are gathered and results summed
-over each atom's edges in the same kernel. Coefficients, normalization and the order of features are those of the plain
-path. The method "naive" computes the same polynomial in plain PyTorch, on any device.
+A convolution is one "segmented polynomial". Each nonzero coupling coefficient c adds to a row of the result c times the
+weights of a path, times a harmonic, times a row of the sender, for all channels. The same kernel gathers the senders
+and sums the results over each atom's edges. Coefficients, normalization and the order of features are those of the
+plain path. The method "naive" computes the same polynomial in plain PyTorch, on any device.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mdsim.neighbors import NeighborList
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-GPU_METHOD = "uniform_1d"  # all segments are one row of channels
+GPU_METHOD = "uniform_1d"  # every segment is one row of channels
 
 
 class SegmentedConvolution(nn.Module):
     """A `Convolution` as one segmented polynomial.
 
     Args:
-        convolution: whose radial network and coefficients are used.
-        method: of cuEquivariance; "naive" needs no GPU.
+        convolution: provides the radial network and the coefficients.
+        method: cuEquivariance method. "naive" needs no GPU.
     """
 
     def __init__(self, convolution: Convolution, method: str = GPU_METHOD) -> None:
@@ -58,7 +58,7 @@ class SegmentedConvolution(nn.Module):
 
 
 def polynomial(convolution: Convolution) -> cue.SegmentedPolynomial:
-    """Of weights, features, harmonics, in rows of channels as `SegmentedConvolution` passes them."""
+    """The polynomial of weights, features and harmonics, in rows of channels as `SegmentedConvolution` passes them."""
     channels = convolution.channels
     product = cue.SegmentedTensorProduct.from_subscripts("u,u,,u")
     product.add_segments(0, len(convolution.paths) * [(channels,)])
@@ -84,8 +84,8 @@ class CuequivarianceNequIP:
 
     Args:
         model: a `NequIP`; its parameters are copied.
-        system: what the replicas are copies of.
-        skin: of the neighbor list, Å.
+        system: the system of all replicas.
+        skin: skin of the neighbor list, Å.
         method: see `SegmentedConvolution`.
 
     Raises:

@@ -1,11 +1,11 @@
-"""The compiled loops of the tabulated NequIP: energies and forces of every replica, with a hand-written way back.
+"""Compiled loops of the tabulated NequIP: energies and forces of all replicas, with a hand-written backward pass.
 
-All features of a replica are rows of one array, each with the channels of all atoms; the 2l + 1 rows of an irrep, from
-row r on, are interleaved: component m of atom n begins at number (r · n_atoms + n · (2l + 1) + m) · channels. A layer
-only adds to rows further on, so that its way back adds to rows before, of an array of gradients laid out alike. Which
-rows are what is in the arrays that `nequip_tables` makes.
+All features of a replica are rows of one array. Each row holds the channels of all atoms. The 2l + 1 rows of an irrep,
+starting at row r, are interleaved: component m of atom n begins at index (r · n_atoms + n · (2l + 1) + m) · channels. A
+layer only adds to later rows, so its backward pass only adds to earlier rows of an array of gradients with the same
+layout. The arrays made in `tables.py` say which row holds which feature.
 
-Functions that are called in one place are inlined: compiled on their own first, they would double the time it takes.
+Functions that are called in one place are inlined. Compiling them separately first would double the compilation time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT3 = math.sqrt(3.0)
 @compiled(inline="always")
 @no_type_check
 def _find_pairs(r, first, second, shifts, offset, atoms, degrees, harmonics):
-    """Pairs within the cutoff: places of their atoms, directions, distances, places in the splines, harmonics."""
+    """Pairs within the cutoff: indices of atoms, directions, distances, positions in the splines, and harmonics."""
     (_, rank, cutoff), (terms, coefficients) = atoms, harmonics
     atom, vector = np.empty((len(first), 2), np.int64), np.empty((len(first), 3), r.dtype)
     distance, t = np.empty(len(first), r.dtype), np.empty(len(first), r.dtype)
@@ -62,7 +62,7 @@ def _find_pairs(r, first, second, shifts, offset, atoms, degrees, harmonics):
 @compiled()
 @no_type_check
 def _harmonics(vector, terms, coefficients, y):
-    """Spherical harmonics: from degree two on, products of those of the degree below and of degree one."""
+    """Spherical harmonics. From degree two on, they are products of harmonics of the degree below and of degree one."""
     y[0] = 1
     if len(y) > 1:
         for axis in range(3):
@@ -75,7 +75,7 @@ def _harmonics(vector, terms, coefficients, y):
 @compiled()
 @no_type_check
 def _push(gradient, y, vector, distance, terms, coefficients, force_i, force_j):
-    """Adds forces, given the derivatives by the distance (in the first place) and the harmonics of a pair."""
+    """Add forces, given the derivatives by the distance (first entry) and by the harmonics of a pair."""
     for n in range(len(terms) - 1, -1, -1):
         g = coefficients[n] * gradient[terms[n, 0]]
         gradient[terms[n, 1]] += g * y[terms[n, 2]]
@@ -96,7 +96,7 @@ def _push(gradient, y, vector, distance, terms, coefficients, force_i, force_j):
 @compiled()
 @no_type_check
 def _mix(blocks, matrices, rows, n_atoms, channels):
-    """Linear maps: some rows += other rows times a matrix, for some of the atoms each."""
+    """Linear maps: some rows += other rows times a matrix, each for a subset of the atoms."""
     for n in range(len(blocks)):
         matrix, row_in, row_out, dim, begin, end = blocks[n]
         skipped = begin * dim
@@ -111,7 +111,7 @@ def _mix(blocks, matrices, rows, n_atoms, channels):
 @compiled(inline="always")
 @no_type_check
 def _convolve(degrees, paths, splines, splines_at, pairs, values, n_atoms, channels):
-    """Adds the messages of all pairs."""
+    """Add the messages of all pairs."""
     atom, _, _, knot, t, y = pairs
     count = len(paths) * channels
     w, slopes = np.empty(count, values.dtype), np.empty(count, values.dtype)
@@ -133,7 +133,7 @@ def _convolve(degrees, paths, splines, splines_at, pairs, values, n_atoms, chann
 def _convolve_backward(
     degrees, paths, splines, splines_at, pairs, values, gradients, n_atoms, channels, wanted, y_gradients
 ):  # fmt: skip
-    """Adds derivatives by knots and harmonics, and, where wanted, by the features that were sent."""
+    """Add derivatives by distances and harmonics and, on request, by the features of the senders."""
     atom, _, _, knot, t, y = pairs
     count = len(paths) * channels
     w, slopes = np.empty(count, values.dtype), np.empty(count, values.dtype)
@@ -163,7 +163,7 @@ def _convolve_backward(
 @compiled()
 @no_type_check
 def _activate(values, at, odd, constant, active, slopes):
-    """SiLU, or tanh where odd, of the numbers from a place on, and its derivatives."""
+    """SiLU, or tanh for odd features, of consecutive numbers from an index on, with derivatives."""
     one = constant / constant
     sigmoids(values, at, one + one if odd else one, active, len(active))
     for k in range(len(active)):
@@ -198,7 +198,7 @@ def _gate(gates, constants, values, n_atoms, channels, active, slopes):
 @compiled(inline="always")
 @no_type_check
 def _gate_backward(gates, constants, values, gradients, n_atoms, channels, active, slopes):
-    """The way back through the activations of a layer."""
+    """Backward pass through the activations of a layer."""
     for g in range(len(gates)):
         row_out, dim, row_in, row_gate, odd = gates[g]
         row_scalar = row_in if row_gate < 0 else row_gate
@@ -221,7 +221,7 @@ def _gate_backward(gates, constants, values, gradients, n_atoms, channels, activ
 @compiled(inline="always")
 @no_type_check
 def _forward(network, degrees, pairs, values, n_atoms):
-    """Fills the rows of all layers."""
+    """Fill the rows of all layers."""
     convolutions, before, after, gating, (matrices, _), channels = network
     paths, path_starts, splines, spline_starts = convolutions
     gates, gate_starts, constants = gating
@@ -238,7 +238,7 @@ def _forward(network, degrees, pairs, values, n_atoms):
 @compiled(inline="always")
 @no_type_check
 def _backward(network, degrees, pairs, values, gradients, n_atoms):
-    """From the gradients of the last rows to those of all rows; returns those of the pairs' knots and harmonics."""
+    """Propagate gradients from the last rows to all rows. Returns those of the pairs' distances and harmonics."""
     convolutions, before, after, gating, (_, matrices), channels = network
     paths, path_starts, splines, spline_starts = convolutions
     gates, gate_starts, constants = gating
@@ -259,7 +259,7 @@ def _backward(network, degrees, pairs, values, gradients, n_atoms):
 @compiled()
 @no_type_check
 def _energy_and_forces(r, first, second, shifts, offset, atoms, degrees, harmonics, network, start, forces):
-    """Of one replica; returns the energy."""
+    """Fill in the forces of one replica and return its energy."""
     (order, _, cutoff), (terms, coefficients), (template, readout) = atoms, harmonics, start
     pairs = _find_pairs(r, first, second, shifts, offset, atoms, degrees, harmonics)
     atom, vector, distance, _, _, y = pairs
@@ -292,7 +292,7 @@ def energies_and_forces(
     positions, first, second, shifts, starts, atoms, degrees, harmonics,
     convolutions, before, after, gating, matrices, channels, start, energy, forces,
 ):  # fmt: skip
-    """Energies and forces of all replicas, replicas in parallel; see `nequip_tables.tables` for what comes in."""
+    """Energies and forces of all replicas, computed in parallel. See `tables.tables` for the arguments."""
     for replica in prange(len(positions)):
         begin, end = starts[replica], starts[replica + 1]
         network = convolutions, before, after, gating, matrices, channels

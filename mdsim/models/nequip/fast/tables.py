@@ -1,7 +1,7 @@
-"""Tables for the compiled loops of NequIP: all they need to know of a model and a system, as arrays.
+"""Tables for the compiled loops of NequIP: a model and a system as plain arrays.
 
 Channels are padded with zeros to whole vectors. Atoms are ordered by species, so that the self-connection is one matrix
-product for each. All factors (normalization, the number of neighbors, the scale of energies) are in the matrices.
+product per species. The matrices include all factors (normalization, number of neighbors, scale of energies).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def tables(model, system: System) -> tuple[tuple, float]:
 
     Args:
         model: a `NequIP` in float64.
-        system: what the replicas are copies of; it sets the precision.
+        system: the system of all replicas. It sets the precision.
     """
     builder = _Builder(model, system)
     for number, layer in enumerate(model.layers):
@@ -36,7 +36,7 @@ def tables(model, system: System) -> tuple[tuple, float]:
 
 @dataclass
 class _PerLayer:
-    """Integers in rows, some for each layer."""
+    """Rows of integers, grouped by layer."""
 
     rows: list[list[int]] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
@@ -49,7 +49,7 @@ class _PerLayer:
 
 
 class _Builder:
-    """Hands out rows and collects what happens between them, layer by layer."""
+    """Assigns rows and records the operations between them, layer by layer."""
 
     def __init__(self, model, system: System) -> None:
         self.model = model
@@ -81,7 +81,7 @@ class _Builder:
         normalization = float(self.model.avg_num_neighbors.rsqrt())
         for ir, weight in _weights(layer.linear_2).items():
             self._map(self.after, received[ir], inputs[ir], ir.dim, normalization * weight)
-        if first:  # features depend on the species alone, and so does what linear maps make of them
+        if first:  # features, and linear maps of them, depend on the species alone
             species = self.one_hot[self.order]
             features = self.model.embedding({SCALAR: species[:, None]})
             self.constants[hidden[SCALAR]] = layer.linear_1(features)[SCALAR][:, 0]
@@ -96,7 +96,7 @@ class _Builder:
             part.end_layer()
 
     def _convolution(self, convolution: Convolution, hidden: dict[Irrep, int]) -> dict[Irrep, list[int]]:
-        """Returns the rows that each irrep is received in."""
+        """Record a convolution and return the rows that receive each irrep."""
         harmonic_rows = {ir: ir.l**2 for ir in convolution.harmonics}
         received: dict[Irrep, list[int]] = {ir: [] for ir in convolution.irreps_out}
         for path in convolution.paths:
@@ -119,7 +119,7 @@ class _Builder:
         weight: Float[Tensor, "input output"],
         atoms: tuple[int, int] | None = None,
     ) -> None:
-        """A linear map, cut into square matrices; of some of the atoms, or all."""
+        """Record a linear map, cut into square matrices, for some or all of the atoms."""
         cut = weight.unflatten(0, (len(rows_in), -1)).unflatten(-1, (len(rows_out), -1))
         for row_in, of_input in zip(rows_in, cut, strict=True):
             for place, row_out in enumerate(rows_out):
@@ -142,7 +142,7 @@ class _Builder:
             self.gates.rows.append([row, ir.dim, inputs[ir][0], gate_of.get(ir, no_gate), odd])
 
     def _pad(self, weights: Float[Tensor, "*axes channel"]) -> Float[Tensor, "*axes padded"]:
-        """Zeros for the channels, the last axis, that fill the last vector."""
+        """Pad the channels (the last axis) with zeros to whole vectors."""
         return torch.nn.functional.pad(weights, (0, self.padded - self.channels))
 
     def arguments(self, dtype: np.dtype) -> tuple:
@@ -165,7 +165,7 @@ class _Builder:
             return forward, np.ascontiguousarray(forward[:, [0, 2, 1, 3, 4, 5]]), np.array(blocks.starts)
 
         atoms = self.order.numpy(), torch.argsort(self.order).numpy(), dtype.type(model.cutoff)
-        degrees = (0,) * len(model.irreps_harmonics)  # its length is what counts
+        degrees = (0,) * len(model.irreps_harmonics)  # only its length matters
         harmonics = terms, term_coefficients.astype(dtype)
         network = (
             (self.paths.array(6), np.array(self.paths.starts), numbers(torch.cat(self.splines)), spline_starts),
@@ -179,7 +179,7 @@ class _Builder:
 
 
 def _weights(linear: Linear) -> dict[Irrep, Tensor]:
-    """Normalized, "input output"."""
+    """Normalized weights of each irrep, "input output"."""
     named = {ir: linear.weights[name] for ir, name in linear.irreps.items()}
     return {ir: cast("Tensor", weight / math.sqrt(len(weight))).detach() for ir, weight in named.items()}
 
@@ -187,8 +187,8 @@ def _weights(linear: Linear) -> dict[Irrep, Tensor]:
 def tabulate(model, convolution: Convolution) -> Float[Tensor, "interval order weight"]:
     """Coefficients of the quintic Hermite spline of each weight, in powers of t, from 0 to 1 between two knots.
 
-    Values and two derivatives are exact at the knots: forces are smooth there too. Powers instead of knots' values: the
-    derivative is then no difference of nearly equal numbers.
+    Values and two derivatives are exact at the knots, so forces are smooth there. In powers of t, the derivative is not
+    a difference of nearly equal numbers, as it would be in terms of the values at knots.
     """
     distances = torch.linspace(0.0, model.cutoff, KNOTS + 1, dtype=torch.float64)
     spacing = model.cutoff / KNOTS
@@ -211,9 +211,9 @@ def tabulate(model, convolution: Convolution) -> Float[Tensor, "interval order w
 def _interpolation_error(
     model, convolution: Convolution, coefficients: Float[Tensor, "interval order weight"]
 ) -> float:
-    """Of the splines between their knots: the largest, relative to the largest weight of the convolution.
+    """Largest error of the splines between their knots, relative to the largest weight of the convolution.
 
-    The first interval is left out: sin(x)/x has no use for its end at zero, and atoms do not come that close.
+    The first interval is left out, because sin(x)/x cannot be evaluated at zero and atoms never come that close.
     """
     halfway = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) * (model.cutoff / KNOTS)
     expected = convolution.radial_network(model.radial_basis(halfway)).detach()
@@ -222,10 +222,10 @@ def _interpolation_error(
 
 
 def harmonic_terms(l_max: int) -> tuple[Int[np.ndarray, "term 3"], Float[np.ndarray, "term"]]:
-    """Spherical harmonics from degree two on as sums of products of one of the degree below and one of degree one.
+    """Spherical harmonics from degree two on, as sums of products of harmonics of the degree below and of degree one.
 
     Returns:
-        Places of the sum and of both factors among the harmonics of all degrees, and the coefficients.
+        Indices of the sum and of both factors among the harmonics of all degrees, and the coefficients.
     """
     probe = torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64)
     exact = [
@@ -235,7 +235,7 @@ def harmonic_terms(l_max: int) -> tuple[Int[np.ndarray, "term 3"], Float[np.ndar
     for degree in range(2, l_max + 1):
         symbols = wigner_3j(degree, degree - 1, 1, dtype=torch.float64)
         raw = torch.einsum("cab,a,b->c", symbols, exact[degree - 1], exact[1])
-        symbols = symbols * (exact[degree] @ raw / (raw @ raw))  # the product is the harmonic but for a factor
+        symbols = symbols * (exact[degree] @ raw / (raw @ raw))  # the product is the harmonic up to a factor
         for c, a, b in torch.nonzero(symbols.abs() > 1e-12).tolist():
             places.append([degree**2 + c, (degree - 1) ** 2 + a, 1 + b])
             coefficients.append(float(symbols[c, a, b]))

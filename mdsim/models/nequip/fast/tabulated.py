@@ -1,15 +1,15 @@
-"""Energies and forces of a frozen NequIP for molecular dynamics on the CPU: tabulated weights, compiled loops.
+"""Tabulated NequIP: energies and forces of a frozen model on the CPU, by splines and compiled loops.
 
-While replicas move, the parameters do not. The weights of each convolution are then functions of one distance: they are
-tabulated once as quintic Hermite splines, and forces are the exact derivative of the same splines, so that energy is
-conserved. Everything else is computed as in the plain path, replica by replica in parallel, pairs both directions at
-once, without materialized messages and with a hand-written way back.
+Parameters are constant during dynamics, so the weights of each convolution are functions of one distance. They are
+tabulated once as quintic Hermite splines. Forces are the exact derivative of the same splines, so energy is conserved.
+Everything else is computed as in the plain path, with replicas in parallel, both directions of a pair at once, no
+messages in memory, and a hand-written backward pass.
 
-    nequip_tables     a model and a system as arrays
-    nequip_loops      the loops over layers, pairs and atoms
-    nequip_vectors    the vector instructions in them, written with `vector_instructions`
+    tables.py     a model and a system as arrays
+    loops.py      the loops over layers, pairs and atoms
+    vectors.py    the vector instructions in them, written with `vector_instructions`
 
-Needs numba (the extra `fast`); without it `NequIP.bind` uses the plain path.
+Needs numba (the extra `fast`). Without it, `NequIP.bind` uses the plain path.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class TabulatedNequIP:
     """The potential of a system under a NequIP with fixed parameters.
 
     Args:
-        model: a `NequIP`; its parameters are copied.
-        system: what the replicas are copies of.
+        model: a `NequIP`. Its parameters are copied.
+        system: the system of all replicas.
         tolerance: largest error of a weight, relative to the largest value of all weights of its convolution.
-        skin: of the neighbor list, Å.
+        skin: skin of the neighbor list, Å.
 
     Raises:
         NoFastPath: not on the CPU, in different precisions, or the tolerance is exceeded.

@@ -1,8 +1,8 @@
-"""Vector instructions for the tabulated NequIP: couplings, matrix products and splines, many channels at a time.
+"""Vector instructions of the tabulated NequIP: couplings, matrix products and splines over many channels.
 
-Arrays are one-dimensional, and places in them are numbers; `channels` must be a multiple of `LANES`. The kinds of
-coupling are the triples of degrees `coupling_degrees(l_max)`; code for them is made for the length of the tuple
-`degrees`, l_max + 1, which is part of its type.
+Arrays are one-dimensional, and positions in them are integers. `channels` must be a multiple of `LANES`. The kinds of
+coupling are the triples of degrees in `coupling_degrees(l_max)`. Code is generated for the length l_max + 1 of the
+tuple `degrees`, which is part of its type.
 
 With w the weight of a path, Y the harmonics, c the coupling coefficients, A = Σ c Y:
 
@@ -10,7 +10,7 @@ With w the weight of a path, Y the harmonics, c the coupling coefficients, A = �
     out_i += w A x_j                gx_j += w Aᵀ g_i                 q = Σ c (x_j g_i ± x_i g_j)
     out_j += ± w A x_i              gx_i += ± w Aᵀ g_j               sums += w' Σ Y q,  w q
 
-where ± is the parity of the harmonic: the other direction sees the pair inverted.
+where ± is the parity of the harmonic, because the pair is inverted for the other direction.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mdsim.compiled.jit import compiled
 from mdsim.compiled.vector_instructions import FLAGS, INDEX, LANES, Emitter
 from mdsim.models.nequip.layers import Path, coupling
 
-ROWS = 8  # of a matrix product that share what is loaded
-SPLINE_ORDER = 6  # coefficients of an interval
-KNOTS = 128  # on [0, cutoff]: what interpolation does to forces is a tenth of what rounding in float32 does
+ROWS = 8  # rows of a matrix product that share the loaded values
+SPLINE_ORDER = 6  # coefficients per interval
+KNOTS = 128  # on [0, cutoff]; interpolation changes forces by a tenth of the float32 rounding error
 
 
 def coupling_degrees(l_max: int) -> list[tuple[int, int, int]]:
-    """Degrees of sender, harmonic and result, for everything that couples."""
+    """Degrees of sender, harmonic and result, for all allowed couplings."""
     degrees = range(l_max + 1)
     return [(a, b, c) for a in degrees for b in degrees for c in degrees if abs(a - b) <= c <= a + b]
 
 
 def coefficients_of(kind: tuple[int, int, int]) -> np.ndarray:
-    """Coupling coefficients "harmonic out in"; parities do not matter to them."""
+    """Coupling coefficients "harmonic out in". They do not depend on parity."""
     irreps = [Irrep(degree, 1) for degree in kind]
     found = coupling(Path(*irreps)).numpy().copy()
     found[np.abs(found) < 1e-12] = 0.0
@@ -49,7 +49,7 @@ def coefficients_of(kind: tuple[int, int, int]) -> np.ndarray:
 
 
 def _cases(emitter: Emitter, kind: ir.Value, degrees: types.UniTuple, emit: Callable) -> None:
-    """Runs the instructions of the kind at hand."""
+    """Emit a switch that runs the instructions of the given kind."""
     builder = emitter.builder
     end = builder.append_basic_block("end")
     switch = builder.switch(kind, end)
@@ -81,7 +81,7 @@ def _emit_messages(emitter: Emitter, kind: tuple[int, int, int], arguments: Sequ
 
 
 def _matrix(emitter: Emitter, coefficients: np.ndarray, y: ir.Value, y_at: ir.Value) -> dict:
-    """Nonzero entries of Σ c Y by row and column; None stands for one."""
+    """Nonzero entries of Σ c Y by row and column. None stands for one."""
     if len(coefficients) == 1:  # the harmonic of degree zero is one, and so is its coupling
         return {(row, row): None for row in range(coefficients.shape[1])}
     harmonics = [emitter.scalar_at(y, emitter.place(y_at, m)) for m in range(len(coefficients))]
@@ -122,7 +122,7 @@ def _emit_differentiation(emitter: Emitter, kind: tuple[int, int, int], argument
 
 
 def _by_kind(emit: Callable, degrees, arguments) -> tuple:
-    """What `intrinsic` wants, for instructions that depend on the kind of coupling."""
+    """Signature and code generator, as `intrinsic` expects them, for instructions that depend on the coupling."""
     arguments = [types.intp if isinstance(t, types.Integer) else t for t in arguments]
 
     def codegen(context, builder, signature, values):
@@ -149,7 +149,7 @@ def add_messages(typingctx, degrees, kind, y, y_at, w, w_at, x, x_i, x_j, out, o
 @intrinsic
 @no_type_check
 def add_message_gradients(typingctx, degrees, kind, y, y_at, w, w_at, g, g_i, g_j, gx, gx_i, gx_j, channels):
-    """What the gradients of both sums contribute to those of the senders' features."""
+    """Add the contributions of the gradients of both sums to the gradients of the senders' features."""
     emit = partial(_emit_messages, backward=True)
     return _by_kind(emit, degrees, (kind, y, y_at, w, w_at, g, g_i, g_j, gx, gx_i, gx_j, channels))
 
@@ -159,14 +159,14 @@ def add_message_gradients(typingctx, degrees, kind, y, y_at, w, w_at, g, g_i, g_
 def differentiate_messages(
     typingctx, degrees, kind, y, y_at, w, slope, w_at, x, x_i, x_j, g, g_i, g_j, sums, channels
 ):  # fmt: skip
-    """Adds derivatives by the harmonics to the rows of `sums` "harmonic lane", by the distance to the first, whose
-    harmonic is constant."""
+    """Add derivatives to `sums` "harmonic lane": by the harmonics to their rows, by the distance to the first row,
+    whose harmonic is constant."""
     arguments = (kind, y, y_at, w, slope, w_at, x, x_i, x_j, g, g_i, g_j, sums, channels)
     return _by_kind(_emit_differentiation, degrees, arguments)
 
 
 def _rows_product(n_rows: int):
-    """Instructions for target += source @ matrix, of so many rows."""
+    """Instructions for target += source @ matrix with the given number of rows."""
 
     @no_type_check
     def product(typingctx, source, source_at, matrix, matrix_at, target, target_at, channels):

@@ -1,11 +1,11 @@
-"""The compiled loops of a SchNet with tabulated filters: forward, and the way back written by hand.
+"""Compiled loops of the tabulated SchNet: energies and forces, with a hand-written backward pass.
 
     forward, layer l                                backward
     h = x W1ᵀ                                       ga = (gx W3) σ(a),  gm = ga W2
     m_i = Σ_j w(d_ij) h_j                           gh_j += w gm_i,  gd_ij += w' (gm_i·h_j + gm_j·h_i)
     a = m W2ᵀ + b2,  x += ssp(a) W3ᵀ + b3           gx += gh W1
 
-Run-time type checks would get in the compiler's way, hence `no_type_check`. Arrays are float32, but for the indices.
+Run-time type checks would prevent compilation, hence `no_type_check`. Arrays are float32, except for indices.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SERIAL_PRODUCT = 64**3  # multiplications of a matrix product up to which OpenBL
 @intrinsic
 @no_type_check
 def _two_to_minus(typing_context, n):
-    """2 to the power -n of a float32 that is a whole number up to 126: the bits of its exponent."""
+    """2 to the power -n, for a float32 integer n up to 126, by setting the bits of the exponent."""
 
     def generate(context, builder, signature, arguments):
         bits = ir.IntType(32)
@@ -44,7 +44,7 @@ def _two_to_minus(typing_context, n):
 @compiled(inline="always")
 @no_type_check
 def _exp_of_minus(x):
-    """exp(-x) of a number that is not negative, within float32's rounding of 1, in operations that vectorize."""
+    """exp(-x) for x ≥ 0, with an error below float32 rounding of 1, in operations that vectorize."""
     y = x * np.float32(1.0 / LOG2)
     y = y if y < np.float32(120.0) else np.float32(120.0)
     n = np.floor(y + np.float32(0.5))
@@ -74,7 +74,7 @@ def _activate(a, bias, activated, slope):
 @compiled()
 @no_type_check
 def _product(x, w, out):
-    """x w, a few rows at a time: BLAS then stays on this thread, where the others are at work as well."""
+    """x w, a few rows at a time. BLAS then stays on this thread, because the other threads are busy."""
     rows = max(1, SERIAL_PRODUCT // w.size)
     for start in range(0, x.shape[0], rows):
         np.dot(x[start : start + rows], w, out[start : start + rows])
@@ -83,7 +83,7 @@ def _product(x, w, out):
 @compiled()
 @no_type_check
 def _find_pairs(r, first, second, shift, cutoff, index, vector, distance):
-    """Candidates within the cutoff: atoms, unit vectors and distances; returns how many. Shifts may be left out."""
+    """Fill in atoms, unit vectors and distances of the candidates within the cutoff, and return their number."""
     n = 0
     for p in range(len(first)):
         i, j = first[p], second[p]
@@ -104,7 +104,7 @@ def _find_pairs(r, first, second, shift, cutoff, index, vector, distance):
 @compiled()
 @no_type_check
 def _hermite(distance, scale, knots, weights, slopes):
-    """Knot below a distance, and the four weights of the spline and of its derivative there."""
+    """The knot below a distance, and the four weights of the spline and of its derivative there."""
     u = distance * scale
     k = min(int(u), knots - 1)
     t = u - np.float32(k)
@@ -121,8 +121,8 @@ def _hermite(distance, scale, knots, weights, slopes):
     return k
 
 
-# The innermost loops. They vectorize when inlined: the compiler takes arguments of a call for overlapping arrays. For
-# the same reason a loop writes to one array only.
+# The innermost loops. They are inlined because the compiler assumes that array arguments overlap, and then does not
+# vectorize. For the same reason each loop writes to a single array.
 
 
 @compiled(inline="always")
@@ -144,7 +144,7 @@ def _add_product(filters, features, total):
 @compiled(inline="always")
 @no_type_check
 def _slope(low, high, weights, h_i, h_j, gm_i, gm_j):
-    """The energy's derivative with respect to the distance of a pair."""
+    """Derivative of the energy with respect to the distance of a pair."""
     a, b, c, d = weights
     total = np.float32(0.0)
     for f in range(h_i.shape[0]):
@@ -168,7 +168,7 @@ def _convolve(table, index, knot, spline, h, m):
 @compiled()
 @no_type_check
 def _convolve_backward(table, index, knot, spline, h, gm, gh, gd):
-    """Gradients of the features and, added up, of the distances."""
+    """Gradients of the features, and accumulated gradients of the distances."""
     filters = np.empty(h.shape[1], np.float32)
     for p in range(len(index)):
         i, j, k = index[p, 0], index[p, 1], knot[p]
@@ -181,7 +181,7 @@ def _convolve_backward(table, index, knot, spline, h, gm, gh, gd):
 @compiled()
 @no_type_check
 def _energy_and_forces(r, first, second, shift, table, cutoff, embedded, weights, biases, readout, scale, forces):
-    """Of one replica. Forces are written, the energy is returned."""
+    """Fill in the forces of one replica and return its energy."""
     w1, w2, w3, w1_back, w2_back, w3_back = weights
     b2, b3 = biases
     n_layers, knots, n_filters = table.shape[0], table.shape[1] - 1, table.shape[3]
@@ -244,7 +244,7 @@ def _add(update, bias, x):
 @compiled()
 @no_type_check
 def _read_out(x, readout, scale):
-    """Energy of the atoms' features, and its gradient."""
+    """Energy from the features of the atoms, and its gradient."""
     r1, r1_back, c1, r2, c2 = readout
     a = np.empty((len(x), len(c1)), np.float32)
     activated, slope, gx = np.empty_like(a), np.empty_like(a), np.empty_like(x)
@@ -274,22 +274,22 @@ def _all_finite(values):
 def energies_and_forces(
     positions, first, second, shift, starts, table, cutoff, embedded, weights, biases, readout, scale, energy, forces
 ):
-    """Of all replicas.
+    """Energies and forces of all replicas.
 
     Args:
-        positions: replica atom 3, Å.
-        first, second: atoms of the candidates for pairs, numbered through all replicas.
-        shift: candidate 3, Å, added to the position of the second atom; 0 3 where none is needed.
-        starts: where the candidates of each replica begin, and where the last ones end.
-        table: layer knot 2 filter; values and slopes.
+        positions: (replica, atom, 3), Å.
+        first, second: atoms of the candidate pairs, numbered through all replicas.
+        shift: (candidate, 3), Å, added to the position of the second atom. (0, 3) if no shift is needed.
+        starts: index of the first candidate of each replica, and the total number of candidates.
+        table: (layer, knot, 2, filter), values and slopes.
         cutoff: Å.
-        embedded: atom hidden; the features to start from.
-        weights: of the three linear maps of all layers, to be applied from the right; then their transposes.
-        biases: of the second and the third.
-        readout: weights, transposed weights and biases of its hidden layer; weights and bias of its output.
+        embedded: (atom, hidden), the initial features.
+        weights: the three linear maps of all layers, applied from the right, then their transposes.
+        biases: biases of the second and the third map.
+        readout: weights, transposed weights and biases of its hidden layer, then weights and bias of its output.
         scale: factor on the energy.
-        energy: replica; filled in, eV.
-        forces: replica atom 3; filled in, eV/Å.
+        energy: (replica,), filled in, eV.
+        forces: (replica, atom, 3), filled in, eV/Å.
     """
     n_atoms = positions.shape[1]
     for replica in prange(len(positions)):

@@ -1,11 +1,11 @@
-"""Energies and forces of a frozen SchNet for molecular dynamics on the CPU: tabulated filters, one compiled loop.
+"""Tabulated SchNet: energies and forces of a frozen model on the CPU, by splines and one compiled loop.
 
-While replicas move, the parameters do not. Each filter W^l(d), times the cutoff, is then a function of one distance: it
-is tabulated once as a cubic Hermite spline, and forces are the exact derivative of the same spline, so that energy is
-conserved. The rest of the network and its hand-written backward pass run atom by atom without materialized pair
-features, replicas in parallel. Interpolation errors are below the rounding errors of float32 (`KNOTS`).
+Parameters are constant during dynamics, so each filter W^l(d), times the cutoff, is a function of one distance. It is
+tabulated once as a cubic Hermite spline. Forces are the exact derivative of the same spline, so energy is conserved.
+The rest of the network and its hand-written backward pass run atom by atom, without pair features in memory and with
+replicas in parallel. Interpolation errors are below the rounding errors of float32 (`KNOTS`).
 
-Needs numba (the extra `fast`); without it `SchNet.bind` uses the plain path.
+Needs numba (the extra `fast`). Without it, `SchNet.bind` uses the plain path.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class TabulatedSchNet:
     """The potential of a system under a SchNet with fixed parameters.
 
     Args:
-        model: its parameters are copied.
-        system: what the replicas are copies of.
+        model: a `SchNet`. Its parameters are copied.
+        system: the system of all replicas.
         tolerance: largest error of a filter, relative to the largest value of all filters of its layer.
-        skin: of the neighbor list, Å.
+        skin: skin of the neighbor list, Å.
 
     Raises:
         NoFastPath: not on the CPU, not in float32, or the tolerance is exceeded.
@@ -90,7 +90,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 def _tabulate(model) -> Float[Tensor, "layer knot 2 filter"]:
     """Values and slopes (times the knot spacing) of every filter times the cosine cutoff, computed in float64.
 
-    Slopes are central differences, of an error of 1e-9 here: `torch.func.jvp` would take ten times as long.
+    Slopes are central differences with an error of 1e-9. `torch.func.jvp` would take ten times as long.
     """
     distances = torch.linspace(0.0, model.cutoff, KNOTS + 1, dtype=torch.float64)
     around = torch.cat([distances, distances - DIFFERENCE_A, distances + DIFFERENCE_A])
@@ -100,7 +100,7 @@ def _tabulate(model) -> Float[Tensor, "layer knot 2 filter"]:
 
 
 def _interpolation_error(model, table: Float[Tensor, "layer knot 2 filter"]) -> float:
-    """Of the spline between its knots: the largest, relative to the largest filter of the same layer."""
+    """Largest error of the spline between its knots, relative to the largest filter of the same layer."""
     halfway = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) * (model.cutoff / KNOTS)
     expected = torch.stack(list(model.filter_networks(halfway)))
     values, slopes = table.unbind(2)

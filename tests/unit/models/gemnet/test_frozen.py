@@ -1,4 +1,4 @@
-"""GemNet-T without a graph: the hand-written way back gives autograd's forces, and dynamics keeps its energy."""
+"""GemNet-T without a graph: the hand-written backward pass gives autograd's forces, and dynamics keeps its energy."""
 
 import itertools
 

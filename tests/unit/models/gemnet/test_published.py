@@ -91,7 +91,7 @@ def _change(payload: dict, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("missing setting", "does not say the model's emb_size_trip"),
+        ("missing setting", "does not state the model's emb_size_trip"),
         ("direct forces", "direct_forces is True"),
         ("missing weight", "do not fit the GemNet-T"),
         ("repeated layer", "is not the same"),

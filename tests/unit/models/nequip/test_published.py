@@ -153,7 +153,7 @@ def test_python_objects_in_the_configuration_are_not_built(files):
 
 def test_missing_settings_are_named(files):
     (files / "config.yaml").write_text(SETTINGS.replace("r_max: 4.0\n", ""))
-    with pytest.raises(CheckpointError, match=r"config\.yaml does not say the model's r_max"):
+    with pytest.raises(CheckpointError, match=r"config\.yaml does not state the model's r_max"):
         load_force_field(files / "model.pth")
 
 
@@ -171,5 +171,5 @@ def test_weights_of_another_shape_are_refused(files):
 
 def test_other_files_are_refused(tmp_path):
     torch.save({"weights": torch.ones(3)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"other\.pt is no published NequIP checkpoint.*weights"):
+    with pytest.raises(CheckpointError, match=r"other\.pt is not a published NequIP checkpoint.*weights"):
         read_published_nequip(tmp_path / "other.pt")

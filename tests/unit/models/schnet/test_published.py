@@ -83,7 +83,7 @@ def test_missing_hyperparameters_are_named(tmp_path):
     payload = _payload()
     del payload["config"]["model_attributes"]["cutoff"]
     torch.save(payload, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"model\.pt does not say the model's cutoff"):
+    with pytest.raises(CheckpointError, match=r"model\.pt does not state the model's cutoff"):
         load_force_field(tmp_path / "model.pt")
 
 
@@ -97,5 +97,5 @@ def test_weights_of_another_shape_are_refused(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     torch.save({"weights": torch.ones(3)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"other\.pt is no published SchNet checkpoint.*weights"):
+    with pytest.raises(CheckpointError, match=r"other\.pt is not a published SchNet checkpoint.*weights"):
         read_published_schnet(tmp_path / "other.pt")

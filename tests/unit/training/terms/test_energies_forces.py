@@ -9,7 +9,7 @@ from tiny import SHIFT_EV, STIFFNESS, Springs, frames, schnet, water
 
 from mdsim import losses
 from mdsim.memory import PiecesAtOnce
-from mdsim.training.terms import EnergyForceTerm, LabelledFrames
+from mdsim.training.terms import EnergyForceTerm, LabeledFrames
 
 LOSS = partial(losses.energy_force_loss, energy_weight=0.3, force_weight=0.7)
 ALL = torch.arange(10)
@@ -17,7 +17,7 @@ ALL = torch.arange(10)
 
 def _term(batch_size: int | None = None, at_once: int = 100) -> EnergyForceTerm:
     labeled = frames(10)
-    labels = LabelledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
+    labels = LabeledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
     return EnergyForceTerm(water(), labels, LOSS, batch_size, PiecesAtOnce(at_once, "labelled frames"))
 
 
