@@ -24,13 +24,21 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
         effective_sample_size as effective_sample_size,
         reweighted_mean as reweighted_mean,
     )
+    from mdsim.dynamics.stretch import Stretch as Stretch, initial_conditions as initial_conditions
+    from mdsim.estimator.loss_term import LossTerm as LossTerm, TermGradient as TermGradient
     from mdsim.estimator.sample_energies import structure_energies as structure_energies
-    from mdsim.evaluation.reading import read_results as read_results
-    from mdsim.evaluation.report import Results as Results
+    from mdsim.estimator.samples import Samples as Samples, Sampling as Sampling
+    from mdsim.evaluation.results import Results as Results, read_results as read_results
     from mdsim.force_field import ForceField as ForceField
     from mdsim.integrators.langevin import LangevinBAOAB as LangevinBAOAB
     from mdsim.integrators.nose_hoover import NoseHooverChain as NoseHooverChain
     from mdsim.integrators.nve import VelocityVerlet as VelocityVerlet
+    from mdsim.losses import (
+        energy_force_loss as energy_force_loss,
+        forward_kl as forward_kl,
+        mean_squared_error as mean_squared_error,
+        reverse_kl as reverse_kl,
+    )
     from mdsim.models.gemnet.model import GemNetT as GemNetT
     from mdsim.models.loading import load_force_field as load_force_field
     from mdsim.models.nequip.model import NequIP as NequIP
@@ -44,6 +52,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.observables.reference import reference_from_frames as reference_from_frames
     from mdsim.observables.vacf import VACF as VACF
     from mdsim.replicas import Simulation as Simulation, simulate as simulate
+    from mdsim.reporting.scalars import ScalarWriter as ScalarWriter
     from mdsim.stability.criteria import (
         AngleDeviation as AngleDeviation,
         BondLengthDeviation as BondLengthDeviation,
@@ -62,6 +71,22 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
         restricted_mean as restricted_mean,
     )
     from mdsim.state import MDState as MDState, System as System, Trajectory as Trajectory
+    from mdsim.training.explore import ExploreSettings as ExploreSettings
+    from mdsim.training.joint_gradient import WeightedTerm as WeightedTerm
+    from mdsim.training.learn import LearnSettings as LearnSettings
+    from mdsim.training.schedule import OptimizerSettings as OptimizerSettings, UnstableFraction as UnstableFraction
+    from mdsim.training.stable import (
+        Limits as Limits,
+        StableSettings as StableSettings,
+        StableTraining as StableTraining,
+    )
+    from mdsim.training.steps import StepSettings as StepSettings
+    from mdsim.training.terms import (
+        EnergyForceTerm as EnergyForceTerm,
+        LabeledFrames as LabeledFrames,
+        ObservableTerm as ObservableTerm,
+        Target as Target,
+    )
     from mdsim.units import kT_eV as kT_eV
 
 #: The public names, by the module that defines them.
@@ -69,15 +94,18 @@ _HOMES = {
     "calculator": ("ForceFieldCalculator",),
     "datasets.folder": ("Dataset", "load_dataset"),
     "datasets.npz": ("Frames",),
+    "dynamics.stretch": ("Stretch", "initial_conditions"),
     "errors": ("CheckpointError", "ConfigError", "DatasetError", "UnknownSpeciesError", "UserError"),
     "estimator.boltzmann": ("boltzmann_gradient", "effective_sample_size", "reweighted_mean"),
+    "estimator.loss_term": ("LossTerm", "TermGradient"),
     "estimator.sample_energies": ("structure_energies",),
-    "evaluation.reading": ("read_results",),
-    "evaluation.report": ("Results",),
+    "estimator.samples": ("Samples", "Sampling"),
+    "evaluation.results": ("Results", "read_results"),
     "force_field": ("ForceField",),
     "integrators.langevin": ("LangevinBAOAB",),
     "integrators.nose_hoover": ("NoseHooverChain",),
     "integrators.nve": ("VelocityVerlet",),
+    "losses": ("energy_force_loss", "forward_kl", "mean_squared_error", "reverse_kl"),
     "models.gemnet.model": ("GemNetT",),
     "models.loading": ("load_force_field",),
     "models.nequip.model": ("NequIP",),
@@ -91,6 +119,7 @@ _HOMES = {
     "observables.reference": ("reference_from_frames",),
     "observables.vacf": ("VACF",),
     "replicas": ("Simulation", "simulate"),
+    "reporting.scalars": ("ScalarWriter",),
     "stability.criteria": (
         "AngleDeviation",
         "BondLengthDeviation",
@@ -106,8 +135,14 @@ _HOMES = {
         "restricted_mean",
     ),
     "state": ("MDState", "System", "Trajectory"),
+    "training.explore": ("ExploreSettings",),
+    "training.joint_gradient": ("WeightedTerm",),
+    "training.learn": ("LearnSettings",),
+    "training.schedule": ("OptimizerSettings", "UnstableFraction"),
+    "training.stable": ("Limits", "StableSettings", "StableTraining"),
+    "training.steps": ("StepSettings",),
+    "training.terms": ("EnergyForceTerm", "LabeledFrames", "ObservableTerm", "Target"),
     "units": ("kT_eV",),
-    # training from Python: its names follow here, and in the imports above
 }
 _HOME_OF = {name: f"mdsim.{home}" for home, names in _HOMES.items() for name in names}
 

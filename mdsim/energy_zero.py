@@ -170,7 +170,7 @@ class EnergyZero(nn.Module):
         self.reference_compositions = compositions.unique(dim=0).to(self.reference_compositions.device)
 
     def upgraded(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-        """A state of any release under today's names; earlier ones had a constant per system."""
+        """A state of any release, under current names. Earlier releases had one constant per system."""
         state = dict(state)
         of_species = state.pop(f"{prefix}atomic_shifts_eV", None)  # NequIP in earlier releases
         if not state.keys() & {f"{prefix}reference_energies_eV", f"{prefix}reference_compositions"}:
@@ -182,7 +182,7 @@ class EnergyZero(nn.Module):
         return state
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Takes states of any number of compositions."""
+        """Load states with any number of compositions."""
         upgraded = self.upgraded(state_dict, prefix)
         for name in state_dict.keys() - upgraded.keys():
             del state_dict[name]

@@ -10,7 +10,7 @@ from paths import ROOT
 
 MODEL_RECORDS = ("models.registry", "models.record", "models.*.record")  # plain data: the configuration is made of them
 FLOORS = {
-    0: ("errors", "units", "typing", "plugins", "memory", "compiled", "config", *MODEL_RECORDS),
+    0: ("errors", "units", "typing", "plugins", "memory", "compiled", *MODEL_RECORDS),
     1: ("geometry", "state", "losses", "reference_energies"),
     2: ("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
     3: ("models", "integrators", "observables", "datasets", "reporting"),
@@ -18,8 +18,9 @@ FLOORS = {
     5: ("dynamics", "datasets.inspection"),
     6: ("estimator", "calculator"),
     7: ("training", "evaluation", "replicas"),
-    8: ("assembly", "suggest"),
-    9: ("cli",),
+    8: ("config",),  # nothing below knows pydantic
+    9: ("assembly", "suggest"),
+    10: ("cli",),
 }
 
 
@@ -82,3 +83,11 @@ def test_no_pickle_and_no_unsafe_yaml() -> None:
         assert "allow_pickle=True" not in text and "weights_only=False" not in text, path
         assert "import pickle" not in text and "yaml.unsafe" not in text, path
         assert "from pickle import" not in text or path == restricted, path
+
+
+def test_only_the_configuration_and_what_reads_it_know_pydantic() -> None:
+    for module, path in modules().items():
+        if module == "mdsim" or floor_of(module) < floor_of("mdsim.config"):
+            assert "import pydantic" not in path.read_text(encoding="utf-8").replace(
+                "from pydantic", "import pydantic"
+            ), path

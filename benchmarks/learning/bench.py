@@ -10,9 +10,9 @@ is, and the checkpoint with the bonded restraint as a physical prior.
 
 For each size and recipe, over all seeds, the table shows the restricted mean stable time and its ratio to "no training"
 with 95 % intervals (`mdsim.stability.stable_times`: Student's t over seeds, at least as wide as the Bayesian bootstrap
-of all replicas, which alone serves for one seed), the fraction stable to the end, errors of observables, energies and
-forces, the estimator's signal-to-noise ratio and its cosine with the QM gradient (medians over learning epochs), and
-the cost.
+of all replicas, or the latter alone for a single seed), the fraction stable to the end, errors of observables, energies
+and forces, the estimator's signal-to-noise ratio and its cosine with the QM gradient (medians over learning epochs),
+and the cost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mdsim.evaluation.report import Results, read_results
+from mdsim.evaluation.results import Results, read_results
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.reporting.scalars import read_scalars
 from mdsim.stability.intervals import Interval
@@ -110,8 +110,8 @@ def evaluated_ps(trial: Trial) -> float:
 
 def row(trials: list[Trial], before: list[Trial]) -> list[str]:
     """One line of the table: all seeds of one recipe from one checkpoint."""
-    results = [read_results([trial.results]) for trial in trials]
-    untrained = [read_results([trial.results]) for trial in before]
+    results = [read_results(trial.results) for trial in trials]
+    untrained = [read_results(trial.results) for trial in before]
     mean, ratio = stable_time(results, untrained)
     summaries = [result.summaries[0] for result in results]
     error = float(np.mean([s["force_mae_meV_per_A"] for s in summaries]))

@@ -1,4 +1,4 @@
-"""The plan of an evaluation, and its observables, each with its reference."""
+"""The plan of an evaluation, and its observables with their references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints of what a run is made of: its settings, its data, the force field that it starts from."""
+"""Fingerprints of the inputs of a run: settings, data, and the initial force field."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def loss_term(
         case EnergiesForcesTermConfig():
             loss = energy_force_loss(chosen.loss, chosen.energy_coefficient, chosen.force_coefficient)
             at_once = PiecesAtOnce(config.estimator.minibatch_size, "labeled frames of a minibatch")
-            labels = labeled_frames(system, data, zero_energy_eV)
+            labels = LabeledFrames.of(data.train, system, zero_energy_eV)
             return EnergyForceTerm(system, labels, loss, chosen.batch_size, at_once)
         case CustomTermConfig():
             given = {"system": system, "dataset": data, "reference_dataset": reference_data}
@@ -87,13 +87,6 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
         expected = reference(quantity, system, data, target.reference_file, temperature_K, config.reference_run)
         made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
     return made
-
-
-def labeled_frames(system: System, data: Dataset, zero_energy_eV: float) -> LabeledFrames:
-    """The training frames, on the device and in the precision of the system."""
-    frames = data.train
-    energy = (frames.energy - zero_energy_eV).to(system.masses)
-    return LabeledFrames(frames.positions.to(system.masses), energy, frames.labels.to(system.masses))
 
 
 def sampling(config: TrainConfig, system: System, data: Dataset) -> Sampling:

@@ -1,4 +1,4 @@
-"""Continuation of a stopped training: the saved state is checked whole before any of it is put in place."""
+"""Resumption of a stopped training: the saved state is checked completely before any of it is applied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders: protection against accidental changes, checks before a run is continued, and replacement."""
+"""Run folders: protection against accidental changes and parallel use, and checks before a run is continued."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("mdsim")
 LOCK = ".lock"
 INPUTS = "inputs.json"
 RESULTS = ("config.yml", "last.pt", "state.pt", "checkpoints/last.pt", "checkpoints/best_checkpoint.pt")
-OUTPUTS = (  # evaluations of what the training started from stay: they say the same of the next one
+OUTPUTS = (  # evaluations of the initial force field remain, because they are valid for the next training
     *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference/post*", INPUTS),
     *("frames", "trajectories", "final_metrics.json", "*.npy", "*.png"),
 )
@@ -50,7 +50,7 @@ class Run:
 
 
 def check_folder(folder: Path, config: Section, resume: bool, overwrite: bool) -> None:
-    """Refuse an existing run unless it is to be continued as it was started, or replaced."""
+    """Refuse an existing run unless it is continued with unchanged settings or replaced."""
     holds_run = any((folder / name).exists() for name in RESULTS)
     if holds_run and not (resume or overwrite):
         raise ConfigError(
@@ -68,19 +68,19 @@ def check_folder(folder: Path, config: Section, resume: bool, overwrite: bool) -
 def open_folder(
     folder: Path, config: Section, resume: bool, overwrite: bool, inputs: Mapping[str, str]
 ) -> Iterator[Run]:
-    """Make the run folder, keep other processes out of it, and log into it.
+    """Create the run folder and its log, and lock it against other processes.
 
-    Entered once all input was read, so that a mistake in it changes nothing.
+    Entered after all input has been read, so that errors leave no trace.
 
     Args:
-        folder: of the run.
-        config: of the run.
-        resume: continue what is there.
-        overwrite: remove what is there.
-        inputs: fingerprints of everything that was read, by name.
+        folder: the run folder.
+        config: configuration of the run.
+        resume: continue an existing run.
+        overwrite: remove an existing run.
+        inputs: fingerprints of all input files, by name.
 
     Raises:
-        ConfigError: another process is in the folder, or the run in it was started from other inputs.
+        ConfigError: another process uses the folder, or its run was started from other inputs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):

@@ -28,6 +28,7 @@ from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError, UserErr
 from mdsim.evaluation import metrics, report
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.results import read_results
 from mdsim.force_field import ForceField
 from mdsim.reporting.console import format_table
 from mdsim.reporting.scalars import ScalarWriter
@@ -105,7 +106,7 @@ def predict(
 ) -> None:
     """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz.
 
-    `energy_zero` is that of `ForceFieldCalculator`, and is written with every frame.
+    `energy_zero` is as in `ForceFieldCalculator`, and is written with every frame.
     """
     device = assembly.device(cpu)
     calculator = ForceFieldCalculator(checkpoint, device, allow_factory=allow_factory, energy_zero=energy_zero)
@@ -261,7 +262,7 @@ def _write_results(
     summary = metrics.final_metrics(evaluation, errors, config.eval_model, config.dynamics.temperature_K)
     metrics.write_json(out_dir / "final_metrics.json", {"checkpoint": checkpoint.as_posix(), **summary})
     metrics.save_arrays(out_dir, evaluation)
-    report.draw(out_dir, {config.eval_model: report.read_results([out_dir])})
+    report.draw(out_dir, {config.eval_model: read_results(out_dir)})
     log.info("%s\n%s", out_dir / "final_metrics.json", metrics.table({config.eval_model: summary}))
 
 

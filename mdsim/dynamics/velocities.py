@@ -28,10 +28,10 @@ def maxwell_boltzmann(
 ) -> Float[Tensor, "replica atom 3"]:
     """Draw velocities from the canonical distribution of momenta.
 
-    Each component is normal with variance kT/m. Total and angular momentum are then projected out orthogonally in the
-    mass metric, which is to draw from the canonical distribution on the condition that they vanish: the momenta that
-    remain hold kT/2 each. Where all atoms lie exactly on a line, a rotation about it moves none of them, and one
-    momentum more would remain than as soon as the line bends: such a molecule is drawn in the limit of small bends.
+    Each component is normal with variance kT/m. Total and angular momentum are then projected out, orthogonally in the
+    mass metric. This samples the canonical distribution conditioned on zero total and angular momentum: each remaining
+    momentum holds kT/2. If all atoms lie exactly on a line, rotation about it moves none of them, and one more momentum
+    would remain than for a slightly bent molecule. Such a molecule is drawn in the limit of small bends.
 
     Args:
         system: masses (amu) and boundaries.

@@ -144,7 +144,7 @@ class Sampling:
     """
 
     kT: float
-    structures_at_once: PiecesAtOnce
+    structures_at_once: PiecesAtOnce = field(default_factory=lambda: PiecesAtOnce(40, "structures of a minibatch"))
     frames_after_break: int | None = None
     only_unstable: bool = False
     sampler: NeighborhoodSampler | None = None

@@ -92,7 +92,7 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
         run_dirs: run folders, each with both evaluations; those of several seeds are averaged.
         before, after: names of the evaluations.
     """
-    results = {name: read_results([run / "inference" / name for run in run_dirs]) for name in (before, after)}
+    results = {name: read_results(*(run / "inference" / name for run in run_dirs)) for name in (before, after)}
     check_comparable(results)
     folder = run_dirs[0] / "inference"
     draw(folder, {f"before ({before})": results[before], f"after ({after})": results[after]})

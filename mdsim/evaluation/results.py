@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,26 @@ class Results:
         return min(followed_ps(group) for group in self.groups)
 
 
-def read_results(folders: Sequence[Path]) -> Results:
-    """Read the evaluations in the given folders (`.../inference/<eval_model>`).
+def read_results(*folders: str | os.PathLike) -> Results:
+    """Read evaluations of one kind; the replicas of several are put together.
+
+    Args:
+        folders: of the evaluations, ``<run folder>/inference/<eval_model>``; at least one.
+
+    Returns:
+        Their `final_metrics.json` (``summaries``), the stable times of all replicas in ps (``lifetimes``), and the
+        observables of each replica.
 
     Raises:
         ConfigError: a file is missing or damaged, or the evaluations do not belong together.
+        ValueError: no folder is given.
     """
+    if not folders:
+        raise ValueError("read_results needs the folder of at least one evaluation")
+    return _read([Path(folder) for folder in folders])
+
+
+def _read(folders: Sequence[Path]) -> Results:
     summaries = tuple(_summary(folder) for folder in folders)
     names = sorted(path.name.removesuffix("_axis.npy") for path in folders[0].glob("*_axis.npy"))
     lengths = [summary["replicas"] for summary in summaries]

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends what is being done in order, the second ends the process at once. Neither is a traceback."""
+"""Handling of Ctrl-C: the first one stops in order, the second one ends the process at once, both without traceback."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class ScalarWriter:
 
     def __init__(
         self,
-        run_dir: Path,
+        run_dir: str | Path,
         config: dict[str, Any] | None = None,
         wandb: dict[str, Any] | None = None,
         purge_step: int | None = None,
@@ -44,6 +44,7 @@ class ScalarWriter:
         Raises:
             ModuleNotFoundError: W&B is requested and not installed.
         """
+        run_dir = Path(run_dir)
         self._wandb = None if wandb is None else _start_wandb(run_dir, config, wandb)
         self._tensorboard = EventFile(run_dir, purge_step)
         if config is not None:
@@ -83,7 +84,7 @@ def read_scalars(run_dir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Steps and values of every scalar in the TensorBoard events of a run, with resumed parts joined.
 
     Raises:
-        ConfigError: they are damaged.
+        ConfigError: the events are damaged.
     """
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
     try:

@@ -113,9 +113,9 @@ class Findings:
             furthest = float(lengths[deviation[:, bond].argmax(), bond])
             raise DatasetError(
                 f"{self.place.folder}: the bond between atoms {atoms}, {float(means[bond]):.2f} Å on average, is"
-                f" {furthest:.2f} Å in some frame. No tolerance on bond lengths tells such frames from a force field"
-                " that breaks: look at `mdsim data check` and leave broken frames out, or, if these are"
-                " reactions that should happen, say --allow-reactions: the tolerance will be as wide as the data"
+                f" {furthest:.2f} Å in some frame. No tolerance on bond lengths separates such frames from unstable"
+                " ones: see `mdsim data check` and leave out broken frames, or, if these are intended"
+                " reactions, use --allow-reactions: the tolerance will be as wide as the data"
             )
         return Spread(float(deviation.max()), float(lengths.std(0).max()))
 

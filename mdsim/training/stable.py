@@ -80,7 +80,7 @@ class StableTraining:
         terms: Sequence[WeightedTerm],
         sampling: Sampling,
         settings: StableSettings,
-        run_dir: Path,
+        run_dir: str | Path,
         generator: torch.Generator,
         provenance: dict[str, Any] | None = None,
     ) -> None:
@@ -88,7 +88,7 @@ class StableTraining:
         self.stretch = stretch
         self.replicas = Replicas.at(start)
         self.settings = settings
-        self.run_dir = run_dir
+        self.run_dir = Path(run_dir)
         self.generator = generator
         self.provenance = provenance or {}
         self.progress = Progress()

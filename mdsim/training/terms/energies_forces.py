@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mdsim.datasets.npz import Frames
 from mdsim.estimator.loss_term import TermGradient
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
@@ -22,6 +23,18 @@ class LabeledFrames:
     positions: Float[Tensor, "frame atom 3"]
     energy: Float[Tensor, "frame"]
     forces: Float[Tensor, "frame atom 3"]
+
+    @classmethod
+    def of(cls, frames: Frames, system: System, zero_energy_eV: float) -> LabeledFrames:
+        """The labels of a data set, on the device and in the precision of the system.
+
+        Args:
+            frames: the frames, with energies and forces.
+            system: the system of the frames.
+            zero_energy_eV: total energy at which the force field is zero, see `ForceField.zero_energy_eV`.
+        """
+        energy = (frames.energy - zero_energy_eV).to(system.masses)
+        return cls(frames.positions.to(system.masses), energy, frames.labels.to(system.masses))
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -9,6 +9,7 @@ from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import CheckpointError
 from mdsim.evaluation import metrics, report
 from mdsim.evaluation.evaluate import Compared, DenseWindow, Evaluation, Plan
+from mdsim.evaluation.results import read_results
 from mdsim.geometry import pair_distances
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nve import VelocityVerlet
@@ -166,7 +167,7 @@ def test_all_replicas_may_break_at_once(tmp_path, nowhere):
     results = metrics.final_metrics(evaluation, errors, "post", 300.0)
     metrics.write_json(tmp_path / "final_metrics.json", results)
     metrics.save_arrays(tmp_path, evaluation)
-    report.draw(tmp_path, {"x": report.read_results([tmp_path])})
+    report.draw(tmp_path, {"x": read_results(tmp_path)})
     read = json.loads((tmp_path / "final_metrics.json").read_text())
     assert read["fraction_stable_to_end"] == 0
     assert read["energy_mae_meV"] is read["vacf_mae"] is None

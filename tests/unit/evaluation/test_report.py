@@ -5,6 +5,7 @@ import pytest
 
 from mdsim.errors import ConfigError
 from mdsim.evaluation import metrics, report
+from mdsim.evaluation.results import read_results
 
 AXIS, REFERENCE = np.array([0.5, 1.5, 2.5]), np.array([0.2, 0.6, 0.2])
 
@@ -55,7 +56,7 @@ def test_seeds_are_pooled(run, tmp_path):
     _write(tmp_path / "second" / "inference" / "pre", [3.0, 4.0, 5.0, 4.0])
     _write(tmp_path / "second" / "inference" / "post", [10.0, 10.0, 9.0, 9.0])
     folders = [each / "inference" / "pre" for each in (run, tmp_path / "second")]
-    pooled = report.read_results(folders)
+    pooled = read_results(*folders)
     assert len(pooled.lifetimes.times) == 8
     assert pooled.followed_ps == 10.0
     both = report.compare([run, tmp_path / "second"], "pre", "post")
