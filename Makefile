@@ -1,6 +1,7 @@
 # make stable   set everything up, then StABlE-train a SchNet on bundled data and print before against after
 # make test     set everything up, then run the test suite
 # make bench    set everything up, then run the benchmarks (about ten minutes, nothing else running)
+# make soak     set everything up, then look for growing memory over long runs (about ten minutes)
 # make docs     set everything up, then build the manual into build/docs
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -12,7 +13,7 @@ STABLE := configs/stable_training/aspirin_gfn2
 RUN := runs/aspirin_gfn2/schnet_aspirin_seed$(SEED)
 RUN_FLAGS := --seed $(SEED) --exp_name=seed$(SEED) --resume
 
-.PHONY: setup stable bench test test-all lint docs clean-runs clean
+.PHONY: setup stable soak bench test test-all lint docs clean-runs clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +42,9 @@ bench: setup
 	@set -e; for name in dynamics estimator pretraining observables epoch startup; do \
 		echo; echo "=== $$name"; $(BIN)/python -m benchmarks.$$name; \
 	done
+
+soak: setup
+	$(BIN)/python -m benchmarks.soak
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

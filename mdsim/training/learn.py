@@ -66,7 +66,7 @@ class Learner:
         Returns:
             Scalars for the log, and the reason if the phase ends.
         """
-        outcome = self._rerun(replicas)
+        outcome = self._rerun(replicas, progress)
         unstable = outcome.verdict.unstable
         progress.recent.append((int(unstable.sum()), len(unstable)))
         del progress.recent[: -self.settings.stop.window]
@@ -81,14 +81,14 @@ class Learner:
         """Step the parameters using the frames of a stretch. Returns scalars for the log."""
         samples = self.sampling(self.steps.force_field, self.stretch.system, outcome, self.generator)
         if samples.neighborhoods is not None:
-            self.steps.count(len(samples.positions))
-        return self.steps(samples, progress.cycle_epoch)
+            progress.count(len(samples.positions))
+        return self.steps(samples, progress)
 
-    def _rerun(self, replicas: Replicas) -> Outcome:
+    def _rerun(self, replicas: Replicas, progress: Progress) -> Outcome:
         parked = torch.nonzero(replicas.parked).squeeze(-1)
         n_reruns = max(len(parked), self.settings.reruns or 0)
         start = parked[torch.arange(n_reruns, device=parked.device) % len(parked)]
-        self.steps.count(n_reruns * self.stretch.n_steps)
+        progress.count(n_reruns * self.stretch.n_steps)
         return self.stretch.run(self.steps.force_field, replicas.state[start], self.generator)
 
     def _reason_to_end(self, scalars: dict[str, float], progress: Progress) -> str | None:

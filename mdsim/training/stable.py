@@ -93,7 +93,7 @@ class StableTraining:
         self.provenance = provenance or {}
         self.progress = Progress()
         self.schedule = Schedule(force_field.parameters(), settings.optimizer)
-        steps = ParameterSteps(force_field, terms, self.schedule, settings.steps, self._count)
+        steps = ParameterSteps(force_field, terms, self.schedule, settings.steps)
         self.learner = Learner(stretch, sampling, steps, settings.learn, generator)
 
     # ------------------------------------------------------------------------------------------------ the algorithm
@@ -115,7 +115,7 @@ class StableTraining:
     def _explore(self, writer: ScalarWriter) -> None:
         """Move the replicas for one stretch, and start learning once enough are parked."""
         settings, progress = self.settings.explore, self.progress
-        self._count(int((~self.replicas.parked).sum()) * self.stretch.n_steps)
+        self.progress.count(int((~self.replicas.parked).sum()) * self.stretch.n_steps)
         replicas, rewound = rewind(self.replicas, settings.reset_probability, self.generator)
         self.replicas, outcome = explore(replicas, self.force_field, self.stretch, self.generator)
         scalars = {
@@ -143,9 +143,6 @@ class StableTraining:
             self._save_force_field(f"end_of_cycle{self.progress.cycle}.pt")
             self.replicas = self.replicas.released()
             self.progress.start_cycle()
-
-    def _count(self, force_evaluations: int) -> None:
-        self.progress.force_evaluations += force_evaluations
 
     # ------------------------------------------------------------------------------------ reporting and checkpoints
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from mdsim.estimator.samples import Samples
 from mdsim.estimator.signal import signal_to_noise
 from mdsim.force_field import ForceField
 from mdsim.training.joint_gradient import WeightedTerm, joint_gradient
+from mdsim.training.progress import Progress
 from mdsim.training.schedule import Schedule
 from mdsim.typing import Tensor
 
@@ -49,7 +50,6 @@ class ParameterSteps:
         terms: the loss terms.
         schedule: optimizer and learning rate.
         settings: settings of the steps.
-        count: called with the number of structures evaluated.
         skipped: consecutive latest steps with a non-finite gradient.
     """
 
@@ -57,29 +57,29 @@ class ParameterSteps:
     terms: Sequence[WeightedTerm]
     schedule: Schedule
     settings: StepSettings
-    count: Callable[[int], None]
     skipped: int = 0
 
-    def __call__(self, samples: Samples, cycle_epoch: int) -> dict[str, float]:
+    def __call__(self, samples: Samples, progress: Progress) -> dict[str, float]:
         """Step while the effective sample size of the reweighting is sufficient.
 
         Args:
             samples: samples of the rerun.
-            cycle_epoch: number of earlier learning epochs of the cycle, for measurements at intervals.
+            progress: is told how many structures are evaluated; measurements at intervals go by its epoch of the cycle.
 
         Returns:
             Scalars of the first step, and the number of steps.
         """
-        logged = {"learn/samples": float(len(samples)), **self._signals(samples, cycle_epoch), **self._step(samples)}
+        logged = {"learn/samples": float(len(samples)), **self._signals(samples, progress.cycle_epoch)}
+        logged |= self._step(samples, progress)
         reweigh = len(samples) > 0 and any(weighted.term.uses_samples for weighted in self.terms)
         for taken in range(1, self.settings.steps_per_rerun):
             if reweigh:
-                self.count(len(samples.positions))
+                progress.count(len(samples.positions))
                 samples = samples.reweighted(self.force_field)
                 logged["learn/effective_fraction"] = samples.effective_fraction
                 if samples.effective_fraction < self.settings.min_effective_fraction:
                     break
-            self._step(samples)
+            self._step(samples, progress)
             logged["learn/steps"] = float(taken + 1)
         return logged
 
@@ -91,13 +91,13 @@ class ParameterSteps:
         found = {term.name: signal_to_noise(term, self.force_field, samples) for term in terms}
         return {f"learn/{name}_signal_to_noise": signal.ratio for name, signal in found.items() if signal is not None}
 
-    def _step(self, samples: Samples) -> dict[str, float]:
+    def _step(self, samples: Samples, progress: Progress) -> dict[str, float]:
         """Take one step along the joint gradient, unless it is not finite."""
         joint = joint_gradient(self.terms, self.force_field, samples)
         if joint is None:
             log.warning("%d usable samples give no gradient: no step", len(samples))
             return {"learn/steps": 0.0}
-        self.count(joint.n_evaluated)
+        progress.count(joint.n_evaluated)
         parameters = list(self.force_field.parameters())
         for parameter, gradient in zip(parameters, joint.gradients, strict=True):
             parameter.grad = gradient

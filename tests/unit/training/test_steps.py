@@ -11,6 +11,7 @@ from mdsim.errors import TrainingError
 from mdsim.estimator.loss_term import TermGradient
 from mdsim.state import Trajectory
 from mdsim.training.joint_gradient import WeightedTerm
+from mdsim.training.progress import Progress
 from mdsim.training.schedule import OptimizerSettings, Schedule
 from mdsim.training.steps import MOST_SKIPPED, ParameterSteps, StepSettings, randomize_step
 
@@ -29,7 +30,7 @@ class Slope:
 
 def _steps(model, term, learning_rate: float = 1.0, **settings) -> ParameterSteps:
     schedule = Schedule(model.parameters(), OptimizerSettings("sgd", learning_rate))
-    return ParameterSteps(model, [WeightedTerm(term)], schedule, StepSettings(**settings), lambda n: None)
+    return ParameterSteps(model, [WeightedTerm(term)], schedule, StepSettings(**settings))
 
 
 def _drawn_by(model) -> Trajectory:
@@ -41,7 +42,7 @@ def _drawn_by(model) -> Trajectory:
 @pytest.mark.parametrize("clip_norm", [None, 100.0, 0.5])
 def test_steps_are_clipped(clip_norm):
     model = Springs()
-    logged = _steps(model, Slope(3.0, 4.0, 0.0), clip_norm=clip_norm)(samples_of(toy_trajectory()), 0)
+    logged = _steps(model, Slope(3.0, 4.0, 0.0), clip_norm=clip_norm)(samples_of(toy_trajectory()), Progress())
     assert logged["learn/gradient_norm"] == pytest.approx(5.0)
     step = torch.tensor([3.0, 4.0, 0.0]).double() * min(1.0, (clip_norm or 100.0) / 5.0)
     torch.testing.assert_close(model.stiffness.detach(), STIFFNESS - step, rtol=1e-5, atol=0)
@@ -52,7 +53,7 @@ def test_steps_are_clipped(clip_norm):
 def test_steps_end_when_too_few_samples_carry_the_weight(rate, taken):
     model = Springs()
     samples = samples_of(_drawn_by(model))
-    logged = _steps(model, Slope(1.0, 1.0, 1.0), rate, clip_norm=None, steps_per_rerun=4)(samples, 0)
+    logged = _steps(model, Slope(1.0, 1.0, 1.0), rate, clip_norm=None, steps_per_rerun=4)(samples, Progress())
     assert logged["learn/steps"] == taken
     assert (logged["learn/effective_fraction"] < 0.5) == (taken == 1)
 
@@ -60,7 +61,7 @@ def test_steps_end_when_too_few_samples_carry_the_weight(rate, taken):
 def test_terms_without_samples_are_not_reweighted():
     model = Springs()
     logged = _steps(model, Slope(1.0, 1.0, 1.0, uses_samples=False), 30.0, clip_norm=None, steps_per_rerun=3)(
-        samples_of(_drawn_by(model)), 0
+        samples_of(_drawn_by(model)), Progress()
     )
     assert logged["learn/steps"] == 3 and "learn/effective_fraction" not in logged
     torch.testing.assert_close(model.stiffness.detach(), STIFFNESS - 90.0)
@@ -72,9 +73,9 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_ends_the_training_in_the_e
     samples = samples_of(toy_trajectory())
     with caplog.at_level(logging.WARNING, "mdsim"):
         for _ in range(MOST_SKIPPED - 1):
-            assert steps(samples, 0)["learn/steps"] == 0
+            assert steps(samples, Progress())["learn/steps"] == 0
         with pytest.raises(TrainingError, match="20 steps in a row had no finite gradient"):
-            steps(samples, 0)
+            steps(samples, Progress())
     assert torch.equal(model.stiffness.detach(), STIFFNESS)
     assert "step skipped (1 in a row)" in caplog.text
 
@@ -82,16 +83,16 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_ends_the_training_in_the_e
 def test_a_finite_gradient_forgives_what_was_skipped():
     model, term = Springs(), Slope(torch.nan, 0.0, 0.0)
     steps, samples = _steps(model, term), samples_of(toy_trajectory())
-    steps(samples, 0)
+    steps(samples, Progress())
     term.values = (1.0, 0.0, 0.0)
-    steps(samples, 0)
+    steps(samples, Progress())
     assert steps.skipped == 0
 
 
 def test_signal_to_noise_is_measured_now_and_then():
     steps = _steps(Springs(), Slope(1.0, 1.0, 1.0), signal_every=2)
     samples = samples_of(toy_trajectory())
-    measured = ["learn/slope_signal_to_noise" in steps(samples, epoch) for epoch in range(4)]
+    measured = ["learn/slope_signal_to_noise" in steps(samples, Progress(cycle_epoch=epoch)) for epoch in range(4)]
     assert measured == [True, False, True, False]
 
 
