@@ -1,4 +1,4 @@
-"""Displacements, distances, angles and centre-of-mass helpers, with and without periodic boundaries."""
+"""Displacements, distances, angles and center-of-mass helpers, with and without periodic boundaries."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def whole_molecules(
     steps = torch.zeros_like(positions)
     placed = torch.ones(positions.shape[-2], dtype=torch.bool, device=positions.device)
     placed[_beyond_the_first_atom(bonds, len(placed))] = False
-    while not bool(placed.all()):  # one pass for each generation of neighbours
+    while not bool(placed.all()):  # one pass for each generation of neighbors
         for known, new, sign in ((first, second, 1.0), (second, first, -1.0)):
             grows = placed[known] & ~placed[new]
             steps[..., new[grows], :] = steps[..., known[grows], :] + sign * across[..., grows, :]

@@ -90,8 +90,10 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     reading.add_argument("--force-unit", type=named_unit(FORCE_UNITS_EV_PER_A), help="[energy unit/length unit]")
     reading.add_argument("--negate-forces", action="store_true", help="the file holds gradients")
     reading.add_argument(
-        "--allow-relabelled",
         "--allow-reactions",
+        "--allow-relabeled",
+        "--allow-relabelled",
+        dest="allow_relabeled",
         action="store_true",
         help="bonds break and form, which may look as if atoms were renumbered",
     )
@@ -156,7 +158,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
         reading,
         Units(known.length_unit, known.energy_unit, known.force_unit),
         negate_forces=known.negate_forces,
-        allow_relabelled=known.allow_relabelled,
+        allow_relabeled=known.allow_relabeled,
         allow_inconsistent=known.allow_inconsistent,
         split=known.split,
         test_frames=known.test_frames,

@@ -95,7 +95,7 @@ def tabulate(
 
     Args:
         system: what the frames are of; distances are counted up to half the smallest height of its cell.
-        blocks: stretches of consecutive frames of one replica, unwrapped, without motion of the centre of mass.
+        blocks: stretches of consecutive frames of one replica, unwrapped, without motion of the center of mass.
         pairs: of elements, for g(r).
         elements: for mean squared displacements.
         rdf_bin_width_A: Å; narrow.

@@ -1,4 +1,4 @@
-"""Neighbour search over all pairs of atoms: the quickest for few atoms, and short enough to judge the other one by."""
+"""Neighbor search over all pairs of atoms: the quickest for few atoms, and short enough to judge the other one by."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _periodic_search(
 
 
 def _own_images(cell: Float[Tensor, "3 3"], images: Float[Tensor, "image 3"], cutoff: float) -> Float[Tensor, "own 3"]:
-    """Translations, one of each opposite pair, by which an atom is its own neighbour."""
+    """Translations, one of each opposite pair, by which an atom is its own neighbor."""
     close = (images @ cell).square().sum(-1) < cutoff**2
     weights = torch.tensor([1.0, 1e3, 1e6], dtype=cell.dtype, device=cell.device)
     return images[close & ((images * weights).sum(-1) > 0)]

@@ -22,7 +22,7 @@ DENSITY_PER_A3 = 0.1  # of atoms in matter: what an open system is taken to have
 
 
 def neighbors(system: System, positions: Float[Tensor, "replica atom 3"], cutoff: float) -> Neighbors:
-    """Every pair closer than ``cutoff`` (Å) in every replica; an atom that is not finite has no neighbours."""
+    """Every pair closer than ``cutoff`` (Å) in every replica; an atom that is not finite has no neighbors."""
     return pairs_within(system.cell, positions, cutoff)
 
 

@@ -1,4 +1,4 @@
-"""Neighbours with a skin, kept while no atom has moved too far."""
+"""Neighbors with a skin, kept while no atom has moved too far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class NeighborList:
-    """Neighbours that are rebuilt only when an atom has moved half the skin since the last build.
+    """Neighbors that are rebuilt only when an atom has moved half the skin since the last build.
 
     Small open systems keep all pairs for ever. Everything is a function of the positions since construction, so a
     stretch of dynamics that starts with a new list gives the same bits whenever it is run.
@@ -40,14 +40,14 @@ class NeighborList:
         self._neighbors: Neighbors
 
     def __call__(self, positions: Float[Tensor, "replica atom 3"]) -> Neighbors:
-        """Neighbours that hold at these positions (Å)."""
+        """Neighbors that hold at these positions (Å)."""
         positions = positions.detach()
         if not self._has_list_for(positions) or bool(self._is_stale(positions)):
             self._build(positions)
         return self._neighbors
 
     def evaluate(self, positions: Float[Tensor, "replica atom 3"], function: Callable[[Neighbors], Result]) -> Result:
-        """A function of the neighbours at these positions (Å), without a device that waits for the host.
+        """A function of the neighbors at these positions (Å), without a device that waits for the host.
 
         On a GPU the question whether the list still holds is asked before the function is queued, and its answer is
         read after: while the host waits for it, the device computes. In the rare case of a stale list the result is
@@ -77,7 +77,7 @@ class NeighborList:
             return torch.zeros((), dtype=torch.bool)
         moved = (positions - self._built_at).square().sum(-1)
         # "Not near" instead of "far", so that an atom that was non-finite at the last build counts as moved once it is
-        # finite again; one that is non-finite now has no neighbours to find.
+        # finite again; one that is non-finite now has no neighbors to find.
         near = moved <= (0.5 * self.skin) ** 2
         return (~near & positions.isfinite().all(-1)).any()
 

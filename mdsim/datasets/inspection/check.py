@@ -112,7 +112,7 @@ def net_force_eV_per_A(frames: Frames) -> Float[Tensor, "frame"]:
 
 
 def net_torque_eV(frames: Frames, system: System) -> Float[Tensor, "frame"]:
-    """Length of the sum of torques about the centre of mass: zero with open boundaries."""
+    """Length of the sum of torques about the center of mass: zero with open boundaries."""
     positions = frames.positions.double()
     arms = positions - center_of_mass(positions, system.masses.double())
     return torch.linalg.vector_norm(torch.linalg.cross(arms, frames.labels.double()).sum(1), dim=-1)
@@ -137,7 +137,7 @@ def free_momenta(frames: Frames, system: System) -> Float[Tensor, "atom"]:
     """How many of the three momenta of each atom move freely: together 3N, less those that are held at zero.
 
     Where total or angular momentum is (nearly) zero in all frames, each atom lacks its share: m/M of each component,
-    and m tr(r×ᵀ I⁻¹ r×) for the rotation about the centre of mass.
+    and m tr(r×ᵀ I⁻¹ r×) for the rotation about the center of mass.
     """
     assert frames.velocities is not None
     positions, velocities, masses = frames.positions.double(), frames.velocities.double(), system.masses.double()
@@ -208,9 +208,9 @@ def slowest_distance(frames: Frames, system: System) -> tuple[float, bool, int] 
 
 
 def correlation_function(series: Float[Tensor, "frame"], n_lags: int) -> Float[Tensor, "lag"]:
-    """Normalised autocorrelation."""
-    centred = (series.double() - series.double().mean())[:, None, None]
-    correlation = autocorrelation(centred, min(n_lags, len(series)))[:, 0]
+    """Normalized autocorrelation."""
+    centered = (series.double() - series.double().mean())[:, None, None]
+    correlation = autocorrelation(centered, min(n_lags, len(series)))[:, 0]
     return correlation / correlation[0].clamp_min(1e-300)
 
 
@@ -236,11 +236,11 @@ def suspects(checked: Checked) -> list[Suspect]:
 
 
 def _energy_outliers(frames: Frames) -> dict[int, str]:
-    centred = frames.energy - frames.energy.median()
-    spread = 1.4826 * float(centred.abs().median())
-    outlying = torch.nonzero(centred.abs() > OUTLIER * spread).ravel().tolist() if spread > 0 else []
+    centered = frames.energy - frames.energy.median()
+    spread = 1.4826 * float(centered.abs().median())
+    outlying = torch.nonzero(centered.abs() > OUTLIER * spread).ravel().tolist() if spread > 0 else []
     width = f"{OUTLIER:g} robust standard deviations are {OUTLIER * spread:.2f} eV"
-    return {i: f"energy {float(centred[i]):+.2f} eV from the median ({width})" for i in outlying}
+    return {i: f"energy {float(centered[i]):+.2f} eV from the median ({width})" for i in outlying}
 
 
 def _force_outliers(frames: Frames) -> dict[int, str]:

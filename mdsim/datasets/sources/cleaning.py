@@ -80,13 +80,13 @@ def first_of_each(name: str, raw: RawFrames) -> Int[np.ndarray, "kept"]:
     return np.flatnonzero(original == np.arange(len(raw)))
 
 
-def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> Bool[np.ndarray, "frame"]:
+def check_bonds(name: str, raw: RawFrames, relabeled_allowed: bool = False) -> Bool[np.ndarray, "frame"]:
     """Which frames have other bonds than most; refused where they have the same molecule with its atoms renumbered.
 
     Args:
         name: of the file, for the message.
         raw: frames in known units.
-        relabelled_allowed: reactions, such as a proton that hops in water, may look like a renumbering.
+        relabeled_allowed: reactions, such as a proton that hops in water, may look like a renumbering.
 
     Raises:
         DatasetError: atoms of one element change places between frames.
@@ -103,15 +103,15 @@ def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> 
         other = (bonded != usual).any(1)
     expected = _environments(usual[None], pairs, frames.atomic_numbers)[0]
     suspects = torch.nonzero(other).ravel()
-    if not relabelled_allowed and len(suspects):
+    if not relabeled_allowed and len(suspects):
         same = (_environments(bonded[suspects], pairs, frames.atomic_numbers) == expected).all(1)
         if same.any():
             frame = int(suspects[same][0])
             moved = ", ".join(map(str, pairs[bonded[frame] != usual].unique().tolist()[:8]))
             raise DatasetError(
                 f"{name}: in {int(same.sum())} frames, the first of them {raw.place[frame]}, the same molecule has its"
-                f" atoms in another order (atoms {moved} have other neighbours): write all frames in one order, or say"
-                " --allow-reactions (or --allow-relabelled) if these are reactions"
+                f" atoms in another order (atoms {moved} have other neighbors): write all frames in one order, or say"
+                " --allow-reactions (or --allow-relabeled) if these are reactions"
             )
     return other.numpy()
 
@@ -122,7 +122,7 @@ def _environments(
     """A number for each atom that tells its element and those around it to three bonds, sorted within each frame.
 
     Two frames in which these agree hold the same molecule up to the order of atoms (refinement of labels by those of
-    the neighbours, as of Weisfeiler and Leman; few molecules are told apart by no such refinement).
+    the neighbors, as of Weisfeiler and Leman; few molecules are told apart by no such refinement).
     """
     labels = numbers[None].repeat(len(bonded), 1)
     for _ in range(3):

@@ -38,7 +38,7 @@ class Conversion:
     reading: Reading = field(default_factory=Reading)
     units: Units = field(default_factory=Units)  # asked for; None to find out
     negate_forces: bool = False
-    allow_relabelled: bool = False
+    allow_relabeled: bool = False
     allow_inconsistent: bool = False
     split: str = "random"  # or "blocks"
     test_frames: int | None = None
@@ -132,7 +132,7 @@ def prepare(conversion: Conversion) -> Prepared:
     if repeated:
         raw = raw.note("repeated frames", f"{repeated} left out")
     raw = _check_labels(name, raw, conversion)
-    other = check_bonds(name, raw, conversion.allow_relabelled)
+    other = check_bonds(name, raw, conversion.allow_relabeled)
     if other.any():
         shown = ", ".join(map(str, raw.place[other][:5]))
         raw = raw.note("warning", f"{int(other.sum())} frames have other bonds than most (frame {shown})")

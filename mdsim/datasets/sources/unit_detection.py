@@ -28,7 +28,7 @@ from mdsim.units import HARTREE
 
 #: Of bonds to hydrogen, with room for other methods and few frames, yet not for the factor two of Ry and Hartree.
 STRETCH_EV_PER_A2 = (24.0, 58.0)
-BOND_RATIO = (0.7, 1.5)  # distance of nearest neighbours over the sum of their covalent radii
+BOND_RATIO = (0.7, 1.5)  # distance of nearest neighbors over the sum of their covalent radii
 #: Total energies of the atoms H to Ar in Hartree: Hartree-Fock, which PBE and hybrids meet within half a per cent.
 _H_TO_NE = [0.500, 2.862, 7.433, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409, 128.547]
 _NA_TO_AR = [161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.818]
@@ -75,7 +75,7 @@ def _length(name: str, raw: RawFrames, asked: Units) -> tuple[str, RawFrames]:
     ratio = bond_ratio(raw) * LENGTH_UNITS_A[length]
     if BOND_RATIO[0] <= ratio <= BOND_RATIO[1]:
         return length, raw
-    text = f"nearest neighbours are {ratio:.2f} times the sum of their covalent radii apart"
+    text = f"nearest neighbors are {ratio:.2f} times the sum of their covalent radii apart"
     fitting = [
         unit
         for unit, size in LENGTH_UNITS_A.items()
