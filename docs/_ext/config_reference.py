@@ -1,4 +1,4 @@
-"""The reference of all configuration keys, written from `mdsim.config.schema` while the manual is built.
+"""Generator of the reference of all configuration keys from `mdsim.config.schema`.
 
 A line ``<!-- config-reference: PretrainConfig -->`` in a page is replaced by the keys of that section and of every
 section below it that no earlier such line has written.

@@ -1,4 +1,4 @@
-"""A stability criterion of your own: a ring that is no longer flat."""
+"""A custom stability criterion: a ring that is no longer flat."""
 
 from __future__ import annotations
 

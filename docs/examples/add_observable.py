@@ -1,4 +1,4 @@
-"""An observable of your own: the distribution of one torsion angle."""
+"""A custom observable: the distribution of one torsion angle."""
 
 from __future__ import annotations
 

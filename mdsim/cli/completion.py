@@ -1,4 +1,4 @@
-"""`mdsim completion`: a script with which a shell completes commands, flags and files."""
+"""`mdsim completion`: shell completion of commands, flags and files."""
 
 from __future__ import annotations
 

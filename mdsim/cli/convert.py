@@ -1,4 +1,4 @@
-"""The command that turns frames of one's own into a data set."""
+"""`mdsim data convert`: conversion of custom frames to a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands for data: fetch published sets, convert one's own, and look at what is there."""
+"""`mdsim data`: download of published data sets, conversion of custom frames, and inspection."""
 
 from __future__ import annotations
 

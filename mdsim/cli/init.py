@@ -1,4 +1,4 @@
-"""`mdsim init`: look at a data set, and write configurations for it."""
+"""`mdsim init`: configurations derived from a data set."""
 
 from __future__ import annotations
 

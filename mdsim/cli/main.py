@@ -1,4 +1,4 @@
-"""The `mdsim` command: one line for each of its commands, and the way to the one that is asked for.
+"""The `mdsim` command: the table of its commands, and the dispatch to them.
 
 mdsim init --data PATH --model NAME        configurations for a data set, with values chosen from it
 mdsim pretrain --config-yml CONFIG         fit energies and forces, or validate a fit

@@ -1,4 +1,4 @@
-"""The energy/force fit, its validation, and the prediction of frames."""
+"""`mdsim pretrain` and `mdsim predict`: the energy/force fit, its validation, and predictions for frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags that several commands share, overrides of a configuration, and errors as one line."""
+"""Shared parts of the commands: common flags, overrides of a configuration, and one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StABlE training, held-out evaluation, and the comparison of evaluations."""
+"""`mdsim train`, `mdsim simulate` and `mdsim compare`: StABlE training, evaluation, and comparison of evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bonds of many frames by covalent radii, in time and memory that grow like frames times atoms, for any cell."""
+"""Bonds of many frames by covalent radii, in time and memory linear in frames and atoms, for any cell."""
 
 from __future__ import annotations
 

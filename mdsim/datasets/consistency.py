@@ -1,4 +1,4 @@
-"""Energies and forces that belong together: differences of energies against the work of the forces between frames.
+"""Consistency of energies and forces: energy differences between frames compared with the work of the forces.
 
 Frames that resemble one another are compared. The energy difference of two is nearly the work along the path between
 them by the trapezoid rule, -½ (g_i + g_j)·Δq, in coordinates q in which energies are nearly harmonic: inverse distances

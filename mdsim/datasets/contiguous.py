@@ -1,4 +1,4 @@
-"""Stretches of frames in time order: that they are, and velocities for those that have none."""
+"""Contiguous frames: a check of their time order, and velocities from finite differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of one source train, validate and test, for one size after another."""
+"""Division of one source of frames into training, validation and test frames, for several sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets on disk: npz files of frames, and `metadata.json` beside them that says what they are.
+"""Data set folders: npz files of frames, described by `metadata.json`.
 
 ``<root>/<name>/<molecule>/<size>/{train,val,test}.npz`` and ``contiguous.npz`` (time-ordered frames). What all sizes
 share may lie one level up, in ``<root>/<name>/<molecule>/``.

@@ -1,4 +1,4 @@
-"""Checks of labels: energies that do not belong to the forces, and forces too weak or strong for the temperature."""
+"""Checks of labels: energies inconsistent with the forces, and forces inconsistent with the temperature."""
 
 from __future__ import annotations
 

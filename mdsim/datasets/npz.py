@@ -1,4 +1,4 @@
-"""Labeled frames in npz files: reading with every check that protects training, and atomic writing.
+"""Labeled frames in npz files: validated reading and atomic writing.
 
 Arrays carry the names the field uses, always in these units:
 

@@ -1,4 +1,4 @@
-"""Observables of a long run, tabulated by blocks: references without the noise of a few frames, and their errors.
+"""Observables of a long reference run, tabulated by blocks, with standard errors.
 
 ``reference.npz`` beside the frames of a data set holds, for blocks of consecutive frames of equal length,
 

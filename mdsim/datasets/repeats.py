@@ -1,4 +1,4 @@
-"""Frames that repeat earlier ones, up to a motion of the whole: shifted, wrapped, or turned with open boundaries."""
+"""Detection of repeated frames, including copies that are shifted, wrapped or rotated as a whole."""
 
 from __future__ import annotations
 

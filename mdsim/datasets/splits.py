@@ -1,4 +1,4 @@
-"""Which frames train, validate and test: nested random splits, and held-out stretches of correlated trajectories."""
+"""Splits into training, validation and test frames: nested random splits, and held-out ends of trajectories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out evaluation: how long is each replica stable, and how far are the observables of its stable part off.
+"""Held-out evaluation: the stable time of each replica, and the observables of its stable frames.
 
 Initial positions come from the test frames and velocities from the Maxwell-Boltzmann distribution, both by the seed
 alone, so that two force fields evaluated with one configuration start from the same conditions. A replica that breaks

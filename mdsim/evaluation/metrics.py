@@ -1,4 +1,4 @@
-"""From an evaluation's raw numbers to `final_metrics.json`, `.npy` files and tables; the unit is in every key.
+"""Metrics of an evaluation, written as `final_metrics.json`, `.npy` files and tables. Keys include units.
 
 Stable times are right-censored at the end of the run: the mean is the restricted mean up to the horizon, the median
 Kaplan-Meier's. An observable's error is that of the average over all stable frames of all replicas; its interval is a

@@ -1,4 +1,4 @@
-"""The results of evaluations, for Python."""
+"""Public Python interface to the results of evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of one evaluation, and the comparison of two kinds of evaluation, both from the files of their runs."""
+"""Figures of one evaluation, and the comparison of two kinds of evaluation, from the files of their runs."""
 
 from __future__ import annotations
 

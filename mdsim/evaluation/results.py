@@ -1,4 +1,4 @@
-"""Results of evaluations, read from the files of their runs and checked before anything is made of them."""
+"""Results of evaluations, read from the files of their runs and validated."""
 
 from __future__ import annotations
 

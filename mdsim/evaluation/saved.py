@@ -1,4 +1,4 @@
-"""Saved evaluations: the forms of their state and of the files of kept frames."""
+"""Formats of saved evaluations: their state, and the files of kept frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neighbor search in linear time: atoms are sorted into small cells, and only those of nearby cells are looked at.
+"""Neighbor search in linear time with a cell list.
 
 The grid of a periodic system is surrounded by the images of the atoms that lie within the cutoff of the unit cell, so
 that several images of a pair need no care. In an open system empty space is squeezed out of the grid, so that that of a

@@ -1,4 +1,4 @@
-"""Neighbor search over all pairs of atoms: the quickest for few atoms, and short enough to judge the other one by."""
+"""Neighbor search over all pairs of atoms: fastest for few atoms, and a simple reference for the cell list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pairs of neighbors of all replicas, and their division into groups of replicas."""
+"""Neighbor pairs of all replicas, and their division into groups of replicas."""
 
 from __future__ import annotations
 

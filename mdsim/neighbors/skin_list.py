@@ -1,4 +1,4 @@
-"""Neighbors with a skin, kept while no atom has moved too far."""
+"""Neighbor list with a skin, rebuilt when an atom has moved by half of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every loss term satisfies."""
+"""Contract of all loss terms."""
 
 import sys
 from dataclasses import replace

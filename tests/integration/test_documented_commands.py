@@ -1,4 +1,4 @@
-"""Every command and every Python block in the README and the manual does what it says it does.
+"""Commands and Python blocks of the README and the manual, run or checked.
 
 Each document is worked through from top to bottom in a copy of the project. The tables say what happens to a command:
 it is run as written, made small by flags that are appended; or it is checked up to the point where the long part

@@ -1,4 +1,4 @@
-"""The installed package, from a wheel and in an empty folder: nothing of the checkout is needed but data."""
+"""The installed package, from a wheel and in an empty folder, without the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A world that runs in milliseconds: one water molecule held by springs, its labels, and small force fields."""
+"""A fast test system: one water molecule held by springs, its labels, and small force fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames whose motion is known: a water molecule, a box of water, and argon."""
+"""Toy frames with known motion: a water molecule, a box of water, and argon."""
 
 from __future__ import annotations
 

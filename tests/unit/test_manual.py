@@ -1,4 +1,4 @@
-"""What the manual is made of: the reference of keys is complete, docstrings keep their formulas, and it builds."""
+"""The manual: a complete reference of keys, intact formulas in docstrings, and a build without warnings."""
 
 import os
 import re

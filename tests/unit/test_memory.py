@@ -1,4 +1,4 @@
-"""The memory budget: what a batch takes, how it is divided, and that the division changes nothing but rounding."""
+"""The memory budget: the size of batches, their division, and results independent of it up to rounding."""
 
 import logging
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a careful person looks at first in reference data: the numbers. `data_figure.py` draws them."""
+"""Quality checks of reference data, as numbers and warnings. `figure.py` draws them."""
 
 from __future__ import annotations
 

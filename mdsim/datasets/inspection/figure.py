@@ -1,4 +1,4 @@
-"""The figure of `data check`: what to look at before training on data."""
+"""The figure of `mdsim data check`."""
 
 from __future__ import annotations
 

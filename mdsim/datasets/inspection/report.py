@@ -1,4 +1,4 @@
-"""What `data check` prints."""
+"""The text output of `mdsim data check`."""
 
 from __future__ import annotations
 

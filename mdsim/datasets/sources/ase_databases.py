@@ -1,4 +1,4 @@
-"""Databases of ASE, also with labels among the key-value pairs or the data of a row, as SchNetPack writes them."""
+"""ASE databases, including SchNetPack's with labels among the key-value pairs or the data of a row."""
 
 from __future__ import annotations
 

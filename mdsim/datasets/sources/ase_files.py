@@ -1,4 +1,4 @@
-"""Frames from anything that ASE reads: extended xyz, .traj, ASE databases, outputs of VASP and Quantum ESPRESSO.
+"""Frames from all formats of ASE: extended xyz, .traj, ASE databases, outputs of VASP and Quantum ESPRESSO.
 
 Energies and forces are where ASE keeps results of calculators, or under names of their own (`REF_energy`, `REF_forces`,
 `Energy`, ...). Which of them are the labels is found out where only one can be, and asked for where several differ.

@@ -1,4 +1,4 @@
-"""What files of frames often have that training must not see: repeated frames, and atoms that change places."""
+"""Cleaning of source frames: removal of repeated frames, and detection of changed bonds and atom orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From frames of any source to a data set on disk: divided, described, and never mixed with one made otherwise."""
+"""Conversion of source frames to a data set on disk, which must not mix with an existing, different one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Systems of DeePMD-kit: a folder with `type.raw`, `type_map.raw` and `set.*/{coord,box,energy,force}.npy`."""
+"""DeePMD-kit systems: a folder with `type.raw`, `type_map.raw` and `set.*/{coord,box,energy,force}.npy`."""
 
 from __future__ import annotations
 

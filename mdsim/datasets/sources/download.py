@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP: resumed after interruption, retried, verified, and never half a file under its final name.
+"""HTTP downloads that resume, retry, verify, and appear under their final name only when complete.
 
 What has arrived lies in ``NAME.part``, and ``NAME.part.json`` says of which version of which address it is a part.
 A download continues where it stopped only if the server confirms that the file is still the same (``If-Range`` with a

@@ -1,4 +1,4 @@
-"""Energies and forces among the numbers that frames carry: found where only one can be meant, asked for otherwise."""
+"""Selection of the energy and force labels among the arrays of a frame. Ambiguity is an error."""
 
 from __future__ import annotations
 

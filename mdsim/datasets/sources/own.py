@@ -1,4 +1,4 @@
-"""Frames of one's own, in any format that is understood, on their way into a data set."""
+"""Preparation of custom frames, in any supported format, for conversion to a data set."""
 
 from __future__ import annotations
 

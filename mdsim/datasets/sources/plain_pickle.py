@@ -1,4 +1,4 @@
-"""Read arrays that were saved as a pickle, without letting the file run anything.
+"""Safe reader of arrays in pickle files. It never executes code from the file.
 
 A pickle is a program: loading one calls whatever it names. Here the few names that a dictionary of numerical arrays
 needs lead to stand-ins in this file, which only take notes, and every other name is refused. Not even numpy's own

@@ -1,4 +1,4 @@
-"""Data sets that others have published: fetch the file, make sure that it is the one, divide it, write it."""
+"""Published data sets: download, verification, division and writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames as other programs wrote them, and what makes them frames of the data set format: units and nothing else."""
+"""Frames as read from source files, and their conversion to the units of the data set format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that is published somewhere, and how to tell that a copy is it."""
+"""Remote files: their address, and the checks of a local copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of the sGDML collection (MD17, MD22, CCSD sets): npz with the arrays z, R, E and F."""
+"""sGDML files (MD17, MD22, CCSD sets): npz with the arrays z, R, E and F."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which units a file is in, told by physics: how long bonds are, how stiff those to hydrogen are, how deep atoms lie.
+"""Detection of units from bond lengths, the stiffness of bonds to hydrogen, and total energies per atom.
 
 Every stretch vibration of a bond X-H has nearly the same force constant, 30 (C-H) to 48 eV/Å² (O-H). The slope of the
 force on the hydrogen along its bond against the length of the bond is minus that constant, and from a few thermal

@@ -1,4 +1,4 @@
-"""Counts of atoms in xyz files, looked at before a reader believes them."""
+"""Checks of the atom counts in xyz files before they are parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings in a data set: quantities with closed forms, and one clear line for what cannot be used."""
+"""Findings in a data set: closed forms, and one clear line for unusable data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of ASE and what they carry besides energies and forces: masses, charges, constraints, databases."""
+"""ASE frames with masses, charges and constraints, and ASE databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames in the formats that people have, and one clear error for each thing that is wrong with them."""
+"""Custom frames in common formats, and one clear error for each fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published sets: what is known about them, and that a file which is not theirs never becomes one."""
+"""Published data sets: their records, and rejection of wrong files."""
 
 from __future__ import annotations
 

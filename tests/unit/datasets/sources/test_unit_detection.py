@@ -1,4 +1,4 @@
-"""Units are told from force constants of bonds, lengths of bonds and depths of atoms, and never guessed."""
+"""Unit detection from force constants, bond lengths and atomic energies."""
 
 from __future__ import annotations
 
