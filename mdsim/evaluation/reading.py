@@ -10,10 +10,10 @@ from mdsim.evaluation.report import Results
 
 
 def read_results(*folders: str | os.PathLike) -> Results:
-    """Read evaluations of one kind; the replicas of several are put together.
+    """Read evaluations of one kind, and pool the replicas of several.
 
     Args:
-        folders: of the evaluations, ``<run folder>/inference/<eval_model>``.
+        folders: folders of the evaluations, ``<run folder>/inference/<eval_model>``.
 
     Returns:
         Their `final_metrics.json` (``summaries``), the stable times of all replicas in ps (``lifetimes``), and the

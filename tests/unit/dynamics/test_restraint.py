@@ -1,4 +1,4 @@
-"""The bonded restraint: zero within the data, forces minus the gradient, and the right width of the ensemble outside."""
+"""The bonded restraint: zero within the data, forces minus the gradient, the right width of the ensemble outside."""
 
 import pytest
 import torch

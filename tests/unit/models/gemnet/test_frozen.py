@@ -1,4 +1,4 @@
-"""GemNet-T without a graph: forces of the hand-written backward pass equal autograd's, and dynamics conserves energy."""
+"""GemNet-T without a graph: the hand-written backward pass equals autograd, and dynamics conserves energy."""
 
 import itertools
 
