@@ -34,7 +34,7 @@ def download_data(arguments: Sequence[str] | None = None) -> int:
     """`download_data.py`: all data of the published experiments."""
     parser = argparse.ArgumentParser(
         description="Fetch and convert all data of the published experiments. Existing data are kept; an"
-        " interrupted download goes on where it stopped."
+        " interrupted download continues where it stopped."
     )
     flag(parser, "--download_path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
     _source_flags(parser)

@@ -38,7 +38,7 @@ def stable_training(arguments: Sequence[str] | None = None) -> int:
 
 def train_parser() -> argparse.ArgumentParser:
     """The arguments of `mdsim train`."""
-    return shared.run_parser("mdsim train", "StABlE-train a force field (a configuration with mode: train).")
+    return shared.run_parser("mdsim train", "Run StABlE training (a configuration with mode: train).")
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
