@@ -146,7 +146,7 @@ def check_finite(name: str, raw: RawFrames) -> None:
 
 
 def check_atoms(name: str, raw: RawFrames) -> None:
-    """Refuse atoms that are no elements, and cells that no atoms fit into.
+    """Raise an error for unknown elements, and for cells that are too small for the atoms.
 
     Args:
         name: of the file, for the message.
