@@ -1,4 +1,4 @@
-"""Forms of saved states: what a payload holds is checked once, when it is read, and then trusted.
+"""Forms of saved states: descriptions of their keys, types and shapes, checked when a file is read.
 
 A form is one of
 

@@ -1,4 +1,4 @@
-"""Continuation of a stopped training: the saved state is checked whole before any of it is put in place."""
+"""Continuation of a stopped training, after a complete check of its saved state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mdsim data`: download of published data sets, conversion of custom frames, and inspection."""
+"""Commands for data: download of published data sets, and `mdsim data check`."""
 
 from __future__ import annotations
 

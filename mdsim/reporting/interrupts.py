@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends what is being done in order, the second ends the process at once. Neither is a traceback."""
+"""Handling of Ctrl-C: the first ends the run in order, the second ends the process at once, both without a traceback."""
 
 from __future__ import annotations
 

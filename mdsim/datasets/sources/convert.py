@@ -1,4 +1,4 @@
-"""Conversion of source frames to a data set on disk, which must not mix with an existing, different one."""
+"""Conversion of source frames to a data set on disk, with protection of existing data sets."""
 
 from __future__ import annotations
 
