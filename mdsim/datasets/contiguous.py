@@ -26,7 +26,7 @@ def check_time_order(name: str, frames: Frames, interval_fs: float) -> None:
     """Raise an error for frames that are not in time order.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         frames: Å.
         interval_fs: time between them.
 
@@ -72,10 +72,10 @@ def contiguous_frames(name: str, raw: RawFrames, n_frames: int, start: int, inte
     """A stretch of frames in time order, with velocities from the file or from differences if possible.
 
     Args:
-        name: of the file, for messages.
+        name: name of the file, for error messages.
         raw: all frames, in known units.
-        n_frames: of the stretch.
-        start: its first frame.
+        n_frames: number of frames in the stretch.
+        start: index of its first frame.
         interval_fs: time between frames.
 
     Returns:

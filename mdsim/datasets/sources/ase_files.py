@@ -56,7 +56,7 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
     """All frames of a file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         reading: names of labels, format and filters.
 
     Raises:

@@ -84,7 +84,7 @@ def check_bonds(name: str, raw: RawFrames, relabeled_allowed: bool = False) -> B
     """Mask of the frames whose bonds differ from those of most frames. Renumbered atoms are an error.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         raw: frames in known units.
         relabeled_allowed: allow them, because reactions such as proton transfer in water may look like a renumbering.
 

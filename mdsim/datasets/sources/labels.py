@@ -73,7 +73,7 @@ def choose(path: Path, images: list[Atoms], what: str, flag: str, asked: str | N
     """The name of a label: the given one, the only candidate, or the first of several with equal values.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file.
         images: all frames.
         what: ``energy`` or ``forces``.
         flag: flag that gives the label on the command line.

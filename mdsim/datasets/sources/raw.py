@@ -122,7 +122,7 @@ def check_finite(name: str, raw: RawFrames) -> None:
     """Raise an error for values that are not finite.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         raw: frames.
 
     Raises:
@@ -149,7 +149,7 @@ def check_atoms(name: str, raw: RawFrames) -> None:
     """Raise an error for unknown elements, and for cells that are too small for the atoms.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         raw: frames.
 
     Raises:

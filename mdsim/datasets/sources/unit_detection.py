@@ -42,7 +42,7 @@ def with_units(name: str, raw: RawFrames, asked: Units) -> RawFrames:
     """The frames with known units: given by the user, otherwise by the format, otherwise detected.
 
     Args:
-        name: of the file, for messages.
+        name: name of the file, for error messages.
         raw: frames whose units may be unknown.
         asked: units given by the user, or None.
 
