@@ -1,4 +1,4 @@
-"""For tools that still look for a setup.py; everything is in pyproject.toml."""
+"""Shim for tools that need a setup.py. All settings are in pyproject.toml."""
 
 from setuptools import setup
 

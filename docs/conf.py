@@ -1,4 +1,4 @@
-"""How Sphinx builds the manual: `make docs`."""
+"""Sphinx configuration of the manual (`make docs`)."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without pickle, refused when a bit of them has changed.
+"""Checkpoint files: written atomically, read without pickle, and verified bit for bit.
 
 Every file is a dictionary that `torch.load(weights_only=True)` can read:
 

@@ -1,4 +1,4 @@
-"""Displacements, distances, angles and centre-of-mass helpers, with and without periodic boundaries."""
+"""Displacements, distances, angles and center-of-mass helpers, with and without periodic boundaries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mdsim.typing import Float, Int, Tensor
 
-#: Off-diagonal elements of a cell, over its longest edge, that are rounding: of single precision, or of text files.
+#: Largest off-diagonal element of a cell, relative to its longest edge, that is due to rounding.
 ROUNDING = 1e-7
 
 
@@ -21,9 +21,9 @@ def minimum_image(
 ) -> Float[Tensor, "*batch 3"]:
     """Shortest periodic image of each displacement.
 
-    Exact for every cell: a triclinic one is first Minkowski-reduced (the same lattice, spanned by its shortest
-    vectors), after which rounding the fractional displacement and searching the 27 images around it suffices
-    (Nguyen and Stehlé, ACM Trans. Algorithms 5, 46 (2009)); an orthorhombic one needs the rounding only.
+    The result is exact for every cell. A triclinic cell is first Minkowski-reduced (the same lattice, spanned by its
+    shortest vectors). It is then sufficient to round the fractional displacement and to search the 27 images around it
+    (Nguyen and Stehlé, ACM Trans. Algorithms 5, 46 (2009)). An orthorhombic cell needs only the rounding.
 
     Args:
         displacements: vectors in Å.
@@ -40,7 +40,7 @@ def minimum_image(
         return displacements - torch.round(displacements * (1 / edges)).detach() * edges
     cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
     wrapped = displacements - torch.round(displacements @ torch.linalg.inv(cell)).detach() @ cell
-    # |w ± s|² - |w|² = s² ± 2 w·s: one number for each pair of opposite images, instead of six coordinates.
+    # |w ± s|² - |w|² = s² ± 2 w·s: one number per pair of opposite images, instead of six coordinates.
     shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)[14:].to(wrapped) @ cell
     along = wrapped.detach() @ shifts.T
     gain, nearest = (shifts.square().sum(-1) - 2 * along.abs()).min(-1)
@@ -49,7 +49,7 @@ def minimum_image(
 
 
 def wrap(positions: Float[Tensor, "*batch atom 3"], cell: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch atom 3"]:
-    """Each atom moved by whole lattice vectors into the cell at the origin; molecules may be cut by its faces."""
+    """Positions moved by whole lattice vectors into the cell at the origin. Its faces may divide molecules."""
     cell = cell.to(positions)
     return positions - torch.floor(positions @ torch.linalg.inv(cell)) @ cell
 
@@ -57,10 +57,10 @@ def wrap(positions: Float[Tensor, "*batch atom 3"], cell: Float[Tensor, "3 3"]) 
 def whole_molecules(
     positions: Float[Tensor, "*batch atom 3"], bonds: Int[Tensor, "bond 2"], cell: Float[Tensor, "3 3"] | None
 ) -> Float[Tensor, "*batch atom 3"]:
-    """Positions in which no bond crosses a face of the cell: the first atom of each molecule stays where it is.
+    """Positions in which no bond crosses a face of the cell. The first atom of each molecule does not move.
 
-    Atoms are moved by whole lattice vectors, so that every bond is its minimum image; molecules that are whole already
-    come back bit for bit. Along a ring the bonds must agree, which those shorter than half the cell do.
+    Atoms are moved by whole lattice vectors, so that every bond is its minimum image. Molecules that are already whole
+    are returned unchanged. The bonds of a ring must be consistent. They are if they are shorter than half the cell.
 
     Args:
         positions: Å, wrapped or not.
@@ -75,7 +75,7 @@ def whole_molecules(
     steps = torch.zeros_like(positions)
     placed = torch.ones(positions.shape[-2], dtype=torch.bool, device=positions.device)
     placed[_beyond_the_first_atom(bonds, len(placed))] = False
-    while not bool(placed.all()):  # one pass for each generation of neighbours
+    while not bool(placed.all()):  # one pass per generation of bonded neighbors
         for known, new, sign in ((first, second, 1.0), (second, first, -1.0)):
             grows = placed[known] & ~placed[new]
             steps[..., new[grows], :] = steps[..., known[grows], :] + sign * across[..., grows, :]
@@ -86,10 +86,10 @@ def whole_molecules(
 def unwrapped_in_time(
     positions: Float[Tensor, "frame *batch atom 3"], cell: Float[Tensor, "3 3"] | None
 ) -> Float[Tensor, "frame *batch atom 3"]:
-    """Consecutive frames without the jumps of atoms that were wrapped back into the cell.
+    """Consecutive frames without the jumps of atoms that were wrapped into the cell.
 
-    Each atom is moved by whole lattice vectors to the image nearest to where it was one frame before. That is its true
-    path as long as it moves by less than half the cell from frame to frame; paths without jumps come back bit for bit.
+    Each atom is moved by whole lattice vectors to the image nearest to its position one frame before. This is its true
+    path if it moves by less than half the cell between frames. Paths without jumps are returned unchanged.
     """
     if cell is None:
         return positions
@@ -99,12 +99,12 @@ def unwrapped_in_time(
 
 
 def _lattice_steps(displacements: Tensor, cell: Float[Tensor, "3 3"]) -> Tensor:
-    """Whole numbers of lattice vectors to add to each displacement for its shortest image."""
+    """Integer numbers of lattice vectors to add to each displacement for its shortest image."""
     return torch.round((minimum_image(displacements, cell) - displacements) @ torch.linalg.inv(cell))
 
 
 def _beyond_the_first_atom(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Tensor, "other"]:
-    """Atoms that are not the one of lowest index in their molecule."""
+    """Atoms except the one with the lowest index in each molecule."""
     graph = coo_matrix((np.ones(len(bonds)), bonds.cpu().numpy().T), shape=(n_atoms, n_atoms))
     molecule = connected_components(graph, directed=False)[1]
     first = np.unique(molecule, return_index=True)[1]
@@ -112,7 +112,7 @@ def _beyond_the_first_atom(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Te
 
 
 def is_orthorhombic(cell: Float[Tensor, "3 3"]) -> bool:
-    """Whether the lattice vectors lie along the axes, up to rounding."""
+    """Whether the lattice vectors are parallel to the axes, up to rounding."""
     return bool((cell - torch.diag(torch.diagonal(cell))).abs().max() <= ROUNDING * torch.diagonal(cell).abs().max())
 
 
@@ -165,5 +165,5 @@ def center_of_mass(
 
 
 def all_pairs(n_atoms: int, device: torch.device | None = None) -> Int[Tensor, "pair 2"]:
-    """Every unordered pair of atoms once, i < j."""
+    """All unordered pairs of atoms, i < j."""
     return torch.triu_indices(n_atoms, n_atoms, offset=1, device=device).T

@@ -1,4 +1,4 @@
-"""The memory budget of batches, and the division of work into pieces that fit into it.
+"""The memory budget of batches, and the division of work into parts that fit into it.
 
 The budget is a property of the process, like the number of threads. It determines how work is divided and changes
 results only by rounding. By default it is a fraction of the total memory, not of the free memory, so that a repeated

@@ -1,4 +1,4 @@
-"""Forms of saved states: the content of a payload is checked once, when it is read.
+"""Forms of saved states: descriptions of their keys, types and shapes, checked when a file is read.
 
 A form is one of
 

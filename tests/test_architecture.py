@@ -1,4 +1,4 @@
-"""Imports between modules go strictly down the floors of the house, and nothing goes in circles."""
+"""The import rule: modules import only from lower layers, and never in cycles."""
 
 import ast
 from fnmatch import fnmatch

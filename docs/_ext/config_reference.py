@@ -1,4 +1,4 @@
-"""The reference of all configuration keys, written from `mdsim.config.schema` while the manual is built.
+"""Generator of the reference of all configuration keys from `mdsim.config.schema`.
 
 A line ``<!-- config-reference: PretrainConfig -->`` in a page is replaced by the keys of that section and of every
 section below it that no earlier such line has written.
@@ -35,7 +35,7 @@ def reference(source: str, written: set[type[BaseModel]]) -> str:
 
 
 def _section(section: type[BaseModel], written: set[type[BaseModel]]) -> Iterator[str]:
-    """Its keys, then each section below it under a heading of its own."""
+    """Keys of a section, then each of its subsections under a separate heading."""
     written.add(section)
     yield f"{_clean(section.__doc__ or '')}\n"
     yield from _table(section)

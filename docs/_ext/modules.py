@@ -1,4 +1,4 @@
-"""Lists of modules in the API reference: new ones of a package appear without being named.
+"""Generator of the module lists in the API reference.
 
 A line ``<!-- modules: mdsim.state mdsim.observables.* -->`` in a page is replaced by the documentation of these
 modules, each under a heading; ``.*`` stands for the modules of a package whose names do not begin with an underscore.

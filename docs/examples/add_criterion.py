@@ -1,4 +1,4 @@
-"""A stability criterion of your own: a ring that is no longer flat."""
+"""A custom stability criterion: a ring that is no longer flat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdsim.typing import Bool, Float, Tensor
 
 @dataclass(frozen=True)
 class PlanarityDeviation:
-    """Unstable when atoms that belong into one plane are, in root mean square, too far from it.
+    """Calls a frame unstable if the root mean square distance of given atoms from their plane is too large.
 
     Args:
         atoms: indices of the atoms, four or more.
@@ -23,10 +23,10 @@ class PlanarityDeviation:
 
     atoms: tuple[int, ...]
     tolerance_A: float
-    name: str = "planarity_deviation"  # the reason that is reported for a broken replica
+    name: str = "planarity_deviation"  # the reported reason of a break
 
     def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
-        """Root mean square distance of the atoms from their best plane, Å; NaN where a coordinate is not finite."""
+        """Root mean square distance of the atoms from their best plane, Å. NaN if a coordinate is not finite."""
         ring = trajectory.positions[..., list(self.atoms), :]
         ring = minimum_image(ring - ring[..., :1, :], system.cell)
         centered = ring - ring.mean(-2, keepdim=True)
@@ -40,7 +40,7 @@ class PlanarityDeviation:
 
 
 def planar_ring(system: System, dataset: Dataset, atoms: list[int], tolerance_A: float) -> PlanarityDeviation:
-    """The factory: the criterion, once it is clear that the reference data themselves are stable by it.
+    """The factory: creates the criterion after a check that the reference data are stable by it.
 
     Raises:
         ValueError: the tolerance is smaller than what the training frames reach.

@@ -26,7 +26,7 @@ from mdsim.units import kT_eV
 
 @dataclass(frozen=True)
 class StochasticVelocityRescaling(BaseIntegrator):
-    """Canonical dynamics that disturbs velocities little; one force evaluation a step.
+    """Canonical dynamics with a weak effect on velocities, and one force evaluation per step.
 
     Args:
         timestep_fs: Δt, fs.
@@ -40,7 +40,7 @@ class StochasticVelocityRescaling(BaseIntegrator):
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs", "temperature_K", "relaxation_time_fs")
 
     def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later; the generator draws N_f normal numbers for each replica."""
+        """The state one time step later. The generator draws N_f normal numbers per replica."""
         state = VelocityVerlet(self.timestep_fs).step(system, potential, state)
         return replace(state, velocities=self._rescaled(system, state.velocities, generator))
 

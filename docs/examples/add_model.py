@@ -58,7 +58,7 @@ class RadialNetwork(ForceField):
     def atomic_energies(
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
-        """Energy of each atom in eV; they sum to the energy of the replica, relative to `zero_energy_eV`."""
+        """Energy of each atom in eV. Their sum is the energy of the replica, relative to `zero_energy_eV`."""
         kinds = self.column[system.atomic_numbers].repeat(len(positions))
         n_species = len(self.species)
         density = self._density(positions, neighbors, kinds, n_species)
@@ -69,8 +69,8 @@ class RadialNetwork(ForceField):
     def _density(
         self, positions: Tensor, neighbors: Neighbors, kinds: Tensor, n_species: int
     ) -> Float[Tensor, "node feature"]:
-        """Symmetry functions of all atoms of all replicas, which are numbered through."""
-        # Pairs may lie beyond the cutoff. There the clamped distance gives a weight of zero, with slope zero.
+        """Symmetry functions of all atoms of all replicas, with consecutive indices."""
+        # Pairs can be beyond the cutoff. The clamped distance gives them a weight of zero with slope zero.
         distances = torch.linalg.vector_norm(neighbors.displacements(positions), dim=-1).clamp(max=self.cutoff)
         weight = 0.5 * (torch.cos(math.pi / self.cutoff * distances) + 1.0)
         spacing = self.centers_A[1] - self.centers_A[0]
@@ -87,6 +87,6 @@ class RadialNetwork(ForceField):
         energy: Float[Tensor, "frame"],
         forces: Float[Tensor, "frame atom 3"],
     ) -> None:
-        """Before a fit: energies count from the mean of the training set, output from the forces' scale."""
+        """Set the zero of energy and the scale of the output from the training set, before a fit."""
         super().normalize_to(system, positions, energy, forces)
         self.energy_scale_eV.fill_(forces.square().mean().sqrt())  # of an ångström

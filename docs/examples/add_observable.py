@@ -1,4 +1,4 @@
-"""An observable of your own: the distribution of one torsion angle."""
+"""A custom observable: the distribution of one torsion angle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DihedralDistribution:
         Bins.spanning(-180.0, 180.0, self.bin_width_deg)
 
     @property
-    def name(self) -> str:  # names the results in final_metrics.json, the .npy files and the figure
+    def name(self) -> str:  # name of the results in final_metrics.json, the .npy files and the figure
         return "dihedral_" + "_".join(map(str, self.atoms))
 
     @property
@@ -49,7 +49,7 @@ class DihedralDistribution:
         return self.bins.centers
 
     def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica bin"]:
-        """The density of each frame; NaN for frames with a coordinate that is not finite."""
+        """The density of each frame. NaN for frames with a coordinate that is not finite."""
         positions = trajectory.positions
         quadruplet = torch.tensor([list(self.atoms)], device=positions.device)
         return tuple_histogram(dihedrals_deg, positions, quadruplet, system.cell, self.bins) / self.bins.width

@@ -32,7 +32,7 @@ class MeanEnergy:
     uses_samples: bool = True
 
     def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient | None:
-        """None where there are fewer than two samples."""
+        """Gradient of the loss. None with fewer than two samples."""
         if len(samples) < 2:
             return None
         energies, parameters = samples.energies(force_field), tuple(force_field.parameters())

@@ -1,4 +1,4 @@
-"""Resumption of a stopped training: the saved state is checked completely before any of it is applied."""
+"""Continuation of a stopped training, after a complete check of its saved state."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The `mdsim` commands: arguments become a configuration or a call."""
+"""The `mdsim` command line. Each module has the arguments and the entry points of related commands."""

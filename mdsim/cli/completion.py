@@ -1,4 +1,4 @@
-"""`mdsim completion`: a script with which a shell completes commands, flags and files."""
+"""`mdsim completion`: shell completion of commands, flags and files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def script(shell: str) -> str:
 
 
 def _complete_files(parser: argparse.ArgumentParser, file: dict[str, str]) -> None:
-    """Let every argument that is a path be completed by files."""
+    """Complete every argument that is a path with file names."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():

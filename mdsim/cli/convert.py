@@ -1,4 +1,4 @@
-"""The command that turns frames of one's own into a data set."""
+"""`mdsim data convert`: conversion of custom frames to a data set."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LE
 from mdsim.errors import DatasetError
 from mdsim.reporting.console import format_table
 
-DESCRIPTION = """Turn your own frames into a data set.
+DESCRIPTION = """Convert custom frames to a data set.
 
-Understands everything that ASE reads (extended xyz, also with labels under names of your own, .traj, ASE databases,
-VASP, Quantum ESPRESSO, ...), position and force files of CP2K, npz files of the sGDML collection, and DeePMD folders.
+Supported are all formats of ASE (extended xyz, also with custom label names, .traj, ASE databases, VASP, Quantum
+ESPRESSO, ...), position and force files of CP2K, npz files of the sGDML collection, and DeePMD folders.
 
 Examples:
     python data/convert.py frames.extxyz --name mine --molecule ethanol --size 1k --db_path DATAPATH
@@ -35,7 +35,7 @@ Sizes count training and validation frames together; all sizes share their test 
 
 
 def named_unit(table: dict[str, float]):
-    """An argument that names a unit, however it is capitalised."""
+    """Argument type: the name of a unit in any capitalization."""
     names = {name.lower(): name for name in table}
 
     def parse(text: str) -> str:
@@ -47,7 +47,7 @@ def named_unit(table: dict[str, float]):
 
 
 def stretch(text: str) -> Excerpt:
-    """START:STOP."""
+    """Argument type: START:STOP."""
     start, _, stop = text.partition(":")
     first, end = int(start or 0), int(stop)
     if not 0 <= first < end:
@@ -56,7 +56,7 @@ def stretch(text: str) -> Excerpt:
 
 
 def key_value(text: str) -> tuple[str, str]:
-    """KEY=VALUE."""
+    """Argument type: KEY=VALUE."""
     key, sign, value = text.partition("=")
     if not key or not sign:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
@@ -69,46 +69,57 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("files", type=Path, nargs="+", help="files of frames of one system, or DeePMD folders")
-    add("--name", required=True, help="of the data set")
+    add("--name", required=True, help="name of the data set")
     add("--molecule", required=True, help="the system")
     add("--size", nargs="+", default=["100percent"], help="frames (40, 1k) or per cent (25percent) [100percent]")
     add("--db_path", "--db-path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
-    add("--dry_run", "--dry-run", action="store_true", help="show what was found, write nothing")
+    add("--dry_run", "--dry-run", action="store_true", help="print the findings, write nothing")
     reading = parser.add_argument_group("reading")
     reading.add_argument("--energy-key", help="name of the energies in the file")
     reading.add_argument("--forces-key", help="name of the forces in the file")
     reading.add_argument("--format", help="name of the format in ASE")
-    reading.add_argument("--formula", help="keep the frames of this composition, as C9H8O4")
+    reading.add_argument("--formula", help="keep the frames of this composition, e.g. C9H8O4")
     reading.add_argument(
-        "--where", type=key_value, nargs="+", default=[], metavar="KEY=VALUE", help="keep such frames, as charge=0"
+        "--where",
+        type=key_value,
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keep frames with this value, e.g. charge=0",
     )
-    reading.add_argument("--open", action="store_true", help="forget the cell: a molecule in a large box")
-    reading.add_argument("--cell", type=float, nargs="+", metavar="Å", help="of frames that have none: 3 or 9 numbers")
+    reading.add_argument("--open", action="store_true", help="remove the cell: a molecule in a large box")
+    reading.add_argument(
+        "--cell", type=float, nargs="+", metavar="Å", help="cell of frames without one: 3 or 9 numbers"
+    )
     reading.add_argument("--type-map", nargs="+", default=[], help="elements of the types of a DeePMD folder")
     reading.add_argument("--energy-unit", type=named_unit(ENERGY_UNITS_EV), help=", ".join(ENERGY_UNITS_EV))
     reading.add_argument("--length-unit", type=named_unit(LENGTH_UNITS_A), help=", ".join(LENGTH_UNITS_A))
     reading.add_argument("--force-unit", type=named_unit(FORCE_UNITS_EV_PER_A), help="[energy unit/length unit]")
-    reading.add_argument("--negate-forces", action="store_true", help="the file holds gradients")
+    reading.add_argument("--negate-forces", action="store_true", help="the file has gradients")
     reading.add_argument(
-        "--allow-relabelled",
         "--allow-reactions",
+        "--allow-relabeled",
+        "--allow-relabelled",
+        dest="allow_relabeled",
         action="store_true",
-        help="bonds break and form, which may look as if atoms were renumbered",
+        help="accept frames in which bonds break and form",
     )
     reading.add_argument(
         "--allow-inconsistent",
         action="store_true",
-        help="energies may disagree with forces, stiffness with temperature",
+        help="accept energies inconsistent with forces, and stiffness inconsistent with the temperature",
     )
     dividing = parser.add_argument_group("dividing")
     dividing.add_argument("--split", choices=["random", "blocks"], default="random", help="blocks: for trajectories")
-    dividing.add_argument("--test_frames", "--test-frames", type=int, help="held out [10 %%, at most 10,000]")
+    dividing.add_argument(
+        "--test_frames", "--test-frames", type=int, help="number of test frames [10 %%, at most 10,000]"
+    )
     dividing.add_argument("--gap-frames", type=int, default=0, help="blocks: unused frames between the stretches")
-    dividing.add_argument("--validation-fraction", type=float, default=0.05, help="of each size [0.05]")
-    dividing.add_argument("--seed", type=int, default=123, help="of the split [123]")
+    dividing.add_argument("--validation-fraction", type=float, default=0.05, help="fraction of each size [0.05]")
+    dividing.add_argument("--seed", type=int, default=123, help="seed of the split [123]")
     described = parser.add_argument_group("description, for metadata.json")
-    described.add_argument("--temperature-K", type=positive, help="if the frames are from one canonical ensemble")
-    described.add_argument("--frame-interval-fs", type=positive, help="between frames in time order")
+    described.add_argument("--temperature-K", type=positive, help="temperature of frames from one canonical ensemble")
+    described.add_argument("--frame-interval-fs", type=positive, help="time between frames in time order")
     described.add_argument("--contiguous", type=stretch, metavar="START:STOP", help="frames for contiguous.npz")
     described.add_argument("--level-of-theory", default=NOT_STATED)
     described.add_argument("--license", default=NOT_STATED)
@@ -117,7 +128,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def as_cell(numbers: list[float] | None) -> np.ndarray | None:
-    """Three sides or nine numbers by rows."""
+    """The cell from three side lengths, or from nine numbers by rows."""
     if numbers is None:
         return None
     if len(numbers) not in (3, 9):
@@ -156,7 +167,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
         reading,
         Units(known.length_unit, known.energy_unit, known.force_unit),
         negate_forces=known.negate_forces,
-        allow_relabelled=known.allow_relabelled,
+        allow_relabeled=known.allow_relabeled,
         allow_inconsistent=known.allow_inconsistent,
         split=known.split,
         test_frames=known.test_frames,
@@ -168,7 +179,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
 
 
 def convert(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """`data/convert.py`, or another command that does the same; ``prog`` is its name."""
+    """`data/convert.py` and equivalent commands. ``prog`` is the name of the command."""
     known = make_parser(prog).parse_args(arguments)
     return run(lambda: _convert(known, arguments))
 

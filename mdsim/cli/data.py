@@ -1,4 +1,4 @@
-"""The commands for data: fetch published sets, convert one's own, and look at what is there."""
+"""Commands for data: download of published data sets, and `mdsim data check`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mdsim.reporting.console import format_table, progress
 COLLECTIONS = {"md17": md17.MOLECULES, "md22": md22.MOLECULES, "water": water.MOLECULES}
 SIZES = {"md17": "1k", "md22": "25percent", "water": "1k"}
 GOES_ON = "the same command goes on where it stopped"
-#: What the published experiments used; each with its contiguous frames.
+#: Data sets of the published experiments, each with contiguous frames.
 PAPER = (
     ("md17", "aspirin", ("1k", "10k")),
     ("md22", "ac_Ala3_NHMe", ("25percent", "100percent")),
@@ -31,10 +31,10 @@ PAPER = (
 
 
 def download_data(arguments: Sequence[str] | None = None) -> int:
-    """`download_data.py`: everything that the published experiments used."""
+    """`download_data.py`: all data of the published experiments."""
     parser = argparse.ArgumentParser(
-        description="Fetch and convert all data of the published experiments. What is there is left alone; an"
-        " interrupted download goes on where it stopped."
+        description="Fetch and convert all data of the published experiments. Existing data are kept; an"
+        " interrupted download continues where it stopped."
     )
     flag(parser, "--download_path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
     _source_flags(parser)
@@ -48,7 +48,7 @@ def download_data(arguments: Sequence[str] | None = None) -> int:
 
 
 def one_set(name: str, arguments: Sequence[str] | None = None) -> int:
-    """`data/md17.py`, `data/md22.py`, `data/water.py`: sizes of one published set."""
+    """`data/md17.py`, `data/md22.py` and `data/water.py`: sizes of one published data set."""
     sets = COLLECTIONS[name]
     parser = argparse.ArgumentParser(description=f"Fetch {sets[0].description.source}, and convert it.")
     if len(sets) > 1:
@@ -56,12 +56,12 @@ def one_set(name: str, arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--molecule", default=sets[0].molecule, help=f"one of {names} [{sets[0].molecule}]")
     parser.add_argument("--size", nargs="+", default=[SIZES[name]], help=f"1k, 10k, 25percent, ... [{SIZES[name]}]")
     parser.add_argument("--contiguous", action="store_true", help="also write contiguous.npz, frames in time order")
-    flag(parser, "--contiguous_frames", type=int, default=CONTIGUOUS_FRAMES, help=f"how many [{CONTIGUOUS_FRAMES}]")
-    flag(parser, "--contiguous_start", type=int, default=0, help="the first of them [0]")
-    flag(parser, "--test_frames", type=int, help="held out, instead of the published number")
+    flag(parser, "--contiguous_frames", type=int, default=CONTIGUOUS_FRAMES, help=f"their number [{CONTIGUOUS_FRAMES}]")
+    flag(parser, "--contiguous_start", type=int, default=0, help="index of the first one [0]")
+    flag(parser, "--test_frames", type=int, help="number of test frames [the published number]")
     flag(parser, "--db_path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
     _source_flags(parser)
-    flag(parser, "--from_file", type=Path, help="the file as published, fetched by other means")
+    flag(parser, "--from_file", type=Path, help="the published file, downloaded by other means")
     known = parser.parse_args(arguments)
 
     def action() -> None:
@@ -81,7 +81,7 @@ def check(arguments: Sequence[str] | None = None) -> int:
 def check_parser() -> argparse.ArgumentParser:
     """The arguments of `mdsim data check`."""
     parser = argparse.ArgumentParser(
-        prog="mdsim data check", description="Print and draw what to look at before training on data."
+        prog="mdsim data check", description="Print and draw statistics and warnings for a data set."
     )
     parser.add_argument("path", type=Path, help="folder of a data set, or of several, or an npz file of frames")
     parser.add_argument("--output", type=Path, help="folder of the figures [that of each data set]")
@@ -101,7 +101,7 @@ def _check_all(known: argparse.Namespace) -> None:
 
 
 def _figure_path(checked: Checked, output: Path | None) -> Path:
-    """Beside the data, or under a name of its own in the folder asked for."""
+    """Path of the figure: in the folder of the data, or with a unique name in the given folder."""
     named = f"{checked.name.replace('/', '_')}_check.png"
     if output is not None:
         return output / named
@@ -109,11 +109,11 @@ def _figure_path(checked: Checked, output: Path | None) -> Path:
 
 
 def _source_flags(parser: argparse.ArgumentParser) -> None:
-    flag(parser, "--data_path", type=Path, help="folder of the files as published [downloads in the root]")
+    flag(parser, "--data_path", type=Path, help="folder of the published files [downloads in the root]")
     flag(parser, "--base_url", nargs="+", default=[], metavar="URL", help="mirrors instead of the published address")
-    flag(parser, "--ignore_checksum", action="store_true", help="take a file of another size or sha256")
-    flag(parser, "--dry_run", action="store_true", help="say what would be done")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"of the split [{SEED}]")
+    flag(parser, "--ignore_checksum", action="store_true", help="accept a file with another size or sha256")
+    flag(parser, "--dry_run", action="store_true", help="print the planned actions only")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the split [{SEED}]")
 
 
 def _request(

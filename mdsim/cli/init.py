@@ -1,4 +1,4 @@
-"""`mdsim init`: look at a data set, and write configurations for it."""
+"""`mdsim init`: configurations derived from a data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mdsim.models.registry import MODELS
 
 
 def init(arguments: Sequence[str] | None = None) -> int:
-    """Carry out the command, and print what was chosen and what to do next."""
+    """Write the configurations, and print the chosen values and the next commands."""
     known = init_parser().parse_args(arguments)
     return shared.run(lambda: _init(known))
 
@@ -20,16 +20,16 @@ def init_parser() -> argparse.ArgumentParser:
     """The arguments of `mdsim init`."""
     parser = argparse.ArgumentParser(
         prog="mdsim init",
-        description="Write configurations for pretraining, StABlE training and evaluation, with values chosen from a "
+        description="Write configurations for pretraining, StABlE training and evaluation, with values derived from a "
         "data set, and why.",
     )
     parser.add_argument("--data", type=Path, required=True, help="the data set, <root>/<name>/<molecule>/<size>")
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--out", type=Path, help="folder of the files [configs/<name>/<molecule>_<size>_<model>]")
-    parser.add_argument("--temperature-K", type=shared.positive, help="of the dynamics [that of the data]")
+    parser.add_argument("--temperature-K", type=shared.positive, help="temperature of the dynamics [that of the data]")
     parser.add_argument("--allow-reactions", action="store_true", help="bonds of the data may break and form")
-    parser.add_argument("--cpu", action="store_true", help="for a CPU, even where there is a GPU")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--cpu", action="store_true", help="choose values for a CPU even if there is a GPU")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 

@@ -1,15 +1,15 @@
-"""The `mdsim` command: one line for each of its commands, and the way to the one that is asked for.
+"""The `mdsim` command: the table of its commands, and the dispatch to them.
 
-mdsim init --data PATH --model NAME        configurations for a data set, with values chosen from it
+mdsim init --data PATH --model NAME        configurations with values derived from a data set
 mdsim pretrain --config-yml CONFIG         fit energies and forces, or validate a fit
 mdsim train --config-yml CONFIG            StABlE training
 mdsim simulate --config-yml CONFIG         held-out evaluation
-mdsim compare RUN_DIR [RUN_DIR ...]        before against after, as a table and figures
+mdsim compare RUN_DIR [RUN_DIR ...]        results before and after training, as a table and figures
 mdsim predict --checkpoint FILE ...        energies and forces of frames
-mdsim data check PATH                      a table, a figure, and what deserves a second look
-mdsim data convert FILE ...                custom frames become a data set
+mdsim data check PATH                      statistics, warnings and a figure of a data set
+mdsim data convert FILE ...                conversion of custom frames to a data set
 
-Importing what a command needs takes seconds, so nothing is imported before it is known which one runs.
+The imports of a command take seconds. They start after the command line is parsed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["PRETRAIN_DEBUG", "compare", "main", "make_parser", "pretraining", "s
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its line in the help text, and the functions that parse its arguments and carry it out."""
+    """One command: its help text, and the functions that parse its arguments and run it."""
 
     help: str
     module: str
@@ -37,11 +37,11 @@ class Command:
     parser: str
 
     def carry_out(self, arguments: Sequence[str]) -> int:
-        """Run it; the exit status."""
+        """Run the command, and return its exit status."""
         return self._named(self.function)(arguments)
 
     def make_parser(self) -> argparse.ArgumentParser:
-        """Its arguments."""
+        """Parser of its arguments."""
         return self._named(self.parser)()
 
     def _named(self, name: str) -> Callable:
@@ -51,21 +51,23 @@ class Command:
 COMMANDS = {
     "init": Command("write configurations for a data set", "mdsim.cli.init", "init", "init_parser"),
     "pretrain": Command("fit energies and forces", "mdsim.cli.pretrain", "pretrain", "pretrain_parser"),
-    "train": Command("StABlE-train a force field", "mdsim.cli.stable", "train", "train_parser"),
+    "train": Command("run StABlE training of a force field", "mdsim.cli.stable", "train", "train_parser"),
     "simulate": Command(
         "evaluate a force field in held-out simulations", "mdsim.cli.stable", "simulate", "simulate_parser"
     ),
-    "compare": Command("compare evaluations, before against after", "mdsim.cli.stable", "compare", "compare_parser"),
+    "compare": Command(
+        "compare evaluations before and after training", "mdsim.cli.stable", "compare", "compare_parser"
+    ),
     "predict": Command("write energies and forces of frames", "mdsim.cli.pretrain", "predict", "predict_parser"),
     "completion": Command(
         "print a completion script for a shell", "mdsim.cli.completion", "completion", "completion_parser"
     ),
 }
 DATA_COMMANDS = {
-    "check": Command("look at a data set before training on it", "mdsim.cli.data", "check", "check_parser"),
-    "convert": Command("turn frames into a data set", "mdsim.cli.convert", "convert_command", "make_parser"),
+    "check": Command("check a data set before training", "mdsim.cli.data", "check", "check_parser"),
+    "convert": Command("convert frames to a data set", "mdsim.cli.convert", "convert_command", "make_parser"),
 }
-#: Earlier names, with what took their place.
+#: Earlier names of commands, with the present ones.
 DEPRECATED: dict[str, tuple[Callable[[Sequence[str] | None], int], str]] = {
     "pretraining": (pretraining, "mdsim pretrain"),
     "stable-training": (stable_training, "mdsim train and mdsim simulate"),
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in COMMANDS:
         return COMMANDS[first].carry_out(rest)
     parser = make_parser()
-    known = parser.parse_args(arguments)  # ends the program for --help, --version and unknown words
+    known = parser.parse_args(arguments)  # exits for --help, --version and unknown words
     known.parser.print_help(sys.stderr)  # a command is missing
     return 2
 
@@ -94,7 +96,7 @@ def make_parser(whole: bool = False) -> argparse.ArgumentParser:
     """The tree of commands.
 
     Args:
-        whole: with the arguments of every command, which imports all that they need.
+        whole: include the arguments of every command. This imports all their modules.
     """
     parser = argparse.ArgumentParser(
         prog="mdsim",

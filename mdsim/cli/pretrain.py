@@ -1,4 +1,4 @@
-"""The energy/force fit, its validation, and the prediction of frames."""
+"""`mdsim pretrain` and `mdsim predict`: the energy/force fit, its validation, and predictions for frames."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ def predict_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mdsim predict", description="Write energies (eV), forces (eV/Å) and atomic energies (eV) of frames."
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of mdsim, or published with the StABlE paper")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="checkpoint of mdsim, or published with the StABlE paper"
+    )
     _prediction_flags(parser, "", required=True)
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    parser.add_argument("--cpu", action="store_true", help="use no GPU")
     return parser
 
 
@@ -67,9 +69,9 @@ def _fit_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--molecule", help="overrides data.molecule")
     parser.add_argument("--size", help="overrides data.size")
     parser.add_argument("--l_max", type=int, help="overrides model.l_max of NequIP")
-    parser.add_argument("--nequip", action="store_true", help="check that the configuration is one of NequIP")
+    parser.add_argument("--nequip", action="store_true", help="check that the configuration is for NequIP")
     parser.add_argument("--identifier", help="appended to the name of the run")
-    parser.add_argument("--run-dir", help="root below which checkpoints are written")
+    parser.add_argument("--run-dir", help="root folder of the checkpoints")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--print-every", type=int, help="optimizer steps between console lines")
     return parser
@@ -78,7 +80,7 @@ def _fit_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
 def _prediction_flags(parser: argparse.ArgumentParser, mode: str, required: bool = False) -> None:
     parser.add_argument("--frames", type=Path, required=required, help=f"{mode}any file that ASE reads")
     parser.add_argument("--output", type=Path, required=required, help=f"{mode}the extended xyz file to write")
-    parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help=f"{mode}may make a custom model")
+    parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help=f"{mode}factory of a custom model")
     parser.add_argument(
         "--energy-zero",
         default="labels",

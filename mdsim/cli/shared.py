@@ -1,4 +1,4 @@
-"""Flags that several commands share, overrides of a configuration, and errors as one line."""
+"""Shared parts of the commands: common flags, overrides of a configuration, and one-line errors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mdsim.errors import ConfigError, UserError
 from mdsim.reporting.console import setup_logging
 from mdsim.reporting.interrupts import orderly_interrupts
 
-#: Mistakes of the user or of files, and optional packages that are missing: one clear line instead of a traceback.
+#: Errors of the user or of files, and missing optional packages. They give one line instead of a traceback.
 EXPECTED = (UserError, OSError, ModuleNotFoundError)
 OVERRIDES = "Any key of the configuration can be overridden: --any.key=value"
 
 
 def run(action: Callable[[], None], after_interrupt: str = "the same command with --resume continues") -> int:
-    """Carry out a command; expected errors become one message and exit status 1."""
+    """Run a command. Expected errors give one line and exit status 1."""
     setup_logging(None)  # to the console; a run adds its own file
     try:
         with orderly_interrupts():
@@ -44,20 +44,20 @@ def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
 
 
 def run_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
-    """The flags of every command that carries out a configuration.
+    """Parser with the common flags of commands that run a configuration.
 
     Args:
-        prog: how the command is called; None for the name of the script.
-        description: in the help text.
+        prog: name of the command. None: name of the script.
+        description: description in the help text.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description, epilog=OVERRIDES, allow_abbrev=False)
     parser.add_argument("--config-yml", type=Path, metavar="CONFIG", help="the configuration")
     parser.add_argument("--seed", type=int, help="overrides seed")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    parser.add_argument("--debug", action="store_true", help="everything once, tiny, into a run named debug")
+    parser.add_argument("--cpu", action="store_true", help="use no GPU")
+    parser.add_argument("--debug", action="store_true", help="run every step once at a tiny size, in a run named debug")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="continue a stopped run exactly where it was saved")
-    existing.add_argument("--overwrite", action="store_true", help="start an existing run anew")
+    existing.add_argument("--resume", action="store_true", help="continue a stopped run from its last saved state")
+    existing.add_argument("--overwrite", action="store_true", help="start an existing run from the beginning")
     return parser
 
 
@@ -71,10 +71,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> t
 
 
 def config_path(known: argparse.Namespace) -> Path:
-    """The configuration that was named.
+    """Path of the configuration on the command line.
 
     Raises:
-        ConfigError: none was.
+        ConfigError: there is none.
     """
     if known.config_yml is None:
         raise ConfigError("--config-yml CONFIG is missing")
@@ -82,17 +82,17 @@ def config_path(known: argparse.Namespace) -> Path:
 
 
 def overwrites(known: argparse.Namespace) -> bool:
-    """Whether an existing run may be replaced; those of `--debug` always."""
+    """Whether an existing run may be replaced. Runs with `--debug` always may."""
     return known.overwrite or (known.debug and not known.resume)
 
 
 def as_overrides(named: dict[str, object]) -> list[str]:
-    """Values of flags as `key=value`. Text is quoted, so that YAML leaves `--identifier 1e3` as it is."""
+    """Values of flags as `key=value`. Text is quoted, so that YAML reads `--identifier 1e3` as text."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named.items() if value is not None]
 
 
 def runs() -> ModuleType:
-    """The module that does the work. Importing it takes seconds, which `--help` and a wrong configuration need not."""
+    """The module of the runs. Its import takes seconds, so `--help` and configuration errors avoid it."""
     from mdsim.assembly import runs
 
     runs.flush_denormals()

@@ -1,4 +1,4 @@
-"""StABlE training, held-out evaluation, and the comparison of evaluations."""
+"""`mdsim train`, `mdsim simulate` and `mdsim compare`: StABlE training, evaluation, and comparison of evaluations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STABLE_DEBUG = (
     f"dynamics.dump_every_steps={DEBUG_DUMP_EVERY}",
     "epochs=4",
 )
-# At a bound of 1 K every replica is unstable: all park in the first epoch, and the next ones learn.
+# With a limit of 1 K every replica is unstable: all are parked in the first epoch, and the next epochs learn.
 TRAIN_DEBUG = (*STABLE_DEBUG, "max_temperature_K=1", "learning.reruns=4")
 LABELS, DEBUG_BATCH_SIZE = "energies_forces", 8
 SIMULATE_DEBUG = (*STABLE_DEBUG, "dense_window.epochs=4")
@@ -30,7 +30,7 @@ NO_DENSE_WINDOW = ("dense_window=null", "dynamical_observables=[]")
 
 
 def stable_training(arguments: Sequence[str] | None = None) -> int:
-    """`stable_training.py`: the mode of the configuration says what is done."""
+    """`stable_training.py`, which trains or simulates according to the mode of the configuration."""
     parser = shared.run_parser(None, "StABlE training (mode: train) and held-out evaluation (mode: simulate).")
     _eval_model(parser)
     return shared.run(lambda: _carry_out(*shared.parse(parser, arguments), modes=MODES))
@@ -38,7 +38,7 @@ def stable_training(arguments: Sequence[str] | None = None) -> int:
 
 def train_parser() -> argparse.ArgumentParser:
     """The arguments of `mdsim train`."""
-    return shared.run_parser("mdsim train", "StABlE-train a force field (a configuration with mode: train).")
+    return shared.run_parser("mdsim train", "Run StABlE training (a configuration with mode: train).")
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
@@ -63,10 +63,10 @@ def simulate(arguments: Sequence[str] | None = None) -> int:
 
 def compare_parser() -> argparse.ArgumentParser:
     """The arguments of `mdsim compare`."""
-    parser = argparse.ArgumentParser(prog="mdsim compare", description="Before against after, from evaluated runs.")
+    parser = argparse.ArgumentParser(prog="mdsim compare", description="Compare evaluations before and after training.")
     parser.add_argument("run_dir", type=Path, nargs="+", help="run folders with two evaluations each; seeds are pooled")
-    parser.add_argument("--before", default="pre", help="eval_model of the first [pre]")
-    parser.add_argument("--after", default="post", help="eval_model of the second [post]")
+    parser.add_argument("--before", default="pre", help="eval_model of the first evaluation [pre]")
+    parser.add_argument("--after", default="post", help="eval_model of the second evaluation [post]")
     return parser
 
 
@@ -77,7 +77,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 
 
 def stable_debug(config: Section) -> tuple[str, ...]:
-    """The overrides that run a configuration once through, tiny; a dense window of long times is left out."""
+    """Overrides that run every step of a configuration once at a tiny size, without long dense windows."""
     from mdsim.config.schema import SimulateConfig, TrainConfig
 
     if isinstance(config, TrainConfig):
@@ -107,7 +107,7 @@ def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[
 
 
 def _load(path: Path, modes: Sequence[str], overrides: Sequence[str]) -> Any:
-    """The configuration, refused with the right command where it is meant for another one."""
+    """The configuration. If it is for another command, the error names that command."""
     from mdsim.config.loading import load_config
     from mdsim.config.schema import SimulateConfig, TrainConfig
 

@@ -1,4 +1,4 @@
-"""Reference data: the file format, the folders of a data set, and how frames are divided."""
+"""Reference data: the file format, the folders of a data set, and the division of frames."""
 
 from mdsim.datasets.folder import Dataset, Metadata, load_dataset, write_dataset
 from mdsim.datasets.npz import Frames

@@ -1,4 +1,4 @@
-"""Bonds of many frames by covalent radii, in time and memory that grow like frames times atoms, for any cell."""
+"""Bonds of many frames by covalent radii, in time and memory linear in frames and atoms, for any cell."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mdsim.neighbors import pairs_within
 from mdsim.state import BOND_TOLERANCE
 from mdsim.typing import Bool, Float, Int, Tensor
 
-ATOMS_AT_ONCE = 100_000  # of several frames: bounds the memory
+ATOMS_AT_ONCE = 100_000  # total over several frames; limits the memory
 
 
 def bond_radii(atomic_numbers: Int[Tensor, "atom"]) -> Float[Tensor, "atom"]:
-    """Two atoms closer than the sum of these (Å) are bonded."""
+    """Bond radius of each atom, Å. Two atoms closer than the sum of their radii are bonded."""
     return torch.as_tensor(np.array(natural_cutoffs(Atoms(atomic_numbers.numpy()), mult=BOND_TOLERANCE)))
 
 
 def close_pairs(
     positions: Float[Tensor, "frame atom 3"], cell: Float[Tensor, "3 3"] | None, radii: Float[Tensor, "atom"]
 ) -> Iterator[tuple[Int[Tensor, "close"], Int[Tensor, "close 2"], Float[Tensor, "close"]]]:
-    """Pairs of different atoms closer than the sum of their radii, some frames at a time.
+    """Pairs of different atoms closer than the sum of their radii, for a few frames at a time.
 
     Args:
         positions: Å.
         cell: lattice vectors as rows in Å; None for open boundaries.
-        radii: of the atoms, Å.
+        radii: radii of the atoms, Å.
 
     Yields:
-        The frame of each pair, its atoms (i < j) and their distance in Å. In a cell so narrow that several images of
-        a pair are close, each of them is found.
+        The frame of each pair, its atoms (i < j) and their distance in Å. If several images of a pair are close in a
+        narrow cell, each of them is given.
     """
     n_atoms, start = len(radii), 0
     cell = None if cell is None else cell.double()
@@ -50,7 +50,7 @@ def close_pairs(
 def bond_matrix(
     atomic_numbers: Int[Tensor, "atom"], positions: Float[Tensor, "frame atom 3"], cell: Float[Tensor, "3 3"] | None
 ) -> tuple[Bool[Tensor, "frame pair"], Int[Tensor, "pair 2"]]:
-    """Which pairs of atoms are bonded in each frame, among those that are so in any frame, in ascending order."""
+    """All pairs of atoms that are bonded in any frame, ascending, and a mask of the bonded pairs of each frame."""
     n_atoms = len(atomic_numbers)
     radii = bond_radii(atomic_numbers)
     found = [(frame, pair[:, 0] * n_atoms + pair[:, 1]) for frame, pair, _ in close_pairs(positions, cell, radii)]

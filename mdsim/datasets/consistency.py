@@ -1,9 +1,9 @@
-"""Energies and forces that belong together: differences of energies against the work of the forces between frames.
+"""Consistency of energies and forces: energy differences between frames compared with the work of the forces.
 
-Frames that resemble one another are compared. The energy difference of two is nearly the work along the path between
-them by the trapezoid rule, -½ (g_i + g_j)·Δq, in coordinates q in which energies are nearly harmonic: inverse distances
-of all atoms of a molecule, exp(-r/Å) of near ones in a cell, g being the forces along these. How good the rule is for
-given frames is known without any energy: around a triangle of frames the work adds up to zero, or the rule fails.
+Similar frames are compared. The energy difference of two frames is approximately the work along the path between
+them. The trapezoid rule gives this work, -½ (g_i + g_j)·Δq. In the coordinates q energies are nearly harmonic: inverse
+distances of all atoms of a molecule, or exp(-r/Å) of near atoms in a cell. g are the forces along q. The error of the
+rule can be measured without energies: the exact work around a triangle of frames is zero.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mdsim.typing import Float, Int, Tensor
 
 FEWEST_FRAMES = 6
 MOST_TRIANGLES, FEWEST_TRIANGLES = 40, 8
-EXACT = 0.2  # noise that needs no better coordinates
-KEPT = 0.9  # of the triangles
+EXACT = 0.2  # noise below which no better coordinates are tried
+KEPT = 0.9  # fraction of triangles
 WORK_AT_MOST = 2e8  # atoms cubed times triangles
-MOST_ATOMS = 300  # more: displacements themselves are the coordinates
-MOST_FRAMES, MOST_NUMBERS = 2000, 10_000_000  # looked at, and compared, to find frames that resemble one another
+MOST_ATOMS = 300  # for more atoms, displacements are the coordinates
+MOST_FRAMES, MOST_NUMBERS = 2000, 10_000_000  # examined, and compared, to find similar frames
 ALL_DISTANCES_UP_TO = 64  # atoms
 NEAR_EACH, FEWEST_COMPARED = 100, 100
-FARTHEST_A = 0.65  # atoms of a liquid move, root mean square, between frames that can be compared
-REACH_A = 6.0  # of the distances of larger systems
+FARTHEST_A = 0.65  # largest root mean square displacement between frames of a liquid that can be compared
+REACH_A = 6.0  # longest distance used in larger systems
 RIDGE = 1e-6  # of the mean square of the coordinates' gradients: rotations, and what distances do not fix, stay put
 
 
@@ -37,33 +37,33 @@ class Comparison:
 
     differences: Float[Tensor, "pair"]
     work: Float[Tensor, "pair"]
-    closure: Float[Tensor, "triangle"]  # of the work around triangles of frames, zero if the rule were exact
+    closure: Float[Tensor, "triangle"]  # work around triangles of frames; zero if the rule were exact
 
     @property
     def noise(self) -> float:
-        """Of the work over its size, by how far triangles fail to close."""
+        """Relative error of the work, from the closure of triangles."""
         return float(self.closure.square().mean().div(3).sqrt() / self.work.square().mean().sqrt().clamp_min(1e-300))
 
     @property
     def slope(self) -> float:
-        """Of the differences against the work: one for labels that belong together, a little less with noise."""
+        """Slope of the differences against the work: one for consistent labels, slightly less with noise."""
         return float((self.work * self.differences).sum() / self.work.square().sum().clamp_min(1e-300))
 
     @property
     def correlation(self) -> float:
-        """Of differences and work, from -1 to 1; zero where there are no differences."""
+        """Correlation of differences and work, from -1 to 1. Zero without differences."""
         size = (self.work.square().sum() * self.differences.square().sum()).sqrt()
         return float((self.work * self.differences).sum() / size.clamp_min(1e-300))
 
 
 def compare(frames: Frames) -> Comparison | None:
-    """Compare frames with the two that resemble them most.
+    """Compare each frame with the two most similar ones.
 
     Args:
         frames: with forces, in eV and Å.
 
     Returns:
-        The comparison; None where there are too few frames, or these do not differ.
+        The comparison. None if there are too few frames, or if they do not differ.
     """
     n_atoms = len(frames.atomic_numbers)
     if frames.forces is None or len(frames) < FEWEST_FRAMES or n_atoms < 2:
@@ -93,7 +93,7 @@ def _compared(
             work.append(coordinates.work(first, second))
             differences.append(frames.energy[second].double() - frames.energy[first].double())
     rows = torch.stack(work).reshape(-1, 3)
-    # The largest triangles go, of frames unlike all others, so that one broken frame does not condemn its data set.
+    # Remove the largest triangles, so that one broken frame does not make the whole data set fail.
     kept = rows.square().sum(1).argsort()[: math.ceil(KEPT * len(rows))]
     chosen = torch.stack(differences).reshape(-1, 3)[kept]
     found = Comparison(chosen.reshape(-1), rows[kept].reshape(-1), rows[kept].sum(1))
@@ -101,7 +101,7 @@ def _compared(
 
 
 def _too_far(frames: Frames, triangles: list[list[int]]) -> bool:
-    """Whether atoms of a periodic system have changed places even between the frames that resemble one another most."""
+    """Whether atoms of a periodic system have exchanged places even between the most similar frames."""
     if frames.cell is None:
         return False
     first, second, _ = torch.tensor(triangles).T
@@ -133,7 +133,7 @@ class _Displacements:
 
 
 class _Distances:
-    """Functions of distances between atoms, the same for frames that are moved or turned as a whole."""
+    """Functions of distances between atoms, invariant under translation and rotation of the whole frame."""
 
     def __init__(self, frames: Frames) -> None:
         self.positions, self.forces = frames.positions.double(), frames.labels.double()
@@ -167,7 +167,7 @@ class _Distances:
         return values, -arms * (values / lengths)[:, None]
 
     def _displacement(self, frame: int, change: Float[Tensor, "pair"]) -> Float[Tensor, "atom 3"]:
-        """The smallest displacement of the atoms that changes the coordinates so, to first order: least squares."""
+        """The smallest displacement of the atoms with this change of coordinates, to first order (least squares)."""
         _, gradient = self._at(self.positions[frame])
         n_atoms, (first, second) = self.positions.shape[1], self.pairs.T
         outer = gradient[:, :, None] * gradient[:, None, :]

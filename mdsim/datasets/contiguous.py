@@ -1,4 +1,4 @@
-"""Stretches of frames in time order: that they are, and velocities for those that have none."""
+"""Contiguous frames: a check of their time order, and velocities from finite differences."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ FASTEST_A_PER_FS = 0.2
 LONGEST_INTERVAL_FS = 2.0
 #: Sixth-order central difference: weights of x(t + k Δt) - x(t - k Δt), over Δt.
 DIFFERENCE = (45 / 60, -9 / 60, 1 / 60)
-MARGIN = len(DIFFERENCE)  # frames lost at either end
+MARGIN = len(DIFFERENCE)  # frames lost at each end
 
 
 def check_time_order(name: str, frames: Frames, interval_fs: float) -> None:
-    """Refuse frames that do not follow one another.
+    """Raise an error for frames that are not in time order.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         frames: Å.
         interval_fs: time between them.
 
     Raises:
-        DatasetError: an atom would have to be faster than any is.
+        DatasetError: an atom moves farther between frames than is physically possible.
     """
     steps = minimum_image(frames.positions[1:] - frames.positions[:-1], frames.cell)
     farthest = torch.linalg.vector_norm(steps, dim=-1).amax(-1)
@@ -46,7 +46,7 @@ def check_time_order(name: str, frames: Frames, interval_fs: float) -> None:
 
 
 def with_velocities(frames: Frames, interval_fs: float) -> Frames:
-    """The frames but for three at either end, with velocities by sixth-order central differences of the positions.
+    """All frames except three at each end, with velocities by sixth-order central differences of the positions.
 
     Args:
         frames: in time order, at least seven. Å.
@@ -59,7 +59,7 @@ def with_velocities(frames: Frames, interval_fs: float) -> Frames:
 def central_differences(
     positions: Float[Tensor, "frame atom 3"], cell: Float[Tensor, "3 3"] | None
 ) -> Float[Tensor, "inner atom 3"]:
-    """Displacement per frame interval at each frame but three at either end, exact for polynomials of degree six."""
+    """Displacement per frame interval at all frames except three at each end, exact for polynomials of degree six."""
     inner = len(positions) - 2 * MARGIN
     total = torch.zeros_like(positions[:inner])
     for reach, weight in enumerate(DIFFERENCE, start=1):
@@ -69,20 +69,20 @@ def central_differences(
 
 
 def contiguous_frames(name: str, raw: RawFrames, n_frames: int, start: int, interval_fs: float) -> tuple[Frames, str]:
-    """A stretch of frames in time order, with velocities where these are known or can be had.
+    """A stretch of frames in time order, with velocities from the file or from differences if possible.
 
     Args:
-        name: of the file, for messages.
+        name: name of the file, for error messages.
         raw: all frames, in known units.
-        n_frames: of the stretch.
-        start: its first frame.
+        n_frames: number of frames in the stretch.
+        start: index of its first frame.
         interval_fs: time between frames.
 
     Returns:
-        The stretch, and where its velocities come from.
+        The stretch, and the source of its velocities.
 
     Raises:
-        DatasetError: there are not as many frames, or they do not follow one another.
+        DatasetError: there are too few frames, or they are not in time order.
     """
     differences = raw.velocities is None and interval_fs <= LONGEST_INTERVAL_FS
     stop = start + n_frames + 2 * MARGIN * differences

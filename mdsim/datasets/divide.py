@@ -1,4 +1,4 @@
-"""Which frames of one source train, validate and test, for one size after another."""
+"""Division of one source of frames into training, validation and test frames, for several sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCKS = "test: end of each trajectory, behind a gap; val: from a stretch before
 
 @dataclass(frozen=True)
 class Division:
-    """Indices of frames, ascending, and how they were chosen."""
+    """Indices of frames, ascending, and a description of the division."""
 
     train: np.ndarray
     val: np.ndarray
@@ -25,14 +25,14 @@ class Division:
 
 
 def at_random(n_frames: int, size: str, n_test: int, seed: int, validation_fraction: float = 0.05) -> Division:
-    """Independent frames: any may test. Sizes divided with one seed share their test frames and are nested.
+    """Divide independent frames at random. Sizes divided with the same seed share their test frames and are nested.
 
     Args:
-        n_frames: of the source.
+        n_frames: frames of the source.
         size: name of the size, see `parse_size`; training and validation frames together.
-        n_test: frames held out.
-        seed: of the random order.
-        validation_fraction: of the size.
+        n_test: number of test frames.
+        seed: seed of the random order.
+        validation_fraction: fraction of the size.
 
     Raises:
         DatasetError: the source has too few frames.
@@ -53,15 +53,17 @@ def at_random(n_frames: int, size: str, n_test: int, seed: int, validation_fract
 def in_blocks(
     lengths: Sequence[int], size: str, n_test: int, gap: int, seed: int, validation_fraction: float = 0.05
 ) -> Division:
-    """Correlated frames: of each trajectory the end tests, a stretch before it validates, and gaps separate them.
+    """Divide correlated frames. The end of each trajectory is for testing, the stretch before it for validation.
+
+    Gaps separate the stretches.
 
     Args:
         lengths: frames of each trajectory, in the order of the source.
         size: name of the size, see `parse_size`; training and validation frames together, drawn from their stretches.
-        n_test: frames held out, in all trajectories together.
-        gap: frames between the stretches that nothing uses; several correlation times.
-        seed: of the draw.
-        validation_fraction: of what is not for testing.
+        n_test: test frames of all trajectories together.
+        gap: unused frames between the stretches; use several correlation times.
+        seed: seed of the draw.
+        validation_fraction: fraction of the frames that are not for testing.
 
     Raises:
         DatasetError: the trajectories are too short.
@@ -75,7 +77,7 @@ def in_blocks(
         wanted = parse_size(size, len(front) + len(back))
     except ValueError as error:
         raise DatasetError(f"{error} (--size, --test-frames, --gap-frames)") from error
-    # Gaps shorten the front: the largest sizes take what it lacks from the back, so that 100percent is all there is.
+    # Gaps shorten the front. The largest sizes take the missing frames from the back, so that 100percent uses all.
     for_val = max(MINIMUM_VALIDATION_FRAMES, round(validation_fraction * wanted), wanted - len(front))
     for_val = min(len(back), for_val)
     if not 0 < wanted - for_val <= len(front):

@@ -1,7 +1,7 @@
-"""Data sets on disk: npz files of frames, and `metadata.json` beside them that says what they are.
+"""Data set folders: npz files of frames, described by `metadata.json`.
 
-``<root>/<name>/<molecule>/<size>/{train,val,test}.npz`` and ``contiguous.npz`` (time-ordered frames). What all sizes
-share may lie one level up, in ``<root>/<name>/<molecule>/``.
+``<root>/<name>/<molecule>/<size>/{train,val,test}.npz`` and ``contiguous.npz`` (time-ordered frames). Files
+that all sizes share may be one level up, in ``<root>/<name>/<molecule>/``.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ FRAMES_TO_FIND_BONDS = 200
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a data set is and where it comes from: the content of ``metadata.json``."""
+    """Description and origin of a data set: the content of ``metadata.json``."""
 
     source: str
     level_of_theory: str
     license: str
     atomic_numbers: list[int]
-    temperature_K: float | None  # None where frames are not from one canonical ensemble
-    timestep_fs: float | None  # of the dynamics that made the frames
-    structural_frame_interval_fs: float | None  # None where frames are not in time order
+    temperature_K: float | None  # None if frames are not from one canonical ensemble
+    timestep_fs: float | None  # time step of the dynamics that generated the frames
+    structural_frame_interval_fs: float | None  # None if frames are not in time order
     contiguous_frame_interval_fs: float | None
-    split: dict[str, Any]  # how frames were divided, the seed, and their indices as text
+    split: dict[str, Any]  # division of the frames, its seed, and the indices as text
     program_versions: dict[str, str]
-    command: str  # that makes the data set again
+    command: str  # command that generates the data set
     settings: dict[str, Any]
     units: dict[str, str]
-    n_frames: dict[str, int]  # by file; written by `write_dataset`
-    sha256: dict[str, str]  # by file; written by `write_dataset`
+    n_frames: dict[str, int]  # per file; written by `write_dataset`
+    sha256: dict[str, str]  # per file; written by `write_dataset`
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set on disk. Files are read, and checked, when first used."""
+    """A data set on disk. Files are read and checked on first use."""
 
     folder: Path
     metadata: Metadata
@@ -84,7 +84,7 @@ class Dataset:
         return self.contiguous.as_trajectory(interval)
 
     def system(self, dtype: torch.dtype = torch.float32) -> System:
-        """What all frames are copies of; two atoms are bonded if they are in at least half of the training frames."""
+        """The system of all frames. Two atoms are bonded if they are in at least half of the training frames."""
         return system_of(self.train, dtype)
 
     def reference_bond_lengths(self) -> Float[Tensor, "bond"]:
@@ -98,11 +98,11 @@ class Dataset:
 
     @cached_property
     def reference_run(self) -> ReferenceRun:
-        """Observables of the whole run that the frames were drawn from, where the data set has them."""
+        """Observables of the whole run from which the frames were drawn, if available."""
         return read_reference_run(self._verified("reference"))
 
     def _verified(self, name: str) -> Path:
-        """A file that is there, and is the one that the metadata describe."""
+        """Path of an existing file that matches the metadata."""
         path = _locate(self.folder, name)
         if path is None:
             raise DatasetError(f"{name}.npz is neither in {self.folder} nor one level up; make the data set again")
@@ -133,12 +133,12 @@ def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Datas
 
     Args:
         root: folder of all data sets.
-        name: of the data set, e.g. ``aspirin_gfn2``.
+        name: name of the data set, e.g. ``aspirin_gfn2``.
         molecule: the system, e.g. ``aspirin``.
         size: number of frames, e.g. ``1k``.
 
     Raises:
-        DatasetError: there is no such data set (the message lists those there are), or its metadata is not valid.
+        DatasetError: there is no such data set (the message lists the existing ones), or its metadata is not valid.
     """
     root = Path(root)
     folder = root / name / molecule / size
@@ -152,7 +152,7 @@ def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Datas
 
 
 def _maker(root: Path, name: str, molecule: str, size: str) -> str:
-    """The command that makes a data set."""
+    """The command that generates a data set."""
     if name in ("md17", "md22", "water"):
         which = "" if name == "water" else f" --molecule {molecule}"
         return f"`python data/{name}.py{which} --size {size} --contiguous --db_path {root}`"
@@ -170,19 +170,19 @@ def write_dataset(
     metadata: Metadata,
     reference_run: ReferenceRun | None = None,
 ) -> None:
-    """Write one size of a data set; the metadata come last, so that an interrupted writing is never mistaken for done.
+    """Write one size of a data set. The metadata are written last, so that an incomplete data set is recognized.
 
     Args:
         folder: ``<root>/<name>/<molecule>/<size>``.
-        own: frames by file name (``train``, ``val``) that belong to this size.
-        shared: frames (``test``, ``contiguous``) that all sizes share; written one level up.
-        metadata: `n_frames` and `sha256` are filled in here.
-        reference_run: observables of the whole run, which all sizes share.
+        own: frames of this size by file name (``train``, ``val``).
+        shared: frames (``test``, ``contiguous``) of all sizes, written one level up.
+        metadata: description. This function sets `n_frames` and `sha256`.
+        reference_run: observables of the whole run, shared by all sizes.
     """
     targets = {folder / f"{name}.npz": frames for name, frames in own.items()}
     targets |= {folder.parent / f"{name}.npz": frames for name, frames in shared.items()}
     for path, frames in targets.items():
-        if not holds(path, frames):  # what other sizes share keeps its bytes, and so the sha256 in their metadata
+        if not holds(path, frames):  # shared files keep their bytes, and so the sha256 in the metadata of other sizes
             write_frames(path, frames)
     tables = folder.parent / "reference.npz"
     if reference_run is not None:
@@ -202,10 +202,10 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read ``metadata.json``, refusing missing and unknown keys and other units."""
+    """Read and validate ``metadata.json``. Missing keys, unknown keys and other units are errors."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, numbers of 10,000 digits, a deep nest
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, numbers of 10,000 digits, deep nesting
         raise DatasetError(f"{path}: not valid JSON ({error})") from error
     known = [field.name for field in fields(Metadata)]
     if not isinstance(content, dict):
@@ -226,7 +226,7 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def _fault(key: str, value: Any) -> str | None:
-    """What a key of the metadata must be, if this value is not that."""
+    """Description of the required value of a metadata key. None if the value is valid."""
     if key.endswith(("_K", "_fs")):
         positive = not isinstance(value, bool) and isinstance(value, (int, float)) and 0 < value < 1e15
         return None if value is None or positive else "a positive number or null"
@@ -253,9 +253,9 @@ def _is_integer(value: Any, low: int, high: int) -> bool:
 
 
 def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:
-    """The system whose bonds are those present in at least half of the frames, so that no single frame decides.
+    """The system with the bonds that are present in at least half of the frames.
 
-    Up to 200 evenly spaced frames are looked at.
+    Up to 200 evenly spaced frames are used.
     """
     some = frames.positions[:: -(-len(frames) // FRAMES_TO_FIND_BONDS)]
     bonded, pairs = bond_matrix(frames.atomic_numbers, some, frames.cell)
@@ -265,10 +265,10 @@ def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:
 
 
 def unwrapped(frames: Frames, bonds: Int[Tensor, "bond 2"], in_time_order: bool) -> Frames:
-    """Frames of a periodic system in which molecules are whole and, if in time order, no atom jumps.
+    """Frames of a periodic system with whole molecules and, if in time order, continuous paths.
 
-    The format asks for unwrapped positions, which come back bit for bit. Those that were wrapped into the cell are
-    made usable: bonds do not cross its faces, and paths are continuous, as displacements need them.
+    The format requires unwrapped positions, which are returned unchanged. Positions that were wrapped into the cell are
+    unwrapped: bonds do not cross its faces, and paths are continuous, as displacements require.
     """
     positions = frames.positions
     if in_time_order:
@@ -282,6 +282,6 @@ def sha256_of(path: Path) -> str:
 
 
 def _locate(folder: Path, name: str) -> Path | None:
-    """The file of a split: in the folder of its size, or shared by all sizes one level up."""
+    """Path of the file of a split, in the folder of its size or one level up."""
     candidates = (folder / f"{name}.npz", folder.parent / f"{name}.npz")
     return next((path for path in candidates if path.is_file()), None)

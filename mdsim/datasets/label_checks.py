@@ -1,4 +1,4 @@
-"""Checks of labels: energies that do not belong to the forces, and forces too weak or strong for the temperature."""
+"""Checks of labels: energies inconsistent with the forces, and forces inconsistent with the temperature."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from mdsim.units import KB_EV_PER_K
 MOST_NOISE = 0.5
 STEEPEST, FLATTEST = 1.4, 0.65
 WEAKEST_CORRELATION = 0.5
-#: Noise above which labels are only refused for a slope that is off by more, as so few frames say little.
+#: Noise above which only a larger error of the slope counts, because few frames give little evidence.
 CLEAR_NOISE = 0.42
-LARGEST_ROUNDING = 0.3  # of the energies, over the size of their differences
-CLOSE = 1.3  # factor between a slope and the mistake that explains it
-HINTS = 3  # of them are named
-TEMPERATURE_FACTOR = 5.0  # units of forces differ by more; short stretches and few frames by less
-MOST_DIFFUSION = 0.15  # displacement over distance: an atom that vibrates about one place
+LARGEST_ROUNDING = 0.3  # rounding of the energies, relative to their differences
+CLOSE = 1.3  # largest factor between a slope and the unit error that explains it
+HINTS = 3  # largest number of explanations in a message
+TEMPERATURE_FACTOR = 5.0  # wrong units give a larger factor; short stretches and few frames a smaller one
+MOST_DIFFUSION = 0.15  # displacement over distance, for an atom that vibrates about a fixed position
 FEWEST_FRAMES_FOR_TEMPERATURE = 10
 
 
 def mismatch(frames: Frames, energy_unit: str = "eV", force_unit: str | None = "eV/angstrom") -> str | None:
-    """One sentence on energies that do not belong to the forces; None where they do, or where nothing can be said.
+    """A sentence on energies inconsistent with the forces. None if they are consistent, or if this is unknown.
 
     Args:
         frames: with forces, in eV and Å.
-        energy_unit, force_unit: in which they were taken to be, for hints; None where it is certain for the forces.
+        energy_unit, force_unit: assumed units, for hints. None if the unit of the forces is certain.
     """
     if frames.forces is None or len(frames) < 2 or float(frames.forces.abs().max()) == 0:
         return None
@@ -60,7 +60,7 @@ def mismatch(frames: Frames, energy_unit: str = "eV", force_unit: str | None = "
 
 
 def _can_tell(found: Comparison, energy: Float[Tensor, "frame"]) -> bool:
-    """Whether triangles close, and energies are not rounded away."""
+    """Whether triangles close, and energies have enough digits."""
     if not found.noise < MOST_NOISE:
         return False
     spread = float(found.work.square().mean().sqrt())
@@ -68,7 +68,7 @@ def _can_tell(found: Comparison, energy: Float[Tensor, "frame"]) -> bool:
 
 
 def _rounding(energy: Float[Tensor, "frame"]) -> float:
-    """The steps in which energies are given: those of single precision, or of few decimals."""
+    """The resolution of the energies, limited by single precision or by the number of decimals."""
     values = energy.numpy()
     if np.array_equal(values.astype(np.float32).astype(np.float64), values):
         return float(np.spacing(np.abs(values.astype(np.float32)).max()))
@@ -97,12 +97,12 @@ def _hint(ratio: float, n_atoms: int, energy_unit: str, force_unit: str | None) 
 
 
 def stiffness_temperature_K(frames: Frames) -> float | None:
-    """The temperature at which atoms held by these forces would move as far: -<F·u> / f k for displacements u.
+    """The temperature from forces F and displacements u of vibrating atoms, -<F·u> / f k.
 
-    From the virial theorem, exact for any potential in which atoms vibrate about fixed places.
+    It follows from the virial theorem and is exact for any potential in which atoms vibrate about fixed positions.
 
     Returns:
-        K; None with few frames, without forces, or where atoms leave their places.
+        Temperature in K. None with few frames, without forces, or if atoms diffuse.
     """
     n_frames, n_atoms = frames.positions.shape[:2]
     if frames.forces is None or n_frames < FEWEST_FRAMES_FOR_TEMPERATURE or n_atoms < 2:
@@ -128,7 +128,7 @@ def stiffness_temperature_K(frames: Frames) -> float | None:
 def _turned(
     positions: Float[Tensor, "frame atom 3"], forces: Float[Tensor, "frame atom 3"]
 ) -> tuple[Float[Tensor, "frame atom 3"], Float[Tensor, "frame atom 3"]]:
-    """Frames shifted and turned onto the first one (Kabsch)."""
+    """Frames translated and rotated onto the first one (Kabsch)."""
     centered = positions - positions.mean(1, keepdim=True)
     left, _, right = torch.linalg.svd(centered.transpose(1, 2) @ centered[0])
     left = torch.cat([left[..., :2], left[..., 2:] * torch.det(left @ right)[:, None, None].sign()], dim=-1)

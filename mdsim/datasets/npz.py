@@ -1,6 +1,6 @@
-"""Labeled frames in npz files: reading with every check that protects training, and atomic writing.
+"""Labeled frames in npz files: validated reading and atomic writing.
 
-Arrays carry the names the field uses, always in these units:
+Arrays have names that are common in the field, always in these units:
 
     z     (atom)            atomic numbers
     R     (frame, atom, 3)  positions, Å
@@ -8,10 +8,10 @@ Arrays carry the names the field uses, always in these units:
     F     (frame, atom, 3)  forces, eV/Å
     V     (frame, atom, 3)  velocities, Å/fs (converted to ASE units when read)
     cell  (3, 3)            lattice vectors as rows, Å; absent with open boundaries
-    masses (atom)           amu; absent where all atoms are natural mixtures of isotopes
+    masses (atom)           amu; absent if all atoms have their natural isotope mixture
 
-Positions of periodic systems are unwrapped: molecules are whole, and atoms leave the cell as they move. Wrapped ones
-follow from them and the cell (`mdsim.geometry.wrap`), but not the other way round, so they are not stored.
+Positions of periodic systems are unwrapped: molecules are whole, and atoms leave the cell as they move. Wrapped
+positions can be computed from them and the cell (`mdsim.geometry.wrap`), but not vice versa, and are not stored.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     "cell": (3, 3),
     "masses": ("atom",),
 }
-# Even the stiffest bonds keep thermal forces near 2 eV/Å; those of an organic molecule in kcal/mol/Å are around 30.
+# Thermal forces are near 2 eV/Å even for the stiffest bonds; in kcal/mol/Å they are around 30 for an organic molecule.
 PLAUSIBLE_FORCE_RMS_EV_PER_A = (0.01, 10.0)
-#: What reading a damaged npz file may raise: headers are Python literals, members may be encrypted or packed otherwise.
+#: Exceptions from reading a damaged npz file: headers are Python literals, members may be encrypted or compressed.
 DAMAGED = (
     OSError,
     ValueError,
@@ -67,8 +67,8 @@ DAMAGED = (
     zlib.error,
 )
 HEAVIEST = 118  # atomic number
-SMALLEST_VOLUME_A3 = 0.5  # of a cell per atom
-MAXIMUM_RATIO = 2000  # of an array to its compressed bytes: deflate cannot do more than 1032
+SMALLEST_VOLUME_A3 = 0.5  # cell volume per atom
+MAXIMUM_RATIO = 2000  # size of an array over its compressed size: deflate reaches at most 1032
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Frames:
     forces: Float[Tensor, "frame atom 3"] | None = None
     velocities: Float[Tensor, "frame atom 3"] | None = None
     cell: Float[Tensor, "3 3"] | None = None
-    masses: Float[Tensor, "atom"] | None = None  # amu; None for those of the natural mixture of isotopes
+    masses: Float[Tensor, "atom"] | None = None  # amu; None for natural isotope mixtures
 
     @property
     def labels(self) -> Float[Tensor, "frame atom 3"]:
-        """The forces, where they must be present.
+        """The forces. Their absence is an error.
 
         Raises:
             DatasetError: the frames have none.
@@ -130,7 +130,7 @@ def write_frames(path: Path, frames: Frames) -> None:
 
 
 def holds(path: Path, frames: Frames) -> bool:
-    """Whether a file is there and holds exactly these frames, whatever program compressed it."""
+    """Whether a file exists and contains exactly these frames, for any compression."""
     if not zipfile.is_zipfile(path):
         return False
     arrays = _as_arrays(frames)
@@ -187,13 +187,13 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
     """The arrays of an npz file, in the byte order of the machine.
 
     Args:
-        path: of the file.
-        wanted: names; others are passed over unread. None for all.
+        path: path of the file.
+        wanted: names of the arrays to read. None: all.
 
     Raises:
-        DatasetError: it is missing, damaged or of another format, or holds what is no plain array.
+        DatasetError: the file is missing, damaged or of another format, or contains something other than plain arrays.
     """
-    if not zipfile.is_zipfile(path):  # np.load would take a bare array or a pickle for what they are
+    if not zipfile.is_zipfile(path):  # np.load would also read a bare array or a pickle
         raise DatasetError(f"{path}: not a readable npz file (it is missing, truncated or of another format)")
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -206,7 +206,7 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
 
 
 def _member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-    """One array, refused before memory is taken for it if its header promises more than the file can hold."""
+    """One array. A header that promises more than the file can hold is an error before memory is allocated."""
     packed = archive.zip
     assert packed is not None
     file = f"{name}.npy" if f"{name}.npy" in packed.namelist() else name
@@ -277,7 +277,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a file under a temporary name, then rename it."""
+    """Call ``write`` with a file under a temporary name, then rename the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:

@@ -1,13 +1,13 @@
-"""Observables of a long run, tabulated by blocks: references without the noise of a few frames, and their errors.
+"""Observables of a long reference run, tabulated by blocks, with standard errors.
 
-``reference.npz`` beside the frames of a data set holds, for blocks of consecutive frames of equal length,
+``reference.npz`` in the folder of a data set contains, for blocks of consecutive frames of equal length,
 
     rdf_bin_width_A   ()             width of the bins of g(r), Å
     rdf_OO, ...       (block, bin)   g(r) of a pair of elements, in alphabetical order, from zero
     msd_lag_fs        ()             spacing of the lags of mean squared displacements, fs
     msd_O, ...        (block, lag)   mean squared displacement of the atoms of an element from lag zero, Å²
 
-Bins are narrow, so that those of an observable are made of them without interpolation.
+The bins are narrow, so that they can be merged to the bins of an observable without interpolation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FRAMES_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """Tables of one run, in double precision, with one row for each block."""
+    """Tables of one run, in double precision, with one row per block."""
 
     rdf_bin_width_A: float
     rdf: dict[str, Float[Tensor, "block bin"]]
@@ -41,10 +41,10 @@ class ReferenceRun:
     msd: dict[str, Float[Tensor, "block lag"]]
 
     def mean_and_error(self, observable: Observable) -> tuple[Float[Tensor, "bin"], Float[Tensor, "bin"]] | None:
-        """Mean of an observable and its standard error from the scatter of the blocks; None where it is not tabulated.
+        """Mean of an observable and its standard error from the scatter of the blocks. None if it is not tabulated.
 
         Raises:
-            ValueError: bins or lags that cannot be made of those of the table.
+            ValueError: bins or lags that do not match those of the table.
         """
         if isinstance(observable, RDF):
             blocks = self._rdf(observable)
@@ -57,7 +57,7 @@ class ReferenceRun:
         return blocks.mean(0), blocks.std(0) / math.sqrt(len(blocks))
 
     def _rdf(self, observable: RDF) -> Float[Tensor, "block bin"] | None:
-        """g(r) in wider bins: the mean over the narrow ones, weighted by the volumes of their shells."""
+        """g(r) in wider bins: the mean over the narrow bins, weighted by the volumes of their shells."""
         plain = observable.normalization == "ideal_gas" and not observable.intermolecular_only
         table = None if observable.pair is None else self.rdf.get("".join(sorted(observable.pair)))
         if table is None or not plain or observable.smearing_A is not None:
@@ -94,11 +94,11 @@ def tabulate(
     """The tables of a periodic run.
 
     Args:
-        system: what the frames are of; distances are counted up to half the smallest height of its cell.
-        blocks: stretches of consecutive frames of one replica, unwrapped, without motion of the centre of mass.
-        pairs: of elements, for g(r).
-        elements: for mean squared displacements.
-        rdf_bin_width_A: Å; narrow.
+        system: the system of the frames. Distances are counted up to half the smallest height of its cell.
+        blocks: stretches of consecutive frames of one replica, unwrapped, without motion of the center of mass.
+        pairs: pairs of elements for g(r).
+        elements: elements for mean squared displacements.
+        rdf_bin_width_A: bin width of g(r), Å. Use narrow bins.
         max_lag_fs: longest lag, fs.
         lag_fs: spacing of the lags, a multiple of the frame interval, fs.
 

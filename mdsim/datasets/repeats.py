@@ -1,4 +1,4 @@
-"""Frames that repeat earlier ones, up to a motion of the whole: shifted, wrapped, or turned with open boundaries."""
+"""Detection of repeated frames, including copies that are shifted, wrapped or rotated as a whole."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 
 from mdsim.typing import Bool, Float, Int
 
-PROJECTIONS = 4  # random ones; numbers that tell frames apart
+PROJECTIONS = 4  # number of random projections that distinguish frames
 
 
 def repeated_frames(
     positions: Float[np.ndarray, "frame atom 3"], cell: Float[np.ndarray, "3 3"] | None, tolerance: float
 ) -> Int[np.ndarray, "frame"]:
-    """For each frame the first one that it repeats, which is itself where it repeats none.
+    """For each frame, the first frame that it repeats. A frame that is not a repeat gives its own index.
 
-    Frames are sorted by numbers that do not change with a motion of the whole. Those with equal numbers are compared
-    atom by atom, so that time and memory grow like frames times atoms.
+    Frames are sorted by numbers that are invariant under motion of the whole frame. Frames with equal numbers are
+    compared atom by atom. Time and memory are linear in frames and atoms.
 
     Args:
         positions: atoms in one order.
-        cell: lattice vectors as rows; None for open boundaries, where frames may be turned as well as shifted.
-        tolerance: of each coordinate, in the unit of the positions.
+        cell: lattice vectors as rows; None for open boundaries, where frames may be rotated as well as shifted.
+        tolerance: tolerance of each coordinate, in the unit of the positions.
     """
     positions = np.asarray(positions, dtype=np.float64)
-    # Sums over atoms of numbers of size one hardly change by more than this, if each atom moves by the tolerance.
+    # Sums over atoms of numbers of order one rarely change by more than this if each atom moves by the tolerance.
     marks, width = _invariants(positions, cell), 4 * tolerance * np.sqrt(positions.shape[1])
     order = np.argsort(marks[:, 0], kind="stable")
     original = np.arange(len(positions))
@@ -49,7 +49,7 @@ def _root(original: Int[np.ndarray, "frame"], frame: int | np.integer) -> int:
 def _invariants(
     positions: Float[np.ndarray, "frame atom 3"], cell: Float[np.ndarray, "3 3"] | None
 ) -> Float[np.ndarray, "frame number"]:
-    """Lengths of weighted sums of positions, or of phases in a cell: about as sensitive to an atom as its position."""
+    """Norms of weighted sums of positions (of phases in a cell), with a sensitivity of order one to each atom."""
     n_atoms = positions.shape[1]
     weights = np.random.default_rng(0).standard_normal((PROJECTIONS, n_atoms))
     weights -= weights.mean(1, keepdims=True)
@@ -68,7 +68,7 @@ def _coincide(
     cell: Float[np.ndarray, "3 3"] | None,
     tolerance: float,
 ) -> Bool[np.ndarray, "other"]:
-    """Which of the others are the frame, moved as a whole."""
+    """Mask of the other frames that are copies of the frame, up to a motion of the whole."""
     if cell is not None:
         steps = (others - others[:, :1]) - (frame - frame[:1])
         steps = steps - np.round(steps @ np.linalg.inv(cell)) @ cell

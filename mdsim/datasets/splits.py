@@ -1,4 +1,4 @@
-"""Which frames train, validate and test: nested random splits, and held-out stretches of correlated trajectories."""
+"""Splits into training, validation and test frames: nested random splits, and held-out ends of trajectories."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST_INDICES = 100_000_000
-MINIMUM_VALIDATION_FRAMES = 2  # fewer give no spread to judge a learning curve by
+MINIMUM_VALIDATION_FRAMES = 2  # fewer give too noisy a validation loss
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Split:
 
 
 def parse_size(name: str, n_pool: int) -> int:
-    """Number of frames, training and validation together, that the name of a size stands for.
+    """Number of training and validation frames together of a named size.
 
     Args:
         name: ``40``, ``100``, ``1k``, ``10k``, or ``25percent`` of the pool.
         n_pool: number of frames to choose from.
 
     Raises:
-        ValueError: the name is not of this form, or asks for more frames than there are.
+        ValueError: the name is not of this form, or the pool has fewer frames.
     """
     match = re.fullmatch(r"([1-9]\d*)(k|percent)?", name)
     if match is None:
@@ -43,15 +43,15 @@ def parse_size(name: str, n_pool: int) -> int:
 def nested_splits(n_pool: int, sizes: Sequence[str], seed: int, validation_fraction: float = 0.05) -> dict[str, Split]:
     """Random splits of one pool in which every smaller size is part of every larger one.
 
-    Training frames are taken from the front of one random order and validation frames from its back. So the training
-    sets are nested, the validation sets are nested, and no frame that trains at one size validates at another: a model
-    fitted to a small size may be judged on the validation frames of a large one.
+    Training frames are taken from the front of one random order and validation frames from its back. Both kinds of
+    sets are therefore nested, and no training frame of one size is a validation frame of another. A model fitted to a
+    small size can be evaluated on the validation frames of a large one.
 
     Args:
         n_pool: number of frames to choose from.
         sizes: names of sizes, see `parse_size`; each counts training and validation frames together.
-        seed: of the random order.
-        validation_fraction: of each size, rounded, but at least 2 frames (``40`` is 38 + 2, ``1k`` is 950 + 50).
+        seed: seed of the random order.
+        validation_fraction: fraction of each size, rounded; at least 2 frames (``40`` is 38 + 2, ``1k`` is 950 + 50).
 
     Returns:
         The split of each size, by name.
@@ -71,15 +71,15 @@ def nested_splits(n_pool: int, sizes: Sequence[str], seed: int, validation_fract
 
 
 def block_holdout(lengths: Sequence[int], test_frames: int, gap_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out the last stretch of each trajectory, behind a gap that no set uses.
+    """Hold out the last stretch of each trajectory, after an unused gap.
 
     Neighboring frames of molecular dynamics are correlated: test frames drawn at random between training frames would
     make the test error too small. The gap should be several correlation times long.
 
     Args:
         lengths: number of frames of each trajectory.
-        test_frames: in total; shared evenly, the first trajectories giving one more where it does not divide.
-        gap_frames: left out before the test stretch of each trajectory.
+        test_frames: total number, divided evenly; the first trajectories give the remainder.
+        gap_frames: unused frames before the test stretch of each trajectory.
 
     Returns:
         Indices of the pool and of the test frames, both in the concatenation of all trajectories, ascending.
@@ -112,7 +112,7 @@ def format_indices(indices: np.ndarray) -> str:
 
 
 def is_indices(text: object) -> bool:
-    """Whether something is text as `format_indices` writes it, of so many indices as fit into memory."""
+    """Whether a value is text in the format of `format_indices`, with few enough indices for the memory."""
     number = r"\d{1,9}"
     if not isinstance(text, str) or re.fullmatch(rf"({number}(-{number})?(,{number}(-{number})?)*)?", text) is None:
         return False
@@ -121,7 +121,7 @@ def is_indices(text: object) -> bool:
 
 
 def parse_indices(text: str) -> np.ndarray:
-    """The indices that `format_indices` wrote."""
+    """The indices in a text of `format_indices`."""
     bounds = [run.partition("-") for run in text.split(",") if run]
     runs = [np.arange(int(first), int(last or first) + 1) for first, _, last in bounds]
     return np.concatenate(runs) if runs else np.empty(0, dtype=np.int64)

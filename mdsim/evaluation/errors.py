@@ -1,4 +1,4 @@
-"""Errors of a force field on labelled frames."""
+"""Errors of a force field on labeled frames."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def predictions_and_labels(
 ) -> tuple[
     Float[Tensor, "frame"], Float[Tensor, "frame atom 3"], Float[Tensor, "frame"], Float[Tensor, "frame atom 3"]
 ]:
-    """Energies (eV, from the zero of the model) and forces (eV/Å) of labelled frames, then their labels."""
+    """Energies (eV, from the zero of the model) and forces (eV/Å) of labeled frames, then their labels."""
     energy, forces = predict(model, system, frames.positions.to(system.masses), batch_size)
     labels = (frames.energy.to(energy.device) - model.zero_energy_eV(system)).to(energy)
     return energy, forces, labels, frames.labels.to(forces)
 
 
 def errors_on(model: ForceField, system: System, frames: Frames, batch_size: int) -> dict[str, float]:
-    """Energy and force MAE and RMSE of a force field on labelled frames; units are in the keys."""
+    """Energy and force MAE and RMSE of a force field on labeled frames; units are in the keys."""
     return energy_force_errors(*predictions_and_labels(model, system, frames, batch_size))

@@ -1,9 +1,9 @@
-"""Held-out evaluation: how long is each replica stable, and how far are the observables of its stable part off.
+"""Held-out evaluation: the stable time of each replica, and the observables of its stable frames.
 
-Initial positions come from the test frames and velocities from the Maxwell-Boltzmann distribution, both by the seed
-alone, so that two force fields evaluated with one configuration start from the same conditions. A replica that breaks
-leaves the simulation; its frames before the break count, and nothing after. State is saved after every stretch, frames
-that are kept to the end in files of their own: what a stretch writes does not grow with the time simulated.
+Initial positions come from the test frames and velocities from the Maxwell-Boltzmann distribution. Both depend only on
+the seed, so that two force fields with the same configuration start from the same conditions. A replica that breaks
+leaves the simulation. Only its frames before the break count. The state is saved after every stretch. Kept frames are
+in separate files, so that the size of the state does not grow with the simulated time.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from mdsim.typing import Bool, Float, Int, Tensor
 log = logging.getLogger("mdsim")
 
 STABLE = "stable"
-DENSE, FOLLOWED = "frames/dense{:06d}.pt", "frames/followed{:06d}.pt"  # one file for each stretch
+DENSE, FOLLOWED = "frames/dense{:06d}.pt", "frames/followed{:06d}.pt"  # one file per stretch
 
 
 @dataclass(frozen=True)
 class Compared:
-    """An observable with its reference, the axis to draw it on, and the reference's error where it is known."""
+    """An observable with its axis, its reference, and the error of the reference if known."""
 
     observable: Observable
     reference: Float[Tensor, "bin"]
@@ -46,7 +46,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class DenseWindow:
-    """The first stretches of an evaluation keep frames more densely, for dynamical observables."""
+    """The dense window: first stretches of an evaluation, with more frames for dynamical observables."""
 
     epochs: int
     dump_every_steps: int
@@ -54,17 +54,17 @@ class DenseWindow:
 
 @dataclass(frozen=True)
 class Plan:
-    """The length of an evaluation, and what is kept of it."""
+    """The length of an evaluation, and its output."""
 
-    epochs: int  # stretches; with them, the horizon
-    end_when_unstable: float = 1.0  # it stops early when this fraction of the replicas has broken
+    epochs: int  # number of stretches, which sets the horizon
+    end_when_unstable: float = 1.0  # fraction of broken replicas at which it ends early
     dense_window: DenseWindow | None = None
     save_trajectories: tuple[int, ...] = ()  # replicas whose whole trajectory is written
-    frames_before_break: int = 50  # written before every instability
+    frames_before_break: int = 50  # frames written before every break
 
     @property
     def dense_epochs(self) -> int:
-        """Stretches of the dense window: all there are, in a run that is shorter."""
+        """Number of stretches in the dense window, limited by the length of the run."""
         return 0 if self.dense_window is None else min(self.dense_window.epochs, self.epochs)
 
 
@@ -72,15 +72,15 @@ class Evaluation:
     """One evaluation run.
 
     Args:
-        force_field: what is evaluated.
+        force_field: the force field to evaluate.
         stretch: the dynamics of one epoch.
         start: initial conditions of all replicas.
         structural: observables by name, averaged over stable frames.
         dynamical: observables by name, from the dense window of the replicas that are stable throughout it.
-        plan: horizon, thresholds and what is written.
-        out_dir: where state and trajectories go.
-        generator: of the thermostat's noise.
-        checkpoint_sha256: of the evaluated file; a saved state of another one is refused.
+        plan: horizon, thresholds and output.
+        out_dir: folder of state and trajectories.
+        generator: random numbers of the thermostat.
+        checkpoint_sha256: sha256 of the evaluated file. A saved state of another file is an error.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Evaluation:
         return self.stable_frames.double() * self.frame_interval_fs / 1000
 
     def resume_from(self, path: Path) -> None:
-        """Continue from a saved state; begin at the beginning where none was written yet.
+        """Continue from a saved state, or start from the beginning if there is none.
 
         Raises:
             CheckpointError: the state is that of another force field.
@@ -179,7 +179,7 @@ class Evaluation:
         self.epoch += 1
 
     def _at_dump_interval(self, outcome: Outcome, stride: int) -> Outcome:
-        """The frames at the dump interval alone, judged again: stability does not depend on the dense window."""
+        """Only the frames at the dump interval, judged again, so that stability does not depend on the dense window."""
         frames = outcome.trajectory[stride - 1 :: stride]
         return Outcome(outcome.state, frames, first_unstable(self.stretch.criteria, self.stretch.system, frames))
 
@@ -198,7 +198,7 @@ class Evaluation:
             self.sums[name][alive] += counted
 
     def _keep_frames(self, alive: Int[Tensor, "moving"], outcome: Outcome) -> None:
-        """Write the frames before each break, and remember those of the replicas that are followed."""
+        """Write the frames before each break, and store those of the replicas with saved trajectories."""
         n_frames = self.plan.frames_before_break
         everyone = _scatter(outcome.trajectory, alive, len(self.reasons))
         history = everyone if self.recent is None else Trajectory.cat([self.recent, everyone])
@@ -221,12 +221,12 @@ class Evaluation:
 
     @property
     def _dense_epochs(self) -> int:
-        """Stretches so far whose frames the dense window keeps."""
+        """Number of stretches so far in the dense window."""
         window = self.plan.dense_window
         return 0 if window is None else min(self.epoch, window.epochs)
 
     def _save(self) -> None:
-        """The kept frames of the stretch that has just ended, and then the state, which counts on them."""
+        """Write the kept frames of the last stretch, and then the state that refers to them."""
         if self._dense_epochs == self.epoch:
             saved.write_frames(self.out_dir / DENSE.format(self.epoch), self.dense[-1])
         if self._followed:
@@ -252,11 +252,11 @@ class Evaluation:
         log.info("%6.2f of %g ps  stable %3.0f %%", time_ps, self.horizon_ps, 100 * stable)
 
     def structural_means(self) -> dict[str, Float[Tensor, "replica bin"]]:
-        """Mean over each replica's stable frames; NaN for a replica that broke at once."""
+        """Mean over the stable frames of each replica. NaN for a replica that broke at once."""
         return {name: total / self.stable_frames[:, None].double() for name, total in self.sums.items()}
 
     def dynamical_values(self) -> dict[str, Float[Tensor, "replica bin"]]:
-        """Dynamical observables of each replica; NaN for those that broke within the dense window."""
+        """Dynamical observables of each replica. NaN for replicas that broke within the dense window."""
         if not self.dense or self.epoch < self.plan.dense_epochs:  # the run ended within the window: all had broken
             return {
                 name: torch.full((len(self.reasons), len(c.reference)), torch.nan) for name, c in self.dynamical.items()
@@ -268,7 +268,7 @@ class Evaluation:
         return {name: torch.where(whole, value.double().cpu(), torch.nan) for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, but for the frames that `_save` has written."""
+        """All data that the rest of the run depends on, except the frames in the files of `_save`."""
         return {
             "checkpoint_sha256": self.checkpoint_sha256,
             "state": self.state.tensors(),
@@ -281,7 +281,7 @@ class Evaluation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where `state_dict` was taken."""
+        """Restore the state of `state_dict`."""
         device = self.state.energy.device
         self.state = MDState(**state["state"]).to(self.stretch.system.masses.device).to(device)
         self.epoch = state["epoch"]
@@ -301,14 +301,14 @@ class Evaluation:
         return saved.evaluation_state(self.state_dict(), self.stretch.dump_every * self.stretch.integrator.timestep_fs)
 
     def _read(self, name: str, every: int, n_replicas: int) -> Trajectory:
-        """The kept frames of one stretch, which were taken after each ``every`` steps."""
+        """The kept frames of one stretch, stored every ``every`` steps."""
         n_frames, n_atoms = self.stretch.n_steps // every, self.stretch.system.n_atoms
         form = saved.frames(n_frames, n_replicas, n_atoms, every * self.stretch.integrator.timestep_fs)
         return Trajectory(**checkpoints.load_state(self.out_dir / name, "frames", "frames", form))
 
 
 def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: int) -> Trajectory:
-    """The frames of some replicas among those of all; NaN where a replica no longer moves."""
+    """Frames of all replicas from those of the moving ones. NaN for replicas that no longer move."""
 
     def spread(values: Tensor) -> Tensor:
         everyone = values.new_full((values.shape[0], n_replicas, *values.shape[2:]), torch.nan)
@@ -324,6 +324,6 @@ def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: i
 
 
 def _drawable(trajectory: Trajectory, replica: int) -> Trajectory:
-    """The frames in which a replica has positions that a file can hold: finite, and not flown apart."""
+    """The frames of a replica with positions that a file can hold: finite, and not too large."""
     drawable = (trajectory.positions[:, replica].abs() <= LARGEST_COORDINATE_A).all(-1).all(-1)
     return trajectory[torch.nonzero(drawable).squeeze(-1)]

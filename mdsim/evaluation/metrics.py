@@ -1,9 +1,9 @@
-"""From an evaluation's raw numbers to `final_metrics.json`, `.npy` files and tables; the unit is in every key.
+"""Metrics of an evaluation, written as `final_metrics.json`, `.npy` files and tables. Keys include units.
 
-Stable times are right-censored at the end of the run: the mean is the restricted mean up to the horizon, the median
-Kaplan-Meier's. An observable's error is that of the average over all stable frames of all replicas; its interval is a
-jackknife over replicas. `*_replica_mean` and `*_replica_std` are over the replicas' own errors. `interval_methods`
-names how each interval of 95 % is found.
+Stable times are right-censored at the end of the run. The mean is the restricted mean up to the horizon, the median is
+Kaplan-Meier's. The error of an observable is that of the average over all stable frames of all replicas, with a
+jackknife interval over replicas. `*_replica_mean` and `*_replica_std` are the mean and standard deviation of the errors
+of single replicas. `interval_methods` names the method of each 95 % interval.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mdsim.stability.intervals import Interval, mean_interval, wilson_interval
 from mdsim.stability.stable_times import GROUPS_METHOD, METHOD, restricted_mean_over_groups
 from mdsim.stability.survival import Lifetimes, median_survival
 
-SEED = 0  # intervals are a function of the results alone
+SEED = 0  # fixed, so that intervals depend only on the results
 JACKKNIFE = "jackknife over replicas, Student's t"
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 
@@ -36,10 +36,10 @@ def final_metrics(
     """All results of one evaluation.
 
     Args:
-        evaluation: a finished one.
+        evaluation: a finished evaluation.
         errors: energy and force errors on the test frames.
-        eval_model: which force field was evaluated.
-        temperature_K: of the thermostat.
+        eval_model: name of the evaluated force field.
+        temperature_K: temperature of the thermostat.
     """
     broken, system = evaluation.broken.numpy(), evaluation.stretch.system
     results: dict[str, Any] = {
@@ -75,12 +75,11 @@ def lifetimes(evaluation: Evaluation) -> Lifetimes:
 def stable_times(groups: Sequence[Lifetimes], horizon_ps: float) -> dict[str, float | None]:
     """Restricted mean, median and fraction stable to the end, with 95 % intervals.
 
-    Where an evaluation stopped early because nearly all replicas had broken, the mean extends to the last time that
-    was simulated.
+    If an evaluation ended early because nearly all replicas had broken, the mean extends to the last simulated time.
 
     Args:
         groups: the replicas of one run, or of several.
-        horizon_ps: to which they were to be followed.
+        horizon_ps: planned length of the simulation.
     """
     times = Lifetimes.together(groups)
     end = min(horizon_ps, *(followed_ps(group) for group in groups))
@@ -101,12 +100,12 @@ def stable_times(groups: Sequence[Lifetimes], horizon_ps: float) -> dict[str, fl
 
 
 def followed_ps(times: Lifetimes) -> float:
-    """Up to where the survival of a group is known."""
+    """Time up to which the survival of a group is known."""
     return float("inf") if times.broken.all() else float(times.times.max())
 
 
 def interval_methods(n_groups: int = 1) -> dict[str, str]:
-    """The methods of all intervals of 95 %."""
+    """The methods of all 95 % intervals."""
     return {
         "stable_time_mean_ps": METHOD if n_groups == 1 else GROUPS_METHOD,
         "fraction_stable_to_end": "Wilson",
@@ -121,11 +120,11 @@ def observable_errors(
     """Mean absolute error of the average over replicas weighted by their stable frames.
 
     Args:
-        name: of the observable.
+        name: name of the observable.
         axis: bin centers or lags, evenly spaced.
-        reference: one value a bin.
-        values: one row a replica.
-        weights: of the replicas.
+        reference: one value per bin.
+        values: one row per replica.
+        weights: weights of the replicas.
 
     Returns:
         Range × mean |g - g_ref| over bins, the paper's measure: the area between the densities. For correlation
@@ -149,13 +148,13 @@ def observable_errors(
 def diffusivity_values(
     name: str, compared: Compared, values: np.ndarray, correction: float | None
 ) -> dict[str, float | None]:
-    """The diffusivity itself, its reference, and what it would be in an infinite box, all in 1e-9 m²/s.
+    """The diffusivity, its reference, and its value in an infinite box, all in 1e-9 m²/s.
 
     Args:
-        name: of the observable.
+        name: name of the observable.
         compared: the observable and its reference in a box of the same size.
-        values: one a replica, not a number where it broke.
-        correction: of the box size, the same for reference and simulation; None where it is not known.
+        values: one per replica; NaN if it broke.
+        correction: finite-size correction, the same for reference and simulation. None if unknown.
     """
     reference, error = float(compared.reference[0]), compared.standard_error
     interval = value_interval(name, values)
@@ -183,9 +182,9 @@ def _or_none(value: float) -> float | None:
 
 
 def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Interval:
-    """The error of the weighted mean over replicas, and Student's interval from leaving out one replica at a time.
+    """The error of the weighted mean over replicas, with Student's interval from a jackknife over replicas.
 
-    Percentiles of a bootstrap would lie above the estimate: resampling adds noise, and noise adds to an absolute error.
+    Bootstrap percentiles would be above the estimate, because resampling adds noise, which increases absolute errors.
     """
     mean = weights @ values / weights.sum()
     estimate = float(area_between(axis, reference, mean[None])[0])
@@ -200,7 +199,7 @@ def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, 
 
 
 def area_between(axis: np.ndarray, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Range × mean |g - g_ref| over bins for each row of values; with lags for bins (from zero), the mean alone."""
+    """Range × mean |g - g_ref| over bins for each row of values. For lags (from zero), only the mean."""
     difference = np.abs(values - reference)
     is_density = len(axis) > 1 and axis[0] != 0
     return difference.sum(-1) * float(axis[1] - axis[0]) if is_density else difference.mean(-1)
@@ -211,7 +210,7 @@ def _axis_and_reference(compared: Compared) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:
-    """One row a quantity, one column an evaluation."""
+    """Table with one row per quantity and one column per evaluation."""
     first = next(iter(summaries.values()))
     rows = [
         [label(key), *(cell(summary, key) for summary in summaries.values())] for key in first if is_shown(key, first)
@@ -220,7 +219,7 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
 
 
 def legend(summary: dict[str, Any], n_groups: int = 1) -> str:
-    """A line for below a table: the methods of the intervals in it."""
+    """Footnote of a table: the methods of its intervals."""
     methods = interval_methods(n_groups)
     shown = {
         "mean stable time": (methods["stable_time_mean_ps"], "stable_time_mean_ps" in summary),
@@ -232,7 +231,7 @@ def legend(summary: dict[str, Any], n_groups: int = 1) -> str:
 
 
 def is_shown(key: str, summary: dict[str, Any]) -> bool:
-    """Whether tables have a row for it: what is listed below, and what has an interval."""
+    """Whether a key has a row in tables: the keys listed below, and keys with an interval."""
     return key in SHOWN or (key.endswith(("_mae", DIFFUSIVITY_UNIT)) and f"{key}_low" in summary)
 
 
@@ -246,14 +245,14 @@ SHOWN = {
 
 
 def label(key: str) -> str:
-    """How a key is shown to people."""
+    """Label of a key in tables."""
     if key.endswith(DIFFUSIVITY_UNIT):
         return key.removesuffix(DIFFUSIVITY_UNIT).replace("_", " ") + " (1e-9 m²/s)"
     return SHOWN.get(key, key.removesuffix("_mae").upper().replace("_", " ") + " MAE")
 
 
 def cell(summary: dict[str, Any], key: str) -> str:
-    """A value with its interval, where it has one."""
+    """Text of a value with its interval, if it has one."""
     value = summary.get(key)
     if value is None:
         return "not reached" if key == "stable_time_median_ps" else "-"
@@ -263,7 +262,7 @@ def cell(summary: dict[str, Any], key: str) -> str:
 
 
 def save_arrays(out_dir: Path, evaluation: Evaluation) -> None:
-    """Write the per-replica results as `.npy` files, and the axes and references beside them."""
+    """Write the per-replica results, axes and references as `.npy` files."""
     arrays: dict[str, np.ndarray] = {
         "stable_time_ps": evaluation.stable_ps.numpy(),
         "broken": evaluation.broken.numpy(),
@@ -281,14 +280,14 @@ def save_arrays(out_dir: Path, evaluation: Evaluation) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON under the final name only when complete; refuses numbers that JSON does not have."""
+    """Write JSON atomically. Numbers that JSON does not support are an error."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or one clear error."""
+    """Read a JSON object. Failure raises a clear error."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Figures of one evaluation, and the comparison of two kinds of evaluation, both from the files of their runs."""
+"""Figures of one evaluation, and the comparison of two kinds of evaluation, from the files of their runs."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ AXES = {
 
 
 def draw_training(run_dir: Path) -> None:
-    """Everything that a training run recorded, as `training.png` in its folder."""
+    """Draw all scalars of a training run as `training.png` in its folder."""
     scalars = read_scalars(run_dir)
     if scalars:
         training_figure(run_dir / "training.png", scalars, xlabel="step" if "train/loss" in scalars else "epoch")
 
 
 def draw(folder: Path, results: dict[str, Results]) -> None:
-    """Survival curves, and every observable against its reference, as PNG files in ``folder``."""
+    """Draw survival curves, and every observable with its reference, as PNG files in ``folder``."""
     survival_figure(folder / "survival.png", {name: _survival(r) for name, r in results.items()})
     first = next(iter(results.values()))
     for name, (_, axis, reference) in first.observables.items():
@@ -55,7 +55,7 @@ def draw(folder: Path, results: dict[str, Results]) -> None:
 
 
 def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
-    """What stands on the axes of an observable's figure: its kind, and the element pair where it has one."""
+    """Axis labels of an observable's figure: its kind, and the element pair if it has one."""
     kind = next((known for known in AXES if name.startswith(known)), "")
     xlabel, ylabel = AXES.get(kind, ("", name))
     if kind == "rdf" and periodic:
@@ -65,7 +65,7 @@ def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
 
 
 def _survival(results: Results) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Kaplan-Meier steps from time zero to the end, with 95 % bounds."""
+    """Kaplan-Meier curve from time zero to the end, with 95 % bounds."""
     curve = kaplan_meier(results.lifetimes)
     end = max(summary["horizon_ps"] for summary in results.summaries)
     times = np.concatenate([[0.0], curve.times, [end]])
@@ -86,10 +86,10 @@ def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
-    """The table of before against after; figures go into the first run folder.
+    """The table that compares two evaluations, before and after. Figures are saved in the first run folder.
 
     Args:
-        run_dirs: run folders, each with both evaluations; those of several seeds are averaged.
+        run_dirs: run folders, each with both evaluations. Several seeds are averaged.
         before, after: names of the evaluations.
     """
     results = {name: read_results(*(run / "inference" / name for run in run_dirs)) for name in (before, after)}
@@ -110,7 +110,7 @@ def _rows(before: Results, after: Results) -> list[list[str]]:
 
 
 def _pooled(results: Results) -> dict[str, Any]:
-    """The metrics of all replicas together; energy and force errors are averaged over runs."""
+    """The metrics of all replicas pooled. Energy and force errors are averaged over runs."""
     pooled: dict[str, Any] = dict(stable_times(results.groups, results.horizon_ps))
     for name, (values, axis, reference) in results.observables.items():
         pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
@@ -134,7 +134,7 @@ def _change(key: str, before: Results, after: Results) -> str:
 
 
 def stable_time_ratio(before: Results, after: Results) -> Interval | None:
-    """How many times longer replicas are stable, up to the time to which both are known; paired by replica."""
+    """Ratio of mean stable times, paired by replica, up to the time at which both survivals are known."""
     horizon = min(before.followed_ps, after.followed_ps, before.horizon_ps, after.horizon_ps)
     if horizon == 0 or before.lifetimes.times.max() == 0:
         return None

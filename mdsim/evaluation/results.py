@@ -1,4 +1,4 @@
-"""Results of evaluations, read from the files of their runs and checked before anything is made of them."""
+"""Results of evaluations, read from the files of their runs and validated."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mdsim.errors import ConfigError, one_line
 from mdsim.evaluation.metrics import followed_ps, read_json
 from mdsim.stability.survival import Lifetimes
 
-NUMBERS = ("replicas", "horizon_ps", "temperature_K")  # that every summary has
-ERRORS = ("energy_mae_meV", "force_mae")  # starts of the keys that are averaged over runs
+NUMBERS = ("replicas", "horizon_ps", "temperature_K")  # required in every summary
+ERRORS = ("energy_mae_meV", "force_mae")  # prefixes of the keys that are averaged over runs
 
 
 @dataclass(frozen=True)
 class Results:
-    """The files of one or several evaluations of one kind, replicas put together."""
+    """Results of one or several evaluations of one kind, with their replicas pooled."""
 
     summaries: tuple[dict[str, Any], ...]
     groups: tuple[Lifetimes, ...]  # the replicas of each evaluation
@@ -28,7 +28,7 @@ class Results:
     observables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # values [replica bin], axis, reference
 
     def weights_of(self, name: str) -> np.ndarray:
-        """Structural observables count by stable frames; dynamical ones (lags start at zero) come from one window."""
+        """Weights of the replicas: stable frames for structural observables, equal weights for dynamical ones."""
         axis = self.observables[name][1]
         return self.weights if len(axis) > 1 and axis[0] != 0 else np.ones_like(self.weights)
 
@@ -39,12 +39,12 @@ class Results:
 
     @property
     def horizon_ps(self) -> float:
-        """To which all evaluations were to follow their replicas."""
+        """Horizon of all evaluations, ps."""
         return min(summary["horizon_ps"] for summary in self.summaries)
 
     @property
     def followed_ps(self) -> float:
-        """Up to where survival is known in all evaluations."""
+        """Time up to which survival is known in all evaluations, ps."""
         return min(followed_ps(group) for group in self.groups)
 
 
@@ -59,7 +59,7 @@ def read_results(*folders: str | os.PathLike) -> Results:
         observables of each replica.
 
     Raises:
-        ConfigError: a file is missing or damaged, or the evaluations do not belong together.
+        ConfigError: a file is missing or damaged, or the evaluations are incompatible.
         ValueError: no folder is given.
     """
     if not folders:
@@ -91,10 +91,10 @@ def _read(folders: Sequence[Path]) -> Results:
 
 
 def check_comparable(results: Mapping[str, Results]) -> None:
-    """Refuse a comparison of evaluations that were asked for different things.
+    """Raise an error if two evaluations had different settings.
 
     Raises:
-        ConfigError: naming what differs.
+        ConfigError: a setting differs. The message names it.
     """
     (before, first), (after, second) = results.items()
     for one, other in zip(first.summaries, second.summaries, strict=True):
@@ -111,7 +111,7 @@ def check_comparable(results: Mapping[str, Results]) -> None:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    """What `final_metrics.json` says, with the numbers that tables and figures need."""
+    """Content of `final_metrics.json`, checked for the numbers that tables and figures need."""
     path = folder / "final_metrics.json"
     summary = read_json(path)
     needed: dict[str, Any] = {key: summary.get(key) for key in NUMBERS}
@@ -127,11 +127,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _array(folder: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """A file of numbers of a shape; None stands for any length but zero."""
+    """Array of numbers in a file, checked for its shape. None stands for any length except zero."""
     path = folder / f"{name}.npy"
     try:
         array = np.load(path, allow_pickle=False)
-    except Exception as error:  # bytes of any kind make the reader raise errors of any kind
+    except Exception as error:  # damaged files raise many kinds of errors
         raise ConfigError(f"{path} is missing or damaged ({one_line(error)}); evaluate again") from error
     fits = array.ndim == len(shape) and all(
         found == length if length is not None else found > 0 for length, found in zip(shape, array.shape, strict=True)

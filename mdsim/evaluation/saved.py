@@ -1,4 +1,4 @@
-"""Saved evaluations: the forms of their state and of the files of kept frames."""
+"""Formats of saved evaluations: their state, and the files of kept frames."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def evaluation_state(fresh: dict[str, Any], interval_fs: float) -> Form:
 
     Args:
         fresh: the state before the first stretch.
-        interval_fs: between the frames that are remembered.
+        interval_fs: interval between the stored frames.
     """
     n_replicas, n_atoms, _ = fresh["state"]["positions"].shape
     return {
         **like(fresh),
-        "state": like(fresh["state"], finite=False),  # a replica that flew apart is kept as it is
+        "state": like(fresh["state"], finite=False),  # a replica that flew apart is stored unchanged
         "epoch": number(low=0, high=2**31, whole=True),
         "stable_frames": Check(lambda value, place: _counts(value, n_replicas, place)),
         "recent": optional(frames(None, n_replicas, n_atoms, interval_fs)),
@@ -32,7 +32,7 @@ def evaluation_state(fresh: dict[str, Any], interval_fs: float) -> Form:
 
 
 def frames(n_frames: int | None, n_replicas: int, n_atoms: int, interval_fs: float) -> Form:
-    """The form of a trajectory; NaN where a replica no longer moves."""
+    """The form of a trajectory. NaN is allowed for replicas that no longer move."""
     vectors = tensor(n_frames, n_replicas, n_atoms, 3, finite=False)
     return {
         "positions": vectors,

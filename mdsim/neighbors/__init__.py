@@ -1,4 +1,4 @@
-"""Batched neighbour lists: every pair of atoms within a cutoff, open or periodic, any number of images, no cap."""
+"""Batched neighbor lists: all pairs of atoms within a cutoff, with open or periodic boundaries."""
 
 from mdsim.neighbors.pairs import Neighbors, fixed_pairs, groups_of_replicas
 from mdsim.neighbors.search import candidates_per_pair, neighbors, pairs_within, prefers_cells

@@ -1,10 +1,10 @@
-"""Neighbour search in linear time: atoms are sorted into small cells, and only those of nearby cells are looked at.
+"""Neighbor search in linear time with a cell list.
 
-The grid of a periodic system is surrounded by the images of the atoms that lie within the cutoff of the unit cell, so
-that several images of a pair need no care. In an open system empty space is squeezed out of the grid, so that that of a
-replica that has flown apart is no larger than any other. Atoms, sorted by the number of their cell, form columns along
-the third axis: the candidates of one atom in one column are a range of the sorted list, found by bisection. Half of the
-columns around an atom, and half of its own, give each pair once.
+The grid of a periodic system also contains the images of atoms within the cutoff of the unit cell. Several images of a
+pair thus need no special treatment. In an open system, empty space is removed from the grid, so that the grid of a
+replica that has flown apart stays small. Atoms are sorted by the number of their cell and form columns along the third
+axis. The candidates of one atom in one column are a range of the sorted list, found by bisection. Half of the columns
+around an atom, and half of the atom's column, give each pair once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mdsim.compiled import HAS_NUMBA
 from mdsim.neighbors.pairs import Neighbors
 from mdsim.typing import Float, Int, Tensor
 
-CELLS_PER_CUTOFF = (1, 1, 4)  # along each axis; finer columns hold fewer candidates in vain, but are more to look up
-CANDIDATES_AT_ONCE = 2**17  # what they take stays in the processor's cache
-WIDER = 1.0 + 1e-6  # cells are this much wider than they need be, for the rounding of their borders
+CELLS_PER_CUTOFF = (1, 1, 4)  # along each axis; finer columns have fewer useless candidates but need more lookups
+CANDIDATES_AT_ONCE = 2**17  # they fit into the processor's cache
+WIDER = 1.0 + 1e-6  # factor on the width of cells, a margin for rounding
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells of all replicas; the cells that hold images are counted below zero and beyond ``shape``."""
+    """Cells of all replicas. The cells of images have indices below zero or beyond ``shape``."""
 
     shape: tuple[int, ...]  # cells along each axis
     reach: tuple[int, ...]  # cells within the cutoff, along each axis
 
     @classmethod
     def periodic(cls, cell: Float[Tensor, "3 3"], cutoff: float) -> Grid:
-        """The finest grid that has as many cells along the cutoff as wanted, or one cell where it is too narrow."""
+        """The finest grid with the wanted number of cells along the cutoff, or one cell along a narrow axis."""
         heights = (1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell.double()), dim=0)).tolist()
         wide = WIDER * cutoff
         shape = [max(1, int(height * n / wide)) for height, n in zip(heights, CELLS_PER_CUTOFF, strict=True)]
@@ -42,7 +42,7 @@ class Grid:
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """Cells along each axis with those of the images on both sides."""
+        """Cells along each axis, including those of the images on both sides."""
         return tuple(n + 2 * m for n, m in zip(self.shape, self.reach, strict=True))
 
     def numbers(self, replica: Int[Tensor, "atom"], bins: Int[Tensor, "atom 3"]) -> Int[Tensor, "atom"]:
@@ -53,7 +53,7 @@ class Grid:
         return number
 
     def half_columns(self, device: torch.device) -> Int[Tensor, "column"]:
-        """What the number of a cell changes by in each column on one side of its own, which is left out."""
+        """Difference of cell numbers to each column on one side of an atom's column, which is excluded."""
         along_x, along_y, _ = self.reach
         _, y_cells, z_cells = self.extent
         offsets = [(0, y) for y in range(1, along_y + 1)]
@@ -61,18 +61,18 @@ class Grid:
         return torch.tensor([(x * y_cells + y) * z_cells for x, y in offsets], device=device)
 
     def candidates_per_atom(self, n_atoms: int) -> float:
-        """How many pairs are looked at for each of so many atoms, spread evenly over the cell."""
+        """Number of candidates per atom for atoms that are spread evenly over the cell."""
         return 0.5 * n_atoms * math.prod((2 * m + 1) / n for n, m in zip(self.shape, self.reach, strict=True))
 
     @staticmethod
     def open_candidates_per_atom(n_atoms: int, atoms_per_cubed_cutoff: float) -> float:
-        """The same for open boundaries, at a given density, and no more than there are."""
+        """The same for open boundaries at a given density, limited by the number of atoms."""
         return 0.5 * min(n_atoms, atoms_per_cubed_cutoff * math.prod((2 * m + 1) / m for m in CELLS_PER_CUTOFF))
 
 
 @dataclass(frozen=True)
 class Points:
-    """Atoms, and after them the images that atoms have near the unit cell."""
+    """Atoms, followed by their images near the unit cell."""
 
     owner: Int[Tensor, "point"]  # the atom
     image: Int[Tensor, "point 3"]  # in lattice vectors
@@ -83,7 +83,7 @@ class Points:
 def cell_list_search(
     cell: Float[Tensor, "3 3"] | None, positions: Float[Tensor, "replica atom 3"], cutoff: float
 ) -> Neighbors:
-    """Every pair closer than ``cutoff`` (Å), in time and memory that grow like replica · atom."""
+    """All pairs closer than ``cutoff`` (Å), in time and memory of order replica · atom."""
     n_atoms = positions.shape[1]
     here = torch.nonzero(positions.isfinite().all(-1).reshape(-1))[:, 0]
     atoms = positions.reshape(-1, 3)[here]
@@ -109,7 +109,7 @@ def cell_list_search(
 
 
 def _open_grid(positions: Float[Tensor, "replica atom 3"], cutoff: float) -> tuple[Grid, Int[Tensor, "atoms_of_all 3"]]:
-    """Cells in which no replica has a gap wider than the reach, along any axis: so many cells, at most, as atoms."""
+    """Cells without gaps wider than the reach along any axis. Their number is at most that of the atoms."""
     reach = torch.tensor(CELLS_PER_CUTOFF, dtype=torch.float64, device=positions.device)
     finite = positions.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     ordered, order = torch.floor(finite * (reach / (WIDER * cutoff))).sort(dim=1)
@@ -123,9 +123,9 @@ def _open_grid(positions: Float[Tensor, "replica atom 3"], cutoff: float) -> tup
 def _wrapped(
     cell: Float[Tensor, "3 3"], atoms: Float[Tensor, "atom 3"], grid: Grid
 ) -> tuple[Float[Tensor, "atom 3"], Points]:
-    """Whole lattice steps that bring each atom into the unit cell, and the atoms there.
+    """Integer lattice translations that move each atom into the unit cell, and the positions there.
 
-    In double precision: single precision would lose the place in the cell of an atom that has wandered far.
+    The computation is in double precision. Single precision loses the position in the cell of an atom far from it.
     """
     fractional = atoms.double() @ torch.linalg.inv(cell.double())
     wraps = -torch.floor(fractional)
@@ -137,7 +137,7 @@ def _wrapped(
 
 
 def _with_images(cell: Float[Tensor, "3 3"], atoms: Points, grid: Grid) -> Points:
-    """The atoms, then their images within the reach of the grid; along the first axis on the far side only."""
+    """The atoms, then their images within the reach of the grid. Along the first axis only the far side has images."""
     owner, image = atoms.owner, atoms.image
     for axis, (n, reach) in enumerate(zip(grid.shape, grid.reach, strict=True)):
         owners, images = [owner], [image]
@@ -156,7 +156,7 @@ def _with_images(cell: Float[Tensor, "3 3"], atoms: Points, grid: Grid) -> Point
 def _ranges(
     numbers: Int[Tensor, "atom"], ordered: Int[Tensor, "point"], order: Int[Tensor, "point"], grid: Grid
 ) -> tuple[Int[Tensor, "atom column"], Int[Tensor, "atom column"]]:
-    """Where in the sorted list the candidates of each atom begin and end, column by column; first its own."""
+    """Start and end of each atom's candidates in the sorted list, for each column. The atom's column comes first."""
     ranks = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
     reach = grid.reach[2]
     columns = numbers[:, None] + grid.half_columns(numbers.device)
@@ -194,14 +194,14 @@ def _within(
 
 
 def is_compiled(device: torch.device) -> bool:
-    """Whether candidates are looked at in compiled loops."""
+    """Whether compiled loops check the candidates."""
     return device.type == "cpu" and HAS_NUMBA
 
 
 def _candidates(
     starts: Int[Tensor, "atom column"], stops: Int[Tensor, "atom column"]
 ) -> Iterator[tuple[Int[Tensor, "candidate"], Int[Tensor, "candidate"]]]:
-    """All ranges written out as pairs of an atom and a point, some atoms at a time."""
+    """All ranges expanded to pairs of an atom and a point, for a few atoms at a time."""
     counts = stops - starts
     of_atoms = counts.sum(1)
     total = of_atoms.cumsum(0)

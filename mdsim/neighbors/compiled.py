@@ -1,7 +1,7 @@
-"""The look at the candidates of a cell list in compiled loops: on a CPU, with numba (the extra `fast`).
+"""Compiled distance check of the candidates of a cell list, on a CPU with numba (the extra `fast`).
 
-Two to nine times quicker than writing them down as tensors, which keeps rebuilds a small part of steps that are
-compiled as well. Run-time type checks would get in the compiler's way, hence `no_type_check`.
+It is two to nine times faster than tensor operations, so that rebuilds stay a small part of compiled steps.
+The compiler cannot handle run-time type checks, hence `no_type_check`.
 """
 
 from __future__ import annotations

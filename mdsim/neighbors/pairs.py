@@ -1,4 +1,4 @@
-"""The pairs of neighbours of all replicas, and their division into groups of replicas."""
+"""Neighbor pairs of all replicas, and their division into groups of replicas."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mdsim.typing import Float, Int, Tensor
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Pairs of all replicas, each unordered pair once. Atoms are numbered through: replica * n_atoms + atom.
+    """Pairs of all replicas, each unordered pair once. Atoms have the indices replica * n_atoms + atom.
 
-    Pairs are sorted by their first atom, and thereby by replica; which of the two atoms comes first is left open. They
-    may lie beyond the cutoff (skin, all pairs): models must vanish smoothly there and mask what does not. A pair of an
-    atom with its own periodic image (``first == second``) stands for both directions, as every pair does.
+    Pairs are sorted by their first atom, and therefore by replica. Either of the two atoms can come first. Pairs can be
+    beyond the cutoff (skin, all pairs), where the contributions of a model must be zero. A pair of an
+    atom with its periodic image (``first == second``) represents both directions, like every pair.
     """
 
     first: Int[Tensor, "pair"]
     second: Int[Tensor, "pair"]
-    shift: Float[Tensor, "pair 3"] | None  # Å, added to the position of `second`; None where no pair needs one
+    shift: Float[Tensor, "pair 3"] | None  # Å, added to the position of `second`; None without shifts
 
     def displacements(self, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:
         """Vectors from the first atom to the second, in Å."""
@@ -40,23 +40,23 @@ class Neighbors:
         return len(self.first)
 
     def boundaries(self, n_replicas: int, n_atoms: int) -> Int[Tensor, "boundary"]:
-        """Where the pairs of each replica begin; one more element says where the last ones end."""
+        """Index of the first pair of each replica, and the total number of pairs as the last element."""
         edges = n_atoms * torch.arange(n_replicas + 1, device=self.first.device)
         return torch.searchsorted(self.first, edges)
 
     def of_replicas(self, first_atom: int, pairs: slice) -> Neighbors:
-        """The pairs of some consecutive replicas, whose atoms are numbered from zero.
+        """The pairs of consecutive replicas, with atoms renumbered from zero.
 
         Args:
-            first_atom: of these replicas, as numbered now.
-            pairs: of these replicas, from `boundaries`.
+            first_atom: present index of their first atom.
+            pairs: range of their pairs, from `boundaries`.
         """
         shift = None if self.shift is None else self.shift[pairs]
         return Neighbors(self.first[pairs] - first_atom, self.second[pairs] - first_atom, shift)
 
     @staticmethod
     def cat(parts: Sequence[Neighbors], atoms_each: int) -> Neighbors:
-        """Pairs of consecutive groups of replicas, all of which but the last have ``atoms_each`` atoms."""
+        """Pairs of consecutive groups of replicas. All groups except the last have ``atoms_each`` atoms."""
         if len(parts) == 1:
             return parts[0]
         shifts = [part.shift for part in parts if part.shift is not None]
@@ -68,7 +68,7 @@ class Neighbors:
 
 
 def fixed_pairs(system: System, n_replicas: int, device: torch.device) -> Neighbors:
-    """All pairs of every replica of an open system: valid for ever."""
+    """All pairs of every replica of an open system, which stay valid."""
     pairs = all_pairs(system.n_atoms, device)
     offsets = torch.arange(n_replicas, device=device)[:, None] * system.n_atoms
     return Neighbors((pairs[:, 0] + offsets).reshape(-1), (pairs[:, 1] + offsets).reshape(-1), None)
@@ -77,12 +77,12 @@ def fixed_pairs(system: System, n_replicas: int, device: torch.device) -> Neighb
 def groups_of_replicas(
     neighbors: Neighbors, n_replicas: int, n_atoms: int, most_pairs: int
 ) -> list[tuple[slice, Neighbors]]:
-    """Consecutive replicas with their pairs; as many as have not too many pairs, or one.
+    """Groups of consecutive replicas with their pairs, of limited size but at least one replica.
 
     Args:
-        neighbors: of all replicas.
-        n_replicas, n_atoms: that these are pairs of.
-        most_pairs: of a group, if its replicas have as many as the one that has most.
+        neighbors: neighbors of all replicas.
+        n_replicas, n_atoms: number of replicas, and atoms per replica.
+        most_pairs: limit of pairs per group, with the largest number of pairs of any replica for each.
     """
     if neighbors.n_pairs <= most_pairs or n_replicas < 2:
         return [(slice(0, n_replicas), neighbors)]

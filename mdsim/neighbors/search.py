@@ -1,4 +1,4 @@
-"""Every pair within a cutoff, by whichever search is quicker."""
+"""Search for all pairs within a cutoff, by the faster of two methods."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from mdsim.neighbors.pairs import Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
-PAIRS_AT_ONCE, ATOMS_AT_ONCE = 2**20, 2**16  # of the direct search and of the cell list: bound the memory
-MOST_CELLS = 2**62  # that can be numbered
+PAIRS_AT_ONCE, ATOMS_AT_ONCE = 2**20, 2**16  # for the direct search and the cell list; limit the memory
+MOST_CELLS = 2**62  # limit of 64-bit cell numbers
 
-# What the searches cost, measured on a CPU in units of one image of one pair. The first look at a pair finds its
-# nearest image as well; a candidate of the cell list has to be written down before it is looked at, unless in compiled
-# loops. For fewer atoms than these, with one image of each pair, a search is a matter of calls.
+# Costs of the searches, measured on a CPU in units of one image of one pair. The first check of a pair also finds its
+# nearest image. A candidate of the cell list must be stored before it is checked, except in compiled loops. For fewer
+# atoms than these, with one image per pair, the overhead of calls dominates.
 FIRST_LOOK_OPEN, FIRST_LOOK_PERIODIC, CANDIDATE, CANDIDATE_COMPILED = 1.0, 2.5, 2.5, 1.2
 FEW_ATOMS = 128
-DENSITY_PER_A3 = 0.1  # of atoms in matter: what an open system is taken to have
+DENSITY_PER_A3 = 0.1  # assumed density of atoms in an open system
 
 
 def neighbors(system: System, positions: Float[Tensor, "replica atom 3"], cutoff: float) -> Neighbors:
-    """Every pair closer than ``cutoff`` (Å) in every replica; an atom that is not finite has no neighbours."""
+    """All pairs closer than ``cutoff`` (Å) in every replica. An atom with a non-finite position has no neighbors."""
     return pairs_within(system.cell, positions, cutoff)
 
 
 def pairs_within(
     cell: Float[Tensor, "3 3"] | None, positions: Float[Tensor, "replica atom 3"], cutoff: float
 ) -> Neighbors:
-    """`neighbors` of atoms that need not be those of a system.
+    """`neighbors` for any positions and cell.
 
-    Few atoms are searched pair by pair, many through cells, where time and memory grow like the number of atoms.
+    For few atoms all pairs are checked. For many atoms a cell list is used, with time and memory linear in atoms.
     """
     positions, n_atoms = positions.detach(), positions.shape[1]
     cell = None if cell is None else cell.to(positions)
     if prefers_cells(cell, n_atoms, cutoff, positions.device):
         search, at_once = cell_list_search, ATOMS_AT_ONCE // n_atoms
-        # Squeezed grids have no more cells along an axis than atoms, with a gap after each.
+        # Compressed grids have at most as many cells along an axis as atoms, with a gap after each.
         at_once = min(at_once, MOST_CELLS // (n_atoms * (max(CELLS_PER_CUTOFF) + 1)) ** 3)
     else:
         search, at_once = direct_search, PAIRS_AT_ONCE // max(1, n_atoms**2)
@@ -47,7 +47,7 @@ def pairs_within(
 
 
 def prefers_cells(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float, device: torch.device) -> bool:
-    """Whether a replica of so many atoms is searched quicker through cells than pair by pair."""
+    """Whether the cell list is faster than a search over all pairs for this number of atoms."""
     n_images = 1 if cell is None else len(images_within(cell, cutoff))
     if n_images == 1 and n_atoms < FEW_ATOMS:
         return False
@@ -57,7 +57,7 @@ def prefers_cells(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float
 
 
 def candidates_per_pair(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float) -> float:
-    """How many candidates the cells have, relative to the number of pairs of atoms; more than one in narrow cells."""
+    """Number of candidates of the cell list relative to the number of pairs of atoms; above one in narrow cells."""
     if cell is None:
         candidates = Grid.open_candidates_per_atom(n_atoms, DENSITY_PER_A3 * cutoff**3)
     else:

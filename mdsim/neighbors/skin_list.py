@@ -1,4 +1,4 @@
-"""Neighbours with a skin, kept while no atom has moved too far."""
+"""Neighbor list with a skin, rebuilt when an atom has moved by half of it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mdsim.neighbors.search import neighbors
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Tensor
 
-ALL_PAIRS_UP_TO_ATOMS = 64  # below this an open system keeps all its pairs: cheaper than searching and rebuilding
+ALL_PAIRS_UP_TO_ATOMS = 64  # up to this size an open system keeps all pairs, which is cheaper than searches
 
 Result = TypeVar("Result")
 
 
 class NeighborList:
-    """Neighbours that are rebuilt only when an atom has moved half the skin since the last build.
+    """Neighbors that are rebuilt only when an atom has moved half the skin since the last build.
 
-    Small open systems keep all pairs for ever. Everything is a function of the positions since construction, so a
-    stretch of dynamics that starts with a new list gives the same bits whenever it is run.
+    Small open systems keep all pairs permanently. The state depends only on the positions since construction, so that a
+    stretch of dynamics with a new list is reproducible bit for bit.
 
     Args:
         system: the system that all replicas share.
-        cutoff: of the force field, Å.
-        skin: extra reach, Å; larger means fewer rebuilds and longer lists.
-        ahead: let `evaluate` begin before it is known whether the list still holds; None: on a GPU.
+        cutoff: cutoff of the force field, Å.
+        skin: additional distance, Å. A larger skin gives fewer rebuilds and longer lists.
+        ahead: let `evaluate` start before the check of the list has finished. None: only on a GPU.
     """
 
     def __init__(self, system: System, cutoff: float, skin: float = 0.5, ahead: bool | None = None) -> None:
@@ -36,23 +36,22 @@ class NeighborList:
         self.skin = skin
         self.ahead = ahead
         self.builds = 0
-        self._built_at = torch.empty(0)  # of another shape than any positions
+        self._built_at = torch.empty(0)  # differs in shape from any positions
         self._neighbors: Neighbors
 
     def __call__(self, positions: Float[Tensor, "replica atom 3"]) -> Neighbors:
-        """Neighbours that hold at these positions (Å)."""
+        """Valid neighbors for these positions (Å)."""
         positions = positions.detach()
         if not self._has_list_for(positions) or bool(self._is_stale(positions)):
             self._build(positions)
         return self._neighbors
 
     def evaluate(self, positions: Float[Tensor, "replica atom 3"], function: Callable[[Neighbors], Result]) -> Result:
-        """A function of the neighbours at these positions (Å), without a device that waits for the host.
+        """Value of a function of the neighbors at these positions (Å), without idle time of the device.
 
-        On a GPU the question whether the list still holds is asked before the function is queued, and its answer is
-        read after: while the host waits for it, the device computes. In the rare case of a stale list the result is
-        thrown away, and the function evaluated again with a new one, so that what is returned is always
-        ``function(self(positions))``.
+        On a GPU the check of the list is queued before the function, and its result is read afterwards. The device
+        computes while the host waits. If the list is outdated, which is rare, the result is discarded and the function
+        is evaluated again with a new list. The returned value is always ``function(self(positions))``.
         """
         ahead = positions.device.type == "cuda" if self.ahead is None else self.ahead
         if not ahead or not self._has_list_for(positions):
@@ -76,8 +75,8 @@ class NeighborList:
         if self._keeps_all_pairs:
             return torch.zeros((), dtype=torch.bool)
         moved = (positions - self._built_at).square().sum(-1)
-        # "Not near" instead of "far", so that an atom that was non-finite at the last build counts as moved once it is
-        # finite again; one that is non-finite now has no neighbours to find.
+        # "Not near" instead of "far": an atom that was non-finite at the last build thus counts as moved when it is
+        # finite again. An atom that is non-finite now has no neighbors.
         near = moved <= (0.5 * self.skin) ** 2
         return (~near & positions.isfinite().all(-1)).any()
 
@@ -91,7 +90,7 @@ class NeighborList:
 
 
 class _Answer:
-    """A truth value on its way from the device; asking for it waits for nothing that was queued later."""
+    """A truth value in transfer from the device. Reading it does not wait for work that was queued later."""
 
     def __init__(self, value: Bool[Tensor, ""]) -> None:
         self._value, self._arrived = value, None

@@ -1,6 +1,6 @@
 """TensorBoard event files, written in the thread that logs.
 
-TensorBoard's own writer hands events to a thread of its own. When the folder vanishes or the disk is full, that thread
+TensorBoard's own writer passes events to a separate thread. When the folder vanishes or the disk is full, that thread
 ends in a traceback and the run learns of it later or never; here it is an `OSError` of the call that wrote.
 """
 

@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C: the first one stops in order, the second one ends the process at once, both without traceback."""
+"""Handling of Ctrl-C: the first ends the run in order, the second ends the process at once, without a traceback."""
 
 from __future__ import annotations
 

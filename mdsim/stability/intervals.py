@@ -33,11 +33,11 @@ def bootstrap_interval(
     """Bias-corrected and accelerated (BCa) bootstrap interval of a statistic of independent values.
 
     Args:
-        values: independent ones, e.g. one per replica.
-        statistic: takes values and ``axis``.
+        values: independent values, e.g. one per replica.
+        statistic: function of values and ``axis``.
         rng: source of the resampling.
-        n_resamples: bootstrap samples.
-        confidence: of the interval.
+        n_resamples: number of bootstrap samples.
+        confidence: confidence level of the interval.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all():
@@ -52,7 +52,7 @@ def bootstrap_interval(
 
 
 def mean_interval(values: Float[np.ndarray, "sample"], confidence: float = 0.95) -> Interval:
-    """Student's interval of the mean of independent values; of one value alone the bounds are not numbers."""
+    """Student's interval of the mean of independent values. The bounds are NaN for a single value."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return Interval(mean, float("nan"), float("nan"))
@@ -61,7 +61,7 @@ def mean_interval(values: Float[np.ndarray, "sample"], confidence: float = 0.95)
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a fraction; sensible also at 0 and 1, where ± one standard error is not."""
+    """Wilson score interval of a fraction. It is also valid at 0 and 1, where the standard error is zero."""
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"found {successes} successes in {trials} trials")
     z = scipy.stats.norm.ppf((1 + confidence) / 2)

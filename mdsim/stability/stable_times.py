@@ -1,12 +1,12 @@
 """Confidence intervals of mean stable times: of one evaluation, of a pair of them, and of groups (runs).
 
-A mean ± 1.96 standard errors, and percentiles of a bootstrap, are too narrow for two dozen replicas: neither gives any
-weight to what was not seen. When all replicas are stable both are a point. The intervals here are those of a Bayesian
-bootstrap with a pseudo-replica. In each draw the replicas carry independent exponential weights (Rubin 1981; the
-survival curve of weighted replicas: Lo 1993), and one more stands for what was not seen. For the lower bound it breaks
-at once; for the upper bound it outlives all others. Where lifetimes are all zero or the horizon, and the
-pseudo-replica weighs as much as a replica, this is the Clopper-Pearson interval of a proportion (Gaffke 2005). For the
-lower bound half a replica is enough, since hardly any lifetimes are zero. `benchmarks/intervals.py` shows the coverage.
+A mean ± 1.96 standard errors, and percentiles of a bootstrap, are too narrow for two dozen replicas, because they give
+no weight to unobserved outcomes. If all replicas are stable, both have zero width. This module uses a Bayesian
+bootstrap with a pseudo-replica. In each draw the replicas have independent exponential weights (Rubin 1981; the
+survival curve of weighted replicas: Lo 1993), and an added pseudo-replica represents unobserved outcomes. For the lower
+bound it breaks at once. For the upper bound it outlives all others. If all lifetimes are zero or the horizon, and the
+pseudo-replica has the weight of a replica, this is the Clopper-Pearson interval of a proportion (Gaffke 2005). For the
+lower bound half a replica is sufficient, because few lifetimes are zero. `benchmarks/intervals.py` shows the coverage.
 
 Sources: Rubin, Ann. Stat. 9, 130 (1981); Lo, Ann. Stat. 21, 100 (1993); Gaffke, Statistica Neerlandica 59, 234 (2005);
 Fay, Brittain & Proschan, Biostatistics 14, 723 (2013).
@@ -30,8 +30,8 @@ GROUPS_METHOD = f"the wider of Student's t over runs and {METHOD} of all replica
 
 N_DRAWS = 9999
 BREAKS_AT_ONCE = 0.5  # mean weight of the pseudo-replica of a lower bound, in replicas
-OUTLIVES_ALL = 1.0  # and of an upper bound
-RESIDUAL_LIFE = 2.0  # restricted means that it lives on after the last replica broke
+OUTLIVES_ALL = 1.0  # the same for an upper bound
+RESIDUAL_LIFE = 2.0  # time by which it outlives the last broken replica, in restricted means
 
 
 def restricted_mean_interval(
@@ -45,11 +45,11 @@ def restricted_mean_interval(
     """The mean of min(lifetime, horizon) with its interval.
 
     Args:
-        lifetimes: of independent replicas.
-        horizon: in the unit of the times; where all replicas broke it may be any later time.
+        lifetimes: lifetimes of independent replicas.
+        horizon: horizon in the unit of the times; where all replicas broke it may be any later time.
         rng: source of the weights.
-        n_draws: draws of weights.
-        confidence: of the interval.
+        n_draws: number of draws of weights.
+        confidence: confidence level of the interval.
 
     Raises:
         ValueError: an unreachable horizon.
@@ -69,17 +69,17 @@ def restricted_mean_ratio(
     n_draws: int = N_DRAWS,
     confidence: float = 0.95,
 ) -> Interval:
-    """How many times longer the replicas live after than before.
+    """Ratio of the mean stable times of the same replicas, after over before.
 
     Replica i of both has the same initial conditions, and so the same weight in each draw. For the lower bound the
-    pseudo-replica breaks at once after and outlives all before, for the upper bound the other way round.
+    pseudo-replica breaks at once after and outlives all before; for the upper bound it is the reverse.
 
     Args:
         before, after: lifetimes of the same replicas in the same order.
-        horizon: of the restricted means, in the unit of the times.
+        horizon: horizon of the restricted means, in the unit of the times.
         rng: source of the weights.
-        n_draws: draws of weights.
-        confidence: of the interval.
+        n_draws: number of draws of weights.
+        confidence: confidence level of the interval.
 
     Raises:
         ValueError: different numbers of replicas, an unreachable horizon, or every replica broke at once before.
@@ -102,19 +102,19 @@ def restricted_mean_over_groups(
     n_draws: int = N_DRAWS,
     confidence: float = 0.95,
 ) -> Interval:
-    """Restricted mean over groups (runs with other seeds) of replicas.
+    """Restricted mean over groups of replicas (runs with different seeds).
 
-    Runs differ by more than their replicas do, and only their number says by how much. The interval is Student's t over
-    the means of the groups, carried to their logit (as fractions of the horizon). Groups that agree by chance would
-    make it too narrow: each bound lies at least as far out as that of all replicas put together. Of one group the
-    latter is all there is. Of two groups the interval is very wide.
+    Runs differ by more than their replicas do. The interval is Student's t over the means of the groups, on the scale
+    of their logit (as fractions of the horizon). Groups that agree by chance would make it too narrow. Each bound is
+    therefore at least as far from the mean as that of all replicas pooled. One group alone gives the pooled interval.
+    With two groups the interval is very wide.
 
     Args:
         groups: lifetimes of replicas.
-        horizon: in the unit of the times.
+        horizon: horizon in the unit of the times.
         rng: source of the weights.
-        n_draws: draws of weights.
-        confidence: of the interval.
+        n_draws: number of draws of weights.
+        confidence: confidence level of the interval.
 
     Raises:
         ValueError: no group, or an unreachable horizon.
@@ -135,19 +135,19 @@ def restricted_mean_ratio_over_groups(
     n_draws: int = N_DRAWS,
     confidence: float = 0.95,
 ) -> Interval:
-    """How many times longer replicas live after than before, over groups (runs with other seeds) of them.
+    """Ratio of mean stable times, after over before, over groups of replicas (runs with different seeds).
 
-    As `restricted_mean_over_groups`, of the logarithm of the ratio of the means over groups.
+    The method is that of `restricted_mean_over_groups`, for the logarithm of the ratio of the means over groups.
 
     Args:
         before, after: lifetimes of the same replicas in the same order, group by group.
-        horizon: of the restricted means, in the unit of the times.
+        horizon: horizon of the restricted means, in the unit of the times.
         rng: source of the weights.
-        n_draws: draws of weights.
-        confidence: of the interval.
+        n_draws: number of draws of weights.
+        confidence: confidence level of the interval.
 
     Raises:
-        ValueError: groups that are no pairs, an unreachable horizon, or every replica broke at once before.
+        ValueError: groups that do not form pairs, an unreachable horizon, or every replica broke at once before.
     """
     if len(before) != len(after):
         raise ValueError(f"the groups must be pairs: found {len(before)} before and {len(after)} after")
@@ -167,7 +167,7 @@ def survival_band(
     n_draws: int = N_DRAWS,
     confidence: float = 0.95,
 ) -> tuple[Float[np.ndarray, "time"], Float[np.ndarray, "time"]]:
-    """Bounds of the survival beyond each time: Clopper-Pearson's where nothing is censored before it.
+    """Bounds of the survival beyond each time. Without earlier censoring they are those of Clopper and Pearson.
 
     Source: Fay, Brittain & Proschan (2013), with the pseudo-replica of the lower bound at time zero.
     """
@@ -197,7 +197,7 @@ def _draw(lifetimes: Lifetimes, horizon: float, weights: np.ndarray, unseen: tup
 
 
 def _longest(lifetimes: Lifetimes, horizon: float) -> float:
-    """When a replica breaks that outlives all others: at the horizon, or some time after the last one broke."""
+    """Time at which the pseudo-replica that outlives all others breaks: the horizon, or later than the last break."""
     last = lifetimes.times.max()
     if not lifetimes.broken[lifetimes.times == last].all():
         return horizon
@@ -214,7 +214,7 @@ def _unseen(rng: np.random.Generator, n_draws: int) -> tuple[Float[np.ndarray, "
 
 
 def _and_one(lifetimes: Lifetimes, time: float) -> Lifetimes:
-    """The replicas, and a last one that breaks at the given time."""
+    """The replicas, and a pseudo-replica at the end that breaks at the given time."""
     return Lifetimes(np.append(lifetimes.times, time), np.append(lifetimes.broken, True))
 
 
@@ -235,7 +235,7 @@ def _means(groups: Sequence[Lifetimes], horizon: float) -> Float[np.ndarray, "gr
 
 
 def _logit_bounds(means: Float[np.ndarray, "group"], horizon: float, confidence: float) -> tuple[float, float] | None:
-    """Student's t over groups, carried to the logit of the mean; None where one group is alone, or none has a logit."""
+    """Student's t over groups on the scale of the logit. None for a single group, or without a finite logit."""
     fraction = means.mean() / horizon
     if len(means) < 2 or not 0 < fraction < 1:
         return None
@@ -256,7 +256,7 @@ def _log_ratio_bounds(
 
 
 def _student(values: Float[np.ndarray, "group"], confidence: float) -> float:
-    """Half the width of Student's interval of the mean."""
+    """Half-width of Student's interval of the mean."""
     n = len(values)
     return float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
 

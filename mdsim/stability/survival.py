@@ -1,7 +1,7 @@
 """Survival analysis of replicas: right-censored lifetimes, their survival curve, its restricted mean and median.
 
-A replica that is still stable when its simulation ends is *censored*: its lifetime is at least that long. Averaging
-lifetimes as if it had broken then is biased; the Kaplan-Meier estimator is not. Confidence intervals of restricted
+A replica that is still stable when its simulation ends is *censored*: its lifetime is at least that long. An average
+that ignores censoring is biased. The Kaplan-Meier estimator accounts for it. Confidence intervals of restricted
 means are in `mdsim.stability.stable_times`.
 Sources: Kaplan & Meier, JASA 53, 457 (1958); Greenwood (1926); Klein & Moeschberger, Survival Analysis (2003), ch. 4.
 """
@@ -27,22 +27,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """How long each replica was followed, and whether it broke then (otherwise it is censored)."""
+    """Time to which each replica was followed, and whether it broke then (otherwise it is censored)."""
 
     times: Float[np.ndarray, "replica"]
     broken: Bool[np.ndarray, "replica"]
 
     def __post_init__(self) -> None:
         if not len(self.times):
-            raise ValueError("lifetimes of no replica at all")
+            raise ValueError("lifetimes need at least one replica, found none")
         if not np.isfinite(self.times).all() or (self.times < 0).any():
             raise ValueError("lifetimes must be finite and not negative; a replica that did not break is censored")
 
     @classmethod
     def together(cls, groups: Sequence[Lifetimes]) -> Lifetimes:
-        """The replicas of several groups as one."""
+        """All replicas of several groups."""
         if not groups:
-            raise ValueError("lifetimes of no group at all")
+            raise ValueError("lifetimes need at least one group, found none")
         return cls(np.concatenate([g.times for g in groups]), np.concatenate([g.broken for g in groups]))
 
 
@@ -71,7 +71,7 @@ def restricted_mean(lifetimes: Lifetimes, horizon: float) -> Estimate:
     """Mean of min(lifetime, horizon): the area under the survival curve, in the unit of the times.
 
     Raises:
-        ValueError: nobody was followed up to the horizon although not everybody had broken.
+        ValueError: no replica was followed up to the horizon, although some had not broken.
 
     Source: Klein & Moeschberger (2003), equations 4.5.1 and 4.5.2.
     """
@@ -87,29 +87,29 @@ def restricted_mean(lifetimes: Lifetimes, horizon: float) -> Estimate:
 
 
 def median_survival(lifetimes: Lifetimes) -> float | None:
-    """First time at which at most half of the replicas are stable; None where it was not reached."""
+    """First time at which at most half of the replicas are stable. None if it was not reached."""
     curve = kaplan_meier(lifetimes)
-    reached = curve.survival <= 0.5 + 1e-12  # the product of fractions may miss one half by rounding
+    reached = curve.survival <= 0.5 + 1e-12  # rounding of the product of fractions
     return float(curve.times[reached.argmax()]) if reached.any() else None
 
 
 def _events(
     lifetimes: Lifetimes,
 ) -> tuple[Float[np.ndarray, "event"], Int[np.ndarray, "event"], Int[np.ndarray, "event"]]:
-    """Distinct times at which replicas broke, how many did, and how many were followed up to then."""
+    """Distinct times at which replicas broke, the number that broke, and the number followed up to then."""
     times, deaths = np.unique(lifetimes.times[lifetimes.broken], return_counts=True)
     at_risk = len(lifetimes.times) - np.searchsorted(np.sort(lifetimes.times), times, side="left")
     return times, deaths, at_risk
 
 
 def _greenwood_terms(deaths: Int[np.ndarray, "event"], at_risk: Int[np.ndarray, "event"]) -> Float[np.ndarray, "event"]:
-    """d / (n (n - d)); zero after the last death, where survival is zero and has no error."""
+    """d / (n (n - d)). Zero after the last break, where survival is zero without error."""
     survivors = at_risk - deaths
     return np.where(survivors > 0, deaths / (at_risk * np.maximum(survivors, 1)), 0.0)
 
 
 def check_horizon(lifetimes: Lifetimes, horizon: float) -> None:
-    """Refuse a horizon up to which nobody was followed although not everybody had broken."""
+    """Raise an error for a horizon beyond the followed times, unless all replicas had broken."""
     last = lifetimes.times.max()
     if not horizon > 0:
         raise ValueError(f"the horizon must be positive, found {horizon}")
@@ -120,10 +120,10 @@ def check_horizon(lifetimes: Lifetimes, horizon: float) -> None:
 def restricted_means(
     lifetimes: Lifetimes, weights: Float[np.ndarray, "draw replica"], horizon: float
 ) -> Float[np.ndarray, "draw"]:
-    """Restricted means of draws in which replicas carry other weights: the area under each weighted survival curve.
+    """Restricted means for draws of replica weights: the area under each weighted survival curve.
 
-    Ties need no grouping: the factors of deaths at one time telescope, provided that deaths come before censorings.
-    A draw whose last replica is censored early keeps its survival up to the horizon.
+    Ties need no grouping: the factors of breaks at one time telescope if breaks are sorted before censorings.
+    If the last replica of a draw is censored early, the survival stays constant up to the horizon.
     """
     order = np.lexsort((~lifetimes.broken, lifetimes.times))
     survival = _weighted_survival(lifetimes, weights, order)
@@ -134,7 +134,7 @@ def restricted_means(
 def survivals(
     lifetimes: Lifetimes, weights: Float[np.ndarray, "draw replica"], times: Float[np.ndarray, "time"]
 ) -> Float[np.ndarray, "draw time"]:
-    """Survival beyond the given times in draws in which replicas carry other weights."""
+    """Survival beyond the given times for draws of replica weights."""
     order = np.lexsort((~lifetimes.broken, lifetimes.times))
     survival = _weighted_survival(lifetimes, weights, order)
     return survival[:, np.searchsorted(lifetimes.times[order], times, side="right")]

@@ -1,4 +1,4 @@
-"""Promises of every force field, whatever its architecture. float64 unless a test is about float32."""
+"""Contract of all force fields. float64 unless a test is about float32."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Promises of every integrator."""
+"""Contract of all integrators."""
 
 import dataclasses
 

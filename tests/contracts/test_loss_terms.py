@@ -1,4 +1,4 @@
-"""What every loss term satisfies."""
+"""Contract of all loss terms."""
 
 import sys
 from dataclasses import replace
@@ -25,7 +25,7 @@ def _labels() -> EnergyForceTerm:
     labeled = frames(6)
     labels = LabeledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
     loss = partial(losses.energy_force_loss, energy_weight=0.5, force_weight=0.5)
-    return EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(4, "labelled frames"))
+    return EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(4, "labeled frames"))
 
 
 TARGET = Target(Distances(), torch.tensor([0.9, 1.0, 1.4]).double(), losses.mean_squared_error)

@@ -1,4 +1,4 @@
-"""What every observable must do, whatever it measures."""
+"""Contract of all observables."""
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, fields, replace

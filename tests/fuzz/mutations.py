@@ -1,4 +1,4 @@
-"""Seeded mutations of files, of text and of saved states, and the count of what became of them."""
+"""Seeded mutations of files, text and saved states, and counts of their outcomes."""
 
 from __future__ import annotations
 

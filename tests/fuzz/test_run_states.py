@@ -1,4 +1,4 @@
-"""Damaged states of stopped runs: `--resume` goes on or gives one clear error; what it refuses stays as it is."""
+"""Damaged states of stopped runs: `--resume` continues or gives one clear error, and changes no file it refuses."""
 
 import shutil
 from pathlib import Path

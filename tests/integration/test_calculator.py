@@ -1,4 +1,4 @@
-"""The ASE calculator as ASE users drive it."""
+"""The ASE calculator in typical uses of ASE."""
 
 import copy
 

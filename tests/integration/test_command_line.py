@@ -28,7 +28,7 @@ def world(tmp_path, monkeypatch) -> Path:
 
 
 def mdsim_process(*arguments: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own, which says at the end whether torch was imported."""
+    """The command in a separate process that prints at the end whether torch was imported."""
     program = f"import sys\nfrom mdsim.cli.main import main\ntry:\n    main({list(arguments)})\nfinally:\n"
     program += "    print('torch' in sys.modules)"
     return subprocess.run(

@@ -1,8 +1,8 @@
-"""Every command and every Python block in the README and the manual does what it says it does.
+"""Commands and Python blocks of the README and the manual, run or checked.
 
-Each document is worked through from top to bottom in a copy of the project. The tables say what happens to a command:
-it is run as written, made small by flags that are appended; or it is checked up to the point where the long part
-begins. A command that stands in no table fails the test.
+Each document is processed from top to bottom in a copy of the project. The tables map each command to a treatment: it
+is run with appended flags that make it small, or it is checked up to the beginning of the long part. A command without
+an entry in the tables fails the test.
 """
 
 from __future__ import annotations

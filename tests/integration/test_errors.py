@@ -1,4 +1,4 @@
-"""Mistakes of the user and of files: one line on stderr, exit status 1, nothing overwritten, no traceback."""
+"""Errors of the user and of files: one line on stderr, exit status 1, nothing overwritten, no traceback."""
 
 import json
 import resource

@@ -165,7 +165,7 @@ def test_elements_are_told_apart_and_nothing_jumps_at_the_cutoff(model):
 
 
 def test_the_configurations_of_the_examples_run(tmp_path, monkeypatch):
-    """Fit, StABlE training and evaluation with nothing but pieces of one's own, tiny."""
+    """Fit, StABlE training and evaluation with custom components only, at a tiny size."""
     monkeypatch.chdir(ROOT)
     small = ["--cpu", "--debug"]
     fits, runs = tmp_path / "fits", tmp_path / "runs"

@@ -28,7 +28,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where the script has run once: in this process, because processes of its own cost more than the sampling."""
+    """Folder of one run of the script, in this process because new processes cost more than the sampling."""
     folder = tmp_path_factory.mktemp("water")
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(SCRIPT.parent)

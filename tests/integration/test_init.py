@@ -1,4 +1,4 @@
-"""`mdsim init` as a user runs it, and what it writes, run as it is."""
+"""`mdsim init`, and runs of the configurations that it writes."""
 
 from __future__ import annotations
 

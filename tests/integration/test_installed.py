@@ -1,4 +1,4 @@
-"""The installed package, from a wheel and in an empty folder: nothing of the checkout is needed but data."""
+"""The installed package, from a wheel and in an empty folder, without the checkout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """The wheel in a folder of its own, in front of all other packages."""
+    """The wheel in a separate folder, in front of all other packages."""
     target = tmp_path_factory.mktemp("site")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*install, "--target", str(target), str(wheel)], check=True, capture_output=True)

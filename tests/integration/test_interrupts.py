@@ -1,4 +1,4 @@
-"""Ctrl-C, once and twice: no traceback, the exit status of an interrupted program, and a run that goes on."""
+"""Ctrl-C, once and twice: no traceback, the exit status of an interrupted program, and a run that can be resumed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends with the same bits as one that is not."""
+"""Killed and resumed runs, which end with the same bits as uninterrupted ones."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""The bundled water from labels to metrics, as a user runs it: fit, simulate, and read what was written."""
+"""The bundled water from labels to metrics: fit, simulation, results."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Do the thermostats sample the canonical ensemble? Deviations in standard errors, from independent replicas."""
+"""Canonical sampling of the thermostats: deviations in standard errors, from independent replicas."""
 
 import functools
 import math

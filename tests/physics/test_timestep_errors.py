@@ -1,4 +1,4 @@
-"""Temperatures at a finite time step: what BAOAB and Verlet with a Nosé-Hoover chain do to order Δt², and exactly."""
+"""Temperature errors at a finite time step of BAOAB and of Verlet with a Nosé-Hoover chain, exact and to order Δt²."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Potentials with closed forms, for tests of whatever moves atoms. Each is a `mdsim.interfaces.Potential`."""
+"""Potentials with closed forms for tests of dynamics. Each is a `mdsim.interfaces.Potential`."""
 
 import torch
 

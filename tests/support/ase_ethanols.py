@@ -1,4 +1,4 @@
-"""Ethanols of ASE in thermal disorder, held by springs, and the way from files of them to frames."""
+"""Thermally disordered ethanol molecules of ASE, held by springs, and readers of their files."""
 
 from __future__ import annotations
 

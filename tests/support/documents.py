@@ -1,4 +1,4 @@
-"""What the README and the manual tell people to type: their fenced blocks, and the single commands in them."""
+"""Fenced blocks of the README and the manual, and the commands in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A local HTTP server that serves bytes, and misbehaves in the ways that real servers and networks do."""
+"""A local HTTP server with the faults of real servers and networks."""
 
 from __future__ import annotations
 

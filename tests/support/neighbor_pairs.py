@@ -1,4 +1,4 @@
-"""Pairs of neighbours in a form that can be compared, and those that ASE finds."""
+"""Pairs of neighbors in a form that can be compared, and those that ASE finds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def directed_edges(found: Neighbors, positions: torch.Tensor, replica: int) -> n
 
 
 def edges_by_ase(system: System, positions: torch.Tensor, cutoff: float) -> np.ndarray:
-    """The same from ASE's neighbour list."""
+    """The same from ASE's neighbor list."""
     cell = None if system.cell is None else system.cell.numpy()
     atoms = Atoms(system.atomic_numbers.numpy(), positions.numpy(), cell=cell, pbc=cell is not None)
     first, second, vectors = neighbor_list("ijD", atoms, cutoff)

@@ -1,4 +1,4 @@
-"""A world that runs in milliseconds: one water molecule held by springs, its labels, and small force fields."""
+"""A fast test system: one water molecule held by springs, its labels, and small force fields."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def water(dtype: torch.dtype = torch.float64) -> System:
 
 
 def frames(n: int, seed: int = 0) -> Frames:
-    """Distorted molecules labelled by the springs."""
+    """Distorted molecules labeled by the springs."""
     generator = torch.Generator().manual_seed(seed)
     positions = GEOMETRY + 0.04 * torch.randn(n, 3, 3, generator=generator, dtype=torch.float64)
     energy, forces = Springs()(water(), positions)

@@ -1,4 +1,4 @@
-"""Frames whose motion is known: a water molecule, a box of water, and argon."""
+"""Toy frames with known motion: a water molecule, a box of water, and argon."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def vibrating(n: int, seed: int) -> torch.Tensor:
     return torch.cat([torch.zeros(n, 1, 3).double(), hydrogens], dim=1)
 
 
-def labelled(numbers: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor | None = None) -> Frames:
+def labeled(numbers: torch.Tensor, positions: torch.Tensor, cell: torch.Tensor | None = None) -> Frames:
     """Frames with labels of the right size."""
     forces = torch.randn(positions.shape, generator=torch.Generator().manual_seed(9))
     return Frames(numbers, positions.float(), torch.linspace(-1, 1, len(positions)).double(), forces, cell=cell)
 
 
 def molecule(n: int, seed: int) -> Frames:
-    return labelled(tiny.NUMBERS, vibrating(n, seed))
+    return labeled(tiny.NUMBERS, vibrating(n, seed))
 
 
 def liquid(n: int, seed: int) -> Frames:
@@ -41,11 +41,11 @@ def liquid(n: int, seed: int) -> Frames:
     places = SIDE_A * torch.cartesian_prod(*[torch.arange(2.0)] * 3).double()
     shaken = places + 0.2 * torch.randn(n, 8, 3, generator=generator).double()
     positions = vibrating(8 * n, seed).reshape(n, 8, 3, 3) + shaken[:, :, None]
-    return labelled(tiny.NUMBERS.repeat(8), positions.reshape(n, 24, 3), BOX_A * torch.eye(3).double())
+    return labeled(tiny.NUMBERS.repeat(8), positions.reshape(n, 24, 3), BOX_A * torch.eye(3).double())
 
 
 def argon(n: int, seed: int) -> Frames:
     generator = torch.Generator().manual_seed(seed)
     places = SIDE_A * torch.cartesian_prod(*[torch.arange(2.0)] * 3).double()
     positions = places + 0.1 * torch.randn(n, 8, 3, generator=generator).double()
-    return labelled(torch.full((8,), 18), positions, BOX_A * torch.eye(3).double())
+    return labeled(torch.full((8,), 18), positions, BOX_A * torch.eye(3).double())

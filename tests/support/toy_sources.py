@@ -1,4 +1,4 @@
-"""Small files in the formats of the published collections: molecules in springs, with thermal motion."""
+"""Small files in the formats of the published collections: molecules held by springs, with thermal motion."""
 
 from __future__ import annotations
 

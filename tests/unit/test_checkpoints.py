@@ -1,4 +1,4 @@
-"""Checkpoints survive crashes and full disks, and refuse what they cannot read."""
+"""Checkpoints: crashes, full disks, and rejection of damaged files."""
 
 import errno
 import os

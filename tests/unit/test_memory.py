@@ -1,4 +1,4 @@
-"""The memory budget: what a batch takes, how it is divided, and that the division changes nothing but rounding."""
+"""The memory budget: the size of batches, their division, and results independent of it up to rounding."""
 
 import logging
 from functools import partial
@@ -134,12 +134,12 @@ def test_a_measurement_holds_nothing():
 
 
 def test_the_gradient_of_labels_does_not_depend_on_the_budget(calls):
-    labelled, model = frames(11), Springs()
-    labels = LabeledFrames(labelled.positions.double(), labelled.energy - SHIFT_EV, labelled.forces.double())
+    labeled, model = frames(11), Springs()
+    labels = LabeledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
     loss = partial(energy_force_loss, energy_weight=0.5, force_weight=0.5)
 
     def gradient():
-        term = EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(11, "labelled frames"))
+        term = EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(11, "labeled frames"))
         return term.gradient_of(model, torch.arange(11)).gradients
 
     whole = gradient()

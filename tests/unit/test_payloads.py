@@ -1,4 +1,4 @@
-"""Forms of saved states: what fits passes, and the first difference is named."""
+"""Forms of saved states: acceptance of matching states, and the first difference named in the error."""
 
 import copy
 import math

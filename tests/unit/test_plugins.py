@@ -1,4 +1,4 @@
-"""Pieces of the user's own: each mistake is one clear message, and checkpoints run no code that nobody named."""
+"""Custom components: one clear message per mistake, and no code run by checkpoints."""
 
 import sys
 

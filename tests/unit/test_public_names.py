@@ -1,4 +1,4 @@
-"""`import mdsim`: every public name is there, typed for editors, and costs nothing until it is used."""
+"""`import mdsim`: all public names, their types for editors, and imports on first use."""
 
 from __future__ import annotations
 

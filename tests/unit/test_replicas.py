@@ -1,4 +1,4 @@
-"""Simulations in one call: the same as the pieces by hand, statistics of stable frames, and mistakes."""
+"""Simulations in one call: equal to the steps by hand, statistics of stable frames, and errors."""
 
 from __future__ import annotations
 

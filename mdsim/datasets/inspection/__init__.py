@@ -1,1 +1,1 @@
-"""Inspection of a data set before training on it."""
+"""Inspection of data sets before training (`mdsim data check`)."""

@@ -1,4 +1,4 @@
-"""What a careful person looks at first in reference data: the numbers. `data_figure.py` draws them."""
+"""Quality checks of reference data, as numbers and warnings. `figure.py` draws them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from mdsim.units import KB_EV_PER_K
 PARTS = ("train", "val", "test", "contiguous")
 OUTLIER = 8.0  # robust standard deviations from the median
 FORCE_OUTLIER = 12.0  # times the median size of the forces on one element
-BOND_DEVIATION_A = 0.25  # from the median length at least, and as many robust standard deviations as energies
-CONTACT = 0.9  # of the sum of covalent radii: a pair that is no bond should never be as near
+BOND_DEVIATION_A = 0.25  # smallest deviation from the median length; the limit in standard deviations is OUTLIER
+CONTACT = 0.9  # of the sum of covalent radii: nonbonded pairs should never be this close
 SAME_POSITION_A = 1e-4  # single precision rounds; in 0.1 fs atoms move by 5e-4 Å
 DISTANCES_AT_ONCE = 2_000_000
-HELD = 0.02  # of its thermal mean square: below, a total momentum counts as held at zero
-MOST_DISTANCES = 200  # whose correlation times are looked at
-FEWEST_BLOCKS = 8  # whose scatter says anything
+HELD = 0.02  # fraction of its thermal mean square below which a total momentum counts as zero
+MOST_DISTANCES = 200  # number of distances whose correlation times are computed
+FEWEST_BLOCKS = 8  # smallest number of blocks for an estimate of the scatter
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The frames of one data set and what they have in common."""
+    """The frames of one data set and their common properties."""
 
     name: str
     folder: Path
@@ -50,11 +50,11 @@ class Checked:
 
     @property
     def interval_fs(self) -> float | None:
-        """Between contiguous frames."""
+        """Time between contiguous frames, fs."""
         return None if self.metadata is None else self.metadata.contiguous_frame_interval_fs
 
     def place(self, part: str, frame: int) -> str:
-        """Where a frame of a part is, also in the source where the metadata say so."""
+        """Location of a frame: its part and index, and its index in the source if known."""
         indices = {} if self.metadata is None else self.metadata.split.get("indices", {})
         source = parse_indices(indices[part]) if part in indices else np.empty(0)
         return f"{part}, frame {frame}" + (f" ({source[frame]} of the source)" if len(source) > frame else "")
@@ -64,7 +64,7 @@ class Checked:
         return next(iter(self.parts.values()))
 
     def joined(self, of: str) -> Tensor:
-        """A field of all parts that have it, one after another, in double precision."""
+        """A field of all parts that have it, concatenated, in double precision."""
         values = [getattr(frames, of) for frames in self.parts.values()]
         return torch.cat([value for value in values if value is not None]).double()
 
@@ -73,7 +73,7 @@ def open_checked(path: Path) -> list[Checked]:
     """The data set in a folder, all sizes of the folder above, or the frames of one npz file.
 
     Raises:
-        DatasetError: there is none, or it is damaged.
+        DatasetError: there is no data set, or it is damaged.
     """
     if path.is_file():
         frames = read_frames(path)
@@ -99,7 +99,7 @@ def _open(folder: Path) -> Checked:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A frame that looks broken."""
+    """A suspicious frame."""
 
     part: str
     frame: int
@@ -107,12 +107,12 @@ class Suspect:
 
 
 def net_force_eV_per_A(frames: Frames) -> Float[Tensor, "frame"]:
-    """Length of the sum of forces: zero where nothing acts from outside."""
+    """Norm of the sum of forces, which is zero without external forces."""
     return torch.linalg.vector_norm(frames.labels.double().sum(1), dim=-1)
 
 
 def net_torque_eV(frames: Frames, system: System) -> Float[Tensor, "frame"]:
-    """Length of the sum of torques about the centre of mass: zero with open boundaries."""
+    """Norm of the sum of torques about the center of mass, which is zero with open boundaries."""
     positions = frames.positions.double()
     arms = positions - center_of_mass(positions, system.masses.double())
     return torch.linalg.vector_norm(torch.linalg.cross(arms, frames.labels.double()).sum(1), dim=-1)
@@ -129,15 +129,15 @@ def bond_kinds(system: System) -> dict[str, Tensor]:
 
 
 def bond_lengths(checked: Checked) -> Float[Tensor, "frame bond"]:
-    """Å, of all parts one after another."""
+    """Lengths of all parts, concatenated, Å."""
     return pair_distances(checked.joined("positions"), checked.system.bonds, checked.first.cell)
 
 
 def free_momenta(frames: Frames, system: System) -> Float[Tensor, "atom"]:
-    """How many of the three momenta of each atom move freely: together 3N, less those that are held at zero.
+    """Number of free momenta of each atom. The sum is 3N minus the momenta that are held at zero.
 
-    Where total or angular momentum is (nearly) zero in all frames, each atom lacks its share: m/M of each component,
-    and m tr(r×ᵀ I⁻¹ r×) for the rotation about the centre of mass.
+    If total or angular momentum is (nearly) zero in all frames, each atom loses its share: m/M of each component,
+    and m tr(r×ᵀ I⁻¹ r×) for the rotation about the center of mass.
     """
     assert frames.velocities is not None
     positions, velocities, masses = frames.positions.double(), frames.velocities.double(), system.masses.double()
@@ -171,12 +171,12 @@ def element_temperatures_K(frames: Frames, system: System, free: Float[Tensor, "
 
 
 def correlation_time(series: Float[Tensor, "frame"]) -> tuple[float, bool]:
-    """Integrated correlation time τ in frames, and whether the series is long enough to tell.
+    """Integrated correlation time τ in frames, and whether the series is long enough for it.
 
-    The mean of n frames is as good as that of n / 2τ independent ones: 2τ is by how much the squared standard error
-    of the mean grows when frames are averaged in blocks (Flyvbjerg & Petersen, J. Chem. Phys. 91, 461 (1989)), longer
-    and longer ones until blocks are independent, b³ > 2 n (2τ)² (Lee et al., Phys. Rev. B 83, 075114 (2011)). Unlike a
-    sum over the correlation function it is not misled by vibrations, whose correlations cancel, on top of a slow drift.
+    The mean of n frames is as accurate as that of n / 2τ independent frames. 2τ is the factor by which the squared
+    standard error of the mean grows when frames are averaged in blocks (Flyvbjerg & Petersen, J. Chem. Phys. 91, 461
+    (1989)). The blocks grow until they are independent, b³ > 2 n (2τ)² (Lee et al., Phys. Rev. B 83, 075114 (2011)).
+    Unlike a sum over the correlation function, this estimate is robust for vibrations with a slow drift.
     """
     values = series.double()
     n = len(values)
@@ -193,8 +193,11 @@ def correlation_time(series: Float[Tensor, "frame"]) -> tuple[float, bool]:
 
 
 def slowest_distance(frames: Frames, system: System) -> tuple[float, bool, int] | None:
-    """The longest correlation time of distances between heavy atoms of a molecule, in frames; whether it is known; how
-    many distances were looked at. None without such distances, or in a liquid, whose molecules drift apart.
+    """The longest correlation time of distances between heavy atoms of a molecule.
+
+    Returns:
+        The time in frames, whether the series is long enough for it, and the number of distances. None without such
+        distances, or in a liquid, whose molecules diffuse.
     """
     heavy = torch.nonzero(system.atomic_numbers > 1).ravel()
     if system.cell is not None or len(heavy) < 3:
@@ -208,14 +211,14 @@ def slowest_distance(frames: Frames, system: System) -> tuple[float, bool, int] 
 
 
 def correlation_function(series: Float[Tensor, "frame"], n_lags: int) -> Float[Tensor, "lag"]:
-    """Normalised autocorrelation."""
-    centred = (series.double() - series.double().mean())[:, None, None]
-    correlation = autocorrelation(centred, min(n_lags, len(series)))[:, 0]
+    """Normalized autocorrelation."""
+    centered = (series.double() - series.double().mean())[:, None, None]
+    correlation = autocorrelation(centered, min(n_lags, len(series)))[:, 0]
     return correlation / correlation[0].clamp_min(1e-300)
 
 
 def work_slope(frames: Frames) -> float | None:
-    """Slope of energy differences against the work of the forces, between frames in time order: one if they agree."""
+    """Slope of energy differences against the work of the forces, for frames in time order. One if consistent."""
     if frames.forces is None or len(frames) < 3:
         return None
     forces = frames.forces.double()
@@ -225,7 +228,7 @@ def work_slope(frames: Frames) -> float | None:
 
 
 def suspects(checked: Checked) -> list[Suspect]:
-    """Frames that look broken: outlying energies and forces, torn bonds, atoms too close."""
+    """Suspicious frames: outliers of energies and forces, broken bonds, close contacts."""
     found = []
     for part, frames in checked.parts.items():
         for frame, reason in {**_energy_outliers(frames), **_force_outliers(frames)}.items():
@@ -236,11 +239,11 @@ def suspects(checked: Checked) -> list[Suspect]:
 
 
 def _energy_outliers(frames: Frames) -> dict[int, str]:
-    centred = frames.energy - frames.energy.median()
-    spread = 1.4826 * float(centred.abs().median())
-    outlying = torch.nonzero(centred.abs() > OUTLIER * spread).ravel().tolist() if spread > 0 else []
+    centered = frames.energy - frames.energy.median()
+    spread = 1.4826 * float(centered.abs().median())
+    outlying = torch.nonzero(centered.abs() > OUTLIER * spread).ravel().tolist() if spread > 0 else []
     width = f"{OUTLIER:g} robust standard deviations are {OUTLIER * spread:.2f} eV"
-    return {i: f"energy {float(centred[i]):+.2f} eV from the median ({width})" for i in outlying}
+    return {i: f"energy {float(centered[i]):+.2f} eV from the median ({width})" for i in outlying}
 
 
 def _force_outliers(frames: Frames) -> dict[int, str]:
@@ -259,7 +262,7 @@ def _force_outliers(frames: Frames) -> dict[int, str]:
 
 
 def _geometry_outliers(checked: Checked, frames: Frames) -> dict[int, str]:
-    """Torn bonds, and pairs closer than a bond that are none."""
+    """Broken bonds, and nonbonded pairs closer than a bond."""
     return {**_contacts(checked, frames), **_torn_bonds(checked, frames)}
 
 
@@ -300,7 +303,7 @@ def _label(numbers: Tensor, atom: int) -> str:
 
 
 def shared_frames(checked: Checked) -> dict[str, int]:
-    """How many frames of one part are also in another, moved or turned as a whole or not, by the names of both."""
+    """Number of frames in two parts, by the names of both. Translated and rotated copies count."""
     parts = [part for part in ("train", "val", "test") if part in checked.parts]
     owner = np.repeat(np.arange(len(parts)), [len(checked.parts[part]) for part in parts])
     positions = np.concatenate([checked.parts[part].positions.numpy() for part in parts])

@@ -1,4 +1,4 @@
-"""The figure of `data check`: what to look at before training on data."""
+"""The figure of `mdsim data check`."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ COLUMNS = 4
 MOST_DISTANCES = 2_000_000
 MOST_PAIR_FRAMES = 200
 FARTHEST_A = 8.0
-NEIGHBORS_EACH = 150  # within that, in dense matter
+NEIGHBORS_EACH = 150  # neighbors of an atom within this distance, in dense matter
 MOST_ATOMS_ALL_PAIRS = 1000
-LAGS_SHOWN = 6.0  # correlation times
+LAGS_SHOWN = 6.0  # in correlation times
 SHORTEST_LAG_FS = 300.0  # a few periods of the slower vibrations
 
 
 def data_figure(path: Path, checked: Checked, found: Sequence[Suspect]) -> None:
-    """Draw everything that the data have: energies, forces, bonds, distances, and what depends on time.
+    """Draw all properties of the data: energies, forces, bonds, distances, and time correlations.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG.
         checked: the data.
         found: frames to mark.
     """
@@ -94,7 +94,7 @@ def _energies(axes: Axes, checked: Checked) -> None:
 
 
 def _edges(values: torch.Tensor, most: int) -> np.ndarray:
-    """Bins over the range of the values: as many as asked for, but not more than 60."""
+    """Bins over the range of the values: the given number, but at most 60."""
     low, high = float(values.min()), float(values.max())
     return np.linspace(low, high if high > low else low + 1e-6, min(max(most, 4), 60) + 1)
 
@@ -146,7 +146,7 @@ def _bonds(axes: Axes, checked: Checked) -> None:
 
 
 def _distances(axes: Axes, checked: Checked) -> None:
-    """All pair distances, so that two parts of other origin, or atoms that overlap, are seen."""
+    """Draw all pair distances, which reveal parts of different origin and overlapping atoms."""
     n_atoms, cell = checked.system.n_atoms, checked.first.cell
     n_pairs, reach = n_atoms * (n_atoms - 1) // 2, _farthest_shown_A(checked)
     most = max(1, min(MOST_PAIR_FRAMES, MOST_DISTANCES // max(1, min(n_pairs, NEIGHBORS_EACH * n_atoms))))
@@ -168,7 +168,7 @@ def _distances(axes: Axes, checked: Checked) -> None:
 
 
 def _farthest_shown_A(checked: Checked) -> float:
-    """8 Å at most; the size of a molecule, or half the width of a cell, where that is less."""
+    """Longest distance: the size of a molecule or half the width of a cell, at most 8 Å."""
     cell = checked.first.cell
     if cell is not None:
         return min(FARTHEST_A, float(torch.linalg.svdvals(cell.double()).min()) / 2)
@@ -180,7 +180,7 @@ def _farthest_shown_A(checked: Checked) -> float:
 
 
 def _order(axes: Axes, checked: Checked, found: Sequence[Suspect]) -> None:
-    """Energies in the order of the files: drifts, steps and outliers; suspects are marked."""
+    """Draw energies in the order of the files, with suspicious frames marked."""
     zero, start = checked.first.energy.mean(), 0
     size = 1.5 if sum(map(len, checked.parts.values())) > 1000 else 4
     dots = {"linestyle": "", "marker": ".", "markersize": size}
@@ -234,7 +234,7 @@ def _finish(axes: Axes, title: str, xlabel: str, ylabel: str, legend: bool = Fal
     axes.set_xlabel(xlabel, fontsize=8)
     axes.set_ylabel(ylabel, fontsize=8)
     if legend:
-        # white behind the text, as marks may cross it
+        # white background, because marks may cross the text
         box = axes.legend(fontsize=7, ncols=2, loc="upper right", handlelength=1.2, columnspacing=0.8, framealpha=0.9)
         box.get_frame().set_linewidth(0)
     if not scaled:

@@ -1,4 +1,4 @@
-"""What `data check` prints."""
+"""The text output of `mdsim data check`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from mdsim.units import FS
 AMU_PER_A3_IN_G_PER_CM3 = 1.66053907
 SUSPECTS_SHOWN = 8
 TEMPERATURE_OFF = 0.05
-MEAN_OFF = 0.3  # of a standard deviation
-ENOUGH_TO_COMPARE = 50  # frames: their mean is known to 0.14 standard deviations if they are independent
+MEAN_OFF = 0.3  # in standard deviations
+ENOUGH_TO_COMPARE = 50  # frames; if independent, their mean is accurate to 0.14 standard deviations
 NET_FORCE_OFF = 0.02  # noise of a component over its root mean square
 FRAMES_OF_DISPLACEMENT = 25
 
 
 def report(checked: Checked, found: Sequence[Suspect]) -> str:
-    """All numbers as text, and at the end what deserves a second look."""
+    """All numbers as text, with the warnings at the end."""
     sections = [
         f"{checked.name}\n{_what(checked)}",
         format_table(
@@ -136,7 +136,7 @@ def _time_text(tau: float, known: bool, frames: Frames, interval_fs: float) -> s
 
 
 def _displacement_ratio(frames: Frames, interval_fs: float) -> float:
-    """Slope of displacements against integrated velocities, over so many frames that fast vibrations hardly count."""
+    """Slope of displacements against integrated velocities, over enough frames to average fast vibrations."""
     assert frames.velocities is not None
     span = min(FRAMES_OF_DISPLACEMENT, len(frames) - 1)
     steps = 0.5 * (frames.velocities[1:] + frames.velocities[:-1]).double() * (interval_fs * FS)
@@ -147,7 +147,7 @@ def _displacement_ratio(frames: Frames, interval_fs: float) -> float:
 
 
 def mean_temperature_K(frames: Frames, checked: Checked) -> tuple[float, float]:
-    """By equipartition over the momenta that are free, and how many these are."""
+    """Temperature by equipartition over the free momenta, and their number."""
     assert frames.velocities is not None
     free = float(free_momenta(frames, checked.system).sum())
     masses = checked.system.masses.double()

@@ -1,4 +1,4 @@
-"""Databases of ASE, also with labels among the key-value pairs or the data of a row, as SchNetPack writes them."""
+"""ASE databases, including SchNetPack's with labels among the key-value pairs or the data of a row."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OTHER_NAMES = {"ang": "angstrom", "å": "angstrom", "a": "angstrom", "ha": "Hart
 
 
 def read_database(path: Path) -> tuple[list[Atoms], Units]:
-    """All rows of a database, with what they carry where frames of other formats have it, and their units.
+    """All rows of a database as frames with their labels, and the units of the labels.
 
-    Labels of ASE's own columns are in eV and Å. Others are in the units that the metadata of the database name, as
-    those of SchNetPack do; else their units are not known.
+    Labels in ASE's columns are in eV and Å. The units of other labels are those in the metadata of the database
+    (SchNetPack), or unknown.
     """
     images = []
     with ase.db.connect(str(path), serial=True, use_lock_file=False) as database:
@@ -36,7 +36,7 @@ def read_database(path: Path) -> tuple[list[Atoms], Units]:
 
 
 def _add(image: Atoms, content: Mapping[str, Any]) -> None:
-    """Values of each atom beside its positions, all others beside the frame; names that are taken stay."""
+    """Add per-atom values to the arrays of a frame, and all others to its info. Existing names are kept."""
     for name, value in content.items():
         if isinstance(value, Mapping) or name in image.arrays or name in image.info:
             continue
@@ -47,7 +47,7 @@ def _add(image: Atoms, content: Mapping[str, Any]) -> None:
 
 
 def _stated_units(metadata: Mapping[str, Any]) -> Units:
-    """The units that SchNetPack's metadata name, where they are known ones."""
+    """The units in SchNetPack's metadata, if they are known."""
     properties = metadata.get("_property_unit_dict")
     length = _known(metadata.get("_distance_unit"), LENGTH_UNITS_A)
     energy = forces = None

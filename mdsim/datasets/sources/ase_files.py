@@ -1,9 +1,9 @@
-"""Frames from anything that ASE reads: extended xyz, .traj, ASE databases, outputs of VASP and Quantum ESPRESSO.
+"""Frames from all formats of ASE: extended xyz, .traj, ASE databases, outputs of VASP and Quantum ESPRESSO.
 
-Energies and forces are where ASE keeps results of calculators, or under names of their own (`REF_energy`, `REF_forces`,
-`Energy`, ...). Which of them are the labels is found out where only one can be, and asked for where several differ.
+Energies and forces are results of ASE calculators, or have custom names (`REF_energy`, `REF_forces`, `Energy`, ...). A
+unique candidate is the label. Several different candidates are an error that asks for a choice.
 
-CP2K writes positions and forces into two xyz files; `NAME-frc-1.xyz` beside `NAME-pos-1.xyz` is taken with it.
+CP2K writes positions and forces to two xyz files: `NAME-frc-1.xyz` is read together with `NAME-pos-1.xyz`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from mdsim.datasets.sources.xyz_counts import check_counts
 from mdsim.errors import DatasetError
 
 SAME_CELL_A = 1e-4
-SAME_MASS = 5e-3  # relative: other tables of natural masses differ by less, isotopes by more
-#: Names, as words, of what makes frames of one composition different systems.
+SAME_MASS = 5e-3  # relative; larger than differences between tables, smaller than those between isotopes
+#: Words in names of quantities that distinguish systems of one composition.
 ELECTRONIC_STATE = ("charge", "total charge", "net charge", "spin", "total spin", "multiplicity", "spin multiplicity")
 HARMLESS_CONSTRAINTS = ("FixCom", "FixSubsetCom")
-#: Formats whose readers convert to eV and Å; others hold numbers in whatever unit they were written in.
+#: Formats whose readers convert to eV and Å. The units of others are unknown.
 CONVERTED = {"vasp-xml", "vasp-out", "espresso-out", "traj", "aims-output", "gpaw-out", "castep-castep"}
-FREE_ENERGY_EV = 1e-3  # per frame: how far it may be from the energy without a word
+FREE_ENERGY_EV = 1e-3  # largest difference from the energy per frame without a message
 
 
 CP2K_UNITS = Units("angstrom", "Hartree", "Hartree/bohr", "ase")
@@ -40,27 +40,27 @@ ASE_UNITS = Units("angstrom", "eV", "eV/angstrom", "ase")
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read files: what they do not tell themselves."""
+    """Options for reading files."""
 
     energy_key: str | None = None
     forces_key: str | None = None
-    format: str | None = None  # its name in ASE
-    formula: str | None = None  # of the frames to keep
-    where: tuple[tuple[str, str], ...] = ()  # values that the frames to keep must have, such as charge and 0
-    open_boundaries: bool = False  # forget the cell of frames that have one
-    cell: np.ndarray | None = None  # of frames that have none, rows in Å
-    type_map: tuple[str, ...] = ()  # of DeePMD systems
+    format: str | None = None  # name of the format in ASE
+    formula: str | None = None  # composition of the frames to keep
+    where: tuple[tuple[str, str], ...] = ()  # required values of the frames to keep, e.g. charge and 0
+    open_boundaries: bool = False  # remove the cell
+    cell: np.ndarray | None = None  # cell of frames without one, rows in Å
+    type_map: tuple[str, ...] = ()  # elements of the types of DeePMD systems
 
 
 def read_ase(path: Path, reading: Reading) -> RawFrames:
     """All frames of a file.
 
     Args:
-        path: of the file.
-        reading: names of labels and format, where they cannot be found.
+        path: path of the file.
+        reading: names of labels, format and filters.
 
     Raises:
-        DatasetError: ASE cannot read the file, labels are missing or ambiguous, or frames do not fit together.
+        DatasetError: ASE cannot read the file, labels are missing or ambiguous, or frames are inconsistent.
     """
     images, units = _read(path, reading.format)
     total = len(images)
@@ -97,7 +97,7 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
 
 
 def _read(path: Path, format: str | None) -> tuple[list[Atoms], Units]:
-    """All frames, and the units that their format defines."""
+    """All frames, and the units of their format."""
     if not path.exists():
         raise DatasetError(f"{path}: no such file")
     try:
@@ -111,7 +111,7 @@ def _read(path: Path, format: str | None) -> tuple[list[Atoms], Units]:
             units = ASE_UNITS if chosen in CONVERTED else Units(velocities="ase")
     except DatasetError:
         raise
-    except Exception as error:  # readers raise whatever comes to them
+    except Exception as error:  # readers raise many kinds of errors
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DatasetError(
             f"{path}: ASE cannot read it{f' as {format}' if format else ''} ({what}); name the"
@@ -123,7 +123,7 @@ def _read(path: Path, format: str | None) -> tuple[list[Atoms], Units]:
 
 
 def _with_cp2k_forces(images: list[Atoms], path: Path) -> list[Atoms]:
-    """The same frames with the forces of the other file, in which these stand where positions usually do."""
+    """The frames with the forces of the other file, which stores them in place of positions."""
     others, _ = _read(path, "extxyz")
     steps = [[image.info.get("i") for image in half] for half in (images, others)]
     if steps[0] != steps[1]:
@@ -134,9 +134,9 @@ def _with_cp2k_forces(images: list[Atoms], path: Path) -> list[Atoms]:
 
 
 def _kept(path: Path, images: list[Atoms], reading: Reading) -> tuple[list[int], int]:
-    """Indices of the frames of one composition, in whatever order its formula is written, and without isolated atoms.
+    """Indices of the frames of one composition, for any order of its formula, without isolated atoms.
 
-    Some programs keep these beside the frames, for their energies. Their number is returned too.
+    Some programs store isolated atoms with the frames. Their number is also returned.
     """
     chosen, formula = list(range(len(images))), reading.formula
     if formula is not None:
@@ -163,7 +163,7 @@ def _info(image: Atoms, key: str) -> object:
 
 
 def _as_text(value: object) -> str:
-    """A number however it is written, or a word."""
+    """Canonical text of a number, or the word itself."""
     try:
         return f"{float(value):g}"  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -171,7 +171,7 @@ def _as_text(value: object) -> str:
 
 
 def _check_same_state(path: Path, images: list[Atoms]) -> None:
-    """One electronic state: frames of different charge or spin lie on different energy surfaces."""
+    """Check that all frames have one charge and spin, and therefore one energy surface."""
     names = dict.fromkeys(name for image in images for place in labels.places(image)[:2] for name in place)
     for name in names:
         if " ".join(labels.words(name)) not in ELECTRONIC_STATE:
@@ -186,7 +186,7 @@ def _check_same_state(path: Path, images: list[Atoms]) -> None:
 
 
 def _check_all_move(path: Path, images: list[Atoms], places: list[int]) -> None:
-    """Forces on atoms that were held fixed, or masked out, are not the gradient of an energy."""
+    """Raise an error for constraints and force masks, with which forces are not the gradient of an energy."""
     for place, image in zip(places, images, strict=True):
         holding = [type(constraint).__name__ for constraint in image.constraints]
         holding = [name for name in holding if name not in HARMLESS_CONSTRAINTS]
@@ -200,7 +200,7 @@ def _check_all_move(path: Path, images: list[Atoms], places: list[int]) -> None:
 
 
 def _masses(path: Path, images: list[Atoms]) -> np.ndarray | None:
-    """Masses in amu where the file states others than those of natural mixtures of isotopes, as for deuterium."""
+    """Masses in amu if they differ from those of natural isotope mixtures, as for deuterium."""
     if not any(image.has("masses") for image in images):
         return None
     first = images[0].get_masses()
@@ -212,7 +212,7 @@ def _masses(path: Path, images: list[Atoms]) -> np.ndarray | None:
 
 
 def _check_composition(path: Path, images: list[Atoms], places: list[int]) -> None:
-    """One list of elements in one order for all frames."""
+    """The elements of all frames, which must have one order."""
     first = images[0].numbers
     if all(np.array_equal(image.numbers, first) for image in images):
         return
@@ -266,7 +266,7 @@ def _cell(path: Path, images: list[Atoms], reading: Reading) -> np.ndarray | Non
 
 
 def _compare_free_energy(images: list[Atoms], key: str, raw: RawFrames) -> RawFrames:
-    """With smeared occupations forces are derivatives of the free energy, not of the energy at zero smearing."""
+    """Message if the free energy differs from the energy: with smearing, forces are derivatives of the free energy."""
     results = [labels.places(image)[0] for image in images]
     if key != "energy" or not all("free_energy" in result for result in results):
         return raw

@@ -1,4 +1,4 @@
-"""What files of frames often have that training must not see: repeated frames, and atoms that change places."""
+"""Cleaning of source frames: removal of repeated frames, and detection of changed bonds and atom orders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdsim.datasets.sources.raw import RawFrames
 from mdsim.errors import DatasetError
 from mdsim.typing import Bool, Int, Tensor
 
-#: Metals and noble gases: near atoms of these are no bonds that make a molecule.
+#: Metals and noble gases, whose close contacts are not bonds of a molecule.
 _METALS = [3, 4, *range(11, 14), *range(19, 32), *range(37, 51), *range(55, 84), *range(87, 117)]
 NO_MOLECULES = [2, 10, 18, 36, 54, 86, 118, *_METALS]
 SAME_CELL = 1e-4  # in the unit of the file
@@ -23,10 +23,10 @@ SAME_ENERGY = 1e-3  # in the unit of the file
 
 
 def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, Int[np.ndarray, "frame"]]:
-    """Several files as one, with frames counted through all of them, and of which file each frame is.
+    """Several files as one, with consecutive frame numbers, and the file of each frame.
 
     Raises:
-        DatasetError: they are not of one system in one order of atoms, or not all have the same labels.
+        DatasetError: the files differ in their system, order of atoms, or labels.
     """
     first = pieces[0]
     for name, piece in zip(names[1:], pieces[1:], strict=True):
@@ -61,14 +61,14 @@ def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, 
 
 
 def first_of_each(name: str, raw: RawFrames) -> Int[np.ndarray, "kept"]:
-    """Indices of the frames without those that repeat an earlier one, ascending; moved or turned copies are repeats.
+    """Indices of the frames that do not repeat an earlier one, ascending. Translated or rotated copies are repeats.
 
     Raises:
         DatasetError: the same positions have different energies.
     """
     original = repeated_frames(raw.positions, raw.cell, SAME_POSITION)
     allowed = np.full(len(raw), SAME_ENERGY)
-    if raw.forces is not None:  # what rounding of positions does to energies
+    if raw.forces is not None:  # effect of rounded positions on energies
         allowed += SAME_POSITION * np.abs(np.asarray(raw.forces, dtype=np.float64)).reshape(len(raw), -1).sum(1)
     differing = np.flatnonzero(np.abs(raw.energy - raw.energy[original]) > allowed)
     if len(differing):
@@ -80,16 +80,16 @@ def first_of_each(name: str, raw: RawFrames) -> Int[np.ndarray, "kept"]:
     return np.flatnonzero(original == np.arange(len(raw)))
 
 
-def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> Bool[np.ndarray, "frame"]:
-    """Which frames have other bonds than most; refused where they have the same molecule with its atoms renumbered.
+def check_bonds(name: str, raw: RawFrames, relabeled_allowed: bool = False) -> Bool[np.ndarray, "frame"]:
+    """Mask of the frames whose bonds differ from those of most frames. Renumbered atoms are an error.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         raw: frames in known units.
-        relabelled_allowed: reactions, such as a proton that hops in water, may look like a renumbering.
+        relabeled_allowed: allow them, because reactions such as proton transfer in water may look like a renumbering.
 
     Raises:
-        DatasetError: atoms of one element change places between frames.
+        DatasetError: atoms of one element are exchanged between frames.
     """
     frames = raw.frames()
     bonded, pairs = bond_matrix(frames.atomic_numbers, frames.positions, frames.cell)
@@ -97,21 +97,21 @@ def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> 
     bonded, pairs = bonded[:, molecular], pairs[molecular]
     usual = bonded.double().mean(0) >= 0.5
     other = (bonded != usual).any(1)
-    if bool(other.all()) and len(other):  # a bond that two places share evenly: no frame is like the majority of each
+    if bool(other.all()) and len(other):  # a bond shared equally by two positions: no frame agrees with every majority
         kinds, counts = bonded.unique(dim=0, return_counts=True)
         usual = kinds[counts.argmax()]
         other = (bonded != usual).any(1)
     expected = _environments(usual[None], pairs, frames.atomic_numbers)[0]
     suspects = torch.nonzero(other).ravel()
-    if not relabelled_allowed and len(suspects):
+    if not relabeled_allowed and len(suspects):
         same = (_environments(bonded[suspects], pairs, frames.atomic_numbers) == expected).all(1)
         if same.any():
             frame = int(suspects[same][0])
             moved = ", ".join(map(str, pairs[bonded[frame] != usual].unique().tolist()[:8]))
             raise DatasetError(
                 f"{name}: in {int(same.sum())} frames, the first of them {raw.place[frame]}, the same molecule has its"
-                f" atoms in another order (atoms {moved} have other neighbours): write all frames in one order, or say"
-                " --allow-reactions (or --allow-relabelled) if these are reactions"
+                f" atoms in another order (atoms {moved} have other neighbors): write all frames in one order, or use"
+                " --allow-reactions if these are reactions"
             )
     return other.numpy()
 
@@ -119,14 +119,14 @@ def check_bonds(name: str, raw: RawFrames, relabelled_allowed: bool = False) -> 
 def _environments(
     bonded: Bool[Tensor, "frame pair"], pairs: Int[Tensor, "pair 2"], numbers: Int[Tensor, "atom"]
 ) -> Int[Tensor, "frame atom"]:
-    """A number for each atom that tells its element and those around it to three bonds, sorted within each frame.
+    """A number per atom that encodes its element and its environment up to three bonds, sorted within each frame.
 
-    Two frames in which these agree hold the same molecule up to the order of atoms (refinement of labels by those of
-    the neighbours, as of Weisfeiler and Leman; few molecules are told apart by no such refinement).
+    Two frames with equal numbers contain the same molecule up to the order of atoms. The numbers are refined by those
+    of the neighbors (Weisfeiler and Leman), which distinguishes almost all molecules.
     """
     labels = numbers[None].repeat(len(bonded), 1)
     for _ in range(3):
-        mixed = (labels * 2654435761 + 40503) % 2147483647  # so that sums of labels hardly ever agree by chance
+        mixed = (labels * 2654435761 + 40503) % 2147483647  # so that sums of labels rarely agree by chance
         sums = torch.zeros_like(labels)
         sums.index_add_(1, pairs[:, 0], mixed[:, pairs[:, 1]] * bonded)
         sums.index_add_(1, pairs[:, 1], mixed[:, pairs[:, 0]] * bonded)

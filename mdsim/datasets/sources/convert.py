@@ -1,4 +1,4 @@
-"""From frames of any source to a data set on disk: divided, described, and never mixed with one made otherwise."""
+"""Conversion of source frames to a data set on disk, with protection of existing data sets."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class Description:
-    """What a person must say about frames, as their file does not."""
+    """Description of frames that their file does not contain."""
 
     source: str
     level_of_theory: str
     license: str
     temperature_K: float | None = None
     timestep_fs: float | None = None
-    frame_interval_fs: float | None = None  # None where frames are not in time order
+    frame_interval_fs: float | None = None  # None if frames are not in time order
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Which frames are to be `contiguous.npz`."""
+    """Frames for `contiguous.npz`."""
 
     n_frames: int
     start: int = 0
 
 
 def is_there(folder: Path, settings: Mapping[str, Any], wanted: Excerpt | None) -> bool:
-    """Whether this size is there already, whole, made in the same way, and with what is wanted.
+    """Whether this size exists, is complete, has the same settings, and contains the wanted frames.
 
     Args:
         folder: ``<root>/<name>/<molecule>/<size>``.
-        settings: what decides on the content of all sizes, as JSON has it. Contiguous frames may be added later.
+        settings: settings that determine the content of all sizes. Contiguous frames may be added later.
         wanted: the contiguous frames.
 
     Raises:
-        DatasetError: this or another size, which would share files, was made otherwise; or a file is damaged.
+        DatasetError: this or another size with shared files has other settings, or a file is damaged.
     """
     for path in sorted(folder.parent.glob("*/metadata.json")):
         there, now = read_metadata(path).settings, dict(settings)
@@ -71,14 +71,14 @@ def is_there(folder: Path, settings: Mapping[str, Any], wanted: Excerpt | None) 
 
 
 def describe_again(folder: Path, description: Description) -> list[str]:
-    """Take into the metadata what is said of a data set that is there already, and was not said when it was made.
+    """Add new parts of a description to the metadata of an existing data set.
 
     Args:
         folder: ``<root>/<name>/<molecule>/<size>``.
-        description: what was left at its default says nothing.
+        description: the description. Default values are ignored.
 
     Returns:
-        The names of what is new.
+        The names of the added parts.
     """
     before = read_metadata(folder / "metadata.json")
     said: dict[str, Any] = {
@@ -94,7 +94,7 @@ def describe_again(folder: Path, description: Description) -> list[str]:
 
 
 def _short(setting: Any) -> Any:
-    """A hash is told by its beginning."""
+    """Short text of a setting. Hashes are abbreviated."""
     return f"{setting[:12]}…" if isinstance(setting, str) and len(setting) == 64 else setting
 
 
@@ -116,14 +116,14 @@ def write(
     Args:
         folder: ``<root>/<name>/<molecule>/<size>``.
         raw: all frames, in known units.
-        division: which of them train, validate and test.
-        description: what they are.
-        settings: what decides on the content of all sizes.
+        division: training, validation and test frames.
+        description: description of the frames.
+        settings: settings that determine the content of all sizes.
         wanted: the contiguous frames; None for none.
-        command: that makes the data set again.
+        command: command that generates the data set.
 
     Raises:
-        DatasetError: the contiguous frames are not in time order, or what was written is not a valid data set.
+        DatasetError: the contiguous frames are not in time order, or the written files are not a valid data set.
     """
     parts = {name: getattr(division, name) for name in ("train", "val", "test")}
     own = {name: raw.frames(parts[name]) for name in ("train", "val")}

@@ -1,4 +1,4 @@
-"""Systems of DeePMD-kit: a folder with `type.raw`, `type_map.raw` and `set.*/{coord,box,energy,force}.npy`."""
+"""DeePMD-kit systems: a folder with `type.raw`, `type_map.raw` and `set.*/{coord,box,energy,force}.npy`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS = Units("angstrom", "eV", "eV/angstrom")  # by definition of the format
 
 
 def is_deepmd(path: Path) -> bool:
-    """Whether a folder is a system of DeePMD-kit, or holds some."""
+    """Whether a folder is a DeePMD-kit system, or contains some."""
     return bool(_systems(path))
 
 
@@ -25,8 +25,8 @@ def read_deepmd(path: Path, type_map: Sequence[str] | None = None) -> list[RawFr
     """The frames of each system in a folder, or of the folder itself.
 
     Args:
-        path: a system, or the folder above several.
-        type_map: chemical symbols of the types, where the folder has no `type_map.raw`.
+        path: folder of one system, or of several.
+        type_map: chemical symbols of the types, if there is no `type_map.raw`.
 
     Raises:
         DatasetError: a file is missing, damaged or misshapen, or cells differ.

@@ -1,9 +1,8 @@
-"""Fetch a file over HTTP: resumed after interruption, retried, verified, and never half a file under its final name.
+"""HTTP downloads that resume, retry, verify, and appear under their final name only when complete.
 
-What has arrived lies in ``NAME.part``, and ``NAME.part.json`` says of which version of which address it is a part.
-A download continues where it stopped only if the server confirms that the file is still the same (``If-Range`` with a
-strong ETag or the date of the last change); otherwise it starts over. Both files survive an interruption, and become
-``NAME`` and ``NAME.json`` at the end.
+``NAME.part`` has the received bytes, and ``NAME.part.json`` their address and version. A download continues only if the
+server confirms that the file is unchanged (``If-Range`` with a strong ETag or the date of the last change). Otherwise
+it starts over. Both files survive an interruption, and become ``NAME`` and ``NAME.json`` at the end.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ import requests
 from mdsim.datasets.npz import write_atomically
 from mdsim.datasets.sources.remote import DownloadError, RemoteFile, alone, is_whole, sha256_of, verify
 
-CHUNK_BYTES = 1 << 16  # what is lost at most when a connection is cut
-TIMEOUT_S = (15.0, 60.0)  # to connect; and without a single byte
-RETRIES = 6  # in a row that bring nothing new
-RETRIES_TO_REACH = 3  # a server that does not answer at all
+CHUNK_BYTES = 1 << 16  # largest loss when a connection breaks
+TIMEOUT_S = (15.0, 60.0)  # to connect; without any received byte
+RETRIES = 6  # consecutive attempts without new bytes
+RETRIES_TO_REACH = 3  # attempts to reach a server that does not answer
 LONGEST_PAUSE_S = 60.0
 RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
-#: Makes a progress bar: of a total or None, of what is there already, with a description.
+#: Creates a progress bar from the total or None, the present size, and a description.
 Progress = Callable[[int | None, int, str], AbstractContextManager[Any]]
 
 log = logging.getLogger("mdsim")
 
 
 class _Interrupted(Exception):
-    """May go better the next time."""
+    """A failure after which another attempt may succeed."""
 
     def __init__(self, reason: str, pause_s: float = 0.0, retries: int = RETRIES) -> None:
         super().__init__(reason)
@@ -47,7 +46,7 @@ class _Interrupted(Exception):
 
 @dataclass(frozen=True)
 class _Version:
-    """Which bytes a partial file holds: those of this address, as long as the server confirms the validator."""
+    """Origin of a partial file: its address, and the validator that the server must confirm."""
 
     url: str
     validator: str | None
@@ -64,13 +63,13 @@ def fetch(
     """The file in ``folder``, downloaded unless it is there. Proxies are taken from the usual environment variables.
 
     Args:
-        remote: what to fetch. A further address is tried when one does not have the file.
-        folder: made when absent. A second process that fetches the same file waits for the first.
-        progress: makes a progress bar.
-        pause: waits for some seconds.
+        remote: the file. Its addresses are tried in turn.
+        folder: target folder, created if missing. A second process with the same file waits for the first.
+        progress: creates a progress bar.
+        pause: function that waits for some seconds.
 
     Raises:
-        DownloadError: no address serves the file, or what arrived is not it; the message says what to do.
+        DownloadError: no address has the file, or the received file is wrong. The message says what to do.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / remote.name
@@ -98,12 +97,12 @@ def fetch(
 
 
 def other_ways(target: Path) -> str:
-    """What to do where a file cannot be fetched."""
+    """Advice for a file that cannot be downloaded."""
     return f"give another address with --base-url, or put the file, fetched by other means, at {target}"
 
 
 class _Partial:
-    """What has arrived of a file, and of which version."""
+    """The received part of a file, and its version."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,7 +113,7 @@ class _Partial:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def version(self, url: str) -> _Version | None:
-        """Of what is there, if it can be continued from this address."""
+        """Validator of the present part, if it can be continued from this address."""
         try:
             found = _Version(**json.loads(self.record.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -142,7 +141,7 @@ class _Partial:
 def _download(
     url: str, remote: RemoteFile, partial: _Partial, progress: Progress, pause: Callable[[float], object]
 ) -> None:
-    """Receive until the file is complete, however often the connection breaks, as long as each attempt brings more."""
+    """Receive until the file is complete, over any number of broken connections that deliver new bytes."""
     failures, furthest = 0, partial.size
     while True:
         try:
@@ -160,7 +159,7 @@ def _download(
 
 
 def _receive(session: requests.Session, url: str, remote: RemoteFile, partial: _Partial, progress: Progress) -> None:
-    """One request, its body appended to the partial file.
+    """One request. Its body is appended to the partial file.
 
     Raises:
         _Interrupted: the connection broke or the server is busy.
@@ -203,12 +202,12 @@ def _check_status(response: requests.Response) -> None:
 
 
 def _start(response: requests.Response, url: str, known: _Version | None, partial: _Partial) -> int | None:
-    """Begin with the first byte; returns the size of the file where the server says it."""
-    if response.headers.get("Content-Type", "").startswith("text/html"):  # before what is there is given up for it
+    """Start with the first byte. Returns the size of the file if the server gives it."""
+    if response.headers.get("Content-Type", "").startswith("text/html"):  # before the present part is discarded
         raise _something_else(response)
     if known is not None:
         log.info("%s: cannot be continued (it has changed, or the server sends whole files only), starting over", url)
-    if response.headers.get("Content-Encoding", "identity") != "identity":  # lengths and parts are of another file
+    if response.headers.get("Content-Encoding", "identity") != "identity":  # lengths and ranges refer to another file
         partial.start(_Version(url, None, None))
         return None
     length = response.headers.get("Content-Length", "")
@@ -218,14 +217,14 @@ def _start(response: requests.Response, url: str, known: _Version | None, partia
 
 
 def _continue(response: requests.Response, known: _Version | None, partial: _Partial) -> int:
-    """Check that the body goes on where the partial file ends, and is of the same version; returns the full size."""
+    """Check that the body continues the partial file in the same version. Returns the full size."""
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     validator = _validator(response)
     if (
         span is None
         or known is None
         or int(span[1]) != partial.size
-        # A server that takes no notice of If-Range would splice two versions.
+        # A server that ignores If-Range would mix two versions.
         or validator not in (None, known.validator)
         or (validator is None and known.total_bytes not in (None, int(span[2])))
     ):
@@ -235,7 +234,7 @@ def _continue(response: requests.Response, known: _Version | None, partial: _Par
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What identifies this version of the file byte by byte; a weak ETag does not."""
+    """Identifier of this version of the file, byte for byte. A weak ETag does not qualify."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified")
 
@@ -262,14 +261,14 @@ def _something_else(response: requests.Response) -> DownloadError:
 
 
 def _nothing_left(response: requests.Response, partial: _Partial) -> None:
-    """The part may be the whole (the last attempt broke between the last byte and the end); else start over."""
+    """Handle a range beyond the end: the part may be complete, otherwise the download starts over."""
     if response.headers.get("Content-Range") != f"bytes */{partial.size}":
         partial.discard()
         raise _Interrupted("the file has become shorter, starting over")
 
 
 def _check_total(total: int | None, remote: RemoteFile, partial: _Partial) -> None:
-    """Before anything is received: is it the published file, and is there room for it?"""
+    """Check the announced size and the free disk space before receiving."""
     if total is None:
         return
     if remote.size_bytes not in (None, total):
@@ -284,7 +283,7 @@ def _check_total(total: int | None, remote: RemoteFile, partial: _Partial) -> No
 
 
 def _innermost(error: BaseException) -> str:
-    """The reason without the layers that only pass it on."""
+    """The innermost cause of an exception."""
     while error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
     reason = str(getattr(error, "reason", None) or (error.args[0] if error.args else error))

@@ -1,4 +1,4 @@
-"""Energies and forces among the numbers that frames carry: found where only one can be meant, asked for otherwise."""
+"""Selection of the energy and force labels among the arrays of a frame. Ambiguity is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ase import Atoms
 
 from mdsim.errors import DatasetError
 
-#: Words in a name that make it something about an energy or a force, but not the label.
+#: Words in a name that mark a quantity related to an energy or a force, but not the label.
 ABOUT_A_LABEL = {
     "weight",
     "weights",
@@ -64,23 +64,23 @@ ABOUT_A_LABEL = {
     "mean",
     "fixed",
 }
-#: Names of energies that do not say so, in the order of preference.
+#: Names of energies without the word energy, in order of preference.
 SHORT_ENERGIES = ("etot", "e_tot", "toten", "epot", "e_pot", "e", "u", "u0", "e0", "potential", "pe", "dft_e")
 SHORT_FORCES = ("f", "frc", "grad_neg")
 
 
 def choose(path: Path, images: list[Atoms], what: str, flag: str, asked: str | None) -> str:
-    """The name of a label: the one asked for, the only one there is, or the first of several with the same values.
+    """The name of a label: the given one, the only candidate, or the first of several with equal values.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file.
         images: all frames.
         what: ``energy`` or ``forces``.
-        flag: that names the label on the command line.
-        asked: what was given with it.
+        flag: flag that gives the label on the command line.
+        asked: value of the flag.
 
     Raises:
-        DatasetError: there is none, or several differ.
+        DatasetError: there is no candidate, or several differ.
     """
     if asked is not None:
         return asked
@@ -100,7 +100,7 @@ def collect(path: Path, images: list[Atoms], what: str, key: str) -> np.ndarray:
     """One label of all frames.
 
     Raises:
-        DatasetError: a frame lacks it, or has something of another shape there.
+        DatasetError: a frame lacks it, or has a value of another shape.
     """
     values = []
     for index, image in enumerate(images):
@@ -119,12 +119,12 @@ def collect(path: Path, images: list[Atoms], what: str, key: str) -> np.ndarray:
 
 
 def places(image: Atoms) -> tuple[dict, dict, dict]:
-    """Where a frame may carry labels."""
+    """The sources of labels in a frame."""
     return (image.calc.results if image.calc is not None else {}, image.info, image.arrays)
 
 
 def names(image: Atoms) -> set[str]:
-    """All that a frame carries besides its geometry."""
+    """All quantities of a frame besides its geometry."""
     return {str(name) for place in places(image) for name in place} - {"numbers", "positions", "masses"}
 
 

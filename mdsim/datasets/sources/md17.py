@@ -12,7 +12,7 @@ from mdsim.datasets.sources.raw import RawFrames, Units
 from mdsim.datasets.sources.remote import RemoteFile
 from mdsim.datasets.sources.sgdml import read_sgdml
 
-#: Both have served the collection; the second address is tried where the first has no such file.
+#: Addresses of the collection. The second one is tried if the first has no such file.
 SERVERS = ("http://www.quantum-machine.org/gdml/data/npz", "http://www.quantum-machine.org/gdml/repo/datasets")
 TEST_FRAMES = 10_000
 KCAL = Units("angstrom", "kcal/mol", "kcal/mol/angstrom")
@@ -28,7 +28,7 @@ DESCRIPTION = Description(
 
 
 def read_kcal(path: Path) -> RawFrames:
-    """Frames of the sGDML collection, which are in kcal/mol and Å unless they say otherwise."""
+    """Frames of the sGDML collection. The default units are kcal/mol and Å."""
     raw = read_sgdml(path)
     return raw if raw.units.energy else replace(raw, units=KCAL)
 
@@ -39,7 +39,7 @@ def npz(name: str, size_bytes: int | None = None, sha256: str | None = None) -> 
 
 
 def divide(n_frames: int, size: str, seed: int, n_test: int | None) -> Division:
-    """95 % of the size train, 5 % validate, and 10,000 other frames test."""
+    """Division into 95 % training and 5 % validation frames of the size, and 10,000 other test frames."""
     return at_random(n_frames, size, n_test or TEST_FRAMES, seed)
 
 

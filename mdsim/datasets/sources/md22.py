@@ -8,7 +8,7 @@ from mdsim.datasets.sources.md17 import npz, read_kcal
 from mdsim.datasets.sources.published import PublishedSet
 
 TEST_FRACTION = 0.2
-VALIDATION_FRACTION = 0.125  # of what does not test: 10 % of all
+VALIDATION_FRACTION = 0.125  # of the frames that are not for testing: 10 % of all
 
 DESCRIPTION = Description(
     source="MD22 (Chmiela et al., Sci. Adv. 9, eadf0873 (2023)), quantum-machine.org",
@@ -21,7 +21,7 @@ DESCRIPTION = Description(
 
 
 def divide(n_frames: int, size: str, seed: int, n_test: int | None) -> Division:
-    """70 % train, 10 % validate and 20 % test; sizes are per cent of the first two, and share the last."""
+    """Division into 70 % training, 10 % validation and 20 % test frames. Sizes are percentages of the first two."""
     return at_random(n_frames, size, n_test or round(TEST_FRACTION * n_frames), seed, VALIDATION_FRACTION)
 
 

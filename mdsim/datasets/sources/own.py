@@ -1,4 +1,4 @@
-"""Frames of one's own, in any format that is understood, on their way into a data set."""
+"""Preparation of custom frames, in any supported format, for conversion to a data set."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TEST_FRACTION, MOST_TEST_FRAMES = 0.1, 10_000
 
 @dataclass(frozen=True)
 class Conversion:
-    """How to make a data set of files."""
+    """Settings for the conversion of files to a data set."""
 
     paths: tuple[Path, ...]
     description: Description
     reading: Reading = field(default_factory=Reading)
-    units: Units = field(default_factory=Units)  # asked for; None to find out
+    units: Units = field(default_factory=Units)  # given by the user; None: detected
     negate_forces: bool = False
-    allow_relabelled: bool = False
+    allow_relabeled: bool = False
     allow_inconsistent: bool = False
     split: str = "random"  # or "blocks"
     test_frames: int | None = None
@@ -48,7 +48,7 @@ class Conversion:
     contiguous: Excerpt | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What decides on the content of all sizes, as JSON has it."""
+        """Settings that determine the content of all sizes, as JSON data."""
         return {
             "files": [path.name for path in self.paths],
             "source_sha256": fingerprint(self.paths),
@@ -68,7 +68,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All frames of all files, clean and in known units."""
+    """All frames of all files, cleaned and in known units."""
 
     raw: RawFrames
     lengths: list[int]  # frames of each file
@@ -85,7 +85,7 @@ class Prepared:
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
-    """One sha256 of the content of all files, and of those in folders."""
+    """One sha256 of the content of all files, including files in folders."""
     digest = hashlib.sha256()
     for path in paths:
         if not path.exists():
@@ -97,10 +97,10 @@ def fingerprint(paths: Sequence[Path]) -> str:
 
 
 def read(path: Path, reading: Reading) -> list[RawFrames]:
-    """The frames of a file, or of each system in a folder of DeePMD-kit.
+    """The frames of a file, or of each system in a DeePMD-kit folder.
 
     Raises:
-        DatasetError: the file is missing, damaged, not understood, or its frames do not fit together.
+        DatasetError: the file is missing, damaged or of an unknown format, or its frames are inconsistent.
     """
     if path.is_dir():
         if not is_deepmd(path):
@@ -112,10 +112,10 @@ def read(path: Path, reading: Reading) -> list[RawFrames]:
 
 
 def prepare(conversion: Conversion) -> Prepared:
-    """Read all files; find out units; leave out what repeats; refuse what cannot be one system.
+    """Read all files, detect units, remove repeated frames, and check that all frames are of one system.
 
     Raises:
-        DatasetError: see the message.
+        DatasetError: the files cannot form one data set.
     """
     read_files = [(path, piece) for path in conversion.paths for piece in read(path, conversion.reading)]
     raw, owner = join([str(path) for path, _ in read_files], [piece for _, piece in read_files])
@@ -132,7 +132,7 @@ def prepare(conversion: Conversion) -> Prepared:
     if repeated:
         raw = raw.note("repeated frames", f"{repeated} left out")
     raw = _check_labels(name, raw, conversion)
-    other = check_bonds(name, raw, conversion.allow_relabelled)
+    other = check_bonds(name, raw, conversion.allow_relabeled)
     if other.any():
         shown = ", ".join(map(str, raw.place[other][:5]))
         raw = raw.note("warning", f"{int(other.sum())} frames have other bonds than most (frame {shown})")
@@ -140,8 +140,8 @@ def prepare(conversion: Conversion) -> Prepared:
 
 
 def _check_labels(name: str, raw: RawFrames, conversion: Conversion) -> RawFrames:
-    """Energies must belong to the forces, unless it is said that they need not."""
-    forces_unit = str(raw.units.forces) if stretch_constant(raw) is None else None  # else bonds to hydrogen tell it
+    """Check that energies are consistent with forces, unless inconsistency is allowed."""
+    forces_unit = str(raw.units.forces) if stretch_constant(raw) is None else None  # else from bonds to hydrogen
     found = mismatch(raw.frames(), str(raw.units.energy), forces_unit)
     if found is None:
         return raw
@@ -155,7 +155,7 @@ def _check_labels(name: str, raw: RawFrames, conversion: Conversion) -> RawFrame
 
 
 def _check_stiffness(name: str, raw: RawFrames, conversion: Conversion) -> RawFrames:
-    """Without bonds to hydrogen, the temperature tells the unit of forces, where it is stated."""
+    """Check the unit of forces by the temperature, if given, for systems without bonds to hydrogen."""
     stated_K = conversion.description.temperature_K
     if stated_K is None or stretch_constant(raw) is not None:
         return raw
@@ -181,7 +181,7 @@ def make(
     """Write one size: ``folder`` is ``<root>/<name>/<molecule>/<size>``.
 
     Raises:
-        DatasetError: the frames do not suffice, or those that should be contiguous are not.
+        DatasetError: there are too few frames, or the contiguous frames are not in time order.
     """
     division = prepared.divide(conversion, folder.name)
     return convert.write(
@@ -190,7 +190,7 @@ def make(
 
 
 def table(prepared: Prepared) -> list[list[str]]:
-    """What was found, line by line, for a person to look over."""
+    """The findings as lines of a table."""
     raw = prepared.raw
     frames = raw.frames()
     energy, forces = frames.energy - frames.energy.mean(), frames.labels
@@ -211,7 +211,7 @@ def table(prepared: Prepared) -> list[list[str]]:
 
 
 def _note_precision(raw: RawFrames) -> RawFrames:
-    """Say so where energies were rounded to single precision, whose steps grow with the energy."""
+    """Message if energies were rounded to single precision."""
     single = raw.energy.astype(np.float32)
     step = float(np.spacing(np.abs(single).max()))
     if not np.array_equal(single.astype(np.float64), raw.energy.astype(np.float64)) or step < 1e-4:

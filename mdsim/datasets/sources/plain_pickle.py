@@ -1,9 +1,9 @@
-"""Read arrays that were saved as a pickle, without letting the file run anything.
+"""Safe reader of arrays in pickle files. It never executes code from the file.
 
-A pickle is a program: loading one calls whatever it names. Here the few names that a dictionary of numerical arrays
-needs lead to stand-ins in this file, which only take notes, and every other name is refused. Not even numpy's own
-constructors see what the file says: a forged state of an array or of a data type could make those read memory that is
-not theirs. The arrays are made at the end, by `np.frombuffer`, from checked notes.
+A pickle is a program that can call any function it names. This reader replaces the few names that a dictionary of
+numerical arrays needs by stand-ins, which only record their arguments. Every other name is an error. Not even numpy's
+constructors receive content of the file, because a forged state of an array or of a data type could make them read
+foreign memory. At the end `np.frombuffer` creates the arrays from the checked records.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mdsim.errors import DatasetError
 _SWAPPED = ">" if sys.byteorder == "little" else "<"
 NUMERIC = re.compile(r"b1|[iu][1248]|f[248]")
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2
-#: What reading damaged or forged input may raise, from the unpickler and from the stand-ins.
+#: Exceptions that the unpickler and the stand-ins may raise for damaged or forged input.
 DAMAGED = (UnpicklingError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
 
 class _DType:
-    """Note of a data type: one of plain numbers, or of Python objects."""
+    """Record of a data type: plain numbers, or Python objects."""
 
     def __init__(self, code: object, *flags: object) -> None:
         if not isinstance(code, str) or not (NUMERIC.fullmatch(code) or code in ("O", "O8")):
@@ -42,7 +42,7 @@ class _DType:
 
 
 class _Array:
-    """Note of an array: its shape, type, order and bytes, or the list of its objects."""
+    """Record of an array: its shape, type, order and bytes, or the list of its objects."""
 
     shape: tuple[int, ...] = ()
     values: Any = None
@@ -72,12 +72,12 @@ def _scalar(dtype: _DType, data: bytes) -> object:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":  # how protocol 2 writes bytes
+    if encoding != "latin1":  # the encoding of bytes in protocol 2
         raise UnpicklingError(f"holds text encoded as {encoding!r}")
     return codecs.encode(text, "latin1")
 
 
-def _empty() -> bytes:  # how protocol 2 writes no bytes
+def _empty() -> bytes:  # empty bytes in protocol 2
     return b""
 
 
@@ -102,10 +102,10 @@ class _PlainUnpickler(Unpickler):
 
 
 def read_pickled_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a dictionary that `numpy.save` wrote as a pickle.
+    """The arrays of a dictionary that `numpy.save` stored as a pickle.
 
     Args:
-        path: an npy file that holds one such dictionary.
+        path: an npy file with one such dictionary.
 
     Returns:
         Read-only arrays by name; single numbers as arrays without axes.

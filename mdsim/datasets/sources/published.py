@@ -1,4 +1,4 @@
-"""Data sets that others have published: fetch the file, make sure that it is the one, divide it, write it."""
+"""Published data sets: download, verification, division and writing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mdsim.datasets.sources.remote import RemoteFile, sha256_of, verify
 from mdsim.datasets.sources.unit_detection import with_units
 from mdsim.errors import DatasetError
 
-SEED = 123  # that of the published experiments
+SEED = 123  # seed of the published experiments
 CONTIGUOUS_FRAMES = 10_000
 
 log = logging.getLogger("mdsim")
@@ -29,9 +29,9 @@ log = logging.getLogger("mdsim")
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A file of frames of one system, and what is known about it."""
+    """A published file of frames of one system, and its known properties."""
 
-    name: str  # of the collection, and of the folder
+    name: str  # name of the collection and of the folder
     molecule: str
     remote: RemoteFile
     formula: str
@@ -43,13 +43,13 @@ class PublishedSet:
 
 @dataclass(frozen=True)
 class Request:
-    """Which size to make, and how to come by the file."""
+    """The size to make, and the source of the file."""
 
     size: str
     contiguous: Excerpt | None = None
     seed: int = SEED
-    test_frames: int | None = None  # instead of the published number
-    base_urls: tuple[str, ...] = ()  # instead of the published address
+    test_frames: int | None = None  # None: the published number
+    base_urls: tuple[str, ...] = ()  # empty: the published address
     from_file: Path | None = None
     check_sum: bool = True
     command: str = ""
@@ -65,17 +65,17 @@ def make(
     """Make one size of a published data set.
 
     Args:
-        published: which one.
-        request: its size, and where the file comes from.
-        downloads: folder of files as published, shared by all sizes.
+        published: the data set.
+        request: its size, and the source of the file.
+        downloads: folder of the published files, shared by all sizes.
         root: folder of all data sets.
-        progress: makes a progress bar for the download.
+        progress: creates a progress bar for the download.
 
     Returns:
-        The data set; None where it was there already.
+        The data set. None if it existed already.
 
     Raises:
-        DatasetError: the file cannot be had or is not what it should be, or the size does not fit.
+        DatasetError: the file is not available or not the published one, or the size is invalid.
     """
     folder = root / published.name / published.molecule / request.size
     settings = {"file": published.remote.name, "seed": request.seed, "test_frames": request.test_frames}
@@ -83,7 +83,7 @@ def make(
         return None
     path = _obtain(published, request, downloads, progress)
     settings["source_sha256"] = sha256_of(path)
-    convert.is_there(folder, settings, request.contiguous)  # may not be of another file
+    convert.is_there(folder, settings, request.contiguous)  # an existing set must come from the same file
     log.info("reading %s", path)
     raw = _checked(path, published, strict=request.from_file is None and request.check_sum)
     division = published.divide(len(raw), request.size, request.seed, request.test_frames)
@@ -91,7 +91,7 @@ def make(
 
 
 def _obtain(published: PublishedSet, request: Request, downloads: Path, progress: Progress) -> Path:
-    """The file: named by the user, there already, or fetched."""
+    """The file: given by the user, existing, or downloaded."""
     remote = published.remote.at(request.base_urls) if request.base_urls else published.remote
     if request.from_file is not None:
         if not request.from_file.is_file():
@@ -102,7 +102,7 @@ def _obtain(published: PublishedSet, request: Request, downloads: Path, progress
 
 
 def _checked(path: Path, published: PublishedSet, strict: bool) -> RawFrames:
-    """The frames of the file, if they are those of the published set: composition, number, units by magnitude."""
+    """The frames of the file, checked against the published set: composition, number, magnitudes."""
     raw = published.read(path)
     formula = Symbols(raw.atomic_numbers).formula.count()
     if formula != Formula(published.formula).count():
@@ -119,7 +119,7 @@ def _checked(path: Path, published: PublishedSet, strict: bool) -> RawFrames:
 
 
 def find(known: Sequence[PublishedSet], molecule: str) -> PublishedSet:
-    """The set of a molecule, however its name is capitalised and joined.
+    """The data set of a molecule, for any capitalization and separators of its name.
 
     Raises:
         DatasetError: there is none.

@@ -1,4 +1,4 @@
-"""Frames as other programs wrote them, and what makes them frames of the data set format: units and nothing else."""
+"""Frames as read from source files, and their conversion to the units of the data set format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORCE_UNITS_EV_PER_A = {
     for energy, value in ENERGY_UNITS_EV.items()
     for length, size in LENGTH_UNITS_A.items()
 }
-#: What programs write: the unit of forces, and the unit of the energies that come with it.
+#: Units of forces, each with the unit of energy that programs use together with it.
 COMMON = {
     "eV/angstrom": "eV",
     "kcal/mol/angstrom": "kcal/mol",
@@ -37,13 +37,13 @@ COMMON = {
 }
 VELOCITY_UNITS_A_PER_FS = {"angstrom/fs": 1.0, "angstrom/ps": 1e-3, "ase": FS}
 HEAVIEST = 118  # atomic number
-SMALLEST_VOLUME = 5e-4  # of a cell per atom, in any unit: hydrogen under pressure has 1 Å³, or 0.001 nm³
+SMALLEST_VOLUME = 5e-4  # cell volume per atom, in any unit: hydrogen under pressure has 1 Å³, or 0.001 nm³
 Index = slice | Int[np.ndarray, "chosen"] | Bool[np.ndarray, "frame"]
 
 
 @dataclass(frozen=True)
 class Units:
-    """Names of the units of a file, keys of the tables above; None where the file does not say."""
+    """Names of the units of a file, as in the tables above. None if unknown."""
 
     length: str | None = None
     energy: str | None = None
@@ -62,14 +62,14 @@ class RawFrames:
     velocities: Float[np.ndarray, "frame atom 3"] | None = None
     cell: Float[np.ndarray, "3 3"] | None = None
     units: Units = field(default_factory=Units)
-    found: tuple[tuple[str, str], ...] = ()  # what a person should know about the file: label and text
-    index: Int[np.ndarray, "frame"] | None = None  # of each frame in the file, where some were left out
-    n_in_file: int | None = None  # frames, if some were left out
-    masses: Float[np.ndarray, "atom"] | None = None  # amu, where some are not those of natural mixtures of isotopes
+    found: tuple[tuple[str, str], ...] = ()  # findings to print: label and text
+    index: Int[np.ndarray, "frame"] | None = None  # position of each frame in the file, if some were removed
+    n_in_file: int | None = None  # frames in the file, if some were removed
+    masses: Float[np.ndarray, "atom"] | None = None  # amu; None for natural isotope mixtures
 
     @property
     def place(self) -> Int[np.ndarray, "frame"]:
-        """Where in the file each frame is, counted from zero."""
+        """Position of each frame in the file, counted from zero."""
         return np.arange(len(self)) if self.index is None else self.index
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class RawFrames:
         )
 
     def note(self, label: str, text: str) -> RawFrames:
-        """The same frames with one more line of what was found."""
+        """The same frames with one more finding."""
         return replace(self, found=(*self.found, (label, text)))
 
     def frames(self, index: Index = slice(None)) -> Frames:
@@ -119,10 +119,10 @@ def _scaled(values: np.ndarray, unit: float) -> torch.Tensor:
 
 
 def check_finite(name: str, raw: RawFrames) -> None:
-    """Refuse values that are not finite, saying in which frames.
+    """Raise an error for values that are not finite.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         raw: frames.
 
     Raises:
@@ -146,10 +146,10 @@ def check_finite(name: str, raw: RawFrames) -> None:
 
 
 def check_atoms(name: str, raw: RawFrames) -> None:
-    """Refuse atoms that are no elements, and cells that no atoms fit into.
+    """Raise an error for unknown elements, and for cells that are too small for the atoms.
 
     Args:
-        name: of the file, for the message.
+        name: name of the file, for error messages.
         raw: frames.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A file that is published somewhere, and how to tell that a copy is it."""
+"""Remote files: their address, and the checks of a local copy."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ log = logging.getLogger("mdsim")
 
 
 class DownloadError(DatasetError):
-    """A file could not be fetched, or is not what it should be."""
+    """A file could not be downloaded, or is not the published file."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file and where it is served."""
+    """A published file, its addresses and its checksums."""
 
     name: str
     urls: tuple[str, ...]  # tried in turn
-    magic: bytes  # with which files of this kind begin
+    magic: bytes  # first bytes of files of this kind
     size_bytes: int | None = None
     sha256: str | None = None
 
     def at(self, base_urls: Sequence[str]) -> RemoteFile:
-        """The same file at mirrors, in their order."""
+        """The same file at the given mirrors."""
         return replace(self, urls=tuple(f"{base.rstrip('/')}/{self.name}" for base in base_urls))
 
     def unchecked(self) -> RemoteFile:
-        """The same file, whatever its size and sha256."""
+        """The same file without checks of size and sha256."""
         return replace(self, size_bytes=None, sha256=None)
 
 
 def verify(path: Path, remote: RemoteFile) -> None:
-    """Check that a file begins and ends as it should, and has the published size and sha256 where these are known.
+    """Check the beginning and end of a file, and its published size and sha256 if known.
 
     Raises:
-        DownloadError: it does not.
+        DownloadError: a check fails.
     """
     with path.open("rb") as file:
         start = file.read(len(remote.magic))
@@ -61,7 +61,7 @@ def verify(path: Path, remote: RemoteFile) -> None:
 
 
 def is_whole(path: Path, remote: RemoteFile) -> bool:
-    """Whether a file has the end that its kind must have."""
+    """Whether a file has the end of a complete file of its kind."""
     if path.stat().st_size == 0:
         return False
     if remote.name.endswith(".npz"):
@@ -82,7 +82,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold a lock, saying so where another process has it."""
+    """Hold a lock. If another process has it, a message is logged."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0.2)

@@ -1,4 +1,4 @@
-"""Files of the sGDML collection (MD17, MD22, CCSD sets): npz with the arrays z, R, E and F."""
+"""sGDML files (MD17, MD22, CCSD sets): npz with the arrays z, R, E and F."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ UNIT_NAMES = {
 
 
 def read_sgdml(path: Path) -> RawFrames:
-    """Frames of an npz file with the arrays z, R, E and F, in the units that the file names, if it does.
+    """Frames of an npz file with the arrays z, R, E and F, in the units of the file if it names them.
 
-    Revised MD17 is read too, whose arrays have other names. Text in the archive may be pickled; it is not read.
+    Revised MD17 with its other array names is also supported. Text in the archive may be pickled and is not read.
 
     Raises:
-        DatasetError: the file is damaged, or misses an array, or its arrays do not fit together.
+        DatasetError: the file is damaged, lacks an array, or its arrays have inconsistent shapes.
     """
-    read_arrays(path, ())  # is it an archive at all
+    read_arrays(path, ())  # checks that it is an archive
     with zipfile.ZipFile(path) as archive:
         found = [name.removesuffix(".npy") for name in archive.namelist()]
     names = _names(path, found)

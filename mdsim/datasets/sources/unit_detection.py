@@ -1,12 +1,12 @@
-"""Which units a file is in, told by physics: how long bonds are, how stiff those to hydrogen are, how deep atoms lie.
+"""Detection of units from bond lengths, the stiffness of bonds to hydrogen, and total energies per atom.
 
 Every stretch vibration of a bond X-H has nearly the same force constant, 30 (C-H) to 48 eV/Å² (O-H). The slope of the
-force on the hydrogen along its bond against the length of the bond is minus that constant, and from a few thermal
-frames it comes out within some ten per cent. In kcal/mol/Å it would be 23 times larger, in Hartree/bohr 51 times
-smaller: no two units of forces are confused, and gradients given for forces have the other sign.
+force on the hydrogen along its bond, as a function of the bond length, is minus this constant. A few thermal frames
+give it within about ten percent. In kcal/mol/Å it would be 23 times larger, in Hartree/bohr 51 times smaller, so that
+units of forces cannot be confused. Gradients in place of forces have the opposite sign.
 
-All-electron energies of molecules are within two per cent of the sum of those of their atoms, which tells the unit of
-energies; with pseudopotentials and semi-empirical methods, which leave out core electrons, nothing can be said.
+All-electron energies of molecules are within two percent of the sum of their atomic energies, which gives the unit of
+energies. This does not work for pseudopotentials and semi-empirical methods, which omit core electrons.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from mdsim.neighbors import pairs_within
 from mdsim.state import BOND_TOLERANCE
 from mdsim.units import HARTREE
 
-#: Of bonds to hydrogen, with room for other methods and few frames, yet not for the factor two of Ry and Hartree.
+#: Force constants of bonds to hydrogen. The margin is smaller than the factor two between Ry and Hartree.
 STRETCH_EV_PER_A2 = (24.0, 58.0)
-BOND_RATIO = (0.7, 1.5)  # distance of nearest neighbours over the sum of their covalent radii
-#: Total energies of the atoms H to Ar in Hartree: Hartree-Fock, which PBE and hybrids meet within half a per cent.
+BOND_RATIO = (0.7, 1.5)  # distance of nearest neighbors over the sum of their covalent radii
+#: Total energies of the atoms H to Ar in Hartree: Hartree-Fock, with which PBE and hybrids agree within half a percent.
 _H_TO_NE = [0.500, 2.862, 7.433, 14.573, 24.529, 37.689, 54.401, 74.809, 99.409, 128.547]
 _NA_TO_AR = [161.859, 199.615, 241.877, 288.854, 340.719, 397.505, 459.482, 526.818]
 ATOM_HARTREE = np.array([*_H_TO_NE, *_NA_TO_AR])
 FRAMES_LOOKED_AT = 500
-VIBRATION_A = (1e-3, 0.15)  # standard deviation of a length: constraints hold bonds still, reactions break them
-NEAREST_A = 0.02  # where the search for nearest neighbors begins
+VIBRATION_A = (1e-3, 0.15)  # standard deviation of a bond length; below are constraints, above reactions
+NEAREST_A = 0.02  # initial radius of the search for nearest neighbors
 
 
 def with_units(name: str, raw: RawFrames, asked: Units) -> RawFrames:
-    """The frames with all units known: those asked for, else those the format defines, else those that physics tells.
+    """The frames with known units: given by the user, otherwise by the format, otherwise detected.
 
     Args:
-        name: of the file, for messages.
+        name: name of the file, for error messages.
         raw: frames whose units may be unknown.
-        asked: units that the user states; None where he does not.
+        asked: units given by the user, or None.
 
     Returns:
-        The same frames with their units, and notes on how these are known.
+        The same frames with their units, and notes on the origin of the units.
 
     Raises:
-        DatasetError: the units cannot be told, or forces and energies disagree.
+        DatasetError: the units cannot be determined, or forces and energies disagree.
     """
     length, raw = _length(name, raw, asked)
     raw = replace(raw, units=replace(raw.units, length=length))
@@ -70,12 +70,12 @@ def with_units(name: str, raw: RawFrames, asked: Units) -> RawFrames:
 
 
 def _length(name: str, raw: RawFrames, asked: Units) -> tuple[str, RawFrames]:
-    """Å unless stated. Suspicious lengths are refused, never converted: a gas of atoms has no bonds to tell by."""
+    """The unit of lengths, Å by default. Implausible lengths are an error and never converted."""
     length = asked.length or raw.units.length or "angstrom"
     ratio = bond_ratio(raw) * LENGTH_UNITS_A[length]
     if BOND_RATIO[0] <= ratio <= BOND_RATIO[1]:
         return length, raw
-    text = f"nearest neighbours are {ratio:.2f} times the sum of their covalent radii apart"
+    text = f"nearest neighbors are {ratio:.2f} times the sum of their covalent radii apart"
     fitting = [
         unit
         for unit, size in LENGTH_UNITS_A.items()
@@ -90,7 +90,7 @@ def _length(name: str, raw: RawFrames, asked: Units) -> tuple[str, RawFrames]:
 
 
 def _forces(name: str, raw: RawFrames, asked: Units, constant: float | None) -> tuple[str, str]:
-    """The unit of forces, and how it is known."""
+    """The unit of forces, and a note on its origin."""
     stated = asked.forces or (f"{asked.energy}/{raw.units.length}" if asked.energy else raw.units.forces)
     if constant is None:
         if stated is not None:
@@ -121,7 +121,7 @@ def _fits(constant: float, unit: str) -> bool:
 
 
 def _by_size(name: str, raw: RawFrames) -> tuple[str, str]:
-    """Without bonds to hydrogen: eV/Å if that is plausible, else ask."""
+    """The unit of forces without bonds to hydrogen: eV/Å if plausible, otherwise an error."""
     rms = float(np.sqrt(np.mean(np.square(_forces_of(raw), dtype=np.float64))))
     if 0.05 < rms < 5.0:
         return "eV/angstrom", f"assumed, as forces have a root mean square of {rms:.2g}"
@@ -133,9 +133,9 @@ def _by_size(name: str, raw: RawFrames) -> tuple[str, str]:
 
 
 def stretch_constant(raw: RawFrames) -> float | None:
-    """Force constant of bonds to hydrogen in the file's unit of forces per Å; None without such bonds that move.
+    """Force constant of bonds to hydrogen in the file's unit of forces per Å. None without such vibrating bonds.
 
-    The median over bonds of minus the slope of the force on the hydrogen, along the bond, against the bond's length.
+    It is the median over bonds of minus the slope of the force on the hydrogen along the bond, over the bond length.
     """
     some = raw[:: -(-len(raw) // FRAMES_LOOKED_AT)]
     if raw.forces is None or len(some) < 3:
@@ -172,10 +172,10 @@ def _bonds_to_hydrogen(
 
 
 def bond_ratio(raw: RawFrames) -> float:
-    """Median over atoms of the distance to the nearest one over the sum of their covalent radii, lengths taken as Å.
+    """Median over atoms of the nearest-neighbor distance over the sum of covalent radii, for lengths in Å.
 
-    Of one frame. The search reaches farther and farther, until most atoms have found a neighbor, as the unit of
-    lengths is not known.
+    One frame is used. The radius of the search grows until most atoms have a neighbor, because the unit of
+    lengths is unknown.
     """
     positions = torch.from_numpy(np.array(raw.positions[:1], dtype=np.float64))
     n_atoms = positions.shape[1]
@@ -194,13 +194,13 @@ def bond_ratio(raw: RawFrames) -> float:
             ratios.scatter_reduce_(0, here, distances / (radii[here] + radii[there]), "amin")
         if int(ratios.isfinite().sum()) > 0.5 * n_atoms:
             return float(ratios.median())
-        if reach > farthest:  # atoms that coincide, or are infinitely far apart
+        if reach > farthest:  # coinciding or infinitely distant atoms
             return math.inf
         reach *= 1.5
 
 
 def _check_energy(name: str, raw: RawFrames, stated: bool) -> None:
-    """Where energies are those of all electrons in another unit, say so; else nothing is known."""
+    """Raise an error if energies are all-electron energies in another unit."""
     if (raw.atomic_numbers > len(ATOM_HARTREE)).any():
         return
     atoms = -HARTREE * ATOM_HARTREE[raw.atomic_numbers - 1].sum()

@@ -18,7 +18,7 @@ from mdsim.units import FS, KB_EV_PER_K
 
 TEST_FRAMES = 10_000
 TEMPERATURE_K = 300.0
-TEMPERATURE_TOLERANCE = 0.15  # of the mean over frames: far more than it fluctuates, far less than a wrong unit makes
+TEMPERATURE_TOLERANCE = 0.15  # relative; above the fluctuations of the mean, below the effect of a wrong unit
 SAME_CELL_A = 1e-4
 ARRAYS = ("unwrapped_coords", "velocities", "forces", "energy", "atom_types", "lengths", "angles")
 
@@ -35,10 +35,10 @@ DESCRIPTION = Description(
 def read_water(path: Path) -> RawFrames:
     """Frames of `water.npy`: unwrapped positions in Å, energies in kcal/mol, forces in kcal/mol/Å.
 
-    The file does not say in which unit velocities are; they are in the one in which they have the temperature.
+    The file does not give the unit of velocities. It is the unit in which they have the right temperature.
 
     Raises:
-        DatasetError: the file is damaged or holds other arrays, or not one orthorhombic cell of water.
+        DatasetError: the file is damaged, has other arrays, or is not water in one orthorhombic cell.
     """
     arrays = read_pickled_arrays(path)
     if missing := [name for name in ARRAYS if name not in arrays]:
@@ -65,12 +65,12 @@ def read_water(path: Path) -> RawFrames:
 
 
 def divide(n_frames: int, size: str, seed: int, n_test: int | None) -> Division:
-    """95 % of the size train, 5 % validate, and 10,000 other frames test."""
+    """Division into 95 % training and 5 % validation frames of the size, and 10,000 other test frames."""
     return at_random(n_frames, size, n_test or TEST_FRAMES, seed)
 
 
 def _atomic_numbers(path: Path, types: np.ndarray) -> np.ndarray:
-    """Elements from any two labels of atoms, of which one is twice as frequent: hydrogen."""
+    """Elements from two labels of atoms. The label that is twice as frequent is hydrogen."""
     kinds, counts = np.unique(types.reshape(-1) if types.ndim == 1 else types[0], return_counts=True)
     if len(kinds) != 2 or sorted(counts) != [counts.sum() // 3, 2 * counts.sum() // 3] or counts.sum() % 3:
         raise DatasetError(f"{path}: atom_types {kinds.tolist()} occur {counts.tolist()} times, which is not water")
@@ -88,7 +88,7 @@ def _cell(path: Path, lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def _velocity_unit(path: Path, velocities: np.ndarray, numbers: np.ndarray) -> str:
-    """The unit in which the mean kinetic energy is that of the temperature (equipartition)."""
+    """The unit of velocities in which the mean kinetic energy matches the temperature (equipartition)."""
     some = velocities[:: max(1, len(velocities) // 200)].astype(np.float64)
     twice_kinetic = (ase.data.atomic_masses[numbers][:, None] * some**2).sum((1, 2)).mean()
     momenta = 3 * len(numbers) - 3

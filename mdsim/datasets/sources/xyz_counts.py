@@ -1,4 +1,4 @@
-"""Counts of atoms in xyz files, looked at before a reader believes them."""
+"""Checks of the atom counts in xyz files before they are parsed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ COMPRESSED = (".gz", ".bz2", ".xz")
 
 
 def check_counts(path: Path) -> None:
-    """Refuse an xyz file whose counts of atoms are no numbers, or promise more lines than there are.
+    """Raise an error if a count of atoms is not a number, or larger than the file.
 
-    Readers take memory or time for as many lines as are promised.
+    Readers use memory or time in proportion to this count.
 
     Raises:
-        DatasetError: with the line at which the count stands.
+        DatasetError: a count is wrong. The message gives its line.
     """
     if path.suffix in COMPRESSED:
         return
@@ -25,7 +25,7 @@ def check_counts(path: Path) -> None:
     with path.open("rb") as file:
         while line := file.readline():
             at += 1
-            if not (text := line.strip()):  # readers stop at an empty line
+            if not (text := line.strip()):  # readers end at an empty line
                 return
             if text.startswith(b"VEC") and at > 1:  # lattice vectors may follow the atoms
                 continue
@@ -49,7 +49,7 @@ def check_counts(path: Path) -> None:
 
 
 def _check_columns(path: Path, line: int, comment: bytes, first: bytes) -> None:
-    """Refuse columns of extended xyz that are more than the words of an atom's line."""
+    """Raise an error if extended xyz declares more columns than an atom's line has words."""
     named = re.search(rb"Properties\s*=\s*[\"']?([^\s\"']+)", comment)
     widths = named[1].split(b":")[2::3] if named else []
     words = len(first.split())

@@ -1,4 +1,4 @@
-"""Run folders: one process each, continued from the inputs that they were started from, wherever they lie."""
+"""Run folders: one process at a time, and continuation only with the same inputs."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs with a force field whose zero of energy belongs to another composition than that of the run."""
+"""Runs with a force field whose zero of energy belongs to another composition."""
 
 import logging
 from pathlib import Path

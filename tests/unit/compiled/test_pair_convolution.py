@@ -1,4 +1,4 @@
-"""The convolution and its derivatives of first, second and third order, compiled and not, against a dense sum."""
+"""Pair convolution and its first, second and third derivatives, compiled and plain, compared with a dense sum."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The spline against the functions it stands for, its derivatives, and SchNet with it against SchNet without."""
+"""Radial splines: accuracy of values and derivatives, and SchNet with and without them."""
 
 import copy
 

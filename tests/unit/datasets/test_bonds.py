@@ -1,4 +1,4 @@
-"""Bonds of many frames: those of a search over all pairs, at a cost that grows like the number of atoms."""
+"""Bonds of many frames: equal to a search over all pairs, at a cost linear in the number of atoms."""
 
 from __future__ import annotations
 

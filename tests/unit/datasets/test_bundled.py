@@ -1,4 +1,4 @@
-"""The bundled data sets are whole, are what their cards say, and obey statistical mechanics."""
+"""The bundled data sets: integrity, agreement with their cards, and statistical mechanics."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The bundled water is whole, is what its card says, and its labels and observables agree with independent programs."""
+"""The bundled water: integrity, agreement with its card, and comparison with independent programs."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Frames in time order are known by how far atoms move, and their velocities by differences of high order."""
+"""Contiguous frames: the check of their time order, and velocities from high-order differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Divisions are disjoint, nested over sizes, share their test frames, and keep correlated stretches apart."""
+"""Divisions of frames: disjoint, nested over sizes, with shared test frames and gaps in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Energies are compared with the work of forces: real data pass, and what is not their energy does not."""
+"""Label checks: real data pass, and inconsistent energies do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of a long run: what they hold is what the observables give on its frames."""
+"""Tables of a long run: equal to the observables of its frames."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Copies of frames are found however they were moved as a whole, and nothing else is taken for a copy."""
+"""Repeated frames: copies are found after any motion of the whole, and no other frames are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The restraint: flat where the data were, forces minus the gradient, and an ensemble of the right width outside."""
+"""The bonded restraint: zero within the data, forces minus the gradient, the right width of the ensemble outside."""
 
 import pytest
 import torch

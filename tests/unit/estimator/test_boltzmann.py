@@ -1,4 +1,4 @@
-"""The estimators against explicit sums over samples, and their refusals."""
+"""The estimators compared with explicit sums over samples, and their errors."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Neighborhoods of the local estimator: which are drawn, and what each stands for."""
+"""Neighborhoods of the local estimator: selection and weights."""
 
 import pytest
 import torch

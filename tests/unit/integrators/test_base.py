@@ -1,4 +1,4 @@
-"""A custom integrator that is its settings and its step; all else comes from the base class."""
+"""A custom integrator with only settings and a step, and the defaults of the base class."""
 
 from __future__ import annotations
 

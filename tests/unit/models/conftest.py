@@ -1,4 +1,4 @@
-"""Fixtures of the tests of tabulated paths: distorted aspirin, and how well a potential conserves energy."""
+"""Fixtures for tests of tabulated paths: distorted aspirin, and a measure of energy conservation."""
 
 from collections.abc import Callable
 

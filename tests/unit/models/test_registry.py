@@ -1,4 +1,4 @@
-"""One record per model: it says the truth about its class, and imports nothing until the model is used."""
+"""Model records: agreement with their classes, and imports only on use."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Pairs by replica, for those who work replica by replica."""
+"""Neighbor pairs grouped by replica."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Both neighbour searches against ASE's, and the choice between them."""
+"""Both neighbor searches against ASE's, and the choice between them."""
 
 import math
 
@@ -110,7 +110,7 @@ def test_a_broken_replica_has_no_neighbors_and_no_influence(search, cell, bad, g
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_replicas_flown_apart_need_no_more_cells(dtype, generator):
-    """Empty space is squeezed out: the grid stays as small as its atoms are few, and neighbours are still found."""
+    """Empty space is squeezed out: the grid stays as small as its atoms are few, and neighbors are still found."""
     n_atoms, far = 40, 1e30
     positions = random_positions(atoms_in(None, n_atoms), 3, generator).to(dtype)
     positions[1] = far * torch.randn(n_atoms, 3, generator=generator).to(dtype)

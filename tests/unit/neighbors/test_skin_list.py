@@ -1,4 +1,4 @@
-"""When lists with a skin are rebuilt, and that none ever misses a pair."""
+"""Neighbor lists with a skin: when they are rebuilt, and that no pair is missing."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Histograms counted in compiled loops: those of tensor operations, up to values at the edge of a bin."""
+"""Histograms in compiled loops: equal to tensor operations, also at bin edges."""
 
 import pytest
 import torch

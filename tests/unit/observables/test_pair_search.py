@@ -1,4 +1,4 @@
-"""Pairs of atoms through the neighbour search: the values of all pairs, in linear time."""
+"""Observables with a neighbor search: the values of a search over all pairs, in linear time."""
 
 import pytest
 import torch

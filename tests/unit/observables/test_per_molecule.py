@@ -1,4 +1,4 @@
-"""Contributions of molecules: their mean is the observable, and each is what its molecule alone would give."""
+"""Contributions of single molecules: their mean is the observable."""
 
 import pytest
 import torch

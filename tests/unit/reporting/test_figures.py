@@ -1,4 +1,4 @@
-"""Figures are written whole, hold the curves they were given, and draw what training really produces."""
+"""Figures: complete files, the given curves, and the scalars of a real training."""
 
 import sys
 from pathlib import Path

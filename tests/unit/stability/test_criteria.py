@@ -1,4 +1,4 @@
-"""Each criterion on trajectories with a known answer; non-finite numbers; the verdict."""
+"""Stability criteria on trajectories with known answers, non-finite numbers, and the verdict."""
 
 import math
 from dataclasses import replace

@@ -82,7 +82,7 @@ def test_exponential_lifetimes_with_censoring(rng):
         life, followed = rng.exponential(1 / rate, n_replicas), rng.uniform(0.5, 6.0, n_replicas)
         found = restricted_mean(lifetimes(np.minimum(life, followed), life <= followed), horizon)
         z.append((found.value - exact) / found.standard_error)
-    assert abs(np.mean(z)) < 4 / np.sqrt(n_experiments) + 0.05  # the ratio has a small bias of its own
+    assert abs(np.mean(z)) < 4 / np.sqrt(n_experiments) + 0.05  # the ratio has a small bias
     assert np.std(z) == pytest.approx(1.0, abs=0.15)
 
 

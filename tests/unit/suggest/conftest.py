@@ -1,4 +1,4 @@
-"""Writes small data sets on disk."""
+"""Fixtures that write small data sets to disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each value follows from the data: tolerances hold all of it, bins fill their range, time steps resolve vibrations."""
+"""Suggested values: tolerances cover the data, bins cover their range, time steps resolve vibrations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Written files are valid, say why, and never take the place of what a person wrote."""
+"""Suggested configuration files: valid, with reasons, and never overwriting a user's file."""
 
 from __future__ import annotations
 

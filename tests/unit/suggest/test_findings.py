@@ -1,4 +1,4 @@
-"""Findings in a data set: quantities with closed forms, and one clear line for what cannot be used."""
+"""Findings in a data set: closed forms, and one clear line for unusable data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from ase import units
-from toy_frames import BOX_A, SPRING_EV_PER_A2, argon, labelled, liquid, molecule, vibrating
+from toy_frames import BOX_A, SPRING_EV_PER_A2, argon, labeled, liquid, molecule, vibrating
 
 from mdsim.assembly.references import reference
 from mdsim.datasets.npz import Frames, write_frames
@@ -107,7 +107,7 @@ def _without_forces() -> Frames:
 def _torn() -> Frames:
     frames = vibrating(40, 0)
     frames[7, 2] *= 2.5
-    return labelled(molecule(1, 0).atomic_numbers, frames)
+    return labeled(molecule(1, 0).atomic_numbers, frames)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_few_frames_give_references(write_set, n):
 
 def test_one_atom_has_nothing_to_learn_from(write_set):
     def single(n: int, seed: int) -> Frames:
-        return labelled(torch.tensor([18]), torch.randn(n, 1, 3).double())
+        return labeled(torch.tensor([18]), torch.randn(n, 1, 3).double())
 
     with pytest.raises(DatasetError, match="holds one atom"):
         inspect(write_set(single))

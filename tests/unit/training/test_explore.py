@@ -122,7 +122,7 @@ def test_rewinding_reaches_remembered_states_of_moving_replicas_only(nve, genera
         for i in (0, 2):
             here = back.state[slice(i, i + 1)].tensors()
             ages = [age for age, past in enumerate(replicas.past) if same_bits(past[slice(i, i + 1)].tensors(), here)]
-            assert len(ages) == 1, "a rewound replica stands at one of its own earlier starts, whole"
+            assert len(ages) == 1, "a rewound replica is completely at one of its earlier starts"
             seen.add((i, ages[0]))
     assert len(seen) == 6, "every remembered start is reached"
 

@@ -146,7 +146,7 @@ def test_learning_while_exploring_steps_when_a_replica_broke(tmp_path):
     trainer.run(writer)
     assert _phases(writer) == "eee"
     assert [step for step, _ in writer.all("learn/steps")] == [2]
-    # Three stretches of 4, 4 and 3 replicas, the samples of the second one, and 8 labelled frames.
+    # Three stretches of 4, 4 and 3 replicas, the samples of the second one, and 8 labeled frames.
     assert trainer.progress.force_evaluations == 11 * 12 + 4 * 3 + 8
 
 
@@ -160,7 +160,7 @@ def test_the_learning_rate_can_decay_from_cycle_to_cycle(tmp_path):
 def test_a_budget_of_force_evaluations_ends_the_run(tmp_path):
     trainer, writer = _trainer(tmp_path, Script(2, *[2] * 20), epochs=20, max_force_evaluations=150), SilentWriter()
     trainer.run(writer)
-    # Exploring: 4 replicas of 12 steps. Learning: 2 of them, the 2 · 3 samples of the estimator and 8 labelled frames.
+    # Exploring: 4 replicas of 12 steps. Learning: 2 of them, the 2 · 3 samples of the estimator and 8 labeled frames.
     spent = [48.0, 48 + 38, 48 + 2 * 38, 48 + 3 * 38]
     assert [value for _, value in writer.all("cost/force_evaluations")] == spent
 

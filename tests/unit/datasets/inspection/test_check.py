@@ -1,4 +1,4 @@
-"""The check of data: its numbers have closed forms, and it finds what was broken on purpose."""
+"""Quality checks of data: closed forms of their numbers, and detection of deliberate faults."""
 
 from __future__ import annotations
 

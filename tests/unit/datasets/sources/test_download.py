@@ -1,4 +1,4 @@
-"""Downloads against a real server that is slow, cuts connections, lies, and changes the file in between."""
+"""Downloads from a real server that is slow, drops connections, sends wrong bytes, and changes the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of ASE and what they carry besides energies and forces: masses, charges, constraints, databases."""
+"""ASE frames with masses, charges and constraints, and ASE databases."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_proton_that_hops_is_a_stated_choice(tmp_path):
     write(tmp_path / "a.traj", hopping())
     with pytest.raises(DatasetError, match="--allow-reactions"):
         prepared(tmp_path / "a.traj")
-    assert len(prepared(tmp_path / "a.traj", allow_relabelled=True).raw) == 40
+    assert len(prepared(tmp_path / "a.traj", allow_relabeled=True).raw) == 40
 
 
 @pytest.mark.parametrize("energies_too", [True, False])

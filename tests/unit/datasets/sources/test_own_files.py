@@ -1,4 +1,4 @@
-"""Frames in the formats that people have, and one clear error for each thing that is wrong with them."""
+"""Custom frames in common formats, and one clear error for each fault."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_atoms_of_one_element_that_change_places_are_refused(tmp_path):
     write(tmp_path / "order.xyz", hydrogens_exchanged(), format="extxyz")
     with pytest.raises(DatasetError, match=r"in 1 frames, the first of them 5, the same molecule .*--allow-reactions"):
         prepared(tmp_path / "order.xyz")
-    raw = prepared(tmp_path / "order.xyz", allow_relabelled=True).raw
+    raw = prepared(tmp_path / "order.xyz", allow_relabeled=True).raw
     assert "1 frames have other bonds than most (frame 5)" in dict(raw.found)["warning"]
 
 

@@ -1,4 +1,4 @@
-"""Pickled arrays are read, and nothing that a pickle could do besides happens."""
+"""The safe pickle reader: arrays are read, and nothing is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published sets: what is known about them, and that a file which is not theirs never becomes one."""
+"""Published data sets: their records, and rejection of wrong files."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_file_at_hand_is_taken(served, tmp_path, caplog):
         ),
         ({"F": -ARRAYS["F"]}, "these are gradients of the energy"),
         ({"E": np.full((N_FRAMES, 1), np.inf)}, "energies of 400 frames"),
-        ({"R": ARRAYS["R"] / 0.529}, "nearest neighbours are 1.9.* times the sum of their covalent radii"),
+        ({"R": ARRAYS["R"] / 0.529}, "nearest neighbors are 1.9.* times the sum of their covalent radii"),
     ],
 )
 def test_a_file_of_something_else_is_refused(served, tmp_path, change, message):

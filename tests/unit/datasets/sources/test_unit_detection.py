@@ -1,4 +1,4 @@
-"""Units are told from force constants of bonds, lengths of bonds and depths of atoms, and never guessed."""
+"""Unit detection from force constants, bond lengths and atomic energies."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def test_what_is_stated_is_taken_with_a_word_where_it_looks_wrong():
 
 def test_what_a_format_defines_must_hold():
     raw = thermal()
-    mislabelled = replace(raw, forces=raw.forces * 23.06, units=Units("angstrom", "eV", "eV/angstrom"))
+    mislabeled = replace(raw, forces=raw.forces * 23.06, units=Units("angstrom", "eV", "eV/angstrom"))
     with pytest.raises(DatasetError, match=r"as if it were kcal/mol/angstrom; state the units"):
-        with_units("file", mislabelled, Units())
+        with_units("file", mislabeled, Units())
 
 
 def test_energies_in_another_unit_than_forces_are_noticed():
@@ -133,6 +133,6 @@ def test_without_hydrogen_only_plausible_forces_are_taken_as_they_are():
     assert with_units("file", metal(12.0), Units(energy="kcal/mol")).units.forces == "kcal/mol/angstrom"
 
 
-def test_nearest_neighbours_are_about_the_sum_of_covalent_radii_apart():
+def test_nearest_neighbors_are_about_the_sum_of_covalent_radii_apart():
     assert bond_ratio(thermal()) == pytest.approx(1.0, abs=0.1)
     assert bond_ratio(metal(1.0)) == pytest.approx(1.0, abs=0.1)

@@ -1,4 +1,4 @@
-"""The bases of GemNet against their formulas, and the sum over triplets against triplets that are listed."""
+"""Bases of GemNet compared with their formulas, and the sum over triplets compared with explicit triplets."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Directed edges of GemNet against a direct search, and the layouts of what they carry."""
+"""Directed edges of GemNet compared with a direct search, and the layouts of their features."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""GemNet-T without a graph: the hand-written backward pass gives autograd's forces, and dynamics keeps its energy."""
+"""GemNet-T without a graph: the hand-written backward pass equals autograd, and dynamics conserves energy."""
 
 import itertools
 

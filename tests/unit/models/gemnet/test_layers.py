@@ -1,4 +1,4 @@
-"""Initial weights and scaling factors of GemNet: what keeps the variance of features from layer to layer."""
+"""GemNet layers: initial weights and scaling factors that preserve the variance of features."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The building blocks against the e3nn modules whose weights and normalization they share."""
+"""NequIP layers compared with the e3nn modules that share their weights and normalization."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""NequIP: radial functions, what is computed, normalization, names."""
+"""NequIP: radial functions, evaluation, normalization, names."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""NequIP against the `nequip` package: the same parameters, another program, the same energies and forces.
+"""NequIP compared with the `nequip` package: same parameters, same energies and forces.
 
 The package embeds species with the self-connection's second input too, and normalizes activations otherwise; both are
 absorbed in the weights that are copied.

@@ -1,4 +1,4 @@
-"""SchNet against PyTorch Geometric's own, which shares the parameters but not the message passing."""
+"""SchNet compared with PyTorch Geometric's, for the same parameters."""
 
 import copy
 

@@ -18,7 +18,7 @@ ALL = torch.arange(10)
 def _term(batch_size: int | None = None, at_once: int = 100) -> EnergyForceTerm:
     labeled = frames(10)
     labels = LabeledFrames(labeled.positions.double(), labeled.energy - SHIFT_EV, labeled.forces.double())
-    return EnergyForceTerm(water(), labels, LOSS, batch_size, PiecesAtOnce(at_once, "labelled frames"))
+    return EnergyForceTerm(water(), labels, LOSS, batch_size, PiecesAtOnce(at_once, "labeled frames"))
 
 
 def _in_one_batch(model, index=ALL) -> tuple[float, list[torch.Tensor]]:
