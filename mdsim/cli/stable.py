@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,7 @@ def _eval_model(parser: argparse.ArgumentParser) -> None:
     shared.flag(parser, "--eval_model", help=words)
 
 
-def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[str]) -> None:
+def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[str]) -> int:
     from mdsim.config.schema import TrainConfig
 
     path = shared.config_path(known)
@@ -102,8 +102,12 @@ def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[
     changes = [*shared.as_overrides(named), *overrides]
     debug = stable_debug(_load(path, modes, [])) if known.debug else ()
     config = _load(path, modes, [*debug, *changes])
-    action = shared.runs().train_stable if isinstance(config, TrainConfig) else shared.runs().evaluate
-    action(config, resume=known.resume, overwrite=shared.overwrites(known))
+
+    def action(stop_requested: Callable[[], bool]) -> bool:
+        carry_out = shared.runs().train_stable if isinstance(config, TrainConfig) else shared.runs().evaluate
+        return carry_out(config, known.resume, shared.overwrites(known), stop_requested)
+
+    return shared.until_stopped(known, action)
 
 
 def _load(path: Path, modes: Sequence[str], overrides: Sequence[str]) -> Any:
