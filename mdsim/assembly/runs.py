@@ -186,13 +186,14 @@ def train_stable(
     resume: bool = False,
     overwrite: bool = False,
     stop_requested: Callable[[], bool] = never,
+    debug: bool = False,
 ) -> bool:
     """Run StABlE training; False where it was stopped before its end."""
     check_folder(config.run_path, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
-    checkpoint = assembly.pretrained_checkpoint(config)
+    checkpoint = assembly.starting_checkpoint(config, debug)
     with mistakes_in_the_configuration():
-        trainer = _stable_training(config, checkpoint)
+        trainer = _stable_training(config, checkpoint, debug)
     inputs = inputs_of(config, _datasets(config), pretrained_checkpoint=checkpoint)
     with open_folder(config.run_path, config, resume, overwrite, inputs) as run:
         trainer.provenance["run"] = run.identity
@@ -209,7 +210,7 @@ def train_stable(
     return True
 
 
-def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
+def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool) -> StableTraining:
     data = assembly.dataset(config.data)
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
@@ -223,7 +224,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     return StableTraining(
         force_field,
         stretch,
-        _start(config, stretch, force_field, data.train),
+        _start(config, stretch, force_field, data.train, meant_to_break=debug),
         terms,
         assembly.sampling(config, system, data),
         assembly.stable_settings(config, terms),
@@ -233,7 +234,9 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     )
 
 
-def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames) -> MDState:
+def _start(
+    config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames, meant_to_break: bool = False
+) -> MDState:
     """The initial state of the replicas, at some of the frames, after a first check of their stability."""
     dynamics = config.dynamics
     positions, velocities = initial_conditions(
@@ -245,7 +248,7 @@ def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames:
     )
     state = stretch.begin(force_field, positions, velocities)
     unstable = int(stretch.judge(state).unstable.sum())
-    if unstable:
+    if unstable and not meant_to_break:
         log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)
     return state
 
@@ -255,10 +258,11 @@ def evaluate(
     resume: bool = False,
     overwrite: bool = False,
     stop_requested: Callable[[], bool] = never,
+    debug: bool = False,
 ) -> bool:
     """Evaluate the force field that `eval_model` names; False where it was stopped before its end."""
     out_dir = config.run_path / "inference" / config.eval_model
-    checkpoint = assembly.evaluated_checkpoint(config, config.eval_model)
+    checkpoint = assembly.evaluated_checkpoint(config, config.eval_model, debug)
     check_folder(out_dir, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
     data = assembly.dataset(config.data)

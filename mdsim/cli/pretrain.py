@@ -94,6 +94,7 @@ def _predict(known: argparse.Namespace) -> None:
 
 def _fit(known: argparse.Namespace, overrides: list[str]) -> int:
     from mdsim.config.loading import load_config
+    from mdsim.config.paths import located
     from mdsim.config.schema import PretrainConfig
 
     named = {
@@ -110,7 +111,9 @@ def _fit(known: argparse.Namespace, overrides: list[str]) -> int:
     }
     debug = PRETRAIN_DEBUG if known.debug else ()
     changes = [*debug, *shared.as_overrides(named), *overrides]
-    config = load_config(shared.config_path(known), PretrainConfig, changes)
+    path = shared.config_path(known)
+    config = load_config(path, PretrainConfig, changes)
+    config = located(config, path, changes, also=("run_dir",) if config.mode == "validate" else ())
     if known.nequip and config.model.name != "nequip":
         raise ConfigError(f"--nequip: the configuration is one of {config.model.name}")
     if config.mode == "validate":
