@@ -5,6 +5,7 @@ from mdsim.assembly.checkpoint_paths import (
     pretrained_checkpoint,
     pretraining_path,
     pretraining_run_path,
+    starting_checkpoint,
     variant,
 )
 from mdsim.assembly.data import dataset
@@ -40,6 +41,7 @@ __all__ = [
     "sampling",
     "saved_force_field",
     "stable_settings",
+    "starting_checkpoint",
     "stretch",
     "variant",
     "weighted_terms",

@@ -20,6 +20,8 @@ from mdsim.models.registry import MODELS
 
 log = logging.getLogger("mdsim")
 
+DEBUG = "debug"  # identifier of the fits of `--debug`
+
 
 def pretraining_path(root: str | Path, model: str, data: DataConfig, identifier: str = "") -> Path:
     """Folder of one energy/force fit: `<root>/<model>/<name>-<molecule>_<size>_<model>[_<identifier>]`."""
@@ -49,13 +51,23 @@ def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier
     return folder / "checkpoints" / "best_checkpoint.pt"
 
 
-def evaluated_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
+def starting_checkpoint(config: RunConfig, debug: bool = False) -> Path:
+    """The QM-pretrained checkpoint that a run starts from. With ``debug``, the fit of `--debug` stands in for it."""
+    path = pretrained_checkpoint(config)
+    tiny = pretrained_checkpoint(config, identifier="_".join(filter(None, [variant(config.model), DEBUG])))
+    if debug and not path.exists() and tiny.exists():
+        log.info("--debug: %s does not exist; taking %s, a fit of --debug", path, tiny)
+        return tiny
+    return path
+
+
+def evaluated_checkpoint(config: SimulateConfig, eval_model: str, debug: bool = False) -> Path:
     """The checkpoint that an `eval_model` names.
 
     `pre`: the QM-pretrained one; `10k`, `25percent`: that of another data size; `lmax=N`: that of another l_max;
     `post`: the last of StABlE training; `post_cycle[i]`: the end of a cycle; `post_cycle[i]_epoch[j]`: an epoch of it.
     Checkpoints of StABlE training are taken from the run folder, or else from those shipped with the code
-    (`stable_dir`).
+    (`stable_dir`). With ``debug``, `pre` may also be the fit of `--debug`.
 
     Raises:
         ConfigError: `eval_model` is none of these, or the checkpoint does not exist.
@@ -63,7 +75,7 @@ def evaluated_checkpoint(config: SimulateConfig, eval_model: str) -> Path:
     if eval_model.startswith("post"):
         return _stable_trained_checkpoint(config, eval_model)
     if eval_model == "pre":
-        path = pretrained_checkpoint(config)
+        path = starting_checkpoint(config, debug)
     elif re.fullmatch(r"lmax=\d+", eval_model):
         path = pretrained_checkpoint(config, identifier=eval_model)
     elif re.fullmatch(r"\d+k?|\d+percent", eval_model):

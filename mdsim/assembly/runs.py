@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +53,18 @@ def flush_denormals() -> None:
 # ----------------------------------------------------------------------------------------------------- pretraining
 
 
-def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = False) -> None:
-    """Fit a force field, then report its errors."""
+def never() -> bool:
+    """No request to stop."""
+    return False
+
+
+def pretrain(
+    config: PretrainConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_requested: Callable[[], bool] = never,
+) -> bool:
+    """Fit a force field, then report its errors; False where it was stopped before its end."""
     folder = assembly.pretraining_run_path(config)
     check_folder(folder, config, resume, overwrite)
     data = assembly.dataset(config.data)
@@ -65,10 +75,13 @@ def pretrain(config: PretrainConfig, resume: bool = False, overwrite: bool = Fal
         trainer.provenance["run"] = run.identity
         if resume:
             resume_training(trainer, folder / "checkpoints" / "last.pt", run)
-        with _writer(folder, config, trainer.progress.step) as writer:
-            trainer.fit(writer, config.print_every)
+        begun = bool(trainer.progress.history)  # the validation at its last step was written, and is not repeated
+        with _writer(folder, config, trainer.progress.step + 1 if begun else 0) as writer:
+            if not trainer.fit(writer, config.print_every, stop_requested):
+                return False
         report.draw_training(folder)
         report_fit(config, data, folder / "checkpoints" / "best_checkpoint.pt")
+    return True
 
 
 def validate(config: PretrainConfig, checkpoint: Path | None = None) -> None:
@@ -169,13 +182,19 @@ def _fit_settings(optim: OptimizationConfig) -> FitSettings:
 # ---------------------------------------------------------------------------------------------------------- StABlE
 
 
-def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = False) -> None:
-    """Run StABlE training."""
+def train_stable(
+    config: TrainConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_requested: Callable[[], bool] = never,
+    debug: bool = False,
+) -> bool:
+    """Run StABlE training; False where it was stopped before its end."""
     check_folder(config.run_path, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
-    checkpoint = assembly.pretrained_checkpoint(config)
+    checkpoint = assembly.starting_checkpoint(config, debug)
     with mistakes_in_the_configuration():
-        trainer = _stable_training(config, checkpoint)
+        trainer = _stable_training(config, checkpoint, debug)
     inputs = inputs_of(config, _datasets(config), pretrained_checkpoint=checkpoint)
     with open_folder(config.run_path, config, resume, overwrite, inputs) as run:
         trainer.provenance["run"] = run.identity
@@ -186,11 +205,13 @@ def train_stable(config: TrainConfig, resume: bool = False, overwrite: bool = Fa
         if resume:
             resume_training(trainer, config.run_path / "last.pt", run)
         with _writer(config.run_path, config, trainer.progress.epoch + 1) as writer:
-            trainer.run(writer)
+            if not trainer.run(writer, stop_requested):
+                return False
         report.draw_training(config.run_path)
+    return True
 
 
-def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
+def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool) -> StableTraining:
     data = assembly.dataset(config.data)
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
@@ -204,7 +225,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     return StableTraining(
         force_field,
         stretch,
-        _start(config, stretch, force_field, data.train),
+        _start(config, stretch, force_field, data.train, meant_to_break=debug),
         terms,
         assembly.sampling(config, system, data),
         assembly.stable_settings(config, terms),
@@ -214,7 +235,9 @@ def _stable_training(config: TrainConfig, checkpoint: Path) -> StableTraining:
     )
 
 
-def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames) -> MDState:
+def _start(
+    config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames, meant_to_break: bool = False
+) -> MDState:
     """The initial state of the replicas, at some of the frames, after a first check of their stability."""
     dynamics = config.dynamics
     positions, velocities = initial_conditions(
@@ -226,15 +249,21 @@ def _start(config: RunConfig, stretch: Stretch, force_field: ForceField, frames:
     )
     state = stretch.begin(force_field, positions, velocities)
     unstable = int(stretch.judge(state).unstable.sum())
-    if unstable:
+    if unstable and not meant_to_break:
         log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)
     return state
 
 
-def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = False) -> None:
-    """Evaluate the force field that `eval_model` names on held-out initial conditions."""
+def evaluate(
+    config: SimulateConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_requested: Callable[[], bool] = never,
+    debug: bool = False,
+) -> bool:
+    """Evaluate the force field that `eval_model` names; False where it was stopped before its end."""
     out_dir = config.run_path / "inference" / config.eval_model
-    checkpoint = assembly.evaluated_checkpoint(config, config.eval_model)
+    checkpoint = assembly.evaluated_checkpoint(config, config.eval_model, debug)
     check_folder(out_dir, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
     data = assembly.dataset(config.data)
@@ -250,8 +279,10 @@ def evaluate(config: SimulateConfig, resume: bool = False, overwrite: bool = Fal
         if resume:
             evaluation.resume_from(out_dir / "state.pt")
         with _writer(out_dir, config, evaluation.epoch + 1) as writer:
-            evaluation.run(writer)
+            if not evaluation.run(writer, stop_requested):
+                return False
         _write_results(evaluation, config, data, checkpoint, out_dir)
+    return True
 
 
 def _write_results(

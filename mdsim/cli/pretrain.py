@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mdsim.cli import shared
@@ -19,15 +19,15 @@ def pretraining(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, help="validate, predict: the checkpoint (default: the run's best)")
     _prediction_flags(parser, "predict: ")
 
-    def action() -> None:
+    def action() -> int:
         known, overrides = shared.parse(parser, arguments)
         if known.mode == "predict":
             missing = [name for name in ("checkpoint", "frames", "output") if getattr(known, name) is None]
             if missing:
                 raise ConfigError(f"--mode predict needs {', '.join('--' + name for name in missing)}")
             _predict(known)
-        else:
-            _fit(known, overrides)
+            return 0
+        return _fit(known, overrides)
 
     return shared.run(action)
 
@@ -94,8 +94,9 @@ def _predict(known: argparse.Namespace) -> None:
     shared.runs().predict(*files, known.cpu, known.allow_factory, known.energy_zero)
 
 
-def _fit(known: argparse.Namespace, overrides: list[str]) -> None:
+def _fit(known: argparse.Namespace, overrides: list[str]) -> int:
     from mdsim.config.loading import load_config
+    from mdsim.config.paths import located
     from mdsim.config.schema import PretrainConfig
 
     named = {
@@ -112,10 +113,18 @@ def _fit(known: argparse.Namespace, overrides: list[str]) -> None:
     }
     debug = PRETRAIN_DEBUG if known.debug else ()
     changes = [*debug, *shared.as_overrides(named), *overrides]
-    config = load_config(shared.config_path(known), PretrainConfig, changes)
+    path = shared.config_path(known)
+    config = load_config(path, PretrainConfig, changes)
+    config = located(config, path, changes, also=("run_dir",) if config.mode == "validate" else ())
     if known.nequip and config.model.name != "nequip":
         raise ConfigError(f"--nequip: the configuration is one of {config.model.name}")
     if config.mode == "validate":
+        if known.time_limit is not None:
+            raise ConfigError("--time-limit: a validation cannot be stopped and resumed; leave it out")
         shared.runs().validate(config, known.checkpoint)
-    else:
-        shared.runs().pretrain(config, resume=known.resume, overwrite=shared.overwrites(known))
+        return 0
+
+    def action(stop_requested: Callable[[], bool]) -> bool:
+        return shared.runs().pretrain(config, known.resume, shared.overwrites(known), stop_requested)
+
+    return shared.until_stopped(known, action)

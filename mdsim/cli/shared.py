@@ -14,18 +14,21 @@ from typing import Any
 from mdsim.errors import ConfigError, UserError
 from mdsim.reporting.console import setup_logging
 from mdsim.reporting.interrupts import orderly_interrupts
+from mdsim.reporting.stops import STOPPED, StopRequests, seconds
+
+log = logging.getLogger("mdsim")
 
 #: Errors of the user or of files, and missing optional packages. They give one line instead of a traceback.
 EXPECTED = (UserError, OSError, ModuleNotFoundError)
 OVERRIDES = "Any key of the configuration can be overridden: --any.key=value"
 
 
-def run(action: Callable[[], None], after_interrupt: str = "the same command with --resume continues") -> int:
-    """Run a command. Expected errors give one line and exit status 1."""
+def run(action: Callable[[], int | None], after_interrupt: str = "the same command with --resume continues") -> int:
+    """Run a command and return its exit status. Expected errors give one line and exit status 1."""
     setup_logging(None)  # to the console; a run adds its own file
     try:
         with orderly_interrupts():
-            action()
+            return action() or 0
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -34,7 +37,22 @@ def run(action: Callable[[], None], after_interrupt: str = "the same command wit
         return 130
     finally:
         logging.shutdown()
-    return 0
+
+
+def until_stopped(known: argparse.Namespace, action: Callable[[Callable[[], bool]], bool]) -> int:
+    """Carry out what may be stopped by a signal or by `--time-limit`; its exit status.
+
+    Args:
+        known: the flags of the command.
+        action: is given the function that says whether to stop; returns whether it reached its end.
+    """
+    stops = StopRequests(known.time_limit)
+    with stops.listening():
+        if action(stops):
+            return 0
+        change = " with --resume instead of --overwrite" if known.overwrite else " with --resume"
+        log.info("stopped: %s; the same command%s continues", stops.reason, "" if known.resume else change)
+        return STOPPED
 
 
 def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
@@ -55,6 +73,13 @@ def run_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="overrides seed")
     parser.add_argument("--cpu", action="store_true", help="use no GPU")
     parser.add_argument("--debug", action="store_true", help="run every step once at a tiny size, in a run named debug")
+    flag(
+        parser,
+        "--time_limit",
+        type=time_limit,
+        metavar="LIMIT",
+        help=f"minutes or HH:MM:SS; stop before an epoch that would exceed it, with exit status {STOPPED}",
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="continue a stopped run from its last saved state")
     existing.add_argument("--overwrite", action="store_true", help="start an existing run from the beginning")
@@ -105,3 +130,11 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be positive, found {text}")
     return value
+
+
+def time_limit(text: str) -> float:
+    """A time limit in seconds."""
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be minutes (90) or HH:MM:SS (01:30:00), found {text!r}") from error

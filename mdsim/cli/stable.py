@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,16 +94,21 @@ def _eval_model(parser: argparse.ArgumentParser) -> None:
     shared.flag(parser, "--eval_model", help=words)
 
 
-def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[str]) -> None:
+def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[str]) -> int:
+    from mdsim.config.paths import located
     from mdsim.config.schema import TrainConfig
 
     path = shared.config_path(known)
     named = {"eval_model": getattr(known, "eval_model", None), "seed": known.seed, "cpu": known.cpu or None}
     changes = [*shared.as_overrides(named), *overrides]
     debug = stable_debug(_load(path, modes, [])) if known.debug else ()
-    config = _load(path, modes, [*debug, *changes])
-    action = shared.runs().train_stable if isinstance(config, TrainConfig) else shared.runs().evaluate
-    action(config, resume=known.resume, overwrite=shared.overwrites(known))
+    config = located(_load(path, modes, [*debug, *changes]), path, changes)
+
+    def action(stop_requested: Callable[[], bool]) -> bool:
+        carry_out = shared.runs().train_stable if isinstance(config, TrainConfig) else shared.runs().evaluate
+        return carry_out(config, known.resume, shared.overwrites(known), stop_requested, known.debug)
+
+    return shared.until_stopped(known, action)
 
 
 def _load(path: Path, modes: Sequence[str], overrides: Sequence[str]) -> Any:

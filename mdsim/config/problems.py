@@ -14,6 +14,7 @@ from mdsim.errors import one_line
 
 MOST_PROBLEMS = 10
 LONGEST = 300
+ALIKE = 0.7  # similarity of a key in another section that is worth a hint; 1: equal
 
 
 def describe(schema: type[Section], error: ValidationError, source: str) -> str:
@@ -42,14 +43,41 @@ def _describe(schema: type[Section], problem: Any) -> str:
     key = one_line(".".join(location), 120)
     if problem["type"] == "extra_forbidden":
         known = _known_keys(schema, problem["loc"][:-1])
-        near = difflib.get_close_matches(location[-1][:100], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        near = _nearest(schema, location, known)
+        hint = f"did you mean {near}?" if near else f"known here: {', '.join(sorted(known))}"
         return f"unknown key {key!r}; {hint}"
     if problem["type"] == "missing":
         return f"{key}: is missing"
     message = one_line(problem["msg"].removeprefix("Value error, "), 200)
     found = one_line(repr(problem["input"]), 80)
     return f"{key}: {message[0].lower() + message[1:]} (found {found})" if key else message
+
+
+def _nearest(schema: type[Section], location: list[str], known: list[str]) -> str | None:
+    """The most similar key in the same section, or a more similar one in the sections of the configuration."""
+    unknown = location[-1][:100]
+
+    def similarity(key: str) -> float:
+        return difflib.SequenceMatcher(None, key.rpartition(".")[2], unknown).ratio()
+
+    here = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    elsewhere = [key for key in _keys_below(schema) if similarity(key) >= ALIKE]
+    best = max([*here, *elsewhere], key=similarity, default=None)  # of equal ones the first, in the same section
+    if best is None:
+        return None
+    at_the_top = best not in here and "." not in best and len(location) > 1
+    return f"{best!r} at the top level" if at_the_top else repr(best)
+
+
+def _keys_below(section: type[Section], prefix: str = "") -> list[str]:
+    """All keys of the sections that are not chosen by name, with the path to them."""
+    found = []
+    for name, field in section.model_fields.items():
+        found.append(f"{prefix}{name}")
+        below = _sections_in(field.annotation)
+        if len(below) == 1 and typing.get_origin(field.annotation) is not tuple:
+            found += _keys_below(below[0], f"{prefix}{name}.")
+    return found
 
 
 def _known_keys(schema: type[Section], location: Iterable[Any]) -> list[str]:

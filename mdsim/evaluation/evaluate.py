@@ -9,7 +9,7 @@ in separate files, so that the size of the state does not grow with the simulate
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,13 +152,21 @@ class Evaluation:
             self.load_state_dict(state)
         log.info("resumed after %.2f ps (%s)", self.epoch * self.stretch.length_ps, path)
 
-    def run(self, writer: ScalarWriter) -> None:
-        """Simulate to the horizon, or until the given fraction of the replicas has broken."""
+    def run(self, writer: ScalarWriter, stop_requested: Callable[[], bool] = lambda: False) -> bool:
+        """Simulate to the horizon, or until the given fraction of the replicas has broken.
+
+        Returns:
+            True at the end; False where it was asked to stop before, in a state that can be resumed.
+        """
         while not self._done():
+            if stop_requested():
+                return False
             self._advance()
             self._report(writer)
+            writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
             self._save()
         self._write_saved_trajectories()
+        return True
 
     def _done(self) -> bool:
         broken = float(self.broken.double().mean())

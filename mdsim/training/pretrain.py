@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -119,25 +120,35 @@ class Pretraining:
             self.load_state_dict(checkpoints.load(path, "pretraining")["training"])
             log.info("resumed after epoch %d (%s)", self.progress.epoch, path)
 
-    def fit(self, writer: ScalarWriter, print_every: int = 50) -> None:
-        """Train until the learning rate, the time or the number of epochs reaches its limit. Saves the best weights."""
+    def fit(
+        self, writer: ScalarWriter, print_every: int = 50, stop_requested: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Train until the learning rate, the time or the number of epochs reaches its limit. Saves the best weights.
+
+        Returns:
+            True at the end of the fit; False where it was asked to stop before, in a state that can be resumed.
+        """
         last = self.run_dir / "checkpoints" / "last.pt"
         last.parent.mkdir(parents=True, exist_ok=True)
         if not self.progress.history:
             self._evaluate(writer)
         started, spent_before = time.monotonic(), self.progress.seconds
         while (reason := self._reason_to_stop()) is None:
+            if stop_requested():
+                self._save_last(last, writer)
+                return False
             train_loss = self._train_epoch(writer, print_every)
             self.progress.epoch += 1
             self.progress.seconds = spent_before + time.monotonic() - started
             if self.progress.epoch % self.settings.evaluate_every_epochs == 0:
                 self._evaluate(writer, train_loss)
             if self.progress.epoch % self.settings.checkpoint_every_epochs == 0:
-                self._save_last(last)
-        self._save_last(last)
+                self._save_last(last, writer)
+        self._save_last(last, writer)
         self._recenter_best()
         best = self.progress.history[self.progress.best]
         log.info("stopped after %d epochs: %s; best epoch %d", self.progress.epoch, reason, best["epoch"])
+        return True
 
     def _reason_to_stop(self) -> str | None:
         s = self.settings
@@ -219,7 +230,8 @@ class Pretraining:
     def _best_path(self) -> Path:
         return self.run_dir / "checkpoints" / "best_checkpoint.pt"
 
-    def _save_last(self, path: Path) -> None:
+    def _save_last(self, path: Path, writer: ScalarWriter) -> None:
+        writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
         payload = checkpoints.force_field_payload(self.evaluated, model_config(self.evaluated), self.provenance)
         checkpoints.save_atomically(path, {**payload, "kind": "pretraining", "training": self.state_dict()})
 

@@ -108,6 +108,7 @@ class StableTraining:
                 self._learn(writer)
             else:
                 self._explore(writer)
+            writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
             self._save_last()
         log.info("done: %d epochs, %d finished cycles", self.progress.epoch, self.progress.cycle - 1)
         return True

@@ -160,6 +160,31 @@ def test_the_bundled_configurations_can_be_debugged(tmp_path, monkeypatch):
     assert cli.compare([str(run)]) == 0
 
 
+def test_a_fit_of_debug_is_enough_for_a_training_of_debug(tmp_path, capfd):
+    """Every replica is unstable at the bound of `--debug`, which is no news."""
+    world = write_world(tmp_path)
+    assert cli.pretraining(["--config-yml", str(world / "pretrain.yml"), "--debug"]) == 0
+    fits = f"--model_dir={world / 'fits'}"
+    for name in ("train", "simulate"):
+        arguments = ["--config-yml", str(world / f"{name}.yml"), fits]
+        assert cli.stable_training(arguments) == 1
+        assert "best_checkpoint.pt" in capfd.readouterr().err, "without --debug the real fit is needed"
+        assert cli.stable_training([*arguments, "--debug"]) == 0
+        said = capfd.readouterr().err
+        assert "toy-water_20_schnet_debug" in said and said.count("a fit of --debug") == 1
+        if name == "train":
+            assert "unstable before the first step" not in said
+
+
+def test_the_bundled_configurations_work_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = str(ROOT / "configs" / "stable_training" / "aspirin_gfn2" / "simulate.yml")
+    tiny = ["--debug", "--cpu", "--dynamics.fast=false", "--reference_size=40", "--dynamics.replicas=2"]
+    assert cli.main(["simulate", "--config-yml", config, "--eval_model", "pre", *tiny]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert len(list(tmp_path.rglob("final_metrics.json"))) == 1
+
+
 @pytest.mark.slow
 def test_the_bundled_tetrapeptide_is_evaluated_with_another_l_max(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)

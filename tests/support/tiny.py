@@ -50,6 +50,9 @@ class SilentWriter(ScalarWriter):
     def log(self, step, values) -> None:
         self.logged.append((step, dict(values)))
 
+    def flush(self) -> None:
+        pass
+
     def all(self, name: str) -> list[tuple[int, float]]:
         return [(step, values[name]) for step, values in self.logged if name in values]
 

@@ -269,6 +269,8 @@ def test_a_folder_is_no_file(tmp_path):
     [
         ("optimm: {}", "unknown key 'optimm'; did you mean 'optim'"),
         ("optim: {learning_rat: 1}", "unknown key 'optim.learning_rat'; did you mean 'learning_rate'"),
+        ("epochs: 5", "unknown key 'epochs'; did you mean 'optim.max_epochs'"),
+        ("optim: {identifer: x}", "unknown key 'optim.identifer'; did you mean 'identifier' at the top level"),
         ("optim: {zzzzzz: 1}", "unknown key 'optim.zzzzzz'; known here: .*learning_rate"),
         ("optim: {learning_rate: -1}", r"optim.learning_rate: input should be greater than 0 \(found -1\)"),
         ("optim: {learning_rate: .nan}", "optim.learning_rate: .*finite"),
