@@ -1,4 +1,4 @@
-"""Neighbours with a skin, kept while no atom has moved too far."""
+"""Neighbors with a skin, kept replica by replica while no atom has moved too far."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from mdsim.typing import Bool, Float, Tensor
 
 ALL_PAIRS_UP_TO_ATOMS = 64  # below this an open system keeps all its pairs: cheaper than searching and rebuilding
 
+CALLS_PER_BUILD_AHEAD = 8  # fewer, and evaluations that are thrown away cost more than a device that waits
+
 Result = TypeVar("Result")
 
 
 class NeighborList:
-    """Neighbours that are rebuilt only when an atom has moved half the skin since the last build.
+    """Neighbors of each replica, rebuilt only when one of its atoms has moved half the skin since its last build.
 
-    Small open systems keep all pairs for ever. Everything is a function of the positions since construction, so a
-    stretch of dynamics that starts with a new list gives the same bits whenever it is run.
+    The pairs of a replica, and their order, depend on the positions of this replica since construction and on nothing
+    else. A stretch of dynamics that starts with a new list gives the same bits whenever it is run, and a replica that
+    moves absurdly fast neither changes the sums of the others nor costs a search of theirs. Small open systems keep
+    all pairs for ever.
 
     Args:
         system: the system that all replicas share.
         cutoff: of the force field, Å.
         skin: extra reach, Å; larger means fewer rebuilds and longer lists.
-        ahead: let `evaluate` begin before it is known whether the list still holds; None: on a GPU.
+        ahead: let `evaluate` begin before it is known whether the list still holds. Default: on a GPU, while most calls
+            find that it does.
     """
 
     def __init__(self, system: System, cutoff: float, skin: float = 0.5, ahead: bool | None = None) -> None:
@@ -35,33 +40,41 @@ class NeighborList:
         self.cutoff = cutoff
         self.skin = skin
         self.ahead = ahead
-        self.builds = 0
+        self.builds = 0  # searches, each for one replica or more
+        self.searched = 0  # replicas in all searches
+        self._calls = 0
         self._built_at = torch.empty(0)  # of another shape than any positions
         self._neighbors: Neighbors
 
     def __call__(self, positions: Float[Tensor, "replica atom 3"]) -> Neighbors:
-        """Neighbours that hold at these positions (Å)."""
+        """Neighbors that hold at these positions (Å)."""
         positions = positions.detach()
-        if not self._has_list_for(positions) or bool(self._is_stale(positions)):
+        self._calls += 1
+        if not self._has_list_for(positions):
             self._build(positions)
+        elif not self._keeps_all_pairs:
+            stale = self._stale(positions)
+            if stale.any():
+                self._rebuild(positions, stale)
         return self._neighbors
 
     def evaluate(self, positions: Float[Tensor, "replica atom 3"], function: Callable[[Neighbors], Result]) -> Result:
-        """A function of the neighbours at these positions (Å), without a device that waits for the host.
+        """A function of the neighbors at these positions (Å), without a device that waits for the host.
 
         On a GPU the question whether the list still holds is asked before the function is queued, and its answer is
-        read after: while the host waits for it, the device computes. In the rare case of a stale list the result is
-        thrown away, and the function evaluated again with a new one, so that what is returned is always
-        ``function(self(positions))``.
+        read after: while the host waits for it, the device computes. If the list is stale, the result is thrown away
+        and the function evaluated again, so that what is returned is always ``function(self(positions))``. Where that
+        is frequent, as with many replicas, it does not pay off, and the answer is awaited first.
         """
-        ahead = positions.device.type == "cuda" if self.ahead is None else self.ahead
-        if not ahead or not self._has_list_for(positions):
+        if self._keeps_all_pairs or not self._has_list_for(positions) or not self._looks_ahead(positions):
             return function(self(positions))
-        stale = _Answer(self._is_stale(positions.detach()))
+        self._calls += 1
+        stale = self._stale(positions.detach())
+        any_stale = _Answer(stale.any())
         result = function(self._neighbors)
-        if not stale:
+        if not any_stale:
             return result
-        self._build(positions.detach())
+        self._rebuild(positions.detach(), stale)
         return function(self._neighbors)
 
     @property
@@ -69,25 +82,41 @@ class NeighborList:
         return self.system.cell is None and self.system.n_atoms <= ALL_PAIRS_UP_TO_ATOMS
 
     def _has_list_for(self, positions: Tensor) -> bool:
-        return self._built_at.shape == positions.shape
+        kept = self._built_at
+        return (kept.shape, kept.dtype, kept.device) == (positions.shape, positions.dtype, positions.device)
 
-    def _is_stale(self, positions: Float[Tensor, "replica atom 3"]) -> Bool[Tensor, ""]:
-        """Whether an atom has moved too far, on the device."""
-        if self._keeps_all_pairs:
-            return torch.zeros((), dtype=torch.bool)
+    def _looks_ahead(self, positions: Tensor) -> bool:
+        if self.ahead is not None:
+            return self.ahead
+        return positions.device.type == "cuda" and self._calls >= CALLS_PER_BUILD_AHEAD * self.builds
+
+    def _stale(self, positions: Float[Tensor, "replica atom 3"]) -> Bool[Tensor, "replica"]:
+        """Whether an atom of a replica has moved too far, on the device."""
         moved = (positions - self._built_at).square().sum(-1)
         # "Not near" instead of "far", so that an atom that was non-finite at the last build counts as moved once it is
-        # finite again; one that is non-finite now has no neighbours to find.
+        # finite again; one that is non-finite now has no neighbors to find.
         near = moved <= (0.5 * self.skin) ** 2
-        return (~near & positions.isfinite().all(-1)).any()
+        return (~near & positions.isfinite().all(-1)).any(-1)
 
     def _build(self, positions: Float[Tensor, "replica atom 3"]) -> None:
+        """Find the pairs of all replicas."""
         if self._keeps_all_pairs:
             self._neighbors = fixed_pairs(self.system, len(positions), positions.device)
         else:
-            self._neighbors = neighbors(self.system, positions, self.cutoff + self.skin)
+            self._neighbors = self._search(positions)
         self._built_at = positions.clone()
+
+    def _rebuild(self, positions: Float[Tensor, "replica atom 3"], stale: Bool[Tensor, "replica"]) -> None:
+        """Find the pairs of some replicas anew, and keep those of the others."""
+        replicas = torch.nonzero(stale)[:, 0]
+        of_these = positions.index_select(0, replicas)
+        self._neighbors = self._neighbors.with_new(replicas, self._search(of_these), *positions.shape[:2])
+        self._built_at = self._built_at.index_copy(0, replicas, of_these)
+
+    def _search(self, positions: Float[Tensor, "replica atom 3"]) -> Neighbors:
         self.builds += 1
+        self.searched += len(positions)
+        return neighbors(self.system, positions, self.cutoff + self.skin)
 
 
 class _Answer:
