@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -34,11 +35,7 @@ class Grid:
     @classmethod
     def periodic(cls, cell: Float[Tensor, "3 3"], cutoff: float) -> Grid:
         """The finest grid with the wanted number of cells along the cutoff, or one cell along a narrow axis."""
-        heights = (1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell.double()), dim=0)).tolist()
-        wide = WIDER * cutoff
-        shape = [max(1, int(height * n / wide)) for height, n in zip(heights, CELLS_PER_CUTOFF, strict=True)]
-        reach = [int(-(-wide * n // height)) for height, n in zip(heights, shape, strict=True)]
-        return cls(tuple(shape), tuple(reach))
+        return _periodic_grid(tuple(map(tuple, cell.tolist())), cutoff)
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -68,6 +65,17 @@ class Grid:
     def open_candidates_per_atom(n_atoms: int, atoms_per_cubed_cutoff: float) -> float:
         """The same for open boundaries at a given density, limited by the number of atoms."""
         return 0.5 * min(n_atoms, atoms_per_cubed_cutoff * math.prod((2 * m + 1) / m for m in CELLS_PER_CUTOFF))
+
+
+@lru_cache(maxsize=64)
+def _periodic_grid(cell: tuple[tuple[float, ...], ...], cutoff: float) -> Grid:
+    """Kept, because the cell of a system is the same in every search."""
+    inverse = torch.linalg.inv(torch.tensor(cell, dtype=torch.float64))
+    heights = (1.0 / torch.linalg.vector_norm(inverse, dim=0)).tolist()
+    wide = WIDER * cutoff
+    shape = [max(1, int(height * n / wide)) for height, n in zip(heights, CELLS_PER_CUTOFF, strict=True)]
+    reach = [int(-(-wide * n // height)) for height, n in zip(heights, shape, strict=True)]
+    return Grid(tuple(shape), tuple(reach))
 
 
 @dataclass(frozen=True)
@@ -142,9 +150,9 @@ def _with_images(cell: Float[Tensor, "3 3"], atoms: Points, grid: Grid) -> Point
     for axis, (n, reach) in enumerate(zip(grid.shape, grid.reach, strict=True)):
         owners, images = [owner], [image]
         farthest = -(-reach // n)
-        for away in range(-farthest if axis else 1, farthest + 1):
+        for away in [*range(-farthest if axis else 0, 0), *range(1, farthest + 1)]:
             there = atoms.bins[owner, axis] + away * n
-            chosen = torch.nonzero((there >= -reach) & (there < n + reach) & (away != 0))[:, 0]
+            chosen = torch.nonzero((there >= -reach) & (there < n + reach))[:, 0]
             owners.append(owner[chosen])
             images.append(image[chosen].index_fill(1, torch.tensor([axis], device=owner.device), away))
         owner, image = torch.cat(owners), torch.cat(images)

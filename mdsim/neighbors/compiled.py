@@ -25,23 +25,18 @@ def within(limit, atoms, points, starts, stops):
     Returns:
         Two arrays of indices, sorted by atom.
     """
-    ends = np.zeros(len(atoms), np.int64)
-    n_found = 0
+    most = 1  # memory that is not written to is not taken
+    for i in range(len(atoms)):
+        for column in range(starts.shape[1]):
+            most += stops[i, column] - starts[i, column]
+    first, second = np.empty(most, np.int64), np.empty(most, np.int64)
+    found = 0
     for i in range(len(atoms)):
         for column in range(starts.shape[1]):
             for j in range(starts[i, column], stops[i, column]):
-                n_found += _squared(atoms[i], points[j]) < limit
-        ends[i] = n_found
-    first, second = np.empty(n_found, np.int64), np.empty(n_found, np.int64)
-    at = 0
-    for i in range(len(atoms)):
-        first[at : ends[i]] = i
-        for column in range(starts.shape[1]):
-            for j in range(starts[i, column], stops[i, column]):
-                if _squared(atoms[i], points[j]) < limit:
-                    second[at] = j
-                    at += 1
-    return first, second
+                first[found], second[found] = i, j  # overwritten unless found: no branch that is hard to predict
+                found += _squared(atoms[i], points[j]) < limit
+    return first[:found].copy(), second[:found].copy()
 
 
 @njit(cache=True, inline="always")

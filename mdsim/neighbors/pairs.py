@@ -54,6 +54,36 @@ class Neighbors:
         shift = None if self.shift is None else self.shift[pairs]
         return Neighbors(self.first[pairs] - first_atom, self.second[pairs] - first_atom, shift)
 
+    def with_new(self, replicas: Int[Tensor, "new"], pairs: Neighbors, n_replicas: int, n_atoms: int) -> Neighbors:
+        """These pairs, with those of some replicas replaced and those of the others as they are, in the same order.
+
+        Args:
+            replicas: numbers of the replicas that have new pairs, ascending.
+            pairs: the new pairs of these replicas, whose atoms are numbered from zero.
+            n_replicas, n_atoms: that these are pairs of.
+        """
+        if len(replicas) == n_replicas:
+            return pairs
+        edges, new_counts = self.boundaries(n_replicas, n_atoms), pairs.boundaries(len(replicas), n_atoms).diff()
+        runs = torch.stack(
+            [edges[replicas], edges[replicas + 1]], dim=1
+        ).flatten()  # pairs to keep, to drop, to keep, ...
+        ends = torch.tensor([0, self.n_pairs], device=runs.device)
+        sizes, new_sizes = torch.cat([ends[:1], runs, ends[1:]]).diff().tolist(), new_counts.tolist()
+        offsets = n_atoms * (replicas - torch.arange(len(replicas), device=replicas.device))
+        offsets = offsets.repeat_interleave(new_counts, output_size=pairs.n_pairs)
+
+        def merged(old: Tensor, new: Tensor) -> Tensor:
+            pieces = list(old.split(sizes))
+            pieces[1::2] = new.split(new_sizes)
+            return torch.cat(pieces)
+
+        return Neighbors(
+            merged(self.first, pairs.first + offsets),
+            merged(self.second, pairs.second + offsets),
+            None if self.shift is None or pairs.shift is None else merged(self.shift, pairs.shift),
+        )
+
     @staticmethod
     def cat(parts: Sequence[Neighbors], atoms_each: int) -> Neighbors:
         """Pairs of consecutive groups of replicas. All groups except the last have ``atoms_each`` atoms."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from mdsim.neighbors.cell_list import CELLS_PER_CUTOFF, Grid, cell_list_search, is_compiled
@@ -48,12 +50,18 @@ def pairs_within(
 
 def prefers_cells(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float, device: torch.device) -> bool:
     """Whether the cell list is faster than a search over all pairs for this number of atoms."""
-    n_images = 1 if cell is None else len(images_within(cell, cutoff))
+    n_images = 1 if cell is None else _n_images(tuple(map(tuple, cell.tolist())), cutoff)
     if n_images == 1 and n_atoms < FEW_ATOMS:
         return False
     first_look = FIRST_LOOK_OPEN if cell is None else FIRST_LOOK_PERIODIC
     of_candidate = CANDIDATE_COMPILED if is_compiled(device) else CANDIDATE
     return of_candidate * candidates_per_pair(cell, n_atoms, cutoff) < n_images + first_look
+
+
+@lru_cache(maxsize=64)
+def _n_images(cell: tuple[tuple[float, ...], ...], cutoff: float) -> int:
+    """Images that the direct search looks at, kept because the cell of a system is the same in every search."""
+    return len(images_within(torch.tensor(cell, dtype=torch.float64), cutoff))
 
 
 def candidates_per_pair(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float) -> float:
