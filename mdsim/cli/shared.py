@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mdsim.errors import ConfigError, UserError
+from mdsim.errors import ConfigError, UserError, one_line
 from mdsim.reporting.console import setup_logging
 from mdsim.reporting.interrupts import orderly_interrupts
 
@@ -27,7 +27,7 @@ def run(action: Callable[[], None], after_interrupt: str = "the same command wit
         with orderly_interrupts():
             action()
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; {after_interrupt}", file=sys.stderr)
@@ -35,6 +35,15 @@ def run(action: Callable[[], None], after_interrupt: str = "the same command wit
     finally:
         logging.shutdown()
     return 0
+
+
+def _message(error: BaseException) -> str:
+    """One line of bounded length, the file first; errors of this package have both already."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{one_line(error.filename, 200)}: {error.strerror}"
+    return one_line(error)
 
 
 def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
