@@ -221,7 +221,11 @@ def scheduler_state(scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau) -> Fo
 
 
 def digest(value: Any) -> str:
-    """A sha256 of nested dictionaries, lists, tensors and plain data: of what they say, not of how a file stores it."""
+    """A sha256 of nested dictionaries, lists, tensors and plain data: of what they say, not of how a file stores it.
+
+    Raises:
+        Mismatch: a tensor is sparse, quantized or has no content; this package writes none of these.
+    """
     seen = hashlib.sha256()
     _add(seen, value)
     return seen.hexdigest()
@@ -229,6 +233,8 @@ def digest(value: Any) -> str:
 
 def _add(seen: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise Mismatch("expected plain tensors, found a sparse, quantized or meta tensor")
         plain = value.detach().cpu().contiguous().reshape(-1)
         seen.update(f"{value.dtype}{tuple(value.shape)}".encode())
         seen.update(plain.view(torch.uint8).numpy())

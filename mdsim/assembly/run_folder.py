@@ -149,6 +149,20 @@ def _check_inputs(file: Path, inputs: Mapping[str, str]) -> None:
         )
 
 
+def check_output_file(path: Path) -> None:
+    """Refuse a name under which no file can be written, before any work is done for it.
+
+    Raises:
+        ConfigError: something other than a regular file has this name (renaming onto a device would remove the
+            device), or its folder is missing.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or pipe"
+        raise ConfigError(f"{path}: is {kind}; name a file to write")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: No such file or directory: its folder {path.parent} is missing; make it first")
+
+
 def _beside(folder: Path) -> str:
     """The runs in neighboring folders, the most similar names first: one of them may have been meant."""
     there = [path.parent.name for path in folder.parent.glob("*/config.yml")]

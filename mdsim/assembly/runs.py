@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ import mdsim
 from mdsim import assembly, memory
 from mdsim.assembly.inputs import inputs_of
 from mdsim.assembly.resume import resume_training
-from mdsim.assembly.run_folder import check_folder, open_folder
+from mdsim.assembly.run_folder import check_folder, check_output_file, open_folder
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.config.schema import OptimizationConfig, PretrainConfig, RunConfig, SimulateConfig, TrainConfig
 from mdsim.datasets.folder import Dataset
@@ -121,6 +122,7 @@ def predict(
 
     `energy_zero` is as in `ForceFieldCalculator`, and is written with every frame.
     """
+    check_output_file(output)
     device = assembly.device(cpu)
     calculator = ForceFieldCalculator(checkpoint, device, allow_factory=allow_factory, energy_zero=energy_zero)
     try:
@@ -139,10 +141,13 @@ def predict(
         copy.arrays["forces"] = calculator.results["forces"]
         copy.arrays["atomic_energies"] = calculator.results["energies"]
         predicted.append(copy)
-    temporary = output.with_name(f".{output.name}.tmp")
-    ase.io.write(temporary, predicted, format="extxyz")
-    temporary.replace(output)
-    log.info("%d frames -> %s", len(predicted), output)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        ase.io.write(temporary, predicted, format="extxyz")
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    log.info("%d frame%s -> %s", len(predicted), "" if len(predicted) == 1 else "s", output)
 
 
 def _check_finite(results: dict[str, Any], where: str) -> None:

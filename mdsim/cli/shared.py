@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mdsim.errors import ConfigError, UserError
+from mdsim.errors import ConfigError, UserError, one_line
 from mdsim.reporting.console import setup_logging
 from mdsim.reporting.interrupts import orderly_interrupts
 from mdsim.reporting.stops import STOPPED, StopRequests, seconds
@@ -30,7 +30,7 @@ def run(action: Callable[[], int | None], after_interrupt: str = "the same comma
         with orderly_interrupts():
             return action() or 0
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; {after_interrupt}", file=sys.stderr)
@@ -53,6 +53,15 @@ def until_stopped(known: argparse.Namespace, action: Callable[[Callable[[], bool
         change = " with --resume instead of --overwrite" if known.overwrite else " with --resume"
         log.info("stopped: %s; the same command%s continues", stops.reason, "" if known.resume else change)
         return STOPPED
+
+
+def _message(error: BaseException) -> str:
+    """One line of bounded length, the file first; errors of this package have both already."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{one_line(error.filename, 200)}: {error.strerror}"
+    return one_line(error)
 
 
 def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from mdsim.errors import ConfigError
 
 if TYPE_CHECKING:
     from mdsim.config.schema import Section
+
+log = logging.getLogger("mdsim")
 
 MODES = ("train", "simulate")
 DEBUG_DUMP_EVERY = 4
@@ -103,6 +106,8 @@ def _carry_out(known: argparse.Namespace, overrides: list[str], modes: Sequence[
     changes = [*shared.as_overrides(named), *overrides]
     debug = stable_debug(_load(path, modes, [])) if known.debug else ()
     config = located(_load(path, modes, [*debug, *changes]), path, changes)
+    if debug and isinstance(config, TrainConfig):
+        log.info("--debug: a temperature bound of 1 K makes every replica unstable, so that learning runs too")
 
     def action(stop_requested: Callable[[], bool]) -> bool:
         carry_out = shared.runs().train_stable if isinstance(config, TrainConfig) else shared.runs().evaluate

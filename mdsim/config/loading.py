@@ -67,7 +67,8 @@ class _Reader:
             raise ConfigError(f"{_shown(path)}: includes itself through {_shown(including[-1])}")
         values = parse(text, _shown(path))
         if not isinstance(values, dict):
-            raise ConfigError(f"{_shown(path)}: must hold `key: value` lines, found {type(values).__name__}")
+            found = "nothing" if values is None else f"a {type(values).__name__}"
+            raise ConfigError(f"{_shown(path)}: must hold `key: value` lines, found {found}")
         merged: dict[str, Any] = {}
         for include in _includes(values.pop("includes", []), path):
             merged = _merge(merged, self.read(include, (*including, resolved)), f"{_shown(path)}: ")

@@ -15,6 +15,14 @@ from mdsim.errors import one_line
 MOST_PROBLEMS = 10
 LONGEST = 300
 ALIKE = 0.7  # similarity of a key in another section that is worth a hint; 1: equal
+#: In the words of YAML instead of those of Python.
+MESSAGES = {
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must hold `key: value` lines",
+    "model_type": "must hold `key: value` lines",
+    "model_attributes_type": "must hold `key: value` lines",
+}
 
 
 def describe(schema: type[Section], error: ValidationError, source: str) -> str:
@@ -48,7 +56,10 @@ def _describe(schema: type[Section], problem: Any) -> str:
         return f"unknown key {key!r}; {hint}"
     if problem["type"] == "missing":
         return f"{key}: is missing"
-    message = one_line(problem["msg"].removeprefix("Value error, "), 200)
+    message = one_line(MESSAGES.get(problem["type"], problem["msg"]).removeprefix("Value error, "), 200)
+    if problem["type"] == "too_short":
+        least = problem["ctx"]["min_length"]
+        message = f"needs at least {least} item{'s' if least > 1 else ''}"
     found = one_line(repr(problem["input"]), 80)
     return f"{key}: {message[0].lower() + message[1:]} (found {found})" if key else message
 

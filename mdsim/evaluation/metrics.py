@@ -291,7 +291,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); run the evaluation first") from error
+        why = one_line(getattr(error, "strerror", None) or error)
+        raise ConfigError(f"{path}: cannot be read ({why}); run the evaluation first") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: is damaged (a {type(values).__name__}); evaluate again")
     return values

@@ -123,7 +123,8 @@ def format_table(header: list[str], rows: list[list[str]]) -> str:
 
     Args:
         header: one title per column.
-        rows: cells as text. A column counts as numeric when all its cells start with a number (or are a dash).
+        rows: cells as text. A column counts as numeric when most of its cells start with a number; dashes and blanks do
+            not count. So one "not reached" among numbers leaves them right-aligned.
 
     Raises:
         ValueError: the number of cells in a row differs from that in the header.
@@ -143,7 +144,8 @@ def format_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _is_numeric(cells: tuple[str, ...]) -> bool:
-    return all(cell.strip() in _BLANK or _NUMBER.match(cell.strip()) for cell in cells)
+    filled = [cell.strip() for cell in cells if cell.strip() not in _BLANK]
+    return 2 * sum(_NUMBER.match(cell) is not None for cell in filled) > len(filled) or not filled
 
 
 def format_interval(value: float, low: float, high: float, unit: str = "", digits: int = 3) -> str:

@@ -1,6 +1,7 @@
 """Errors of the user and of files: one line on stderr, exit status 1, nothing overwritten, no traceback."""
 
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable
@@ -351,7 +352,21 @@ def test_energies_that_the_training_data_do_not_determine(world, error_of):
 
 def test_predicting_to_nowhere(world, error_of):
     ase.io.write(world / "water.xyz", Atoms("OH2", np.eye(3)))
-    assert "No such file" in _predict(error_of, "water.xyz", output="no/where.extxyz")
+    assert "no/where.extxyz: No such file" in _predict(error_of, "water.xyz", output="no/where.extxyz")
+    assert _predict(error_of, "water.xyz", output=".") == ".: is a folder; name a file to write"
+
+
+def test_predictions_never_take_the_place_of_a_device_or_pipe(world, error_of):
+    ase.io.write(world / "water.xyz", Atoms("OH2", np.eye(3)))
+    os.mkfifo(world / "pipe")
+    assert _predict(error_of, "water.xyz", output="pipe") == "pipe: is a device or pipe; name a file to write"
+    assert (world / "pipe").is_fifo()
+
+
+def test_errors_of_files_are_one_short_line_with_the_file_first(world, error_of):
+    name = "a" * 5000
+    message = error_of(cli.pretraining, *PRETRAIN, f"--run_dir={name}", changes=True)
+    assert "File name too long" in message and len(message) < 400 and "Errno" not in message
 
 
 def test_predictions_that_are_no_numbers_are_refused(world, error_of):
@@ -368,7 +383,7 @@ def test_predictions_that_are_no_numbers_are_refused(world, error_of):
 
 def test_comparing_what_was_not_evaluated(error_of):
     message = error_of(cli.compare, "runs/none")
-    assert "runs/none/inference/pre/final_metrics.json: cannot be read" in message
+    assert "runs/none/inference/pre/final_metrics.json: cannot be read (No such file or directory)" in message
     assert message.endswith("run the evaluation first")
 
 

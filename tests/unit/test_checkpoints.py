@@ -272,6 +272,14 @@ def test_every_bit_of_a_record_counts(tmp_path):
         load(path)
 
 
+@pytest.mark.parametrize("strange", [torch.zeros(3).to_sparse(), torch.zeros(3, device="meta")], ids=["sparse", "meta"])
+def test_tensors_of_kinds_that_are_never_written_are_no_content_of_ours(tmp_path, strange):
+    path = tmp_path / "strange.pt"
+    torch.save({"format": "mdsim", "version": 1, "kind": "force_field", "model": strange, "digest": "0" * 64}, path)
+    with pytest.raises(CheckpointError, match=r"strange\.pt"):
+        load(path)
+
+
 def test_content_that_was_exchanged_is_found_by_its_digest(tmp_path):
     payload = torch.load(_force_field_file(tmp_path), weights_only=True)
     torch.save(payload, tmp_path / "again.pt")

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from mdsim.errors import DatasetError
 
+NO_LABELS = "no labels"
 #: Words in a name that mark a quantity related to an energy or a force, but not the label.
 ABOUT_A_LABEL = {
     "weight",
@@ -86,10 +87,9 @@ def choose(path: Path, images: list[Atoms], what: str, flag: str, asked: str | N
         return asked
     candidates = _candidates(images[0], what)
     if not candidates:
-        raise DatasetError(
-            f"{path}: the frames have no {what}; they have {_there(images[0])}. If one of these is meant, give it with"
-            f" {flag}"
-        )
+        there = _there(images[0])
+        hint = "" if there == NO_LABELS else f". If one of these is meant, give it with {flag}"
+        raise DatasetError(f"{path}: the frames have no {what}; they have {there}{hint}")
     values = [collect(path, images, what, name) for name in candidates]
     if any(not np.array_equal(values[0], other) for other in values[1:]):
         raise DatasetError(f"{path}: {' and '.join(candidates)} may each be the {what}: choose with {flag}")
@@ -150,4 +150,4 @@ def _candidates(image: Atoms, what: str) -> list[str]:
 
 
 def _there(image: Atoms) -> str:
-    return ", ".join(sorted(names(image))) or "no labels"
+    return ", ".join(sorted(names(image))) or NO_LABELS

@@ -127,6 +127,12 @@ def test_table_aligns_text_left_and_numbers_right():
     ]
 
 
+def test_a_column_of_numbers_stays_right_aligned_beside_a_word_and_one_of_words_left():
+    rows = [["mean", "1.5", "30 K"], ["median", "not reached", "ok"], ["fraction", "0.75", "ok"]]
+    lines = format_table(["", "pre", "note"], rows).splitlines()
+    assert lines[2:] == ["mean              1.5  30 K", "median    not reached  ok", "fraction         0.75  ok"]
+
+
 def test_table_without_rows_and_with_a_short_row():
     assert format_table(["a", "b"], []) == "a  b\n─  ─"
     with pytest.raises(ValueError, match="row 1 of the table has 1 cells, the header has 2"):
