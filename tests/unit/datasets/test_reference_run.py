@@ -116,7 +116,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, run, change):
     with np.load(tmp_path / "reference.npz") as saved:
         arrays = dict(saved)
     np.savez(tmp_path / "reference.npz", **arrays | change)
-    with pytest.raises(DatasetError, match=rf"{next(iter(change))} is no finite table"):
+    with pytest.raises(DatasetError, match=rf"{next(iter(change))} is not a finite table"):
         read_reference_run(tmp_path / "reference.npz")
 
 
