@@ -100,7 +100,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> t
     known, rest = parser.parse_known_args(arguments)
     for argument in rest:
         if not (argument.startswith("--") and "=" in argument):
-            parser.error(f"{argument!r} is no flag and no override of the form --any.key=value")
+            parser.error(f"{argument!r} is neither a flag nor an override of the form --any.key=value")
     return known, rest
 
 

@@ -91,7 +91,7 @@ class Frames:
             DatasetError: the frames have none.
         """
         if self.forces is None:
-            raise DatasetError("the frames hold no forces, and these are needed here")
+            raise DatasetError("the frames have no forces, which are required here")
         return self.forces
 
     def __len__(self) -> int:
@@ -221,7 +221,7 @@ def _member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
         raise ValueError(f"{name} says it has the shape {str(shape)[:80]}, more than the file can hold")
     array = archive[name]
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name} is no array")
+        raise ValueError(f"{name} is not an array")
     return array
 
 
@@ -252,7 +252,7 @@ def _check_values(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             raise DatasetError(f"{path}: {name} holds {bad} values that are not finite; remove those frames")
     numbers = arrays["z"]
     if len(bad_atoms := np.flatnonzero((numbers < 1) | (numbers > HEAVIEST))):
-        raise DatasetError(f"{path}: z of atom {bad_atoms[0]} is {numbers[bad_atoms[0]]}, which is no element")
+        raise DatasetError(f"{path}: z of atom {bad_atoms[0]} is {numbers[bad_atoms[0]]}, which is not an element")
     if "masses" in arrays and not (arrays["masses"] > 0).all():
         raise DatasetError(f"{path}: masses must be positive, found {arrays['masses'].min():g}")
     if "cell" in arrays:

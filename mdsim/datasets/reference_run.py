@@ -65,7 +65,7 @@ class ReferenceRun:
         bins, width = observable.bins, self.rdf_bin_width_A
         merged = round(bins.width / width)
         if merged < 1 or abs(merged * width - bins.width) > 1e-6 * width:
-            raise ValueError(f"bins of {bins.width:g} Å are no multiple of the {width:g} Å of the reference run")
+            raise ValueError(f"bins of {bins.width:g} Å are not a multiple of the {width:g} Å of the reference run")
         count = bins.count * merged
         if count > table.shape[1]:
             reach = table.shape[1] * width
@@ -115,7 +115,7 @@ def tabulate(
         stride = round(lag_fs / block.frame_interval_fs)
         if stride < 1 or abs(stride * block.frame_interval_fs - lag_fs) > 1e-6 * lag_fs:
             raise ValueError(
-                f"lags of {lag_fs:g} fs are no multiple of the frame interval {block.frame_interval_fs:g} fs"
+                f"lags of {lag_fs:g} fs are not a multiple of the frame interval {block.frame_interval_fs:g} fs"
             )
         for name, rdf in rdfs.items():
             rows[name].append(_mean_over_frames(rdf, system, block))
@@ -160,7 +160,7 @@ def read_reference_run(path: Path) -> ReferenceRun:
     tables = {name: array for name, array in arrays.items() if name not in scalars}
     for name, array in tables.items():
         if not name.startswith(("rdf_", "msd_")) or array.ndim != 2 or len(array) < 2 or not array.isfinite().all():
-            raise DatasetError(f"{path}: {name} is no finite table of an RDF or MSD with two blocks or more")
+            raise DatasetError(f"{path}: {name} is not a finite table of an RDF or MSD with two blocks or more")
     return ReferenceRun(
         float(arrays["rdf_bin_width_A"]),
         {name.removeprefix("rdf_"): array for name, array in tables.items() if name.startswith("rdf_")},

@@ -65,7 +65,7 @@ def nested_splits(n_pool: int, sizes: Sequence[str], seed: int, validation_fract
         size = parse_size(name, n_pool)
         n_val = max(MINIMUM_VALIDATION_FRAMES, round(validation_fraction * size))
         if n_val >= size:
-            raise ValueError(f"size {name!r} leaves no training frames beside {n_val} validation frames")
+            raise ValueError(f"size {name!r} leaves no training frames in addition to {n_val} validation frames")
         splits[name] = Split(np.sort(order[: size - n_val]), np.sort(order[n_pool - n_val :]))
     return splits
 

@@ -145,7 +145,7 @@ class Evaluation:
         state = checkpoints.state_in(payload, path, "evaluation", self._form)
         if state["checkpoint_sha256"] != self.checkpoint_sha256:
             raise CheckpointError(
-                f"{path} evaluates another force field than the checkpoint holds now; start anew with --overwrite"
+                f"{path} belongs to another force field than the checkpoint; start from the beginning with --overwrite"
             )
         checkpoints.check_run(payload, path, self.run_identity, self.is_older_run)
         with payloads.restoring(path):

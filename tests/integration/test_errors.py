@@ -201,7 +201,7 @@ def test_a_force_field_that_changed_is_not_resumed(world, error_of):
     before = state.read_bytes()
     write_pretrained(world / "models", seed=8)
     message = error_of(cli.stable_training, *SIMULATE, "--resume", changes=True)
-    assert "evaluates another force field than the checkpoint holds now" in message
+    assert "belongs to another force field than the checkpoint" in message
     assert state.read_bytes() == before
 
 

@@ -118,7 +118,7 @@ def _read(path: Path, format: str | None) -> tuple[list[Atoms], Units]:
             " format with --format (`ase info --formats` lists them)"
         ) from error
     if not images:
-        raise DatasetError(f"{path}: holds no frames")
+        raise DatasetError(f"{path}: has no frames")
     return images, units
 
 
@@ -127,7 +127,7 @@ def _with_cp2k_forces(images: list[Atoms], path: Path) -> list[Atoms]:
     others, _ = _read(path, "extxyz")
     steps = [[image.info.get("i") for image in half] for half in (images, others)]
     if steps[0] != steps[1]:
-        raise DatasetError(f"{path}: holds other steps than the file of positions beside it")
+        raise DatasetError(f"{path}: has other steps than the file of positions")
     for image, other in zip(images, others, strict=True):
         image.arrays["forces"] = other.positions
     return images
@@ -246,7 +246,7 @@ def _cell(path: Path, images: list[Atoms], reading: Reading) -> np.ndarray | Non
     if periodic != {(True, True, True)}:
         raise DatasetError(
             f"{path}: is periodic in {sorted(periodic)}; all frames must be periodic in three directions, or none"
-            " (--open forgets the cells)"
+            " (--open removes the cells)"
         )
     if reading.cell is not None and not any(image.cell.any() for image in images):
         return reading.cell
@@ -254,7 +254,7 @@ def _cell(path: Path, images: list[Atoms], reading: Reading) -> np.ndarray | Non
     if incomplete := [index for index, image in enumerate(images) if image.cell.rank < 3]:
         raise DatasetError(
             f"{path}: frame {incomplete[0]} is periodic, but its three lattice vectors are missing or incomplete: give"
-            " the cell with --cell, or say --open"
+            " the cell with --cell, or use --open"
         )
     change = float(np.ptp(cells, axis=0).max())
     if change > SAME_CELL_A:

@@ -77,7 +77,9 @@ def _atomic_numbers(folder: Path, type_map: Sequence[str] | None) -> np.ndarray:
     if not symbols:
         raise DatasetError(f"{folder}: has no type_map.raw; name the elements of its types with --type-map, as in O H")
     if unknown := [symbol for symbol in symbols if symbol not in chemical_symbols[1:]]:
-        raise DatasetError(f"{folder}: {', '.join(unknown)} in the type map is no element; name them with --type-map")
+        raise DatasetError(
+            f"{folder}: {', '.join(unknown)} in the type map is not an element; name them with --type-map"
+        )
     if types.min() < 0 or types.max() >= len(symbols):
         raise DatasetError(f"{folder}: type.raw has the types {types.min()} to {types.max()}, the map {symbols}")
     return np.array([atomic_numbers[symbols[kind]] for kind in types], dtype=np.int64)

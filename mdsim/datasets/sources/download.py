@@ -86,7 +86,7 @@ def fetch(
             except DownloadError as error:
                 failures.append(str(error))
         else:
-            raise DownloadError(f"{'; '.join(failures)}. The same command goes on later; or {other_ways(target)}")
+            raise DownloadError(f"{'; '.join(failures)}. The same command continues later; or {other_ways(target)}")
         try:
             verify(partial.path, remote)
         except DownloadError as error:
@@ -275,7 +275,7 @@ def _check_total(total: int | None, remote: RemoteFile, partial: _Partial) -> No
         partial.discard()
         raise DownloadError(
             f"{remote.name}: the server announces {total:,} bytes, published were {remote.size_bytes:,}"
-            " (--ignore-checksum takes it as it is)"
+            " (--ignore-checksum accepts it)"
         )
     needed, free = total - partial.size, shutil.disk_usage(partial.path.parent).free
     if needed > free:

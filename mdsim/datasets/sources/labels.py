@@ -111,7 +111,7 @@ def collect(path: Path, images: list[Atoms], what: str, key: str) -> np.ndarray:
         try:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise DatasetError(f"{path}: {key} of frame {index} is no number ({value!r:.60})") from error
+            raise DatasetError(f"{path}: {key} of frame {index} is not a number ({value!r:.60})") from error
         if array.size != int(np.prod(shape)):
             raise DatasetError(f"{path}: {key} of frame {index} has shape {array.shape}, expected {shape}")
         values.append(array.reshape(shape))

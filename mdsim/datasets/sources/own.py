@@ -104,7 +104,7 @@ def read(path: Path, reading: Reading) -> list[RawFrames]:
     """
     if path.is_dir():
         if not is_deepmd(path):
-            raise DatasetError(f"{path}: is a folder without type.raw, so no system of DeePMD-kit; name a file")
+            raise DatasetError(f"{path}: is a folder without type.raw, so it is not a DeePMD-kit system; name a file")
         return read_deepmd(path, reading.type_map)
     if path.suffix == ".npz":
         return [read_sgdml(path)]
@@ -150,7 +150,7 @@ def _check_labels(name: str, raw: RawFrames, conversion: Conversion) -> RawFrame
     keys = dict(raw.found).get("labels", "the labels of the file")
     raise DatasetError(
         f"{name}: {found}. Labels: {keys}, taken to be in {raw.units.energy} and {raw.units.forces}. Name others with"
-        " --energy-key, --forces-key or units, or say --allow-inconsistent if they are right"
+        " --energy-key, --forces-key or units, or use --allow-inconsistent if they are right"
     )
 
 
@@ -170,7 +170,7 @@ def _check_stiffness(name: str, raw: RawFrames, conversion: Conversion) -> RawFr
     likely = [unit for unit, value in ratio.items() if 1 / CLOSE_K < value < CLOSE_K]
     hint = f", as they would with {' or '.join(likely)}" if likely else ""
     raise DatasetError(
-        f"{name}: {text}{hint}; state the units with --energy-unit and --force-unit, or say --allow-inconsistent if"
+        f"{name}: {text}{hint}; give the units with --energy-unit and --force-unit, or use --allow-inconsistent if"
         " they are right"
     )
 

@@ -31,7 +31,7 @@ class _DType:
 
     def __init__(self, code: object, *flags: object) -> None:
         if not isinstance(code, str) or not (NUMERIC.fullmatch(code) or code in ("O", "O8")):
-            raise UnpicklingError(f"holds values of the type {code!r}, which are no plain numbers")
+            raise UnpicklingError(f"holds values of the type {code!r}, which are not plain numbers")
         self.code, self.dtype = code, np.dtype(code) if code[0] != "O" else None
 
     def __setstate__(self, state: tuple) -> None:
@@ -67,7 +67,7 @@ def _reconstruct(kind: object, shape: tuple, code: bytes) -> _Array:
 
 def _scalar(dtype: _DType, data: bytes) -> object:
     if dtype.dtype is None:
-        raise UnpicklingError("holds a single object that is no number")
+        raise UnpicklingError("holds a single object that is not a number")
     return np.frombuffer(data, dtype.dtype)[0]
 
 
@@ -120,7 +120,7 @@ def read_pickled_arrays(path: Path) -> dict[str, np.ndarray]:
         while isinstance(content, _Array) and content.shape == () and isinstance(content.values, list):
             (content,) = content.values
         if not isinstance(content, dict):
-            raise UnpicklingError("holds no dictionary")
+            raise UnpicklingError("is not a dictionary")
         return {str(name): _plain(name, value) for name, value in content.items()}
     except DAMAGED as error:
         raise DatasetError(f"{path}: not a dictionary of plain arrays, or truncated ({error})") from error
@@ -141,4 +141,4 @@ def _plain(name: object, value: object) -> np.ndarray:
         return value.values
     if isinstance(value, (int, float, np.number)):
         return np.asarray(value)
-    raise UnpicklingError(f"{name!r} is no array of numbers")
+    raise UnpicklingError(f"{name!r} is not an array of numbers")

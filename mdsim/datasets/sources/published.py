@@ -113,7 +113,7 @@ def _checked(path: Path, published: PublishedSet, strict: bool) -> RawFrames:
     if len(raw) != published.n_frames:
         text = f"{path}: holds {len(raw):,} frames, published were {published.n_frames:,}"
         if strict:
-            raise DatasetError(f"{text} (--ignore-checksum takes it as it is); or {other_ways(path)}")
+            raise DatasetError(f"{text} (--ignore-checksum accepts it); or {other_ways(path)}")
         log.warning("%s", text)
     return with_units(str(path), raw, Units())
 

@@ -157,7 +157,9 @@ def check_atoms(name: str, raw: RawFrames) -> None:
     """
     bad = np.flatnonzero((raw.atomic_numbers < 1) | (raw.atomic_numbers > HEAVIEST))
     if len(bad):
-        raise DatasetError(f"{name}: atom {bad[0]} has the atomic number {raw.atomic_numbers[bad[0]]}, no element")
+        raise DatasetError(
+            f"{name}: atom {bad[0]} has the atomic number {raw.atomic_numbers[bad[0]]}, which is not an element"
+        )
     if raw.cell is None:
         return
     volume = abs(float(np.linalg.det(raw.cell))) if np.isfinite(raw.cell).all() else 0.0
@@ -165,5 +167,5 @@ def check_atoms(name: str, raw: RawFrames) -> None:
         vectors = "; ".join(" ".join(f"{number:.4g}" for number in vector) for vector in raw.cell)
         raise DatasetError(
             f"{name}: a cell of volume {volume:.3g} cannot hold {len(raw.atomic_numbers)} atoms; its lattice vectors"
-            f" are {vectors}: give the cell with --cell, or say --open"
+            f" are {vectors}: give the cell with --cell, or use --open"
         )

@@ -52,7 +52,7 @@ def verify(path: Path, remote: RemoteFile) -> None:
         raise DownloadError(f"{path}: is no {Path(remote.name).suffix[1:]} file, it begins with {start!r}")
     if not is_whole(path, remote):
         raise DownloadError(f"{path}: is truncated after {path.stat().st_size:,} bytes")
-    as_it_is = "(--ignore-checksum takes it as it is)"
+    as_it_is = "(--ignore-checksum accepts it)"
     size = path.stat().st_size
     if remote.size_bytes is not None and size != remote.size_bytes:
         raise DownloadError(f"{path}: has {size:,} bytes, published were {remote.size_bytes:,} {as_it_is}")

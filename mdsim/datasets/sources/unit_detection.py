@@ -58,12 +58,12 @@ def with_units(name: str, raw: RawFrames, asked: Units) -> RawFrames:
     if constant is not None and constant < 0:
         raise DatasetError(
             f"{name}: forces drive bonds to hydrogen apart where they are stretched: these are gradients of the energy,"
-            " not forces. Turn their sign (--negate-forces)"
+            " not forces. Change their sign (--negate-forces)"
         )
     forces, how = _forces(name, raw, asked, constant)
     energy = asked.energy or raw.units.energy or COMMON.get(forces)
     if energy is None:
-        raise DatasetError(f"{name}: in which unit are the energies? State it with --energy-unit")
+        raise DatasetError(f"{name}: in which unit are the energies? give it with --energy-unit")
     raw = replace(raw, units=replace(raw.units, forces=forces, energy=energy))
     _check_energy(name, raw, stated=asked.energy is not None)
     return raw.note("units", f"{energy}, {forces}, {length}: {how}")
@@ -83,7 +83,7 @@ def _length(name: str, raw: RawFrames, asked: Units) -> tuple[str, RawFrames]:
     ]
     if asked.length is None and fitting:
         raise DatasetError(
-            f"{name}: if lengths are in {length}, {text}, as they would be with {' or '.join(fitting)}; state the unit"
+            f"{name}: if lengths are in {length}, {text}, as they would be with {' or '.join(fitting)}; give the unit"
             f" with --length-unit ({length}, if it is right)"
         )
     return length, raw.note("warning", f"{text}: no bonds, or lengths are not in {length}")
@@ -104,12 +104,12 @@ def _forces(name: str, raw: RawFrames, asked: Units, constant: float | None) -> 
         likely = f", as if it were {fitting[0]}" if fitting else ""
         against = f"bonds to hydrogen have {k} in {stated}, instead of 30 to 48{likely}"
         if asked.energy is None and asked.forces is None:
-            raise DatasetError(f"{name}: {against}; state the units with --energy-unit and --force-unit")
+            raise DatasetError(f"{name}: {against}; give the units with --energy-unit and --force-unit")
         return stated, f"as stated, but {against}"
     if len(fitting) != 1:
         raise DatasetError(
             f"{name}: bonds to hydrogen have a force constant of {constant:.3g} in the file's unit, which fits"
-            f" {' and '.join(fitting) or 'no common unit'}; state the units with --energy-unit and --force-unit"
+            f" {' and '.join(fitting) or 'no common unit'}; give the units with --energy-unit and --force-unit"
         )
     found = constant * FORCE_UNITS_EV_PER_A[fitting[0]]
     return fitting[0], f"detected, as bonds to hydrogen have {found:.3g} eV/Å² then"
@@ -127,7 +127,7 @@ def _by_size(name: str, raw: RawFrames) -> tuple[str, str]:
         return "eV/angstrom", f"assumed, as forces have a root mean square of {rms:.2g}"
     much = "large" if rms > 1 else "small"
     raise DatasetError(
-        f"{name}: forces have a root mean square of {rms:.3g}, too {much} for eV/Å; state the units with --energy-unit"
+        f"{name}: forces have a root mean square of {rms:.3g}, too {much} for eV/Å; give the units with --energy-unit"
         " and --force-unit"
     )
 

@@ -83,7 +83,7 @@ def test_what_is_not_tabulated_is_none(run, observable):
 @pytest.mark.parametrize(
     ("observable", "message"),
     [
-        (RDF(4.2, 0.15, ("O", "O"), "ideal_gas"), "0.15 Å are no multiple of the 0.1 Å"),
+        (RDF(4.2, 0.15, ("O", "O"), "ideal_gas"), "0.15 Å are not a multiple of the 0.1 Å"),
         (RDF(4.6, 0.1, ("O", "O"), "ideal_gas"), "4.6 is beyond the 4.5 Å"),
         (Diffusivity(20.0, 400.0, "O"), "ends at 400 fs, but the lags at 150 fs"),
     ],
@@ -94,7 +94,7 @@ def test_what_the_tables_cannot_give_is_refused(run, observable, message):
 
 
 def test_lags_between_frames_and_open_systems_are_refused(system, walk):
-    with pytest.raises(ValueError, match="no multiple of the frame interval"):
+    with pytest.raises(ValueError, match="not a multiple of the frame interval"):
         tabulate(system, [walk], [], ["O"], 0.1, 100.0, lag_fs=12.0)
     with pytest.raises(ValueError, match="has no cell"):
         tabulate(replace(system, cell=None), [walk], [], ["O"], 0.1, 100.0, 10.0)
@@ -116,7 +116,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, run, change):
     with np.load(tmp_path / "reference.npz") as saved:
         arrays = dict(saved)
     np.savez(tmp_path / "reference.npz", **arrays | change)
-    with pytest.raises(DatasetError, match=rf"{next(iter(change))} is no finite table"):
+    with pytest.raises(DatasetError, match=rf"{next(iter(change))} is not a finite table"):
         read_reference_run(tmp_path / "reference.npz")
 
 

@@ -131,5 +131,5 @@ def test_weights_are_numbers_of_replicas(censored):
 def test_groups_together():
     both = Lifetimes.together([lifetimes([1, 2]), lifetimes([3], [False])])
     assert both.times.tolist() == [1, 2, 3] and both.broken.tolist() == [True, True, False]
-    with pytest.raises(ValueError, match="no group"):
+    with pytest.raises(ValueError, match="at least one group"):
         Lifetimes.together([])

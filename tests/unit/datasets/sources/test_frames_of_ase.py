@@ -116,7 +116,7 @@ def test_an_atom_that_is_no_element(tmp_path):
         atoms.numbers[2] = 0
         atoms.calc.atoms = atoms.copy()
     write(tmp_path / "x.traj", frames)
-    with pytest.raises(DatasetError, match="atom 2 has the atomic number 0, no element"):
+    with pytest.raises(DatasetError, match="atom 2 has the atomic number 0, which is not an element"):
         read_ase(tmp_path / "x.traj", Reading())
 
 
@@ -233,7 +233,7 @@ def test_salt_in_rydberg_is_not_taken_for_electronvolts(tmp_path, energies_too):
     if energies_too:
         with pytest.raises(DatasetError, match="--energy-unit Ry --force-unit Ry/bohr"):
             prepared(tmp_path / "salt.xyz")
-    with pytest.raises(DatasetError, match=r"hold move as far as at|state the units"):
+    with pytest.raises(DatasetError, match=r"hold move as far as at|give the units"):
         prepare(Conversion((tmp_path / "salt.xyz",), description))
     stated = Units(energy="Ry", forces="Ry/bohr" if energies_too else "Ry/angstrom")
     right = prepare(Conversion((tmp_path / "salt.xyz",), description, units=stated)).raw

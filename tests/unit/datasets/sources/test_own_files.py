@@ -203,7 +203,7 @@ def test_failed_calculations_are_named(tmp_path):
 @pytest.mark.parametrize(("name", "content"), [("x.xyz", b"\xff\xfe\x00"), ("x.traj", b"no"), ("x.unknown", b"")])
 def test_unreadable_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match=r"ASE cannot read it|holds no frames|should be the number of atoms"):
+    with pytest.raises(DatasetError, match=r"ASE cannot read it|has no frames|should be the number of atoms"):
         read_ase(tmp_path / name, Reading())
     with pytest.raises(DatasetError, match="no such file"):
         read_ase(tmp_path / "absent.xyz", Reading())
@@ -228,7 +228,7 @@ def test_positions_and_forces_of_cp2k(tmp_path):
     assert_same(raw, frames, atol=1e-6)
     assert np.array_equal(raw.cell, np.diag([9.0, 9.0, 9.0]))
     (tmp_path / "run-frc-1.xyz").write_text("\n".join(lines[: 11 * 5]) + "\n")
-    with pytest.raises(DatasetError, match="holds other steps than the file of positions"):
+    with pytest.raises(DatasetError, match="has other steps than the file of positions"):
         read_ase(tmp_path / "run-pos-1.xyz", reading)
 
 
@@ -302,7 +302,7 @@ def test_single_precision_energies_are_pointed_out(tmp_path):
     ("spoil", "message"),
     [
         (lambda folder: (folder / "type_map.raw").unlink(), "name the elements of its types with --type-map"),
-        (lambda folder: (folder / "type_map.raw").write_text("H C Xy"), "Xy in the type map is no element"),
+        (lambda folder: (folder / "type_map.raw").write_text("H C Xy"), "Xy in the type map is not an element"),
         (
             lambda folder: (folder / "type_map.raw").write_text("H C"),
             r"type.raw has the types 0 to 2, the map \['H', 'C'\]",
@@ -375,7 +375,7 @@ def test_files_that_do_not_belong_together(tmp_path):
 
 
 def test_a_folder_of_something_else(tmp_path):
-    with pytest.raises(DatasetError, match="no system of DeePMD-kit; name a file"):
+    with pytest.raises(DatasetError, match="not a DeePMD-kit system; name a file"):
         read(tmp_path, Reading())
 
 

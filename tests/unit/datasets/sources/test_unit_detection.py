@@ -82,7 +82,7 @@ def test_gradients_are_not_taken_for_forces():
 def test_other_lengths_are_asked_for_not_converted(unit, size):
     raw = thermal()
     scaled = replace(raw, positions=raw.positions / size)
-    with pytest.raises(DatasetError, match=f"as they would be with {unit}; state the unit with --length-unit"):
+    with pytest.raises(DatasetError, match=f"as they would be with {unit}; give the unit with --length-unit"):
         with_units("file", scaled, Units())
     found = with_units("file", scaled, Units(length=unit))
     np.testing.assert_allclose(found.frames().positions, raw.positions, rtol=1e-12)
@@ -98,7 +98,7 @@ def test_what_is_stated_is_taken_with_a_word_where_it_looks_wrong():
 def test_what_a_format_defines_must_hold():
     raw = thermal()
     mislabeled = replace(raw, forces=raw.forces * 23.06, units=Units("angstrom", "eV", "eV/angstrom"))
-    with pytest.raises(DatasetError, match=r"as if it were kcal/mol/angstrom; state the units"):
+    with pytest.raises(DatasetError, match=r"as if it were kcal/mol/angstrom; give the units"):
         with_units("file", mislabeled, Units())
 
 
@@ -128,7 +128,7 @@ def metal(force_scale: float) -> RawFrames:
 
 def test_without_hydrogen_only_plausible_forces_are_taken_as_they_are():
     assert "assumed" in dict(with_units("file", metal(0.5), Units()).found)["units"]
-    with pytest.raises(DatasetError, match="too large for eV/Å; state the units"):
+    with pytest.raises(DatasetError, match="too large for eV/Å; give the units"):
         with_units("file", metal(12.0), Units())
     assert with_units("file", metal(12.0), Units(energy="kcal/mol")).units.forces == "kcal/mol/angstrom"
 
