@@ -216,7 +216,7 @@ def train_stable(
     return True
 
 
-def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool) -> StableTraining:
+def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool = False) -> StableTraining:
     data = assembly.dataset(config.data)
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))

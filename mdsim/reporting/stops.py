@@ -70,9 +70,8 @@ class StopRequests:
     def _receive(self, number: int, frame: object) -> None:
         if self.reason is None:
             self.reason = f"{signal.Signals(number).name} was received"
-            os.write(
-                2, f"{self.reason}: stopping once the epoch in progress is saved\n".encode()
-            )  # no lock to wait for
+            line = f"{self.reason}: stopping once the epoch in progress is saved\n"
+            os.write(2, line.encode())  # and not to the log, which may be writing a line just now
 
 
 def seconds(text: str) -> float:
