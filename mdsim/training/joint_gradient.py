@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mdsim.errors import TrainingError, one_line
 from mdsim.estimator.loss_term import LossTerm, TermGradient
 from mdsim.estimator.parameter_gradient import Gradients, flat
 from mdsim.estimator.samples import Samples
@@ -66,7 +67,7 @@ def joint_gradient(terms: Sequence[WeightedTerm], force_field: ForceField, sampl
         force_field: the force field with its current parameters.
         samples: samples of one rerun.
     """
-    pairs = [(weighted, weighted.term.gradient(force_field, samples)) for weighted in terms]
+    pairs = [(weighted, _checked(weighted.term, force_field, samples)) for weighted in terms]
     found = [(weighted, gradient) for weighted, gradient in pairs if gradient is not None]
     if not found:
         return None
@@ -85,6 +86,29 @@ def joint_gradient(terms: Sequence[WeightedTerm], force_field: ForceField, sampl
         scalars,
         sum(gradient.n_evaluated for _, gradient in found),
     )
+
+
+def _checked(term: LossTerm, force_field: ForceField, samples: Samples) -> TermGradient | None:
+    """The gradient of a term, which may be custom, once it is clear that it fits the parameters.
+
+    Raises:
+        TrainingError: the term fails, or returns something else than a gradient of these parameters.
+    """
+    try:
+        found = term.gradient(force_field, samples)
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"loss term {term.name!r}: {type(error).__name__}: {one_line(error)}") from error
+    if found is None:
+        return None
+    if not isinstance(found, TermGradient):
+        raise TrainingError(f"loss term {term.name!r}: found a {type(found).__name__}, expected a TermGradient or None")
+    shapes = [tuple(parameter.shape) for parameter in force_field.parameters()]
+    if [tuple(getattr(tensor, "shape", ())) for tensor in found.gradients] != shapes:
+        raise TrainingError(f"loss term {term.name!r}: needs one gradient per parameter ({len(shapes)}), of its shape")
+    numbers = {"loss": found.loss, **found.scalars}
+    if wrong := [name for name, value in numbers.items() if not isinstance(value, float | int)]:
+        raise TrainingError(f"loss term {term.name!r}: {', '.join(wrong)} must be numbers")
+    return found
 
 
 def _sum(factors: Sequence[float], gradients: Sequence[Gradients]) -> Gradients:

@@ -271,7 +271,9 @@ class Parsed(Exception):
 def _check(command: str, monkeypatch, where: str) -> None:
     """Arguments are parsed and configurations are validated by the script itself; then it is stopped."""
     reached: list[str] = []
-    for name in ("pretrain", "validate", "predict", "train_stable", "evaluate", "compare"):
+    for name in ("pretrain", "train_stable", "evaluate"):  # these say whether they finished
+        monkeypatch.setattr(runs, name, lambda *_, name=name, **__: reached.append(name) or True)
+    for name in ("validate", "predict", "compare"):
         monkeypatch.setattr(runs, name, lambda *_, name=name, **__: reached.append(name))
     original = argparse.ArgumentParser.parse_args
 

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from reruns import samples_of, toy_trajectory
-from tiny import Springs
+from tiny import Springs, water
 
+from mdsim.errors import TrainingError
 from mdsim.estimator.loss_term import TermGradient
 from mdsim.training.joint_gradient import WeightedTerm, joint_gradient
 
@@ -22,8 +23,23 @@ class Fixed:
         return self.found if len(self.found.gradients[0]) else None
 
 
+class Custom:
+    """A term that gives whatever it is told to."""
+
+    name, uses_samples = "custom", True
+
+    def __init__(self, result) -> None:
+        self.result = result
+
+    def gradient(self, force_field, samples):
+        return self.result() if callable(self.result) else self.result
+
+
 def _joint(*terms: WeightedTerm):
-    return joint_gradient(terms, Springs(), samples_of(toy_trajectory()))
+    n = next((len(w.term.found.gradients[0]) for w in terms if w.term.gradient(None, None) is not None), 3)
+    model = Springs()
+    model.stiffness = torch.nn.Parameter(torch.ones(n, dtype=torch.float64))
+    return joint_gradient(terms, model, samples_of(toy_trajectory()))
 
 
 def test_weighted_gradients_are_added():
@@ -79,3 +95,18 @@ def test_a_gradient_of_zero_has_no_direction():
     scalars = _joint(WeightedTerm(Fixed("a", 0.0), 1.0, 0.5, 1.0), WeightedTerm(Fixed("b", 1.0))).scalars
     assert scalars["learn/a_cosine"] == 0 and scalars["learn/a_ratio"] == 0
     assert all(math.isfinite(value) for value in scalars.values())
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("text", "found a str, expected a TermGradient"),
+        (TermGradient((), 1.0), r"one gradient per parameter \(1\)"),
+        (TermGradient((torch.ones(2),), 1.0), "of its shape"),
+        (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda: water().nowhere, "AttributeError: .*nowhere"),
+    ],
+)
+def test_a_custom_term_that_is_wrong_is_one_clear_error(result, message):
+    with pytest.raises(TrainingError, match=f"loss term 'custom': .*{message}"):
+        joint_gradient([WeightedTerm(Custom(result))], Springs(), samples_of(toy_trajectory()))
