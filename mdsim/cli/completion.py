@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mdsim.cli import shared
 from mdsim.errors import ConfigError
@@ -49,7 +50,7 @@ def script(shell: str) -> str:
     return shtab.complete(parser, shell)
 
 
-def _complete_files(parser: argparse.ArgumentParser, file: dict[str, str]) -> None:
+def _complete_files(parser: argparse.ArgumentParser, file: Mapping[str, Any]) -> None:
     """Complete every argument that is a path with file names."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mdsim.stability.intervals import wilson_interval as wilson_interval  # also found here
-
 
 @dataclass(frozen=True)
 class Estimate:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdsim.stability.survival import wilson_interval
+from mdsim.stability.intervals import wilson_interval
 
 
 @dataclass(frozen=True)
