@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,7 @@ class ParameterSteps:
 
     def _finite(self, norm: float) -> bool:
         """Whether the gradient is finite. Too many consecutive non-finite ones end the training."""
-        if torch.isfinite(torch.tensor(norm)):
+        if math.isfinite(norm):
             self.skipped = 0
             return True
         self.skipped += 1
@@ -126,10 +127,12 @@ class ParameterSteps:
         return False
 
     def _move(self, generator: torch.Generator) -> None:
+        if not self.settings.randomize:
+            self.schedule.step()
+            return
         before = [parameter.detach().clone() for parameter in self.force_field.parameters()]
         self.schedule.step()
-        if self.settings.randomize:
-            randomize_step(before, self.force_field, generator)
+        randomize_step(before, self.force_field, generator)
 
 
 def randomize_step(before: Sequence[Tensor], force_field: ForceField, generator: torch.Generator) -> None:
