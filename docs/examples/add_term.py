@@ -43,7 +43,7 @@ class MeanEnergy:
         )
         weights = torch.ones_like(current) if samples.weights is None else samples.weights
         slope = 2 * (covariance.mean[0] - self.target_eV) / self.tolerance_eV**2
-        direct = energy_gradient(energies, parameters, slope * weights / weights.sum(), size)
+        direct = energy_gradient(energies, parameters, slope * weights / weights.sum(), size).gradients
         total = tuple(first + second for first, second in zip(covariance.gradients, direct, strict=True))
         mean = {"mean_energy_eV": float(covariance.mean[0])}
         return TermGradient(total, float(covariance.loss), mean, n_evaluated=3 * len(samples.positions))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mdsim.assembly.losses import energy_force_loss, observable_loss
 from mdsim.assembly.observables import observable
-from mdsim.assembly.references import reference, reference_temperature
+from mdsim.assembly.references import reference, reference_structures, reference_temperature
 from mdsim.config.schema import (
+    ContrastTermConfig,
     CustomTermConfig,
     EnergiesForcesTermConfig,
     LearningConfig,
@@ -29,7 +30,7 @@ from mdsim.training.learn import LearnSettings
 from mdsim.training.schedule import OptimizerSettings, UnstableFraction
 from mdsim.training.stable import Limits, StableSettings
 from mdsim.training.steps import StepSettings
-from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
+from mdsim.training.terms import ContrastTerm, EnergyForceTerm, LabeledFrames, ObservableTerm, Target
 from mdsim.units import kT_eV
 
 
@@ -67,6 +68,12 @@ def loss_term(
     match chosen:
         case ObservablesTermConfig():
             return ObservableTerm(targets(chosen, config, system, reference_data), config.estimator.paper_estimator)
+        case ContrastTermConfig():
+            source = data if chosen.reference == "labeled_frames" else reference_data
+            structures = reference_structures(system, source, chosen.reference_file, reference_temperature(config))
+            sampler = neighborhood_sampler(config, system, data)
+            only_after_break = chosen.simulated == "after_break"
+            return ContrastTerm(system, *structures, chosen.structures_per_gradient, only_after_break, sampler)
         case EnergiesForcesTermConfig():
             loss = energy_force_loss(chosen.loss, chosen.energy_coefficient, chosen.force_coefficient)
             at_once = PiecesAtOnce(config.estimator.minibatch_size, "labeled frames of a minibatch")

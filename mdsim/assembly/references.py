@@ -1,4 +1,4 @@
-"""Reference values of structural observables, from files, reference runs or training frames."""
+"""References: values of structural observables, and structures, from files, reference runs or training frames."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mdsim.config.schema import RunConfig
 from mdsim.datasets.folder import Dataset
+from mdsim.datasets.structures import read_structures
 from mdsim.errors import ConfigError
 from mdsim.interfaces import BinnedObservable
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
@@ -45,6 +46,23 @@ def reference(
     weights = None if temperature_K is None else _weights_at(temperature_K, dataset)
     frames = dataset.train.positions.to(system.masses)
     return reference_from_frames(quantity, system, frames, weights, n_blocks=min(MOST_BLOCKS, len(frames)))[0]
+
+
+def reference_structures(
+    system: System, dataset: Dataset, file: str | None = None, temperature_K: float | None = None
+) -> tuple[Float[Tensor, "structure atom 3"], Float[Tensor, "structure"] | None]:
+    """Structures (Å) of the reference ensemble and the weight of each (None: equal), from a file or training frames.
+
+    Args:
+        system: the system of the structures.
+        dataset: provides the training frames.
+        file: structures or a trajectory to read instead.
+        temperature_K: reweight the training frames to this temperature.
+    """
+    if file is not None:
+        return read_structures(Path(file), system), None
+    weights = None if temperature_K is None else _weights_at(temperature_K, dataset).to(system.masses)
+    return dataset.train.positions.to(system.masses), weights
 
 
 def _weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:

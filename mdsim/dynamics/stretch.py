@@ -13,7 +13,7 @@ from mdsim.force_field import FAST_TOLERANCE, ForceField
 from mdsim.interfaces import Integrator, Potential, StabilityCriterion
 from mdsim.stability.verdict import Verdict, first_unstable
 from mdsim.state import MDState, System, Trajectory
-from mdsim.typing import Float, Tensor
+from mdsim.typing import Bool, Float, Int, Tensor
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,16 @@ class Outcome:
     state: MDState
     trajectory: Trajectory
     verdict: Verdict
+
+    @property
+    def frame(self) -> Int[Tensor, "frame 1"]:
+        """The index of each frame, to compare with the verdict."""
+        return torch.arange(self.trajectory.n_frames, device=self.trajectory.positions.device)[:, None]
+
+    @property
+    def after_break(self) -> Bool[Tensor, "frame replica"]:
+        """Mask of the first unstable frame of each replica and of all later ones."""
+        return self.frame >= self.verdict.first_frame.to(self.frame.device)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def boltzmann_gradient(
     return BoltzmannGradient(
         loss=loss(mean).detach(),
         mean=mean,
-        gradients=energy_gradient(energy, parameters, coefficients, minibatch_size, order),
+        gradients=energy_gradient(energy, parameters, coefficients, minibatch_size, order).gradients,
         n_samples=len(observable),
         effective_sample_size=effective_sample_size(probabilities),
     )

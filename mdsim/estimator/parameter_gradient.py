@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from mdsim.estimator.sample_energies import SampleEnergies
@@ -11,13 +13,20 @@ from mdsim.typing import Float, Int, Tensor
 Gradients = tuple[Tensor, ...]
 
 
+class EnergyGradient(NamedTuple):
+    """The gradient of a weighted sum of energies, and these energies (eV) in the order of evaluation."""
+
+    gradients: Gradients
+    energies: Float[Tensor, "sample"]
+
+
 def energy_gradient(
     energy: SampleEnergies,
     parameters: tuple[Tensor, ...],
     coefficients: Float[Tensor, "sample"],
     minibatch_size: int,
     order: Int[Tensor, "sample"] | None = None,
-) -> Gradients:
+) -> EnergyGradient:
     """Gradient of the weighted sum of energies, Σ c_i ∂U_i/∂θ, accumulated over minibatches.
 
     Args:
@@ -32,7 +41,7 @@ def energy_gradient(
     """
     if order is None:
         order = torch.arange(len(coefficients), device=coefficients.device)
-    total = tuple(torch.zeros_like(parameter) for parameter in parameters)
+    total, values = tuple(torch.zeros_like(parameter) for parameter in parameters), []
     for index, coefficient in zip(order.split(minibatch_size), coefficients.split(minibatch_size), strict=True):
         with torch.enable_grad():
             energies = energy(index)
@@ -42,7 +51,8 @@ def energy_gradient(
         )
         for accumulated, gradient in zip(total, gradients, strict=True):
             accumulated += gradient
-    return total
+        values.append(energies.detach())
+    return EnergyGradient(total, torch.cat(values) if values else coefficients[:0])
 
 
 def _check(energies: Tensor, index: Int[Tensor, "sample"]) -> None:

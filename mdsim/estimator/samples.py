@@ -30,6 +30,7 @@ class Samples:
         positions: structures of these frames, Å.
         energy: energy of each sample at the parameters that generated it, eV.
         replica: the replica of each sample. Samples of one replica are correlated.
+        after_break: whether a sample is from the first unstable frame of its replica or a later one.
         kT: thermal energy of the rerun, eV.
         generator: random numbers for the terms.
         structures_at_once: structures per backward pass, within the memory budget.
@@ -43,6 +44,7 @@ class Samples:
     positions: Float[Tensor, "structure atom 3"]
     energy: Float[Tensor, "sample"]
     replica: Int[Tensor, "sample"]
+    after_break: Bool[Tensor, "sample"]
     kT: float
     generator: torch.Generator
     structures_at_once: PiecesAtOnce
@@ -84,10 +86,15 @@ class Samples:
     @property
     def weights(self) -> Float[Tensor, "sample"] | None:
         """Weight of each sample in a mean: importance of the draw times reweighting. None: equal weights."""
-        importance = None if self.neighborhoods is None else self.neighborhoods.weights
+        importance = self.importance
         if importance is None or self.reweighting is None:
             return self.reweighting if importance is None else importance
         return importance * self.reweighting
+
+    @property
+    def importance(self) -> Float[Tensor, "sample"] | None:
+        """Weight of each sample at the parameters that generated it. None: equal weights."""
+        return None if self.neighborhoods is None else self.neighborhoods.weights
 
     def reweighted(self, force_field: ForceField) -> Samples:
         """The same samples, reweighted to the current parameters by weights ∝ exp(-ΔU/kT)."""
@@ -113,6 +120,7 @@ class Samples:
             positions=self.positions[kept] if drawn is None else self.positions,
             energy=self.energy[kept],
             replica=self.replica[kept],
+            after_break=self.after_break[kept],
             neighborhoods=None if drawn is None else drawn.subset(kept),
             reweighting=None if self.reweighting is None else self.reweighting[kept],
             _values={},
@@ -164,12 +172,14 @@ class Sampling:
         if trajectory.energy is None:
             raise ValueError("the trajectory has no energies")
         positions, energy, replica = trajectory.positions[mask], trajectory.energy[mask], torch.nonzero(mask)[:, 1]
+        after_break = outcome.after_break[mask]
         shared = (self.kT, generator, self.structures_at_once)
         if self.sampler is None or not len(positions):
-            return Samples(system, trajectory, mask, positions, energy, replica, *shared)
+            return Samples(system, trajectory, mask, positions, energy, replica, after_break, *shared)
         drawn = self.sampler(system, positions, generator)
         unknown = torch.full_like(drawn.frames, torch.nan, dtype=energy.dtype)
-        samples = Samples(system, trajectory, mask, positions, unknown, replica[drawn.frames], *shared, drawn)
+        replica, after_break = replica[drawn.frames], after_break[drawn.frames]
+        samples = Samples(system, trajectory, mask, positions, unknown, replica, after_break, *shared, drawn)
         return replace(samples, energy=samples.current_energies(force_field))
 
     def usable(self, outcome: Outcome) -> Bool[Tensor, "frame replica"]:
@@ -177,8 +187,7 @@ class Sampling:
         trajectory, verdict = outcome.trajectory, outcome.verdict
         mask = ~non_finite(trajectory)
         if self.frames_after_break is not None:
-            frame = torch.arange(trajectory.n_frames, device=mask.device)[:, None]
-            mask &= frame < verdict.first_frame.to(mask.device) + self.frames_after_break
+            mask &= outcome.frame < verdict.first_frame.to(mask.device) + self.frames_after_break
         if self.only_unstable:
             mask &= verdict.unstable.to(mask.device)
         return mask

@@ -51,6 +51,7 @@ from mdsim.config.schema.stability import (
     RDFDeviationConfig,
 )
 from mdsim.config.schema.terms import (
+    ContrastTermConfig,
     CustomTermConfig,
     EnergiesForcesTermConfig,
     ObservablesTermConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "BondDeviationConfig",
     "BondLengthsConfig",
     "BondedRestraintConfig",
+    "ContrastTermConfig",
     "Count",
     "CriterionConfig",
     "CustomConfig",

@@ -47,6 +47,26 @@ class ObservablesTermConfig(BoundedTerm):
     )
 
 
+class ContrastTermConfig(BoundedTerm):
+    """Relative entropy between reference structures and simulated ones. It needs structures without labels."""
+
+    name: Literal["contrast"] = Field(description="The term.")
+    reference: Literal["reference_data", "labeled_frames"] = Field(
+        "reference_data",
+        description="Reference structures. reference_data: all training structures of `reference_size`; "
+        "labeled_frames: the labeled training frames.",
+    )
+    reference_file: str | None = Field(
+        None, description="Structures or a trajectory to read instead, in any format that ASE reads."
+    )
+    structures_per_gradient: Count | None = Field(
+        240, description="Reference structures drawn at random per gradient; null: all."
+    )
+    simulated: Literal["all", "after_break"] = Field(
+        "all", description="Simulated frames: all, or only those from the break of a replica on."
+    )
+
+
 class EnergiesForcesTermConfig(Section):
     """Loss of energies and forces on the labeled training frames."""
 
@@ -64,7 +84,10 @@ class CustomTermConfig(BoundedTerm, CustomConfig):
     """A custom `LossTerm`. Its factory may take `system`, `dataset` (the reference data) and `reference_dataset`."""
 
 
-TermConfig = Annotated[ObservablesTermConfig | EnergiesForcesTermConfig | CustomTermConfig, Field(discriminator="name")]
+TermConfig = Annotated[
+    ObservablesTermConfig | ContrastTermConfig | EnergiesForcesTermConfig | CustomTermConfig,
+    Field(discriminator="name"),
+]
 
 #: Keys of earlier releases below `learning`, with the term and the key that replace them.
 OLD_KEYS = {

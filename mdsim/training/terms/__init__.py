@@ -1,6 +1,7 @@
 """Loss terms of StABlE training, one per file."""
 
+from mdsim.training.terms.contrast import ContrastTerm
 from mdsim.training.terms.energies_forces import EnergyForceTerm, LabeledFrames
 from mdsim.training.terms.observables import ObservableTerm, Target
 
-__all__ = ["EnergyForceTerm", "LabeledFrames", "ObservableTerm", "Target"]
+__all__ = ["ContrastTerm", "EnergyForceTerm", "LabeledFrames", "ObservableTerm", "Target"]
