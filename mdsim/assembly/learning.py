@@ -139,7 +139,11 @@ def stable_settings(config: TrainConfig, terms: list[WeightedTerm]) -> StableSet
     return StableSettings(
         Limits(config.epochs, config.max_cycles, config.max_force_evaluations),
         ExploreSettings(
-            config.start_learning_at, config.max_explore_epochs, config.reset_probability, config.learn_while_exploring
+            config.start_learning_at,
+            config.max_explore_epochs,
+            config.reset_probability,
+            config.learn_while_exploring,
+            config.exploration == "persistent",
         ),
         LearnSettings(
             learning.reruns,

@@ -34,6 +34,7 @@ from mdsim.force_field import ForceField
 from mdsim.reporting.console import format_table
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
+from mdsim.training.chains import Restarts
 from mdsim.training.pretrain import FitSettings, Pretraining
 from mdsim.training.stable import StableTraining
 
@@ -237,6 +238,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool = False)
         config.run_path,
         torch.Generator(system.masses.device).manual_seed(config.seed),
         provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
+        restarts=Restarts(reference_data.train.positions, config.dynamics.temperature_K),
     )
 
 

@@ -111,7 +111,7 @@ def initial_conditions(
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
     """Positions drawn from the frames (each at most once while they last) and Maxwell-Boltzmann velocities."""
     rounds = -(-n_replicas // len(frames))
-    order = torch.cat([torch.randperm(len(frames), generator=generator) for _ in range(rounds)])
-    positions = frames[order[:n_replicas]].to(system.masses)
+    order = [torch.randperm(len(frames), generator=generator, device=generator.device) for _ in range(rounds)]
+    positions = frames[torch.cat(order)[:n_replicas].to(frames.device)].to(system.masses)
     velocities = maxwell_boltzmann(system, n_replicas, temperature_K, generator, positions=positions)
     return positions, velocities

@@ -23,12 +23,14 @@ class ExploreSettings:
         max_epochs: epochs after which learning starts with the replicas parked so far. None: no limit.
         reset_probability: probability per epoch that a moving replica rewinds.
         learn_while_exploring: also step the parameters after exploring epochs in which a replica broke.
+        persistent: replicas are chains that never park, and every epoch steps the parameters. A cycle has `max_epochs`.
     """
 
     start_learning_at: float = 0.75
     max_epochs: int | None = None
     reset_probability: float = 0.05
     learn_while_exploring: bool = False
+    persistent: bool = False
 
     def ends(self, fraction_parked: float, epochs: int) -> bool:
         """Whether the phase ends. It never ends before a replica has broken."""

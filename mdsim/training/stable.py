@@ -22,6 +22,7 @@ from mdsim.force_field import ForceField
 from mdsim.models.loading import model_config
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
+from mdsim.training.chains import Restarts, move_chains
 from mdsim.training.explore import ExploreSettings, Replicas, explore, rewind
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.learn import Learner, LearnSettings
@@ -70,6 +71,10 @@ class StableTraining:
         run_dir: folder for checkpoints and scalars.
         generator: all random numbers of the run.
         provenance: facts stored in every checkpoint.
+        restarts: initial conditions of persistent chains that break.
+
+    Raises:
+        ValueError: persistent chains without restarts.
     """
 
     def __init__(
@@ -83,7 +88,10 @@ class StableTraining:
         run_dir: str | Path,
         generator: torch.Generator,
         provenance: dict[str, Any] | None = None,
+        restarts: Restarts | None = None,
     ) -> None:
+        if settings.explore.persistent and restarts is None:
+            raise ValueError("persistent chains need `restarts`, from which broken ones continue")
         self.force_field = force_field
         self.stretch = stretch
         self.replicas = Replicas.at(start)
@@ -91,6 +99,7 @@ class StableTraining:
         self.run_dir = Path(run_dir)
         self.generator = generator
         self.provenance = provenance or {}
+        self.restarts = restarts
         self.progress = Progress()
         self.schedule = Schedule(force_field.parameters(), settings.optimizer)
         steps = ParameterSteps(force_field, terms, self.schedule, settings.steps)
@@ -104,7 +113,9 @@ class StableTraining:
             if stop_requested():
                 return False
             self.progress.epoch += 1
-            if self.progress.learning:
+            if self.restarts is not None and self.settings.explore.persistent:
+                self._move_chains(self.restarts, writer)
+            elif self.progress.learning:
                 self._learn(writer)
             else:
                 self._explore(writer)
@@ -133,6 +144,25 @@ class StableTraining:
             progress.learning = True
             self.learner.begin(progress)
 
+    def _move_chains(self, restarts: Restarts, writer: ScalarWriter) -> None:
+        """Move persistent chains for one stretch and step the parameters."""
+        progress = self.progress
+        progress.count(self.replicas.state.n_replicas * self.stretch.n_steps)
+        if progress.cycle_epoch == 0:
+            self.learner.begin(progress)
+        self.replicas, outcome = move_chains(self.replicas, self.force_field, self.stretch, restarts, self.generator)
+        scalars = {
+            "explore/fraction_unstable": float(outcome.verdict.unstable.double().mean()),
+            "explore/restarted": float(outcome.verdict.unstable.sum()),
+            "explore/mean_stable_time_ps": float(self.replicas.stable_ps.mean()),
+            **self.learner.step_from(outcome, progress),
+        }
+        self._report("chains", scalars, writer)
+        progress.cycle_epoch += 1
+        self._save_force_field(f"cycle{progress.cycle}_epoch{progress.cycle_epoch}.pt")
+        if progress.cycle_epoch == self.settings.explore.max_epochs:
+            self._end_cycle()
+
     def _learn(self, writer: ScalarWriter) -> None:
         """Rerun the parked stretches, step the parameters, and end the cycle once they hold."""
         scalars, reason = self.learner.epoch(self.replicas, self.progress)
@@ -141,9 +171,12 @@ class StableTraining:
             self._save_force_field(f"cycle{self.progress.cycle}_epoch{self.progress.cycle_epoch}.pt")
         if reason is not None:
             log.info("cycle %d ends: %s", self.progress.cycle, reason)
-            self._save_force_field(f"end_of_cycle{self.progress.cycle}.pt")
             self.replicas = self.replicas.released()
-            self.progress.start_cycle()
+            self._end_cycle()
+
+    def _end_cycle(self) -> None:
+        self._save_force_field(f"end_of_cycle{self.progress.cycle}.pt")
+        self.progress.start_cycle()
 
     # ------------------------------------------------------------------------------------ reporting and checkpoints
 

@@ -98,6 +98,12 @@ class TrainConfig(RunConfig):
     max_force_evaluations: Count | None = Field(
         None, description="Largest number of structures evaluated, in dynamics and in gradients; null: no limit."
     )
+    exploration: Literal["parked", "persistent"] = Field(
+        "parked",
+        description="parked: a replica that breaks waits at the start of its stretch for the learning phase, as in the "
+        "paper; persistent: it restarts from a structure of the reference data, all replicas move in every epoch, each "
+        "epoch steps the parameters, and a cycle has `max_explore_epochs` epochs.",
+    )
     start_learning_at: Fraction = Field(0.75, description="Fraction of unstable replicas at which exploring ends.")
     learn_while_exploring: bool = Field(
         False,

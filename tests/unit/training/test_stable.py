@@ -10,6 +10,7 @@ from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.estimator.samples import Sampling
 from mdsim.memory import PiecesAtOnce
 from mdsim.models.loading import load_force_field
+from mdsim.training.chains import Restarts
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.stable import StableTraining
 from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
@@ -72,6 +73,7 @@ def _trainer(root, criterion, learning=None, dtype=torch.float64, observables=Tr
         root / "run",
         torch.Generator().manual_seed(6),
         {"data": "toy"},
+        Restarts(data.positions, 300.0),
     )
 
 
@@ -286,6 +288,58 @@ def test_resuming_is_bit_identical_at_every_epoch(tmp_path):
         resumed.run(writer)
         assert same_bits(resumed.state_dict(), whole.state_dict()), f"stopped after epoch {stop}"
         assert same_bits(writer.logged, whole_writer.logged[stop:])
+
+
+CHAINS = {"exploration": "persistent", "max_explore_epochs": 2}
+
+
+def test_chains_never_park_and_every_epoch_steps(tmp_path):
+    trainer, writer = _trainer(tmp_path, Script(2, 0, 1, 4), epochs=4, **CHAINS), SilentWriter()
+    trainer.run(writer)
+    assert [value for _, value in writer.all("explore/restarted")] == [2.0, 0.0, 1.0, 4.0]
+    assert [value for _, value in writer.all("learn/steps")] == [1.0] * 4
+    assert [value for _, value in writer.all("cycle")] == [1, 1, 2, 2]
+    assert not trainer.replicas.parked.any()
+    written = {path.name for path in (tmp_path / "run").glob("*.pt")}
+    epochs = {f"cycle{cycle}_epoch{epoch}.pt" for cycle in (1, 2) for epoch in (1, 2)}
+    assert written == epochs | {"end_of_cycle1.pt", "end_of_cycle2.pt", "last.pt"}
+
+
+def test_broken_chains_restart_from_the_data_and_the_others_go_on(tmp_path):
+    trainer = _trainer(tmp_path, Script(2), epochs=1, **CHAINS)
+    trainer.run(SilentWriter())
+    data = frames(20, seed=1).positions.double()
+    distance = (trainer.replicas.state.positions[:, None] - data).abs().amax((-2, -1)).amin(1)
+    assert (distance == 0).tolist() == [True, True, False, False]
+    assert (trainer.replicas.stable_ps == 0).tolist() == [True, True, False, False]
+    assert trainer.replicas.state.velocities.norm(dim=-1).gt(0).all()
+
+
+def test_resuming_chains_is_bit_identical(tmp_path):
+    whole, whole_writer = _trainer(tmp_path / "whole", Displacement(), epochs=5, **CHAINS), SilentWriter()
+    whole.run(whole_writer)
+    assert sum(value for _, value in whole_writer.all("explore/restarted")) > 0
+    _trainer(tmp_path / "stopped", Displacement(), epochs=3, **CHAINS).run(SilentWriter())
+    resumed, writer = _trainer(tmp_path / "stopped", Displacement(), epochs=5, **CHAINS), SilentWriter()
+    resumed.resume_from(tmp_path / "stopped" / "run" / "last.pt")
+    resumed.run(writer)
+    assert same_bits(resumed.state_dict(), whole.state_dict())
+    assert same_bits(writer.logged, whole_writer.logged[3:])
+
+
+def test_chains_need_structures_to_restart_from(tmp_path):
+    trainer = _trainer(tmp_path, Script(2), epochs=1, **CHAINS)
+    with pytest.raises(ValueError, match="restarts"):
+        StableTraining(
+            trainer.force_field,
+            trainer.stretch,
+            trainer.replicas.state,
+            trainer.learner.steps.terms,
+            trainer.learner.sampling,
+            trainer.settings,
+            tmp_path,
+            trainer.generator,
+        )
 
 
 def test_resuming_a_run_without_a_checkpoint_begins_at_the_beginning(tmp_path):

@@ -1,0 +1,42 @@
+"""Persistent chains: replicas that move on after every parameter step, and restart from data when they break.
+
+The samples then follow the ensemble of the current parameters without any rerun. Source: Tieleman, ICML 2008
+(persistent contrastive divergence).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from mdsim.dynamics.stretch import Outcome, Stretch, initial_conditions
+from mdsim.force_field import ForceField
+from mdsim.training.explore import Replicas
+from mdsim.typing import Float, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Restarts:
+    """The initial conditions of chains that restart: one of the structures (Å), and thermal velocities."""
+
+    positions: Float[Tensor, "structure atom 3"]
+    temperature_K: float
+
+
+def move_chains(
+    replicas: Replicas, force_field: ForceField, stretch: Stretch, restarts: Restarts, generator: torch.Generator
+) -> tuple[Replicas, Outcome]:
+    """Run all replicas for one stretch. Those that break restart.
+
+    Returns:
+        The replicas afterward, and the outcome of the stretch before the restarts.
+    """
+    outcome = stretch.run(force_field, replicas.state, generator)
+    broke = outcome.verdict.unstable
+    stable_ps = replicas.stable_ps + outcome.verdict.first_frame * outcome.trajectory.frame_interval_fs / 1000
+    state = outcome.state
+    if n_broken := int(broke.sum()):
+        again = initial_conditions(stretch.system, restarts.positions, n_broken, restarts.temperature_K, generator)
+        state = state.assign(broke, stretch.begin(force_field, *again))
+    return replace(replicas, state=state, stable_ps=torch.where(broke, 0.0, stable_ps)), outcome
