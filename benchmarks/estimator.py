@@ -40,7 +40,7 @@ class Gradient:
     def __call__(self, minibatch: int) -> object:
         return boltzmann_gradient(
             structure_energies(self.case.force_field, self.case.system, self.positions),
-            self.case.force_field.parameters(),
+            self.case.force_field.trainable_parameters,
             self.values,
             lambda mean: sum_squared_error(mean, self.reference),
             kT_eV(self.case.temperature_K),

@@ -154,6 +154,16 @@ class EnergyZero(nn.Module):
             change = by_eV / system.n_atoms * (known.sum(0) > 0).double()
         self.reference_energies_eV += change.to(self.reference_energies_eV.device)
 
+    def energy_zero_state(self) -> dict[str, Tensor]:
+        """A copy of all that determines the zero of energy, for `load_energy_zero_state`."""
+        names = (*self.float64_buffers, "reference_compositions")
+        return {name: getattr(self, name).clone() for name in names}
+
+    def load_energy_zero_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore an earlier zero of energy."""
+        for name, value in state.items():
+            setattr(self, name, value.clone())
+
     def _has_unrecorded_constants(self) -> bool:
         constants = bool(self.energy_shift_eV != 0) or bool(self.reference_energies_eV.any())
         return constants and not len(self.reference_compositions)

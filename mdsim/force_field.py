@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from mdsim.energy_zero import EnergyZero
 from mdsim.errors import UnknownSpeciesError
@@ -118,6 +121,28 @@ class ForceField(EnergyZero):
         moved = float((energy.to(model_energy) - model_energy).mean() - self.zero_energy_eV(system))
         self.shift_energy_zero(system, moved)
         return moved
+
+    @property
+    def trainable_parameters(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that require gradients, in the order of `parameters`. Others are frozen."""
+        return tuple(parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def freeze_all_but(self, patterns: Sequence[str]) -> None:
+        """Freeze the parameters whose names match none of the shell patterns, such as ``interactions.2.*``.
+
+        Parameters that the model has frozen itself stay frozen.
+
+        Raises:
+            ValueError: a pattern matches no parameter that can be trained.
+        """
+        names = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                groups = sorted({name.rsplit(".", 1)[0] for name in names})
+                raise ValueError(f"{pattern!r} matches no trainable parameter; there are {', '.join(groups)}")
+        for name, parameter in self.named_parameters():
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+                parameter.requires_grad_(False)
 
     def forward(
         self,

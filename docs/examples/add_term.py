@@ -35,7 +35,7 @@ class MeanEnergy:
         """Gradient of the loss. None with fewer than two samples."""
         if len(samples) < 2:
             return None
-        energies, parameters = samples.energies(force_field), tuple(force_field.parameters())
+        energies, parameters = samples.energies(force_field), force_field.trainable_parameters
         size = samples.minibatch_size(force_field)
         current = samples.current_energies(force_field)
         covariance = boltzmann_gradient(

@@ -161,6 +161,7 @@ def stable_settings(config: TrainConfig, terms: list[WeightedTerm]) -> StableSet
             learning.randomize_steps,
         ),
         optimizer_settings(learning),
+        learning.average_decay,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from mdsim.config.schema import CustomModelConfig, CustomModelReference, ModelConfig, ModelReference
+from mdsim.errors import ConfigError
 from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
 from mdsim.models.loading import load_force_field
@@ -24,6 +25,20 @@ def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
     if isinstance(config, CustomModelConfig):
         return custom_force_field(config.factory, config.options, species, "model")
     return MODELS[config.name].build(species, **config.hyperparameters)
+
+
+def train_only(model: ForceField, patterns: Sequence[str] | None) -> None:
+    """Freeze the parameters that the configuration does not name. None: all are trained.
+
+    Raises:
+        ConfigError: a pattern matches no parameter.
+    """
+    if patterns is None:
+        return
+    try:
+        model.freeze_all_but(patterns)
+    except ValueError as error:
+        raise ConfigError(f"trainable: {error}") from error
 
 
 def saved_force_field(config: ModelConfig | ModelReference, checkpoint: str | os.PathLike) -> ForceField:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mdsim import checkpoints, payloads
 from mdsim.assembly.run_folder import Run
 from mdsim.payloads import Form, like, list_of, number
+from mdsim.training.average import ParameterAverage
 from mdsim.training.pretrain import Pretraining
 from mdsim.training.schedule import Schedule
 from mdsim.training.stable import StableTraining
@@ -48,6 +49,7 @@ def pretraining_state(trainer: Pretraining) -> Form:
     """The form of what `Pretraining.state_dict` saves."""
     return {
         **like(trainer.state_dict()),
+        "average": average_state(trainer.average),
         "schedule": schedule_state(trainer.schedule),
         "progress": {
             **dict.fromkeys(("epoch", "step", "best"), COUNT),
@@ -66,11 +68,17 @@ def stable_training_state(trainer: StableTraining) -> Form:
     }
     return {
         **like(trainer.state_dict()),
+        "average": average_state(trainer.average),
         "schedule": schedule_state(trainer.schedule),
         "replicas": {**replicas, "past": list_of(replicas["state"])},
         "skipped": COUNT,
         "progress": {**progress, "recent": list_of([COUNT, COUNT])},
     }
+
+
+def average_state(average: ParameterAverage) -> Form:
+    """The form of what `ParameterAverage.state_dict` saves."""
+    return {**like(average.state_dict()), "steps": COUNT}
 
 
 def schedule_state(schedule: Schedule) -> Form:

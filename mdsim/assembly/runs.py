@@ -36,6 +36,7 @@ from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
 from mdsim.training.chains import Restarts
 from mdsim.training.pretrain import FitSettings, Pretraining
+from mdsim.training.saved_weights import LabelMean
 from mdsim.training.stable import StableTraining
 
 log = logging.getLogger("mdsim")
@@ -161,6 +162,7 @@ def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretrai
     system = data.system().to(assembly.device(config.cpu))
     with _a_model_that_can_be_built():
         model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
+    assembly.train_only(model, config.trainable)
     return Pretraining(
         model,
         system,
@@ -225,6 +227,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool = False)
     if force_field.why_undetermined(system):
         moved = force_field.recenter(system, data.train.positions, data.train.energy)
         log.info("the zero of energy was set from the training frames: %+.3f eV relative to the estimate", moved)
+    assembly.train_only(force_field, config.trainable)
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))
     terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)
@@ -239,6 +242,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool = False)
         torch.Generator(system.masses.device).manual_seed(config.seed),
         provenance=_provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
         restarts=Restarts(reference_data.train.positions, config.dynamics.temperature_K),
+        label_mean=LabelMean(system, data.train),
     )
 
 

@@ -23,7 +23,7 @@ def custom_force_field(factory: str, options: Mapping[str, Any], species: Sequen
         ConfigError: see `mdsim.plugins.make`, or the model has no trainable parameters.
     """
     model = make(ForceField, factory, options, key, species=tuple(species))
-    if not any(True for _ in model.parameters()):
-        raise ConfigError(f"{key}: {factory} returned a {type(model).__name__} without parameters")
+    if not model.trainable_parameters:
+        raise ConfigError(f"{key}: {factory} returned a {type(model).__name__} without trainable parameters")
     model.made_by = {"factory": factory, "options": dict(options)}
     return model

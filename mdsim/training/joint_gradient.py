@@ -102,9 +102,11 @@ def _checked(term: LossTerm, force_field: ForceField, samples: Samples) -> TermG
         return None
     if not isinstance(found, TermGradient):
         raise TrainingError(f"loss term {term.name!r}: found a {type(found).__name__}, expected a TermGradient or None")
-    shapes = [tuple(parameter.shape) for parameter in force_field.parameters()]
+    shapes = [tuple(parameter.shape) for parameter in force_field.trainable_parameters]
     if [tuple(getattr(tensor, "shape", ())) for tensor in found.gradients] != shapes:
-        raise TrainingError(f"loss term {term.name!r}: needs one gradient per parameter ({len(shapes)}), of its shape")
+        raise TrainingError(
+            f"loss term {term.name!r}: needs one gradient per trainable parameter ({len(shapes)}), of its shape"
+        )
     numbers = {"loss": found.loss, **found.scalars}
     if wrong := [name for name, value in numbers.items() if not isinstance(value, float | int)]:
         raise TrainingError(f"loss term {term.name!r}: {', '.join(wrong)} must be numbers")

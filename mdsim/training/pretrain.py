@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdsim import checkpoints
 from mdsim.datasets.npz import Frames
@@ -24,6 +23,7 @@ from mdsim.models.loading import load_force_field, model_config
 from mdsim.neighbors import neighbors
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import System
+from mdsim.training.average import ParameterAverage
 from mdsim.training.schedule import OptimizerSettings, Schedule
 from mdsim.typing import Float, Int, Tensor
 
@@ -100,19 +100,10 @@ class Pretraining:
         self.provenance = provenance or {}
         self.loss = loss
         self.generator = torch.Generator().manual_seed(seed)
-        self.parameters = list(self.model.parameters())
+        self.parameters = self.model.trainable_parameters
         self.schedule = Schedule(self.parameters, settings.optimizer)
-        self.average = (
-            None
-            if settings.ema_decay is None
-            else AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-        )
+        self.average = ParameterAverage(self.model, settings.ema_decay)
         self.progress = Progress()
-
-    @property
-    def evaluated(self) -> ForceField:
-        """The weights that are evaluated and saved: the averaged ones, if any."""
-        return self.model if self.average is None else cast(ForceField, self.average.module)
 
     def resume_from(self, path: Path) -> None:
         """Continue from a checkpoint, or start from the beginning if there is none."""
@@ -189,13 +180,13 @@ class Pretraining:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.schedule.step()
         self.progress.step += 1
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.average.update()
         return loss.detach()
 
     def _evaluate(self, writer: ScalarWriter, train_loss: float = math.nan) -> None:
         """Validate, lower the learning rate on a plateau, and keep the model if it is the best so far."""
-        compared = predictions_and_labels(self.evaluated, self.system, self.val, self.settings.eval_batch_size)
+        with self.average.applied() as model:
+            compared = predictions_and_labels(model, self.system, self.val, self.settings.eval_batch_size)
         errors, loss = energy_force_errors(*compared), float(self.loss(*compared))
         self.schedule.observe(loss)
         self.progress.history.append({"epoch": self.progress.epoch, "train_loss": train_loss, "loss": loss, **errors})
@@ -207,12 +198,13 @@ class Pretraining:
 
     def _save_best(self) -> None:
         metrics = self.progress.history[-1]
-        payload = checkpoints.force_field_payload(
-            self.evaluated,
-            model_config(self.evaluated),
-            {**self.provenance, "epoch": self.progress.epoch, "val": metrics},
-        )
-        checkpoints.save_atomically(self._best_path, payload)
+        facts = {**self.provenance, "epoch": self.progress.epoch, "val": metrics}
+        checkpoints.save_atomically(self._best_path, self._payload(facts))
+
+    def _payload(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The averaged force field, if any, with its provenance."""
+        with self.average.applied() as model:
+            return checkpoints.force_field_payload(model, model_config(model), facts)
 
     def _recenter_best(self) -> None:
         """Shift the energies of the best weights to the mean of the labels, which is learned later than the forces."""
@@ -232,14 +224,14 @@ class Pretraining:
 
     def _save_last(self, path: Path, writer: ScalarWriter) -> None:
         writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
-        payload = checkpoints.force_field_payload(self.evaluated, model_config(self.evaluated), self.provenance)
+        payload = self._payload(self.provenance)
         checkpoints.save_atomically(path, {**payload, "kind": "pretraining", "training": self.state_dict()})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the fit depends on."""
         return {
             "model": self.model.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": self.average.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "progress": copy.deepcopy(vars(self.progress)),
@@ -248,8 +240,7 @@ class Pretraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
         self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        self.average.load_state_dict(state["average"])
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         self.progress = Progress(**state["progress"])

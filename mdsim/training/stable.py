@@ -19,14 +19,15 @@ from mdsim import checkpoints
 from mdsim.dynamics.stretch import Stretch
 from mdsim.estimator.samples import Sampling
 from mdsim.force_field import ForceField
-from mdsim.models.loading import model_config
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
+from mdsim.training.average import ParameterAverage
 from mdsim.training.chains import Restarts, move_chains
 from mdsim.training.explore import ExploreSettings, Replicas, explore, rewind
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.learn import Learner, LearnSettings
 from mdsim.training.progress import Progress
+from mdsim.training.saved_weights import LabelMean, saved_weights
 from mdsim.training.schedule import OptimizerSettings, Schedule
 from mdsim.training.steps import ParameterSteps, StepSettings
 
@@ -56,6 +57,7 @@ class StableSettings:
     learn: LearnSettings = field(default_factory=LearnSettings)
     steps: StepSettings = field(default_factory=StepSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    average_decay: float | None = None  # of the running average of parameters that checkpoints contain; None: none
 
 
 class StableTraining:
@@ -72,6 +74,7 @@ class StableTraining:
         generator: all random numbers of the run.
         provenance: facts stored in every checkpoint.
         restarts: initial conditions of persistent chains that break.
+        label_mean: labeled frames whose mean energy error is removed from checkpoints. None: it is kept.
 
     Raises:
         ValueError: persistent chains without restarts.
@@ -89,6 +92,7 @@ class StableTraining:
         generator: torch.Generator,
         provenance: dict[str, Any] | None = None,
         restarts: Restarts | None = None,
+        label_mean: LabelMean | None = None,
     ) -> None:
         if settings.explore.persistent and restarts is None:
             raise ValueError("persistent chains need `restarts`, from which broken ones continue")
@@ -100,9 +104,11 @@ class StableTraining:
         self.generator = generator
         self.provenance = provenance or {}
         self.restarts = restarts
+        self.label_mean = label_mean
+        self.average = ParameterAverage(force_field, settings.average_decay)
         self.progress = Progress()
-        self.schedule = Schedule(force_field.parameters(), settings.optimizer)
-        steps = ParameterSteps(force_field, terms, self.schedule, settings.steps)
+        self.schedule = Schedule(force_field.trainable_parameters, settings.optimizer)
+        steps = ParameterSteps(force_field, terms, self.schedule, settings.steps, self.average)
         self.learner = Learner(stretch, sampling, steps, settings.learn, generator)
 
     # ------------------------------------------------------------------------------------------------ the algorithm
@@ -189,11 +195,10 @@ class StableTraining:
 
     def _save_force_field(self, name: str) -> None:
         facts = {**self.provenance, **asdict(self.progress)}
-        payload = checkpoints.force_field_payload(self.force_field, model_config(self.force_field), facts)
-        checkpoints.save_atomically(self.run_dir / name, payload)
+        checkpoints.save_atomically(self.run_dir / name, saved_weights(self.average, self.label_mean, facts))
 
     def _save_last(self) -> None:
-        payload = checkpoints.force_field_payload(self.force_field, model_config(self.force_field), self.provenance)
+        payload = saved_weights(self.average, self.label_mean, self.provenance)
         state = {**payload, "kind": "stable_training", "training": self.state_dict()}
         checkpoints.save_atomically(self.run_dir / "last.pt", state)
 
@@ -207,6 +212,7 @@ class StableTraining:
         """Everything that the rest of the run depends on."""
         return {
             "model": self.force_field.state_dict(),
+            "average": self.average.state_dict(),
             "schedule": self.schedule.state_dict(),
             "replicas": self.replicas.state_dict(),
             "generator": self.generator.get_state(),
@@ -217,6 +223,7 @@ class StableTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
         self.force_field.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
         self.schedule.load_state_dict(state["schedule"])
         self.replicas = Replicas.from_state_dict(state["replicas"], self.replicas.parked.device)
         self.generator.set_state(state["generator"])

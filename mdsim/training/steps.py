@@ -13,6 +13,7 @@ from mdsim.errors import TrainingError
 from mdsim.estimator.samples import Samples
 from mdsim.estimator.signal import signal_to_noise
 from mdsim.force_field import ForceField
+from mdsim.training.average import ParameterAverage
 from mdsim.training.joint_gradient import WeightedTerm, joint_gradient
 from mdsim.training.progress import Progress
 from mdsim.training.schedule import Schedule
@@ -51,6 +52,7 @@ class ParameterSteps:
         terms: the loss terms.
         schedule: optimizer and learning rate.
         settings: settings of the steps.
+        average: the running average of the parameters.
         skipped: consecutive latest steps with a non-finite gradient.
     """
 
@@ -58,6 +60,7 @@ class ParameterSteps:
     terms: Sequence[WeightedTerm]
     schedule: Schedule
     settings: StepSettings
+    average: ParameterAverage
     skipped: int = 0
 
     def __call__(self, samples: Samples, progress: Progress) -> dict[str, float]:
@@ -99,7 +102,7 @@ class ParameterSteps:
             log.warning("%d usable samples give no gradient: no step", len(samples))
             return {"learn/steps": 0.0}
         progress.count(joint.n_evaluated)
-        parameters = list(self.force_field.parameters())
+        parameters = self.force_field.trainable_parameters
         for parameter, gradient in zip(parameters, joint.gradients, strict=True):
             parameter.grad = gradient
         limit = float("inf") if self.settings.clip_norm is None else self.settings.clip_norm
@@ -108,6 +111,7 @@ class ParameterSteps:
         taken = self._finite(norm)
         if taken:
             self._move(samples.generator)
+            self.average.update()
         self.schedule.optimizer.zero_grad(set_to_none=True)
         own = {"learn/steps": float(taken), "learn/gradient_norm": norm, "learn/learning_rate": rate}
         return {**joint.scalars, **own}
@@ -130,7 +134,7 @@ class ParameterSteps:
         if not self.settings.randomize:
             self.schedule.step()
             return
-        before = [parameter.detach().clone() for parameter in self.force_field.parameters()]
+        before = [parameter.detach().clone() for parameter in self.force_field.trainable_parameters]
         self.schedule.step()
         randomize_step(before, self.force_field, generator)
 
@@ -141,7 +145,7 @@ def randomize_step(before: Sequence[Tensor], force_field: ForceField, generator:
     This control separates the effect of a step from that of any perturbation of its size.
     """
     with torch.no_grad():
-        for old, parameter in zip(before, force_field.parameters(), strict=True):
+        for old, parameter in zip(before, force_field.trainable_parameters, strict=True):
             direction = torch.randn(old.shape, generator=generator, device=generator.device).to(old)
             length = (parameter - old).norm()
             parameter.copy_(old + direction * (length / direction.norm().clamp(min=1e-30)))

@@ -92,6 +92,16 @@ def test_the_gradient_is_that_of_the_reweighted_loss(term):
         assert float(found[place]) == pytest.approx(slope, rel=slack, abs=1e-6)
 
 
+def test_frozen_parameters_have_no_gradient(term):
+    model = schnet().double()
+    whole = dict(zip(dict(model.named_parameters()), term.gradient(model, _samples(model)).gradients, strict=True))
+    model.freeze_all_but(["lin*"])
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert 0 < len(trained) < len(whole)
+    found = term.gradient(model, _samples(model)).gradients
+    torch.testing.assert_close(found, tuple(whole[name] for name in trained))
+
+
 def test_without_samples_a_term_that_uses_them_has_no_gradient(term):
     model = Springs()
     samples = _samples(model)

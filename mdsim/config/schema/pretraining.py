@@ -57,6 +57,12 @@ class PretrainConfig(Section):
     run_dir: str = Field("qm_pretrained_checkpoints", description="Root folder of the checkpoints.")
     identifier: FolderName = Field("", description="Appended to the name of the run.")
     seed: int = Field(0, description="Seed of the initial weights and of the order of frames.")
+    trainable: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Names of the parameters to train, as shell patterns such as `interactions.2.*`; all others are "
+        "frozen. null: all.",
+    )
     amp: bool = Field(False, description="Mixed precision (bfloat16 autocast).")
     cpu: bool = Field(False, description="Use the CPU even if there is a GPU.")
     print_every: Count = Field(50, description="Optimizer steps between console lines.")

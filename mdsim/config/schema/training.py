@@ -72,6 +72,10 @@ class LearningConfig(OptimizerConfig):
     min_effective_fraction: Fraction = Field(
         0.5, description="Effective fraction of samples below which the steps from one rerun end."
     )
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Decay per step of a running average of the parameters, which is then saved; null: none.",
+    )
     randomize_steps: bool = Field(False, description="Control: steps of the same length in random directions.")
     plateau_factor: Fraction = Field(
         0.2, description="Factor on the learning rate when the loss of the first term that uses samples stops falling."
@@ -121,6 +125,12 @@ class TrainConfig(RunConfig):
         None, description="Two-sided confidence of the upper bound that is compared; null: the fraction itself."
     )
     reset_probability: Fraction = Field(0.05, description="Probability per epoch that an exploring replica rewinds.")
+    trainable: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Names of the parameters to train, as shell patterns such as `interactions.2.*`; all others are "
+        "frozen. null: all.",
+    )
     terms: tuple[TermConfig, ...] = Field(
         min_length=1, description="Loss terms, each chosen by `name`. Their weighted gradients are added."
     )

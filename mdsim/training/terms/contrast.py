@@ -52,7 +52,7 @@ class ContrastTerm:
         equal = torch.ones_like(samples.energy)
         simulated = Ensemble(samples.energies(force_field), equal if samples.weights is None else samples.weights)
         found = relative_entropy_gradient(
-            reference, simulated, force_field.parameters(), samples.kT, samples.minibatch_size(force_field)
+            reference, simulated, force_field.trainable_parameters, samples.kT, samples.minibatch_size(force_field)
         )
         change = relative_entropy_change(
             found.reference_energies,

@@ -66,7 +66,7 @@ class EnergyForceTerm:
 
     def gradient_of(self, force_field: ForceField, chosen: Int[Tensor, "chosen"]) -> TermGradient:
         """Gradient over the chosen frames."""
-        parameters = list(force_field.parameters())
+        parameters = force_field.trainable_parameters
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         total, frames = 0.0, self.frames
         for batch in chosen.split(self._at_once(force_field)):

@@ -50,7 +50,7 @@ class ObservableTerm:
             return None
         estimate = boltzmann_gradient(
             samples.energies(force_field),
-            force_field.parameters(),
+            force_field.trainable_parameters,
             torch.cat([samples.values(target.observable) for target in self.targets], dim=-1),
             self.loss,
             samples.kT,

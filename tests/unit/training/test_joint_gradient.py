@@ -101,7 +101,7 @@ def test_a_gradient_of_zero_has_no_direction():
     ("result", "message"),
     [
         ("text", "found a str, expected a TermGradient"),
-        (TermGradient((), 1.0), r"one gradient per parameter \(1\)"),
+        (TermGradient((), 1.0), r"one gradient per trainable parameter \(1\)"),
         (TermGradient((torch.ones(2),), 1.0), "of its shape"),
         (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
         (lambda: water().nowhere, "AttributeError: .*nowhere"),

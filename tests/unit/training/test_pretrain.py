@@ -91,10 +91,12 @@ def test_averaged_weights(tmp_path):
     for new in weights[1:]:
         average = 0.7 * average + 0.3 * new
     assert len(weights) == 8
-    torch.testing.assert_close(trainer.evaluated.lin1.weight.detach(), average)
-    assert not torch.allclose(trainer.evaluated.lin1.weight, trainer.model.lin1.weight)
     saved = load_force_field(tmp_path / "checkpoints" / "last.pt")
-    assert torch.equal(saved.lin1.weight, trainer.evaluated.lin1.weight), "the average is what a checkpoint offers"
+    torch.testing.assert_close(saved.lin1.weight.detach(), average)
+    assert not torch.allclose(saved.lin1.weight, trainer.model.lin1.weight)
+    with trainer.average.applied() as model:
+        assert torch.equal(saved.lin1.weight, model.lin1.weight), "the average is evaluated and saved"
+    assert torch.equal(trainer.model.lin1.weight, weights[-1])
 
 
 def test_the_best_is_kept_and_the_last_is_the_last(tmp_path):

@@ -10,6 +10,7 @@ from tiny import STIFFNESS, Springs, schnet
 from mdsim.errors import TrainingError
 from mdsim.estimator.loss_term import TermGradient
 from mdsim.state import Trajectory
+from mdsim.training.average import ParameterAverage
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.progress import Progress
 from mdsim.training.schedule import OptimizerSettings, Schedule
@@ -30,7 +31,9 @@ class Slope:
 
 def _steps(model, term, learning_rate: float = 1.0, **settings) -> ParameterSteps:
     schedule = Schedule(model.parameters(), OptimizerSettings("sgd", learning_rate))
-    return ParameterSteps(model, [WeightedTerm(term)], schedule, StepSettings(**settings))
+    return ParameterSteps(
+        model, [WeightedTerm(term)], schedule, StepSettings(**settings), ParameterAverage(model, None)
+    )
 
 
 def _drawn_by(model) -> Trajectory:
