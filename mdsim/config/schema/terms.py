@@ -60,7 +60,7 @@ class ContrastTermConfig(BoundedTerm):
         None, description="Structures or a trajectory to read instead, in any format that ASE reads."
     )
     structures_per_gradient: Count | None = Field(
-        240, description="Reference structures drawn at random per gradient; null: all."
+        240, description="Structures drawn at random per gradient, on each side; null: all."
     )
     simulated: Literal["all", "after_break"] = Field(
         "all", description="Simulated frames: all, or only those from the break of a replica on."

@@ -26,7 +26,8 @@ class ContrastTerm:
         system: the system of the reference structures.
         positions: reference structures from the canonical ensemble at the temperature of the dynamics, Å.
         weights: weight of each reference structure, e.g. to reweight to that temperature. None: equal.
-        n_drawn: reference structures drawn per gradient. None: all.
+        n_drawn: structures drawn per gradient on each side, because most of them are correlated. None: all. With the
+            local estimator, all simulated neighborhoods are used.
         only_after_break: use only simulated frames from the break of a replica on. If the ensembles agree elsewhere,
             this leaves the direction of the gradient unchanged, with less noise.
         sampler: draws the neighborhoods of the local estimator. None: samples are whole structures.
@@ -47,7 +48,9 @@ class ContrastTerm:
             samples = samples.subset(torch.nonzero(samples.after_break).squeeze(-1))
         if not len(samples):
             return None
-        drawn = self._drawn(samples.generator)
+        if samples.neighborhoods is None:
+            samples = samples.subset(self._drawn(len(samples), samples.generator).sort().values)
+        drawn = self._drawn(len(self.positions), samples.generator)
         reference = self._reference(force_field, drawn, samples.generator)
         equal = torch.ones_like(samples.energy)
         simulated = Ensemble(samples.energies(force_field), equal if samples.weights is None else samples.weights)
@@ -64,9 +67,9 @@ class ContrastTerm:
         )
         return TermGradient(found.gradients, change, n_evaluated=len(samples.positions) + len(drawn))
 
-    def _drawn(self, generator: torch.Generator) -> Int[Tensor, "drawn"]:
-        """Indices of the reference structures of one gradient."""
-        n_structures, device = len(self.positions), self.positions.device
+    def _drawn(self, n_structures: int, generator: torch.Generator) -> Int[Tensor, "drawn"]:
+        """Indices of the structures of one gradient."""
+        device = self.positions.device
         if self.n_drawn is None or self.n_drawn >= n_structures:
             return torch.arange(n_structures, device=device)
         return torch.randperm(n_structures, generator=generator, device=generator.device)[: self.n_drawn].to(device)
