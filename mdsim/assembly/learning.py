@@ -52,7 +52,7 @@ def weighted_terms(
         if isinstance(chosen, BoundedTerm):
             weighted.append(WeightedTerm(term, chosen.weight, chosen.min_ratio, chosen.max_ratio))
         else:
-            weighted.append(WeightedTerm(term, chosen.weight))
+            weighted.append(WeightedTerm(term, chosen.weight, max_increase=chosen.max_increase))
     return weighted
 
 

@@ -72,6 +72,7 @@ def stable_training_state(trainer: StableTraining) -> Form:
         "schedule": schedule_state(trainer.schedule),
         "replicas": {**replicas, "past": list_of(replicas["state"])},
         "skipped": COUNT,
+        "increases": {"first": payloads.mapping_of(number(low=0)), "latest": payloads.mapping_of(number(low=0))},
         "progress": {**progress, "recent": list_of([COUNT, COUNT])},
     }
 

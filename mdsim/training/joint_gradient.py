@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,6 +14,8 @@ from mdsim.estimator.parameter_gradient import Gradients, flat
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
 from mdsim.typing import Tensor
+
+SMOOTHED_STEPS = 6  # about one rerun
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +33,15 @@ class WeightedTerm:
         weight: factor on its gradient.
         min_ratio: smaller gradients are scaled up to this times the norm of the anchor. None: never.
         max_ratio: larger gradients are scaled down to this times the norm of the anchor. None: never.
+        max_increase: for a term of the anchor: the relative increase of its loss at which bounded terms have faded to
+            nothing. They fade in proportion to the increase. None: they do not fade.
     """
 
     term: LossTerm
     weight: float = 1.0
     min_ratio: float | None = None
     max_ratio: float | None = None
+    max_increase: float | None = None
 
     @property
     def bounded(self) -> bool:
@@ -49,6 +54,10 @@ class WeightedTerm:
         ratio = norm / anchor_norm
         return min(max(ratio, self.min_ratio or 0.0), self.max_ratio or math.inf) / ratio
 
+    def fade(self, increase: float) -> float:
+        """Factor on bounded terms, given the relative increase of the loss of this term."""
+        return 1.0 if self.max_increase is None else min(1.0, max(0.0, 1.0 - increase / self.max_increase))
+
 
 @dataclass(frozen=True)
 class JointGradient:
@@ -59,13 +68,36 @@ class JointGradient:
     n_evaluated: int
 
 
-def joint_gradient(terms: Sequence[WeightedTerm], force_field: ForceField, samples: Samples) -> JointGradient | None:
+@dataclass
+class LossIncreases:
+    """Relative increases of losses since the start of a training, smoothed over minibatches.
+
+    Attributes:
+        first: loss at the first step, by term.
+        latest: running mean over about `SMOOTHED_STEPS` steps, by term.
+    """
+
+    first: dict[str, float] = field(default_factory=dict)
+    latest: dict[str, float] = field(default_factory=dict)
+
+    def after(self, name: str, loss: float) -> float:
+        """Include the loss of another step, and return the relative increase."""
+        first = self.first.setdefault(name, loss)
+        latest = self.latest.setdefault(name, loss)
+        self.latest[name] = latest + (loss - latest) / SMOOTHED_STEPS
+        return self.latest[name] / first - 1 if first > 0 else 0.0
+
+
+def joint_gradient(
+    terms: Sequence[WeightedTerm], force_field: ForceField, samples: Samples, increases: LossIncreases | None = None
+) -> JointGradient | None:
     """Weight, bound and add the gradients of all terms. None if no term gives a gradient.
 
     Args:
         terms: the terms in order of evaluation.
         force_field: the force field with its current parameters.
         samples: samples of one rerun.
+        increases: the losses so far, by which bounded terms fade. None: they do not fade.
     """
     pairs = [(weighted, _checked(weighted.term, force_field, samples)) for weighted in terms]
     found = [(weighted, gradient) for weighted, gradient in pairs if gradient is not None]
@@ -75,9 +107,13 @@ def joint_gradient(terms: Sequence[WeightedTerm], force_field: ForceField, sampl
     anchor = sum((v for (w, _), v in zip(found, vectors, strict=True) if not w.bounded), torch.zeros_like(vectors[0]))
     norms, anchor_norm = [float(vector.norm()) for vector in vectors], float(anchor.norm())
     scalars: dict[str, float] = {}
+    fade = 1.0
+    if increases is not None:
+        fade = math.prod(w.fade(increases.after(w.term.name, g.loss)) for w, g in found if w.max_increase is not None)
+        scalars |= {"learn/fade": fade} if any(w.max_increase is not None for w, _ in found) else {}
     factors = []
     for (weighted, gradient), vector, norm in zip(found, vectors, norms, strict=True):
-        factors.append(weighted.weight * weighted.scale(norm, anchor_norm))
+        factors.append(weighted.weight * weighted.scale(norm, anchor_norm) * (fade if weighted.bounded else 1.0))
         scalars |= _described(weighted, gradient, norm)
         if weighted.term.uses_samples and len(found) > 1:
             scalars |= _against_others(weighted.term.name, vector, sum(vectors, -vector))

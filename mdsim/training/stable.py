@@ -24,7 +24,7 @@ from mdsim.state import MDState
 from mdsim.training.average import ParameterAverage
 from mdsim.training.chains import Restarts, move_chains
 from mdsim.training.explore import ExploreSettings, Replicas, explore, rewind
-from mdsim.training.joint_gradient import WeightedTerm
+from mdsim.training.joint_gradient import LossIncreases, WeightedTerm
 from mdsim.training.learn import Learner, LearnSettings
 from mdsim.training.progress import Progress
 from mdsim.training.saved_weights import LabelMean, saved_weights
@@ -217,6 +217,7 @@ class StableTraining:
             "replicas": self.replicas.state_dict(),
             "generator": self.generator.get_state(),
             "skipped": self.learner.steps.skipped,
+            "increases": asdict(self.learner.steps.increases),
             "progress": asdict(self.progress),
         }
 
@@ -228,6 +229,7 @@ class StableTraining:
         self.replicas = Replicas.from_state_dict(state["replicas"], self.replicas.parked.device)
         self.generator.set_state(state["generator"])
         self.learner.steps.skipped = state["skipped"]
+        self.learner.steps.increases = LossIncreases(**state["increases"])
         self.progress = Progress(**state["progress"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,7 +14,7 @@ from mdsim.estimator.samples import Samples
 from mdsim.estimator.signal import signal_to_noise
 from mdsim.force_field import ForceField
 from mdsim.training.average import ParameterAverage
-from mdsim.training.joint_gradient import WeightedTerm, joint_gradient
+from mdsim.training.joint_gradient import LossIncreases, WeightedTerm, joint_gradient
 from mdsim.training.progress import Progress
 from mdsim.training.schedule import Schedule
 from mdsim.typing import Tensor
@@ -53,6 +53,7 @@ class ParameterSteps:
         schedule: optimizer and learning rate.
         settings: settings of the steps.
         average: the running average of the parameters.
+        increases: the losses so far, by which bounded terms fade.
         skipped: consecutive latest steps with a non-finite gradient.
     """
 
@@ -61,6 +62,7 @@ class ParameterSteps:
     schedule: Schedule
     settings: StepSettings
     average: ParameterAverage
+    increases: LossIncreases = field(default_factory=LossIncreases)
     skipped: int = 0
 
     def __call__(self, samples: Samples, progress: Progress) -> dict[str, float]:
@@ -97,7 +99,7 @@ class ParameterSteps:
 
     def _step(self, samples: Samples, progress: Progress) -> dict[str, float]:
         """Take one step along the joint gradient, unless it is not finite."""
-        joint = joint_gradient(self.terms, self.force_field, samples)
+        joint = joint_gradient(self.terms, self.force_field, samples, self.increases)
         if joint is None:
             log.warning("%d usable samples give no gradient: no step", len(samples))
             return {"learn/steps": 0.0}

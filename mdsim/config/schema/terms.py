@@ -76,6 +76,10 @@ class EnergiesForcesTermConfig(Section):
     loss: Literal["mae", "mse", "huber", "l2mae"] = Field(
         "mae", description="Loss; l2mae is the per-atom L2 norm of force errors."
     )
+    max_increase: Positive | None = Field(
+        None,
+        description="Relative increase of this loss at which terms with bounds have faded to nothing; null: never.",
+    )
     energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy error (eV).")
     force_coefficient: NonNegative = Field(0.95, description="Weight of the force error (eV/Å).")
 

@@ -110,5 +110,5 @@ def test_only_named_parameters_are_trained(world):
 
 
 def test_a_pattern_without_parameters_is_refused(world):
-    with pytest.raises(ConfigError, match="matches no trainable parameter; there are .*lin2"):
+    with pytest.raises(ConfigError, match="matches no trainable parameter"):
         runs.train_stable(train_config(world, trainable=["head.*"]))

@@ -9,7 +9,7 @@ from tiny import Springs, water
 
 from mdsim.errors import TrainingError
 from mdsim.estimator.loss_term import TermGradient
-from mdsim.training.joint_gradient import WeightedTerm, joint_gradient
+from mdsim.training.joint_gradient import SMOOTHED_STEPS, LossIncreases, WeightedTerm, joint_gradient
 
 
 class Fixed:
@@ -35,11 +35,11 @@ class Custom:
         return self.result() if callable(self.result) else self.result
 
 
-def _joint(*terms: WeightedTerm):
+def _joint(*terms: WeightedTerm, increases: LossIncreases | None = None):
     n = next((len(w.term.found.gradients[0]) for w in terms if w.term.gradient(None, None) is not None), 3)
     model = Springs()
     model.stiffness = torch.nn.Parameter(torch.ones(n, dtype=torch.float64))
-    return joint_gradient(terms, model, samples_of(toy_trajectory()))
+    return joint_gradient(terms, model, samples_of(toy_trajectory()), increases)
 
 
 def test_weighted_gradients_are_added():
@@ -69,6 +69,23 @@ def test_several_bounded_terms_share_one_anchor():
 def test_without_an_anchor_nothing_is_scaled(others):
     joint = _joint(WeightedTerm(Fixed("a", 3.0, 4.0), 1.0, 2.0, 3.0), *others)
     assert joint.gradients[0].tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(("loss", "fade"), [(1.0, 1.0), (0.5, 1.0), (1.1, 0.5), (1.2, 0.0), (9.0, 0.0)])
+def test_bounded_terms_fade_as_the_loss_of_the_anchor_increases(loss, fade):
+    increases = LossIncreases({"labels": 1.0}, {"labels": loss})
+    labels = WeightedTerm(Fixed("labels", 0.0, 1.0, loss=loss), max_increase=0.2)
+    joint = _joint(WeightedTerm(Fixed("a", 4.0, 0.0), max_ratio=0.5), labels, increases=increases)
+    assert joint.gradients[0].tolist() == pytest.approx([0.5 * fade, 1.0])
+    assert joint.scalars["learn/fade"] == pytest.approx(fade)
+
+
+def test_increases_are_relative_to_the_first_loss_and_smoothed():
+    increases = LossIncreases()
+    assert increases.after("labels", 2.0) == 0.0
+    assert increases.after("labels", 8.0) == pytest.approx(6.0 / SMOOTHED_STEPS / 2.0)
+    found = [increases.after("labels", 3.0) for _ in range(200)]
+    assert found[-1] == pytest.approx(0.5)
 
 
 def test_what_is_logged():
