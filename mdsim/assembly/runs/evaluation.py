@@ -25,7 +25,7 @@ from mdsim.datasets.folder import Dataset
 from mdsim.evaluation import metrics, report
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
-from mdsim.evaluation.results import read_results
+from mdsim.evaluation.results import SUMMARY, read_results, write_summary
 
 log = logging.getLogger("mdsim")
 
@@ -67,10 +67,10 @@ def _write_results(
     """Metrics, arrays, figures and the table of a finished evaluation."""
     errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
     summary = metrics.final_metrics(evaluation, errors, config.eval_model, config.dynamics.temperature_K)
-    metrics.write_json(out_dir / "final_metrics.json", {"checkpoint": checkpoint.as_posix(), **summary})
-    metrics.save_arrays(out_dir, evaluation)
+    arrays = metrics.save_arrays(out_dir, evaluation)
+    write_summary(out_dir, {"checkpoint": checkpoint.as_posix(), **summary}, arrays)
     report.draw(out_dir, {config.eval_model: read_results(out_dir)})
-    log.info("%s\n%s", out_dir / "final_metrics.json", metrics.table({config.eval_model: summary}))
+    log.info("%s\n%s", out_dir / SUMMARY, metrics.table({config.eval_model: summary}))
 
 
 def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
