@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import announce, arguments, print_table
-from mdsim import checkpoints
+from mdsim import assembly, checkpoints
 from mdsim.assembly import runs
 from mdsim.config.loading import load_config
 from mdsim.config.schema import SimulateConfig, TrainConfig
@@ -101,7 +101,7 @@ def measure(title: str, epochs: int, epoch: Callable[[], None]) -> None:
 
 def training_epochs(config: TrainConfig, epochs: int) -> None:
     """Time exploring and learning. Replicas are parked by hand, so that every learning epoch reruns all of them."""
-    trainer = runs._stable_training(config, runs.assembly.pretrained_checkpoint(config))
+    trainer = runs.build_stable_training(config, assembly.pretrained_checkpoint(config))
     config.run_path.mkdir(parents=True)
     with ScalarWriter(config.run_path) as writer:
 
@@ -128,8 +128,8 @@ def evaluation_epochs(config: SimulateConfig, epochs: int) -> None:
     """Time stretches of the held-out evaluation, including all output."""
     folder = config.run_path / "inference" / "pre"
     folder.mkdir(parents=True)
-    checkpoint = runs.assembly.evaluated_checkpoint(config, "pre")
-    evaluation = runs._evaluation(config, runs.assembly.dataset(config.data), checkpoint, folder)
+    checkpoint = assembly.evaluated_checkpoint(config, "pre")
+    evaluation = runs.build_evaluation(config, assembly.dataset(config.data), checkpoint, folder)
     with ScalarWriter(folder) as writer:
 
         def epoch() -> None:

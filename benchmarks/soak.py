@@ -69,7 +69,7 @@ def training(model: str, rounds: int, root: Path) -> Growth:
     config: TrainConfig = load_config(
         f"{folder}/train.yml", TrainConfig, [*changes, *SHORT, *ALWAYS_LEARNING, f"log_dir={root}"]
     )
-    trainer = runs._stable_training(config, pretrained_checkpoint(config))
+    trainer = runs.build_stable_training(config, pretrained_checkpoint(config))
     config.run_path.mkdir(parents=True)
     with ScalarWriter(config.run_path) as writer:
         trainer._explore(writer)
@@ -96,7 +96,7 @@ def evaluation(model: str, rounds: int, root: Path) -> Growth:
     )
     out = config.run_path / "inference" / "pre"
     out.mkdir(parents=True)
-    running = runs._evaluation(config, dataset(config.data), pretrained_checkpoint(config), out)
+    running = runs.build_evaluation(config, dataset(config.data), pretrained_checkpoint(config), out)
 
     def stretch() -> None:
         running._advance()

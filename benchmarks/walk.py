@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = ROOT / "configs" / "stable_training" / "aspirin_gfn2" / "train.yml"
         config: TrainConfig = load_config(path, TrainConfig, [*SMALL, f"log_dir={folder}"])
-        trainer = runs._stable_training(config, pretrained_checkpoint(config))
+        trainer = runs.build_stable_training(config, pretrained_checkpoint(config))
         config.run_path.mkdir(parents=True)
         with ScalarWriter(config.run_path) as writer:
             trainer._explore(writer)

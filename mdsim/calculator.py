@@ -96,6 +96,10 @@ class ForceFieldCalculator(Calculator):
         elif _ENERGIES & set(properties):
             self.force_field.check_energy_zero(self._system)  # says why not
 
+    def why_undetermined(self) -> str | None:
+        """The reason why the total energy of the atoms of the last call is not determined, or None if it is."""
+        return self.force_field.why_undetermined(self._system)
+
     def _follow(self, atoms: Atoms) -> None:
         """Start a new neighbor list if elements, cell or boundaries differ from those of the last call."""
         key = (atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes())

@@ -23,7 +23,8 @@ def minimum_image(
 
     The result is exact for every cell. A triclinic cell is first Minkowski-reduced (the same lattice, spanned by its
     shortest vectors). It is then sufficient to round the fractional displacement and to search the 27 images around it
-    (Nguyen and Stehlé, ACM Trans. Algorithms 5, 46 (2009)). An orthorhombic cell needs only the rounding.
+    (Nguyen and Stehlé, ACM Trans. Algorithms 5, 46 (2009)). An orthorhombic cell needs only the rounding, and so do
+    vectors shorter than half the shortest lattice vector, such as bonds in a large cell.
 
     Args:
         displacements: vectors in Å.
@@ -40,12 +41,18 @@ def minimum_image(
         return displacements - torch.round(displacements * (1 / edges)).detach() * edges
     cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
     wrapped = displacements - torch.round(displacements @ torch.linalg.inv(cell)).detach() @ cell
+    if wrapped.device.type == "cpu" and _all_shorter(wrapped, 0.5 * float(cell.norm(dim=-1).min())):
+        return wrapped  # a GPU would wait for the comparison
     # |w ± s|² - |w|² = s² ± 2 w·s: one number per pair of opposite images, instead of six coordinates.
     shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)[14:].to(wrapped) @ cell
     along = wrapped.detach() @ shifts.T
     gain, nearest = (shifts.square().sum(-1) - 2 * along.abs()).min(-1)
     steps = torch.where(gain < 0, -along.gather(-1, nearest[..., None])[..., 0].sign(), 0.0)
     return wrapped + steps[..., None] * shifts[nearest]
+
+
+def _all_shorter(vectors: Float[Tensor, "*batch 3"], length: float) -> bool:
+    return not vectors.numel() or float(vectors.detach().square().sum(-1).max()) < length**2
 
 
 def wrap(positions: Float[Tensor, "*batch atom 3"], cell: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch atom 3"]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
-from mdsim.errors import ConfigError
+from mdsim.errors import ConfigError, one_line
 
 
 def make(kind: type, factory: str, options: Mapping[str, Any], key: str, **context: Any) -> Any:
@@ -26,12 +29,14 @@ def make(kind: type, factory: str, options: Mapping[str, Any], key: str, **conte
         context: further keyword arguments, each passed if the factory has a parameter of that name.
 
     Raises:
-        ConfigError: the factory cannot be imported, does not take the options, or returns something else.
+        ConfigError: the factory cannot be imported, does not take the options, fails, or returns something else.
     """
     function = resolve(factory, key)
     if taken := sorted(context.keys() & options.keys()):
         raise ConfigError(f"{key}: options.{taken[0]} cannot be set: {factory} gets {', '.join(context)} from the run")
-    made = function(**_arguments(function, factory, options, key, context))
+    arguments = _arguments(function, factory, options, key, context)
+    with _named(f"{key}: {factory} fails"):
+        made = function(**arguments)
     if not isinstance(made, kind):
         raise ConfigError(
             f"{key}: {factory} returned a {type(made).__name__}, which is not a {kind.__name__}{_lacks(made, kind)}"
@@ -43,11 +48,12 @@ def resolve(factory: str, key: str) -> Callable[..., Any]:
     """Import the object that ``package.module:function`` names.
 
     Raises:
-        ConfigError: the module or the object does not exist, or is not callable.
+        ConfigError: the module or the object does not exist, cannot be imported, or is not callable.
     """
     module_name, _, name = factory.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with _named(f"{key}: {factory} cannot be imported", besides=ImportError):
+            module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
             f"{key}: {factory} cannot be imported ({error}); install its package, or name its folder in PYTHONPATH"
@@ -59,6 +65,27 @@ def resolve(factory: str, key: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{key}: {factory} is a {type(found).__name__} and cannot be called")
     return found
+
+
+@contextmanager
+def _named(what: str, besides: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn whatever goes wrong in code of a user into one line that says what, why, and where in the code.
+
+    Args:
+        what: the configuration key and the factory, for the message.
+        besides: errors that are passed on.
+
+    Raises:
+        ConfigError: in place of the error.
+    """
+    try:
+        yield
+    except besides:
+        raise
+    except Exception as error:
+        last = error if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1]
+        where = f"line {last.lineno} of {Path(last.filename or '').name}"
+        raise ConfigError(f"{what} with {type(error).__name__} in {where}: {one_line(error)}") from error
 
 
 def _arguments(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from mdsim import checkpoints, payloads
 from mdsim.assembly.run_folder import Run
@@ -36,6 +37,8 @@ def resume_training(trainer: Pretraining | StableTraining, path: Path, run: Run)
     kind = "pretraining" if isinstance(trainer, Pretraining) else "stable_training"
     form = pretraining_state(trainer) if isinstance(trainer, Pretraining) else stable_training_state(trainer)
     payload = checkpoints.load(path, kind)
+    if kind == "pretraining":
+        _count_skipped_steps(payload)
     checkpoints.check_run(payload.get("provenance"), path, run.identity, run.is_older)
     saved = checkpoints.state_in(payload, path, "training", form)
     with payloads.restoring(path):
@@ -45,6 +48,14 @@ def resume_training(trainer: Pretraining | StableTraining, path: Path, run: Run)
     log.info("resumed after epoch %d (%s)", trainer.progress.epoch, path)
 
 
+def _count_skipped_steps(payload: dict[str, Any]) -> None:
+    """Earlier versions did not count them."""
+    training = payload.get("training")
+    progress = training.get("progress") if isinstance(training, dict) else None
+    if isinstance(progress, dict):
+        progress.setdefault("skipped", 0)
+
+
 def pretraining_state(trainer: Pretraining) -> Form:
     """The form of what `Pretraining.state_dict` saves."""
     return {
@@ -52,7 +63,7 @@ def pretraining_state(trainer: Pretraining) -> Form:
         "average": average_state(trainer.average),
         "schedule": schedule_state(trainer.schedule),
         "progress": {
-            **dict.fromkeys(("epoch", "step", "best"), COUNT),
+            **dict.fromkeys(("epoch", "step", "best", "skipped"), COUNT),
             "seconds": number(low=0),
             "best_loss": number(),
             "history": list_of(payloads.mapping_of(number(nan=True), *HISTORY)),

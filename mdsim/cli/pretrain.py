@@ -80,6 +80,9 @@ def _fit_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
 def _prediction_flags(parser: argparse.ArgumentParser, mode: str, required: bool = False) -> None:
     parser.add_argument("--frames", type=Path, required=required, help=f"{mode}any file that ASE reads")
     parser.add_argument("--output", type=Path, required=required, help=f"{mode}the extended xyz file to write")
+    parser.add_argument("--format", help=f"{mode}name of the frames' format in ASE")
+    parser.add_argument("--energy-key", help=f"{mode}name of the energies in the file, for errors [recognized]")
+    parser.add_argument("--forces-key", help=f"{mode}name of the forces in the file, for errors [recognized]")
     parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help=f"{mode}factory of a custom model")
     parser.add_argument(
         "--energy-zero",
@@ -90,8 +93,17 @@ def _prediction_flags(parser: argparse.ArgumentParser, mode: str, required: bool
 
 
 def _predict(known: argparse.Namespace) -> None:
-    files = (known.checkpoint, known.frames, known.output)
-    shared.runs().predict(*files, known.cpu, known.allow_factory, known.energy_zero)
+    shared.runs().predict(
+        known.checkpoint,
+        known.frames,
+        known.output,
+        known.cpu,
+        known.allow_factory,
+        known.energy_zero,
+        known.energy_key,
+        known.forces_key,
+        known.format,
+    )
 
 
 def _fit(known: argparse.Namespace, overrides: list[str]) -> int:

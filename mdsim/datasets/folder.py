@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from mdsim.typing import Float, Int, Tensor
 
 LABELED = ("train", "val", "test")  # these must hold forces
 FRAMES_TO_FIND_BONDS = 200
+COORDINATES_AT_ONCE = 200_000  # bond lengths or angles of several frames; limits the memory
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,25 @@ class Dataset:
 
     def system(self, dtype: torch.dtype = torch.float32) -> System:
         """The system of all frames. Two atoms are bonded if they are in at least half of the training frames."""
-        return system_of(self.train, dtype)
+        return _system(self.train, self._bonds, dtype)
+
+    @cached_property
+    def _bonds(self) -> Int[Tensor, "bond 2"]:
+        return bonds_of(self.train)
 
     def reference_bond_lengths(self) -> Float[Tensor, "bond"]:
         """Mean length in Å of each bond of `system` over the training frames."""
-        return pair_distances(self.train.positions.double(), self.system().bonds, self.train.cell).mean(0)
+        return self._mean_over_frames(pair_distances, self._bonds)
 
     def reference_angles_deg(self) -> Float[Tensor, "triplet"]:
         """Mean in degrees of each of the `bonded_triplets` of `system` over the training frames."""
-        system = self.system()
-        return angles_deg(self.train.positions.double(), bonded_triplets(system), self.train.cell).mean(0)
+        return self._mean_over_frames(angles_deg, bonded_triplets(self.system()))
+
+    def _mean_over_frames(self, coordinates: Callable[..., Tensor], atoms: Int[Tensor, "tuple atom"]) -> Tensor:
+        """Mean of each coordinate over the training frames, a few at a time."""
+        parts = self.train.positions.split(max(1, COORDINATES_AT_ONCE // max(1, len(atoms))))
+        sums = [coordinates(some.double(), atoms, self.train.cell).sum(0) for some in parts]
+        return torch.stack(sums).sum(0) / len(self.train)
 
     @cached_property
     def reference_run(self) -> ReferenceRun:
@@ -257,11 +267,18 @@ def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:
 
     Up to 200 evenly spaced frames are used.
     """
+    return _system(frames, bonds_of(frames), dtype)
+
+
+def bonds_of(frames: Frames) -> Int[Tensor, "bond 2"]:
+    """The bonds of `system_of`."""
     some = frames.positions[:: -(-len(frames) // FRAMES_TO_FIND_BONDS)]
     bonded, pairs = bond_matrix(frames.atomic_numbers, some, frames.cell)
-    return System.from_bonds(
-        frames.atomic_numbers, pairs[bonded.double().mean(0) >= 0.5], frames.cell, frames.masses, dtype
-    )
+    return pairs[bonded.double().mean(0) >= 0.5]
+
+
+def _system(frames: Frames, bonds: Int[Tensor, "bond 2"], dtype: torch.dtype) -> System:
+    return System.from_bonds(frames.atomic_numbers, bonds, frames.cell, frames.masses, dtype)
 
 
 def unwrapped(frames: Frames, bonds: Int[Tensor, "bond 2"], in_time_order: bool) -> Frames:

@@ -16,7 +16,7 @@ class TermGradient:
     """The gradient of a term, and the scalars to log."""
 
     gradients: Gradients
-    loss: float
+    loss: float  # a step whose loss is not finite is skipped, like one whose gradient is not
     scalars: Mapping[str, float] = field(default_factory=dict)  # further scalars, by name
     n_evaluated: int = 0  # structures evaluated for the gradient
 

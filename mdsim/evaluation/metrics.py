@@ -261,8 +261,8 @@ def cell(summary: dict[str, Any], key: str) -> str:
     return f"{value:.3g}"
 
 
-def save_arrays(out_dir: Path, evaluation: Evaluation) -> None:
-    """Write the per-replica results, axes and references as `.npy` files."""
+def save_arrays(out_dir: Path, evaluation: Evaluation) -> list[str]:
+    """Write the per-replica results, axes and references as `.npy` files, and return their names."""
     arrays: dict[str, np.ndarray] = {
         "stable_time_ps": evaluation.stable_ps.numpy(),
         "broken": evaluation.broken.numpy(),
@@ -277,6 +277,7 @@ def save_arrays(out_dir: Path, evaluation: Evaluation) -> None:
         temporary = out_dir / f"{name}.tmp.npy"
         np.save(temporary, array)
         temporary.replace(out_dir / f"{name}.npy")
+    return [f"{name}.npy" for name in arrays]
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -1,9 +1,17 @@
-"""Results of evaluations, read from the files of their runs and validated."""
+"""Results of evaluations, read from the files of their runs and validated.
+
+`final_metrics.json` is written last. It holds the sha256 of every array beside it, and a digest of its own content, so
+that a result that is read is the one that was written. Results of earlier versions have no digests.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +19,13 @@ from typing import Any
 import numpy as np
 
 from mdsim.errors import ConfigError, one_line
-from mdsim.evaluation.metrics import followed_ps, read_json
+from mdsim.evaluation.metrics import followed_ps, read_json, write_json
 from mdsim.stability.survival import Lifetimes
 
+log = logging.getLogger("mdsim")
+
+SUMMARY = "final_metrics.json"
+ARRAYS, DIGEST = "sha256", "digest"  # keys of the summary
 NUMBERS = ("replicas", "horizon_ps", "temperature_K")  # required in every summary
 ERRORS = ("energy_mae_meV", "force_mae")  # prefixes of the keys that are averaged over runs
 
@@ -48,6 +60,55 @@ class Results:
         return min(followed_ps(group) for group in self.groups)
 
 
+@dataclass(frozen=True)
+class _Evaluation:
+    """The files of one evaluation."""
+
+    folder: Path
+    summary: dict[str, Any]
+    sha256: dict[str, str] | None  # of each array; None: written by an earlier version
+
+    def observables(self) -> list[str]:
+        """Names of the observables."""
+        files = [path.name for path in self.folder.glob("*.npy")] if self.sha256 is None else self.sha256
+        return sorted(name.removesuffix("_axis.npy") for name in files if name.endswith("_axis.npy"))
+
+    def array(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+        """Array of numbers in a file, checked for its content and shape. None stands for any length except zero."""
+        path = self.folder / f"{name}.npy"
+        try:
+            content = path.read_bytes()
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+        except Exception as error:  # damaged files raise many kinds of errors
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{path} is missing or damaged ({one_line(why)}); evaluate again") from error
+        if self.sha256 is not None and _sha256(content) != self.sha256.get(path.name):
+            raise ConfigError(f"{path}: is damaged, or of another evaluation than {SUMMARY}; evaluate again")
+        fits = array.ndim == len(shape) and all(
+            found == length if length is not None else found > 0
+            for length, found in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype.kind not in "bif":
+            wanted = " x ".join("any" if length is None else str(length) for length in shape)
+            raise ConfigError(
+                f"{path}: holds {array.dtype} of shape {array.shape}, not {wanted} numbers; evaluate again"
+            )
+        return array
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any], arrays: Iterable[str]) -> None:
+    """Write `final_metrics.json`, after everything else, with the digests of all results.
+
+    Args:
+        folder: of the evaluation.
+        summary: its metrics.
+        arrays: names of the `.npy` files in the folder that belong to it.
+    """
+    digests = {name: _sha256((folder / name).read_bytes()) for name in arrays}
+    content = {**summary, ARRAYS: digests}
+    write_json(folder / SUMMARY, content | {DIGEST: _sha256_of_json(content)})
+
+
 def read_results(*folders: str | os.PathLike) -> Results:
     """Read evaluations of one kind; the replicas of several are put together.
 
@@ -68,25 +129,28 @@ def read_results(*folders: str | os.PathLike) -> Results:
 
 
 def _read(folders: Sequence[Path]) -> Results:
-    summaries = tuple(_summary(folder) for folder in folders)
-    names = sorted(path.name.removesuffix("_axis.npy") for path in folders[0].glob("*_axis.npy"))
-    lengths = [summary["replicas"] for summary in summaries]
+    evaluations = [_open(folder) for folder in folders]
+    first, *others = evaluations
 
     def each(name: str, *shape: int) -> list[np.ndarray]:
-        return [_array(folder, name, (length, *shape)) for folder, length in zip(folders, lengths, strict=True)]
+        return [one.array(name, (one.summary["replicas"], *shape)) for one in evaluations]
 
     def joined(name: str, *shape: int) -> np.ndarray:
         return np.concatenate(each(name, *shape))
 
     observables = {}
-    for name in names:
-        axis, reference = (_array(folders[0], f"{name}_{part}", (None,)) for part in ("axis", "reference"))
-        _require_finite(folders[0], name, axis, reference)
+    for name in first.observables():
+        axis, reference = (first.array(f"{name}_{part}", (None,)) for part in ("axis", "reference"))
+        _require_finite(first.folder, name, axis, reference)
+        for other in others:
+            if not np.array_equal(other.array(f"{name}_axis", (None,)), axis):
+                raise ConfigError(f"{other.folder}: {name} has another axis than in {first.folder}; evaluate again")
         observables[name] = (joined(name, len(axis)), axis, reference)
     times, broken, frames = (joined(name) for name in ("stable_time_ps", "broken", "stable_frames"))
     if not np.isfinite(times).all() or (times < 0).any() or (frames < 0).any() or broken.dtype != bool:
         raise ConfigError(f"{folders[0]}: stable times are not what an evaluation writes; evaluate again")
     groups = tuple(map(Lifetimes, each("stable_time_ps"), each("broken")))
+    summaries = tuple(one.summary for one in evaluations)
     return Results(summaries, groups, frames.astype(float), observables)
 
 
@@ -110,36 +174,41 @@ def check_comparable(results: Mapping[str, Results]) -> None:
                 raise ConfigError(f"{found[0][0]} and {name} do not have the same {what}: {shown}; evaluate again")
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    """Content of `final_metrics.json`, checked for the numbers that tables and figures need."""
-    path = folder / "final_metrics.json"
+def _open(folder: Path) -> _Evaluation:
+    """The summary of an evaluation, checked for its digest and for the numbers that tables and figures need."""
+    path = folder / SUMMARY
     summary = read_json(path)
+    sha256 = _checked_digests(path, summary)
     needed: dict[str, Any] = {key: summary.get(key) for key in NUMBERS}
     given = {key: value for key, value in summary.items() if key.startswith(ERRORS) and value is not None}
     for key, value in (needed | given).items():
         if not _is_number(value) or (key in NUMBERS and not value > 0):
             raise ConfigError(f"{path}: {key} is {one_line(repr(value), 60)}: it is damaged; evaluate again")
-    return summary
+    return _Evaluation(folder, summary, sha256)
+
+
+def _checked_digests(path: Path, summary: dict[str, Any]) -> dict[str, str] | None:
+    """Take the digests out of a summary, and compare its own. None for summaries of earlier versions."""
+    if not {ARRAYS, DIGEST} & summary.keys():
+        log.debug("%s: has no digests (an earlier version): only the form of the results is checked", path)
+        return None
+    digest = summary.pop(DIGEST, None)
+    if digest != _sha256_of_json(summary):
+        raise ConfigError(f"{path}: is damaged: its content is not what its digest says; evaluate again")
+    return summary.pop(ARRAYS)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256_of_json(values: Mapping[str, Any]) -> str:
+    """Of the content, however it is laid out in the file."""
+    return _sha256(json.dumps(values, sort_keys=True).encode())
 
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < np.inf
-
-
-def _array(folder: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Array of numbers in a file, checked for its shape. None stands for any length except zero."""
-    path = folder / f"{name}.npy"
-    try:
-        array = np.load(path, allow_pickle=False)
-    except Exception as error:  # damaged files raise many kinds of errors
-        raise ConfigError(f"{path} is missing or damaged ({one_line(error)}); evaluate again") from error
-    fits = array.ndim == len(shape) and all(
-        found == length if length is not None else found > 0 for length, found in zip(shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype.kind not in "bif":
-        wanted = " x ".join("any" if length is None else str(length) for length in shape)
-        raise ConfigError(f"{path}: holds {array.dtype} of shape {array.shape}, not {wanted} numbers; evaluate again")
-    return array
 
 
 def _require_finite(folder: Path, name: str, axis: np.ndarray, reference: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +14,22 @@ from mdsim.datasets.folder import Dataset, load_dataset
 from mdsim.datasets.inspection.check import Checked, bond_kinds, open_checked, suspects
 from mdsim.datasets.inspection.report import mean_temperature_K
 from mdsim.errors import DatasetError
-from mdsim.geometry import all_pairs, angles_deg, pair_distances
+from mdsim.geometry import angles_deg, pair_distances
+from mdsim.neighbors import Neighbors, neighbors
 from mdsim.observables.adf import bonded_triplets
 from mdsim.state import System
 from mdsim.suggest.place import Place, place_of
-from mdsim.typing import Float, Tensor
+from mdsim.typing import Float, Int, Tensor
 from mdsim.units import FS, kT_eV
 
 FEWEST_FRAMES = 5  # training frames, to estimate the spread
 LARGEST_BOND_DEVIATION = 0.5  # fraction of the mean length beyond which a bond in the data is broken
-DISTANCES_AT_ONCE = 1_000_000
 FRAMES_LOOKED_AT = 2000
-DISTANCES_LOOKED_AT = 40_000_000
+# Limits of memory and work for large systems, of which fewer frames are enough.
+COORDINATES_AT_ONCE, COORDINATES_LOOKED_AT = 200_000, 10_000_000  # bond lengths, angles
+DISTANCES_AT_ONCE, DISTANCES_LOOKED_AT = 1_000_000, 40_000_000  # longest distance in an open system
+ATOMS_AT_ONCE, ATOMS_LOOKED_AT = 50_000, 400_000  # searches for neighbors
+FIRST_REACH_A = 3.0  # of the search for the closest contact, which grows until there is one
 #: Plausible periods of bonds to hydrogen, with a margin for noise: from H-H at 4400/cm to soft bonds at 2000/cm.
 HYDROGEN_PERIOD_FS = (6.5, 17.0)
 
@@ -121,7 +125,7 @@ class Findings:
 
     @cached_property
     def _bond_lengths_A(self) -> Float[Tensor, "frame bond"]:
-        return self._in_chunks(lambda part: pair_distances(part, self.system.bonds, self.system.cell), 1)
+        return self._of_structures(pair_distances, self.system.bonds)
 
     @cached_property
     def angles(self) -> Spread | None:
@@ -129,38 +133,46 @@ class Findings:
         if not len(self.triplets):
             return None
         means = self.dataset.reference_angles_deg()
-        angles = self._in_chunks(lambda part: angles_deg(part, self.triplets, self.system.cell), 2)
+        angles = self._of_structures(angles_deg, self.triplets)
         return Spread(float((angles - means).abs().max()), float(angles.std(0).max()))
 
     @cached_property
-    def _pair_distances_A(self) -> Float[Tensor, "frame pair"]:
-        """Distances of all pairs, in as many frames as memory allows, Å."""
-        pairs = all_pairs(self.system.n_atoms)
-        stride = max(1, math.ceil(len(self.structures) * len(pairs) / DISTANCES_LOOKED_AT))
-        some = self.structures[::stride].split(max(1, DISTANCES_AT_ONCE // max(1, len(pairs))))
-        return torch.cat([pair_distances(part, pairs, self.system.cell).float() for part in some])
-
-    @property
     def longest_distance_A(self) -> float:
-        """Longest distance of any pair (minimum image with periodic boundaries), Å."""
-        return float(self._pair_distances_A.max())
+        """Longest distance of any pair of atoms of an open system, Å."""
+        rows = max(1, DISTANCES_AT_ONCE // self.system.n_atoms)
+        some = self._some(self.system.n_atoms**2 // 2, DISTANCES_LOOKED_AT)
+        return max(float(torch.cdist(part, one).max()) for one in some for part in one.split(rows))
 
     @cached_property
     def closest_contact_A(self) -> float | None:
-        """Shortest distance between atoms of different molecules, Å."""
+        """Shortest distance between atoms of different molecules, Å. All pairs up to it are searched, in any image."""
+        molecules, reach_A = self.system.molecules, FIRST_REACH_A
         if self.system.n_molecules < 2:
             return None
-        first, second = self.system.molecules[all_pairs(self.system.n_atoms)].unbind(1)
-        return float(self._pair_distances_A[:, first != second].min())
+        while True:
+            contacts = []
+            for pairs, positions in self._neighbors(reach_A):
+                distances = torch.linalg.vector_norm(pairs.displacements(positions), dim=-1)
+                first, second = (molecules[atoms % self.system.n_atoms] for atoms in (pairs.first, pairs.second))
+                contacts.append(distances[first != second])
+            if len(found := torch.cat(contacts)):
+                return float(found.min())
+            reach_A *= 1.5
 
     def pairs_within(self, cutoff_A: float) -> int:
         """Mean number of pairs within a cutoff per frame, which determines the cost of a force evaluation."""
         if self.system.cell is None:
-            return round(float((self._pair_distances_A < cutoff_A).sum(1).double().mean()))
-        volume = float(
-            torch.linalg.det(self.system.cell).abs()
-        )  # minimum images alone would miss pairs in a small cell
+            counts = [(pairs.n_pairs, len(positions)) for pairs, positions in self._neighbors(cutoff_A)]
+            n_pairs, n_frames = map(sum, zip(*counts, strict=True))
+            return round(n_pairs / n_frames)
+        volume = float(torch.linalg.det(self.system.cell).abs())
         return round(0.5 * self.system.n_atoms**2 / volume * 4 / 3 * math.pi * cutoff_A**3)
+
+    def _neighbors(self, reach_A: float) -> Iterator[tuple[Neighbors, Float[Tensor, "frame atom 3"]]]:
+        """All pairs within a distance, with the positions of their frames, for a few frames at a time."""
+        some = self._some(self.system.n_atoms, ATOMS_LOOKED_AT)
+        for part in some.split(max(1, ATOMS_AT_ONCE // self.system.n_atoms)):
+            yield neighbors(self.system, part, reach_A), part
 
     @property
     def half_height_A(self) -> float | None:
@@ -206,9 +218,15 @@ class Findings:
     def has_reference_run(self) -> bool:
         return "reference.npz" in self.dataset.metadata.sha256
 
-    def _in_chunks(self, coordinates: Callable[[Tensor], Tensor], distances_each: int) -> Tensor:
-        size = max(1, DISTANCES_AT_ONCE // max(1, distances_each * len(self.system.bonds)))
-        return torch.cat([coordinates(part) for part in self.structures.split(size)])
+    def _of_structures(self, coordinates: Callable[..., Tensor], atoms: Int[Tensor, "tuple atom"]) -> Tensor:
+        """Bond lengths or angles of the structures, a row for each."""
+        size = max(1, COORDINATES_AT_ONCE // len(atoms))
+        some = self._some(len(atoms), COORDINATES_LOOKED_AT).split(size)
+        return torch.cat([coordinates(part, atoms, self.system.cell) for part in some])
+
+    def _some(self, values_each: int, limit: int) -> Float[Tensor, "frame atom 3"]:
+        """Evenly spaced structures, as many as a limit on the values of all of them allows, but two."""
+        return self.structures[:: max(1, math.ceil(len(self.structures) / max(2, limit // values_each)))]
 
 
 def inspect(path: Path, temperature_K: float | None = None, allow_reactions: bool = False) -> Findings:

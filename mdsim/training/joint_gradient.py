@@ -81,7 +81,9 @@ class LossIncreases:
     latest: dict[str, float] = field(default_factory=dict)
 
     def after(self, name: str, loss: float) -> float:
-        """Include the loss of another step, and return the relative increase."""
+        """Include the loss of another step, if it is finite, and return the relative increase."""
+        if not math.isfinite(loss):
+            return 0.0
         first = self.first.setdefault(name, loss)
         latest = self.latest.setdefault(name, loss)
         self.latest[name] = latest + (loss - latest) / SMOOTHED_STEPS

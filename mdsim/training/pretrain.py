@@ -25,9 +25,14 @@ from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import System
 from mdsim.training.average import ParameterAverage
 from mdsim.training.schedule import OptimizerSettings, Schedule
+from mdsim.training.skips import skipped_in_a_row
 from mdsim.typing import Float, Int, Tensor
 
 log = logging.getLogger("mdsim")
+
+REMEDY = (
+    "lower optim.learning_rate, or look for labels that are not finite; earlier checkpoints of the fit are unchanged"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Progress:
     seconds: float = 0.0
     best_loss: float = math.inf
     best: int = 0  # index in the history
+    skipped: int = 0  # consecutive latest steps with a non-finite loss or gradient
     history: list[dict[str, int | float]] = field(default_factory=list)
 
 
@@ -176,11 +182,14 @@ class Pretraining:
             energy, forces = self.model(self.system, positions, pairs, create_graph=True)
         loss = self.loss(energy.to(positions), forces.to(positions), self.energy[batch], self.forces[batch])
         loss.backward(inputs=self.parameters)  # not with respect to positions, whose gradient is unused
-        if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        self.schedule.step()
+        limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        numbers = dict(zip(("loss", "gradient"), torch.stack([loss.detach(), norm.to(loss)]).tolist(), strict=True))
+        self.progress.skipped = skipped_in_a_row(self.progress.skipped, numbers, REMEDY)
         self.progress.step += 1
-        self.average.update()
+        if not self.progress.skipped:
+            self.schedule.step()
+            self.average.update()
         return loss.detach()
 
     def _evaluate(self, writer: ScalarWriter, train_loss: float = math.nan) -> None:

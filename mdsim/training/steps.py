@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from mdsim.errors import TrainingError
 from mdsim.estimator.samples import Samples
 from mdsim.estimator.signal import signal_to_noise
 from mdsim.force_field import ForceField
@@ -17,11 +15,15 @@ from mdsim.training.average import ParameterAverage
 from mdsim.training.joint_gradient import LossIncreases, WeightedTerm, joint_gradient
 from mdsim.training.progress import Progress
 from mdsim.training.schedule import Schedule
+from mdsim.training.skips import skipped_in_a_row
 from mdsim.typing import Tensor
 
 log = logging.getLogger("mdsim")
 
-MOST_SKIPPED = 20  # consecutive steps without a finite gradient that end a training
+REMEDY = (
+    "lower learning.learning_rate, or look for labels and references that are not finite; earlier checkpoints of the "
+    "run are unchanged"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ParameterSteps:
         settings: settings of the steps.
         average: the running average of the parameters.
         increases: the losses so far, by which bounded terms fade.
-        skipped: consecutive latest steps with a non-finite gradient.
+        skipped: consecutive latest steps with a non-finite loss or gradient.
     """
 
     force_field: ForceField
@@ -98,7 +100,7 @@ class ParameterSteps:
         return {f"learn/{name}_signal_to_noise": signal.ratio for name, signal in found.items() if signal is not None}
 
     def _step(self, samples: Samples, progress: Progress) -> dict[str, float]:
-        """Take one step along the joint gradient, unless it is not finite."""
+        """Take one step along the joint gradient, unless it or a loss is not finite."""
         joint = joint_gradient(self.terms, self.force_field, samples, self.increases)
         if joint is None:
             log.warning("%d usable samples give no gradient: no step", len(samples))
@@ -110,27 +112,15 @@ class ParameterSteps:
         limit = float("inf") if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         rate = self.schedule.current_rate
-        taken = self._finite(norm)
+        losses = {f"loss of {w.term.name}": joint.scalars.get(f"learn/{w.term.name}_loss", 0.0) for w in self.terms}
+        self.skipped = skipped_in_a_row(self.skipped, {**losses, "joint gradient": norm}, REMEDY)
+        taken = not self.skipped
         if taken:
             self._move(samples.generator)
             self.average.update()
         self.schedule.optimizer.zero_grad(set_to_none=True)
         own = {"learn/steps": float(taken), "learn/gradient_norm": norm, "learn/learning_rate": rate}
         return {**joint.scalars, **own}
-
-    def _finite(self, norm: float) -> bool:
-        """Whether the gradient is finite. Too many consecutive non-finite ones end the training."""
-        if math.isfinite(norm):
-            self.skipped = 0
-            return True
-        self.skipped += 1
-        log.warning("the joint gradient is not finite: step skipped (%d in a row)", self.skipped)
-        if self.skipped >= MOST_SKIPPED:
-            raise TrainingError(
-                f"{self.skipped} steps in a row had no finite gradient: lower learning.learning_rate, or look for"
-                " labels and references that are not finite; earlier checkpoints of the run are unchanged"
-            )
-        return False
 
     def _move(self, generator: torch.Generator) -> None:
         if not self.settings.randomize:

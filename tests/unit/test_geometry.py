@@ -47,6 +47,19 @@ def test_minimum_image_is_the_shortest_image(name, generator):
 
 
 @pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("longest", [0.99, 1.01, 1.5])
+def test_vectors_about_as_long_as_half_the_shortest_lattice_vector(name, longest, generator):
+    """Shorter ones, all together, are taken as they are."""
+    cell = _cell(name)
+    images = torch.cartesian_prod(*[torch.arange(-n, n + 1, dtype=torch.float64) for n in (30, 14, 3)]) @ cell
+    lengths = images.norm(dim=-1)
+    directions = torch.nn.functional.normalize(torch.randn(200, 3, generator=generator, dtype=torch.float64), dim=-1)
+    displacements = longest * 0.5 * lengths[lengths > 1e-9].min() * directions
+    found = minimum_image(displacements + images[torch.randint(len(images), (200,), generator=generator)], cell)
+    torch.testing.assert_close(found.norm(dim=-1), _shortest_by_brute_force(displacements, cell))
+
+
+@pytest.mark.parametrize("name", CELLS)
 def test_minimum_image_passes_gradients_unchanged(name, generator):
     displacements = (20.0 * torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)).requires_grad_()
     minimum_image(displacements, _cell(name)).sum().backward()

@@ -54,6 +54,12 @@ class Nameless:
 
 def frozen(species):
     return ForceField(3.0, species)
+
+
+def broken(kind):
+    if kind == "elsewhere":
+        return torch.zeros(2).reshape(3)
+    raise {"key": KeyError("width"), "lines": RuntimeError("two\\nlines" + 1000 * "x"), "none": AssertionError()}[kind]
 '''
 
 
@@ -92,6 +98,37 @@ def test_each_mistake_is_named(users_module, factory, options, message):
     with pytest.raises(ConfigError) as caught:
         make(BinnedObservable, factory, options, "key", system=water())
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("key", "KeyError in line {} of users_module.py: 'width'"),
+        ("lines", "RuntimeError in line {} of users_module.py: two linesxxx"),
+        ("none", "AssertionError in line {} of users_module.py: "),
+        ("elsewhere", "RuntimeError in line {} of users_module.py: shape '[3]' is invalid for input of size 2"),
+    ],
+)
+def test_what_goes_wrong_in_a_factory_is_one_line_with_its_name_and_key(users_module, tmp_path, kind, message):
+    lines = (tmp_path / "users_module.py").read_text().splitlines()
+    words = "return torch.zeros(2)" if kind == "elsewhere" else "raise {"
+    number = next(place for place, line in enumerate(lines, start=1) if words in line)
+    with pytest.raises(ConfigError) as caught:
+        make(ForceField, "users_module:broken", {"kind": kind}, "terms.1", system=water())
+    text = str(caught.value)
+    assert text.startswith("terms.1: users_module:broken fails with " + message.format(number))
+    assert "\n" not in text and len(text) < 500
+
+
+@pytest.mark.parametrize(("code", "error"), [("1 / 0", "ZeroDivisionError"), ("def f(:", "SyntaxError")])
+def test_a_module_that_fails_while_it_is_imported_is_one_line(tmp_path, monkeypatch, code, error):
+    (tmp_path / "failing_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match=f"^model: failing_module:make cannot be imported with {error} in line"
+    ) as caught:
+        make(ForceField, "failing_module:make", {}, "model")
     assert "\n" not in str(caught.value)
 
 

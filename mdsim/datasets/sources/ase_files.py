@@ -62,7 +62,7 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
     Raises:
         DatasetError: ASE cannot read the file, labels are missing or ambiguous, or frames are inconsistent.
     """
-    images, units = _read(path, reading.format)
+    images, units = read_images(path, reading.format)
     total = len(images)
     kept, singles = _kept(path, images, reading)
     images = [images[index] for index in kept]
@@ -96,8 +96,16 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
     return _compare_free_energy(images, energy_key, raw)
 
 
-def _read(path: Path, format: str | None) -> tuple[list[Atoms], Units]:
-    """All frames, and the units of their format."""
+def read_images(path: Path, format: str | None = None) -> tuple[list[Atoms], Units]:
+    """All frames, and the units of their format.
+
+    Args:
+        path: path of the file.
+        format: name of the format in ASE; None: recognized by name and content.
+
+    Raises:
+        DatasetError: there is no such file, or ASE cannot read it.
+    """
     if not path.exists():
         raise DatasetError(f"{path}: no such file")
     try:
@@ -124,7 +132,7 @@ def _read(path: Path, format: str | None) -> tuple[list[Atoms], Units]:
 
 def _with_cp2k_forces(images: list[Atoms], path: Path) -> list[Atoms]:
     """The frames with the forces of the other file, which stores them in place of positions."""
-    others, _ = _read(path, "extxyz")
+    others, _ = read_images(path, "extxyz")
     steps = [[image.info.get("i") for image in half] for half in (images, others)]
     if steps[0] != steps[1]:
         raise DatasetError(f"{path}: has other steps than the file of positions")

@@ -90,14 +90,44 @@ def choose(path: Path, images: list[Atoms], what: str, flag: str, asked: str | N
         there = _there(images[0])
         hint = "" if there == NO_LABELS else f". If one of these is meant, give it with {flag}"
         raise DatasetError(f"{path}: the frames have no {what}; they have {there}{hint}")
-    values = [collect(path, images, what, name) for name in candidates]
-    if any(not np.array_equal(values[0], other) for other in values[1:]):
+    first, *others = (each(path, images, what, name) for name in candidates)
+    if any(not all(map(np.array_equal, first, other)) for other in others):
         raise DatasetError(f"{path}: {' and '.join(candidates)} may each be the {what}: choose with {flag}")
     return candidates[0]
 
 
+def where_present(
+    path: Path, images: list[Atoms], what: str, flag: str, asked: str | None
+) -> tuple[str | None, list[np.ndarray | None]]:
+    """A label of frames that may be of several systems, and of which some or all may have none.
+
+    Args:
+        path, images, what, flag, asked: as in `choose`.
+
+    Returns:
+        The name of the label, None if no frame has one, and its value in each frame, None where it is missing or not
+        finite.
+
+    Raises:
+        DatasetError: several candidates differ, frames have labels of different names, or none has the name asked for.
+    """
+    having = [bool(_candidates(image, what)) if asked is None else asked in names(image) for image in images]
+    labeled = [image for image, has in zip(images, having, strict=True) if has]
+    if not labeled and asked is None:
+        return None, [None] * len(images)
+    key = choose(path, labeled or images, what, flag, asked)
+    values = iter(each(path, labeled or images, what, key))
+    found = (next(values) if has else None for has in having)
+    return key, [value if value is not None and np.isfinite(value).all() else None for value in found]
+
+
 def collect(path: Path, images: list[Atoms], what: str, key: str) -> np.ndarray:
-    """One label of all frames.
+    """One label of all frames of one system, as `each` gives it."""
+    return np.stack(each(path, images, what, key))
+
+
+def each(path: Path, images: list[Atoms], what: str, key: str) -> list[np.ndarray]:
+    """One label of every frame, an energy of shape (1,) or forces of shape (atom, 3).
 
     Raises:
         DatasetError: a frame lacks it, or has a value of another shape.
@@ -115,7 +145,7 @@ def collect(path: Path, images: list[Atoms], what: str, key: str) -> np.ndarray:
         if array.size != int(np.prod(shape)):
             raise DatasetError(f"{path}: {key} of frame {index} has shape {array.shape}, expected {shape}")
         values.append(array.reshape(shape))
-    return np.stack(values)
+    return values
 
 
 def places(image: Atoms) -> tuple[dict, dict, dict]:

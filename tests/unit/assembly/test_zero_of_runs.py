@@ -30,7 +30,7 @@ def _save(model: SchNet, path: Path) -> Path:
 
 
 def test_training_takes_the_zero_of_its_system_from_the_labels(checkpoint, tmp_path):
-    trainer = runs._stable_training(train_config(tmp_path), checkpoint)
+    trainer = runs.build_stable_training(train_config(tmp_path), checkpoint)
     force_field, qm = trainer.force_field, trainer.learner.steps.terms[-1].term.frames
     predicted, _ = force_field(water(torch.float32), qm.positions)
     assert (predicted - qm.energy).mean().abs() < 1e-3
@@ -45,12 +45,12 @@ def test_training_keeps_a_zero_that_is_known(recorded, tmp_path):
     model = schnet()
     if recorded:
         model.record_composition(water().atomic_numbers)
-    trainer = runs._stable_training(train_config(tmp_path), _save(model, tmp_path / "model.pt"))
+    trainer = runs.build_stable_training(train_config(tmp_path), _save(model, tmp_path / "model.pt"))
     assert trainer.force_field.zero_energy_eV(water()).item() == pytest.approx(SHIFT_EV, abs=1e-9)
 
 
 def test_an_evaluation_says_that_energy_errors_mean_nothing(checkpoint, tmp_path, caplog):
     config = simulate_config(tmp_path)
     with caplog.at_level(logging.WARNING):
-        runs._evaluation(config, assembly.dataset(config.data), checkpoint, tmp_path / "out")
+        runs.build_evaluation(config, assembly.dataset(config.data), checkpoint, tmp_path / "out")
     assert any("the total energy of H2O is not determined" in record.message for record in caplog.records)

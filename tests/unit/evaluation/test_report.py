@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from mdsim.errors import ConfigError
 from mdsim.evaluation import metrics, report
-from mdsim.evaluation.results import read_results
+from mdsim.evaluation.results import read_results, write_summary
 
 AXIS, REFERENCE = np.array([0.5, 1.5, 2.5]), np.array([0.2, 0.6, 0.2])
 
@@ -96,6 +97,55 @@ def test_unlike_evaluations_are_not_compared(tmp_path, key):
 def test_a_missing_evaluation_is_named(run):
     with pytest.raises(ConfigError, match=r"post_cycle9/final_metrics\.json: cannot be read"):
         report.compare([run], "pre", "post_cycle9")
+
+
+def _with_digests(folder: Path) -> Path:
+    """The same results as this version writes them."""
+    summary = metrics.read_json(folder / "final_metrics.json")
+    write_summary(folder, summary, sorted(path.name for path in folder.glob("*.npy")))
+    return folder
+
+
+def test_digests_change_no_result(run):
+    before = read_results(run / "inference" / "pre")
+    after = read_results(_with_digests(run / "inference" / "pre"))
+    assert after.summaries == before.summaries
+    assert after.observables.keys() == before.observables.keys()
+
+
+def test_results_of_an_earlier_version_are_read_and_named(run, caplog):
+    with caplog.at_level(logging.DEBUG, "mdsim"):
+        read_results(run / "inference" / "pre")
+    assert "has no digests (an earlier version)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["rdf.npy", "rdf_reference.npy", "broken.npy", "stable_frames.npy"])
+def test_arrays_of_another_evaluation_are_refused(run, name):
+    folder = _with_digests(run / "inference" / "pre")
+    np.save(folder / name, np.roll(np.load(folder / name), 1))
+    with pytest.raises(ConfigError, match=f"{name}: is damaged, or of another evaluation.*evaluate again"):
+        read_results(folder)
+
+
+def test_a_changed_number_and_a_missing_array_are_refused(run):
+    folder = _with_digests(run / "inference" / "pre")
+    (folder / "rdf_axis.npy").rename(folder / "kept")
+    with pytest.raises(ConfigError, match=r"rdf_axis\.npy is missing"):
+        read_results(folder)
+    (folder / "kept").rename(folder / "rdf_axis.npy")
+    np.save(folder / "adf_axis.npy", AXIS)  # not of this evaluation
+    assert read_results(folder).observables.keys() == {"rdf"}
+    path = folder / "final_metrics.json"
+    path.write_text(path.read_text().replace("500.0", "300.0"))
+    with pytest.raises(ConfigError, match=r"final_metrics\.json: is damaged.*digest"):
+        read_results(folder)
+
+
+def test_runs_with_unlike_axes_are_not_pooled(run, tmp_path):
+    _write(tmp_path / "second" / "inference" / "pre", [3.0, 4.0, 5.0, 4.0])
+    np.save(tmp_path / "second" / "inference" / "pre" / "rdf_axis.npy", 2 * AXIS)
+    with pytest.raises(ConfigError, match=r"second.*rdf has another axis than in"):
+        read_results(*(folder / "inference" / "pre" for folder in (run, tmp_path / "second")))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,27 @@ def _distances(positions: torch.Tensor) -> torch.Tensor:
 def test_pairs_of_a_molecule_are_counted(write_set):
     found = inspect(write_set())
     assert found.pairs_within(1.3) == 2 and found.pairs_within(5.0) == 3
+    longest = max(float(torch.pdist(frame).max()) for frame in found.structures)
+    assert found.longest_distance_A == pytest.approx(longest)
+
+
+def test_molecules_far_apart_are_in_contact_somewhere(write_set):
+    """The search for the closest contact grows until it finds one."""
+
+    def pair(n: int, seed: int) -> Frames:
+        apart = torch.tensor([17.0, 0.0, 0.0]).double()
+        positions = torch.cat([vibrating(n, seed), vibrating(n, seed + 100) + apart], dim=1)
+        return labeled(torch.tensor([8, 1, 1, 8, 1, 1]), positions)
+
+    found = inspect(write_set(pair))
+    first, second = found.structures[:, :3], found.structures[:, 3:]
+    assert found.closest_contact_A == pytest.approx(float(torch.cdist(first, second).min()))
+
+
+def test_fewer_frames_of_large_systems_are_looked_at(write_set):
+    found = inspect(write_set())
+    assert len(found._some(3, 10**6)) == 105
+    assert len(found._some(3, 30)) == 10 and len(found._some(10**9, 30)) == 2
 
 
 def moving(temperature_K: float) -> Frames:

@@ -1,4 +1,5 @@
 import copy
+import logging
 from functools import partial
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from tiny import SHIFT_EV, SilentWriter, frames, same_bits, schnet, water
 
 from mdsim import checkpoints, losses
-from mdsim.errors import CheckpointError
+from mdsim.errors import CheckpointError, TrainingError
 from mdsim.evaluation.errors import errors_on, predict
 from mdsim.models.loading import load_force_field
 from mdsim.training.pretrain import FitSettings, Pretraining
@@ -43,6 +44,56 @@ def test_the_loss_goes_down(tmp_path):
     validation = writer.all("val/loss")
     assert [step for step, _ in validation] == [20 * i for i in range(9)], "before, then every fifth epoch of 4 steps"
     assert validation[-1][1] < 0.5 * validation[0][1]
+
+
+def _loses_its_way(trainer, loss: float, until: int = 10**9) -> None:
+    """Give the steps up to one another loss, with the gradient that they have."""
+    own = trainer.loss
+
+    def wrong(*arguments):
+        value = own(*arguments)
+        changed = value.requires_grad and trainer.progress.step < until
+        return value - value.detach() + loss if changed else value
+
+    trainer.loss = wrong
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("loss", [torch.nan, torch.inf])
+def test_a_step_without_a_finite_loss_changes_nothing(tmp_path, caplog, loss, ema_decay):
+    trainer = _fit(tmp_path, max_epochs=1, ema_decay=ema_decay)
+    before = copy.deepcopy(trainer.state_dict())
+    _loses_its_way(trainer, loss)
+    with caplog.at_level(logging.WARNING, "mdsim"):
+        trainer.fit(SilentWriter())
+    after = trainer.state_dict()
+    assert all(same_bits(after[key], before[key]) for key in ("model", "average"))
+    assert after["schedule"]["steps"] == 0 and trainer.progress.skipped == 4
+    assert "not finite: loss: step skipped (4 in a row)" in caplog.text
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path, caplog):
+    trainer = _fit(tmp_path, max_epochs=1)
+    before = copy.deepcopy(trainer.state_dict()["model"])
+    trainer.parameters[0].register_hook(lambda gradient: gradient * torch.nan)
+    with caplog.at_level(logging.WARNING, "mdsim"):
+        trainer.fit(SilentWriter())
+    assert same_bits(trainer.state_dict()["model"], before)
+    assert "not finite: gradient: step skipped (4 in a row)" in caplog.text
+
+
+def test_too_many_skipped_steps_end_a_fit(tmp_path):
+    trainer = _fit(tmp_path, max_epochs=10)
+    _loses_its_way(trainer, torch.nan)
+    with pytest.raises(TrainingError, match="20 steps in a row had no finite loss: lower"):
+        trainer.fit(SilentWriter())
+
+
+def test_a_finite_step_forgives_what_was_skipped(tmp_path):
+    trainer = _fit(tmp_path, max_epochs=2)
+    _loses_its_way(trainer, torch.nan, until=3)
+    trainer.fit(SilentWriter())
+    assert trainer.progress.skipped == 0 and trainer.schedule.steps == 5 and trainer.progress.step == 8
 
 
 def test_the_zero_of_energy_is_the_mean_label(tmp_path):

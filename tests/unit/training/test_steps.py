@@ -14,7 +14,8 @@ from mdsim.training.average import ParameterAverage
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.progress import Progress
 from mdsim.training.schedule import OptimizerSettings, Schedule
-from mdsim.training.steps import MOST_SKIPPED, ParameterSteps, StepSettings, randomize_step
+from mdsim.training.skips import MOST_SKIPPED
+from mdsim.training.steps import ParameterSteps, StepSettings, randomize_step
 
 
 class Slope:
@@ -22,11 +23,11 @@ class Slope:
 
     name = "slope"
 
-    def __init__(self, *gradient: float, uses_samples: bool = True) -> None:
-        self.values, self.uses_samples = gradient, uses_samples
+    def __init__(self, *gradient: float, uses_samples: bool = True, loss: float = 1.0) -> None:
+        self.values, self.uses_samples, self.loss = gradient, uses_samples, loss
 
     def gradient(self, force_field, samples):
-        return TermGradient((torch.tensor(self.values).double(),), 1.0)
+        return TermGradient((torch.tensor(self.values).double(),), self.loss)
 
 
 def _steps(model, term, learning_rate: float = 1.0, **settings) -> ParameterSteps:
@@ -70,17 +71,27 @@ def test_terms_without_samples_are_not_reweighted():
     torch.testing.assert_close(model.stiffness.detach(), STIFFNESS - 90.0)
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_ends_the_training_in_the_end(caplog):
+@pytest.mark.parametrize(
+    ("term", "wrong"),
+    [
+        (Slope(torch.nan, 0.0, 0.0), "joint gradient"),
+        (Slope(1.0, 0.0, 0.0, loss=torch.nan), "loss of slope"),
+        (Slope(1.0, 0.0, 0.0, loss=torch.inf), "loss of slope"),
+    ],
+)
+def test_a_loss_or_gradient_that_is_not_finite_is_skipped_and_ends_the_training_in_the_end(term, wrong, caplog):
     model = Springs()
-    steps = _steps(model, Slope(torch.nan, 0.0, 0.0))
+    steps = _steps(model, term)
     samples = samples_of(toy_trajectory())
     with caplog.at_level(logging.WARNING, "mdsim"):
         for _ in range(MOST_SKIPPED - 1):
             assert steps(samples, Progress())["learn/steps"] == 0
-        with pytest.raises(TrainingError, match="20 steps in a row had no finite gradient"):
+        with pytest.raises(
+            TrainingError, match=f"20 steps in a row had no finite {wrong}: lower learning.learning_rate"
+        ):
             steps(samples, Progress())
     assert torch.equal(model.stiffness.detach(), STIFFNESS)
-    assert "step skipped (1 in a row)" in caplog.text
+    assert f"not finite: {wrong}: step skipped (1 in a row)" in caplog.text
 
 
 def test_a_finite_gradient_forgives_what_was_skipped():

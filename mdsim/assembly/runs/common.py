@@ -1,0 +1,84 @@
+"""What the runs share: their scalars, the provenance of their checkpoints, the start of their replicas, errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mdsim
+from mdsim import assembly
+from mdsim.config.schema import PretrainConfig, RunConfig
+from mdsim.datasets.folder import Dataset
+from mdsim.datasets.npz import Frames
+from mdsim.dynamics.stretch import Stretch, initial_conditions
+from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
+from mdsim.force_field import ForceField
+from mdsim.reporting.scalars import ScalarWriter
+from mdsim.state import MDState
+
+log = logging.getLogger("mdsim")
+
+
+def never() -> bool:
+    """No request to stop."""
+    return False
+
+
+@contextmanager
+def mistakes_in_the_configuration() -> Iterator[None]:
+    """Turn errors during assembly (such as bins that do not fit the range) into errors of the configuration."""
+    try:
+        yield
+    except (ConfigError, DatasetError, UnknownSpeciesError):
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def scalar_writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: int) -> ScalarWriter:
+    """The scalars of a run, without those that an earlier process wrote from ``purge_step`` on."""
+    wandb = None
+    if config.wandb is not None:
+        wandb = {"project": config.wandb.project, "mode": config.wandb.mode, "name": folder.name}
+    return ScalarWriter(folder, config.model_dump(mode="json"), wandb, purge_step)
+
+
+def provenance(data: Dataset) -> dict[str, Any]:
+    """Origin of a force field, for its checkpoint."""
+    return {
+        "mdsim_version": mdsim.__version__,
+        "data": "/".join(data.folder.parts[-3:]),
+        "level_of_theory": data.metadata.level_of_theory,
+        "n_train": len(data.train),
+    }
+
+
+def datasets_of(config: RunConfig, **others: bool) -> list[tuple[Dataset, list[str]]]:
+    """The data set of a run and the one of its references, each with the names of the files that are read of it."""
+    read = {"train": True, "reference": config.reference_run, **others}
+    sizes = dict.fromkeys((config.data.size, config.reference_size or config.data.size))
+    return [(assembly.dataset(config.data, size), [name for name in read if read[name]]) for size in sizes]
+
+
+def starting_state(
+    config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames, meant_to_break: bool = False
+) -> MDState:
+    """The initial state of the replicas, at some of the frames, after a first check of their stability."""
+    dynamics = config.dynamics
+    positions, velocities = initial_conditions(
+        stretch.system,
+        frames.positions,
+        dynamics.replicas,
+        dynamics.temperature_K,
+        torch.Generator().manual_seed(config.seed),
+    )
+    state = stretch.begin(force_field, positions, velocities)
+    unstable = int(stretch.judge(state).unstable.sum())
+    if unstable and not meant_to_break:
+        log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)
+    return state

@@ -1,0 +1,101 @@
+"""Held-out evaluation of a force field, and comparison of evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mdsim import assembly, memory
+from mdsim.assembly.inputs import inputs_of
+from mdsim.assembly.run_folder import check_folder, open_folder
+from mdsim.assembly.runs.common import (
+    datasets_of,
+    mistakes_in_the_configuration,
+    never,
+    scalar_writer,
+    starting_state,
+)
+from mdsim.config.schema import SimulateConfig
+from mdsim.datasets.folder import Dataset
+from mdsim.evaluation import metrics, report
+from mdsim.evaluation.errors import errors_on
+from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.results import SUMMARY, read_results, write_summary
+
+log = logging.getLogger("mdsim")
+
+
+def evaluate(
+    config: SimulateConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_requested: Callable[[], bool] = never,
+    debug: bool = False,
+) -> bool:
+    """Evaluate the force field that `eval_model` names; False where it was stopped before its end."""
+    out_dir = config.run_path / "inference" / config.eval_model
+    checkpoint = assembly.evaluated_checkpoint(config, config.eval_model, debug)
+    check_folder(out_dir, config, resume, overwrite)
+    memory.set_budget_GB(config.memory_budget_GB)
+    data = assembly.dataset(config.data)
+    with mistakes_in_the_configuration():
+        evaluation = build_evaluation(config, data, checkpoint, out_dir)
+    inputs = inputs_of(config, datasets_of(config, test=True, contiguous=bool(config.dynamical_observables)))
+    with open_folder(out_dir, config, resume, overwrite, inputs) as run:
+        evaluation.run_identity, evaluation.is_older_run = run.identity, run.is_older
+        log.info(
+            "evaluating %s: %d replicas for %g ps at %g K",
+            *(checkpoint, config.dynamics.replicas, config.horizon_ps, config.dynamics.temperature_K),
+        )
+        if resume:
+            evaluation.resume_from(out_dir / "state.pt")
+        with scalar_writer(out_dir, config, evaluation.epoch + 1) as writer:
+            if not evaluation.run(writer, stop_requested):
+                return False
+        _write_results(evaluation, config, data, checkpoint, out_dir)
+    return True
+
+
+def _write_results(
+    evaluation: Evaluation, config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path
+) -> None:
+    """Metrics, arrays, figures and the table of a finished evaluation."""
+    errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
+    summary = metrics.final_metrics(evaluation, errors, config.eval_model, config.dynamics.temperature_K)
+    arrays = metrics.save_arrays(out_dir, evaluation)
+    write_summary(out_dir, {"checkpoint": checkpoint.as_posix(), **summary}, arrays)
+    report.draw(out_dir, {config.eval_model: read_results(out_dir)})
+    log.info("%s\n%s", out_dir / SUMMARY, metrics.table({config.eval_model: summary}))
+
+
+def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
+    system = data.system().to(assembly.device(config.cpu))
+    force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    if reason := force_field.why_undetermined(system):
+        log.warning("energy errors are off by an unknown constant: %s", reason)
+    stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
+    return Evaluation(
+        force_field,
+        stretch,
+        starting_state(config, stretch, force_field, data.test),
+        assembly.compared_structural(config, system, assembly.dataset(config.data, config.reference_size)),
+        assembly.compared_dynamical(config, system, data),
+        assembly.plan(config),
+        out_dir,
+        torch.Generator(system.masses.device).manual_seed(config.seed),
+        _sha256(checkpoint),
+    )
+
+
+def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
+    """Compare evaluations before and after training, in one or several run folders, as one table and set of figures."""
+    log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

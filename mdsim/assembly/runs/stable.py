@@ -1,0 +1,85 @@
+"""StABlE training of a force field."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mdsim import assembly, memory
+from mdsim.assembly.inputs import inputs_of
+from mdsim.assembly.resume import resume_training
+from mdsim.assembly.run_folder import check_folder, open_folder
+from mdsim.assembly.runs.common import (
+    datasets_of,
+    mistakes_in_the_configuration,
+    never,
+    provenance,
+    scalar_writer,
+    starting_state,
+)
+from mdsim.config.schema import TrainConfig
+from mdsim.evaluation import report
+from mdsim.training.chains import Restarts
+from mdsim.training.saved_weights import LabelMean
+from mdsim.training.stable import StableTraining
+
+log = logging.getLogger("mdsim")
+
+
+def train_stable(
+    config: TrainConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_requested: Callable[[], bool] = never,
+    debug: bool = False,
+) -> bool:
+    """Run StABlE training; False where it was stopped before its end."""
+    check_folder(config.run_path, config, resume, overwrite)
+    memory.set_budget_GB(config.memory_budget_GB)
+    checkpoint = assembly.starting_checkpoint(config, debug)
+    with mistakes_in_the_configuration():
+        trainer = build_stable_training(config, checkpoint, debug)
+    inputs = inputs_of(config, datasets_of(config), pretrained_checkpoint=checkpoint)
+    with open_folder(config.run_path, config, resume, overwrite, inputs) as run:
+        trainer.provenance["run"] = run.identity
+        log.info(
+            "StABlE training of %s, %d replicas at %g K",
+            *(checkpoint, config.dynamics.replicas, config.dynamics.temperature_K),
+        )
+        if resume:
+            resume_training(trainer, config.run_path / "last.pt", run)
+        with scalar_writer(config.run_path, config, trainer.progress.epoch + 1) as writer:
+            if not trainer.run(writer, stop_requested):
+                return False
+        report.draw_training(config.run_path)
+    return True
+
+
+def build_stable_training(config: TrainConfig, checkpoint: Path, debug: bool = False) -> StableTraining:
+    data = assembly.dataset(config.data)
+    reference_data = assembly.dataset(config.data, config.reference_size)
+    system = data.system().to(assembly.device(config.cpu))
+    force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    if force_field.why_undetermined(system):
+        moved = force_field.recenter(system, data.train.positions, data.train.energy)
+        log.info("the zero of energy was set from the training frames: %+.3f eV relative to the estimate", moved)
+    assembly.train_only(force_field, config.trainable)
+    stretch = assembly.stretch(config, system, data)
+    zero_energy_eV = float(force_field.zero_energy_eV(system))
+    terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)
+    return StableTraining(
+        force_field,
+        stretch,
+        starting_state(config, stretch, force_field, data.train, meant_to_break=debug),
+        terms,
+        assembly.sampling(config, system, data),
+        assembly.stable_settings(config, terms),
+        config.run_path,
+        torch.Generator(system.masses.device).manual_seed(config.seed),
+        provenance=provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
+        restarts=Restarts(reference_data.train.positions, config.dynamics.temperature_K),
+        label_mean=LabelMean(system, data.train),
+    )
