@@ -163,6 +163,7 @@ def _pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretrai
     with _a_model_that_can_be_built():
         model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
     assembly.train_only(model, config.trainable)
+    assembly.add_repulsion(model, config.model, system, data.train)
     return Pretraining(
         model,
         system,
@@ -224,6 +225,7 @@ def _stable_training(config: TrainConfig, checkpoint: Path, debug: bool = False)
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    assembly.add_repulsion(force_field, config.model, system, data.train)
     if force_field.why_undetermined(system):
         moved = force_field.recenter(system, data.train.positions, data.train.energy)
         log.info("the zero of energy was set from the training frames: %+.3f eV relative to the estimate", moved)
@@ -311,6 +313,7 @@ def _write_results(
 def _evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
     system = data.system().to(assembly.device(config.cpu))
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    assembly.add_repulsion(force_field, config.model, system, data.train)
     if reason := force_field.why_undetermined(system):
         log.warning("energy errors are off by an unknown constant: %s", reason)
     stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
