@@ -16,7 +16,7 @@ from mdsim.models import repelled
 from mdsim.models.custom import custom_force_field
 from mdsim.models.loading import load_force_field
 from mdsim.models.registry import MODELS
-from mdsim.repulsion.windows import windows_from_frames
+from mdsim.repulsion.windows import zbl_from_frames
 from mdsim.repulsion.zbl import ZBL, Window, parsed
 from mdsim.state import System
 
@@ -71,9 +71,8 @@ def add_repulsion(model: ForceField, config: ModelConfig | ModelReference, syste
         if model.repulsion is not None:
             _check_kept(model.repulsion, wanted.pairs, given)
             return
-        elements = model.species.tolist()
-        derived = windows_from_frames(wanted.pairs, system, frames.positions, model.cutoff, elements)
-        repulsion = ZBL.of(wanted.pairs, {**derived, **given})
+        known = model.species.tolist()
+        repulsion = zbl_from_frames(system, frames.positions, model.cutoff, wanted.pairs, known, given)
         repelled.add_repulsion(model, repulsion)
     except ValueError as error:
         raise ConfigError(f"model.repulsion: {error}") from error

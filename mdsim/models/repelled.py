@@ -65,7 +65,8 @@ def add_repulsion(model: ForceField, repulsion: ZBL) -> None:
         raise ValueError("the force field has a repulsion already")
     if repulsion.reach_A > model.cutoff:
         raise ValueError(f"a repulsion up to {repulsion.reach_A:g} Å needs a larger cutoff than {model.cutoff:g} Å")
-    model.__class__ = _repelled(type(model))
+    kind: type = type(model)
+    model.__class__ = _repelled(kind)
     model.repulsion = repulsion
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -23,13 +24,38 @@ from ase.data.vdw_alvarez import vdw_radii
 
 from mdsim.neighbors import neighbors
 from mdsim.repulsion.pairs import selected
-from mdsim.repulsion.zbl import N_ELEMENTS, Window
+from mdsim.repulsion.zbl import N_ELEMENTS, ZBL, Window, Windows
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
 OFF_OVER_CONTACT = 0.98
 ON_OVER_OFF = 0.8
 FRAMES_AT_ONCE = 64
+NONE_GIVEN: Windows = MappingProxyType({})
+
+
+def zbl_from_frames(
+    system: System,
+    positions: Float[Tensor, "frame atom 3"],
+    cutoff_A: float,
+    selection: str = "nonbonded",
+    elements: Sequence[int] = (),
+    given: Windows = NONE_GIVEN,
+) -> ZBL:
+    """A repulsion that is zero in reference frames.
+
+    Args:
+        system: the system of the frames.
+        positions: reference frames, Å.
+        cutoff_A: the cutoff of the force field, beyond which no window ends.
+        selection: the pairs of atoms that repel each other, see `mdsim.repulsion.pairs.selected`.
+        elements: atomic numbers that the force field knows besides those of the system.
+        given: windows that replace those from the frames.
+
+    Raises:
+        ValueError: the repulsion would act between molecules, and there is only one; or a given window is none.
+    """
+    return ZBL.of(selection, {**windows_from_frames(selection, system, positions, cutoff_A, elements), **given})
 
 
 def windows_from_frames(
@@ -39,18 +65,7 @@ def windows_from_frames(
     cutoff_A: float,
     elements: Sequence[int] = (),
 ) -> dict[tuple[int, int], Window]:
-    """The windows of all pairs of elements.
-
-    Args:
-        selection: the pairs of atoms that repel each other, see `mdsim.repulsion.pairs`.
-        system: the system of the frames.
-        positions: reference frames, Å.
-        cutoff_A: the reach of the force field, beyond which no window ends.
-        elements: atomic numbers that the force field knows besides those of the system.
-
-    Raises:
-        ValueError: the repulsion would act between molecules, and there is only one.
-    """
+    """The windows of all pairs of elements, see `zbl_from_frames`."""
     if selection == "between_molecules" and system.n_molecules < 2:
         raise ValueError(
             f"pairs: between_molecules, but the system is a single molecule of {system.n_atoms} atoms; use nonbonded"
