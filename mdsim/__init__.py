@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.models.gemnet.model import GemNetT as GemNetT
     from mdsim.models.loading import load_force_field as load_force_field
     from mdsim.models.nequip.model import NequIP as NequIP
+    from mdsim.models.repelled import add_repulsion as add_repulsion
     from mdsim.models.saving import save_force_field as save_force_field
     from mdsim.models.schnet.model import SchNet as SchNet
     from mdsim.observables.adf import ADF as ADF
@@ -53,6 +54,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.observables.vacf import VACF as VACF
     from mdsim.replicas import Simulation as Simulation, simulate as simulate
     from mdsim.reporting.scalars import ScalarWriter as ScalarWriter
+    from mdsim.repulsion.windows import zbl_from_frames as zbl_from_frames
+    from mdsim.repulsion.zbl import ZBL as ZBL
     from mdsim.stability.criteria import (
         AngleDeviation as AngleDeviation,
         BondLengthDeviation as BondLengthDeviation,
@@ -109,6 +112,7 @@ _HOMES = {
     "models.gemnet.model": ("GemNetT",),
     "models.loading": ("load_force_field",),
     "models.nequip.model": ("NequIP",),
+    "models.repelled": ("add_repulsion",),
     "models.saving": ("save_force_field",),
     "models.schnet.model": ("SchNet",),
     "observables.adf": ("ADF",),
@@ -120,6 +124,8 @@ _HOMES = {
     "observables.vacf": ("VACF",),
     "replicas": ("Simulation", "simulate"),
     "reporting.scalars": ("ScalarWriter",),
+    "repulsion.windows": ("zbl_from_frames",),
+    "repulsion.zbl": ("ZBL",),
     "stability.criteria": (
         "AngleDeviation",
         "BondLengthDeviation",

@@ -17,6 +17,7 @@ from mdsim.errors import UnknownSpeciesError
 from mdsim.interfaces import Potential
 from mdsim.memory import announce_division, budget_bytes, bytes_for
 from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas, neighbors
+from mdsim.repulsion.zbl import ZBL
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -50,6 +51,7 @@ class ForceField(EnergyZero):
     cutoff: float  # Å
     hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
     made_by: dict[str, Any] | None = None  # `factory` and `options` of a model from outside this package
+    repulsion: ZBL | None = None  # part of the energies that is not learned, see `mdsim.models.repelled`
 
     def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
         super().__init__(species, energy_shift_eV)

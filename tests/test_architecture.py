@@ -12,7 +12,10 @@ MODEL_RECORDS = ("models.registry", "models.record", "models.*.record")  # plain
 FLOORS = {
     0: ("errors", "units", "typing", "plugins", "memory", "compiled", *MODEL_RECORDS),
     1: ("geometry", "state", "losses", "reference_energies"),
-    2: ("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
+    2: (
+        *("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
+        "repulsion",
+    ),
     3: ("models", "integrators", "observables", "datasets", "reporting"),
     4: ("stability",),
     5: ("dynamics", "datasets.inspection"),

@@ -13,12 +13,13 @@ from mdsim.assembly.dynamics import integrator, prior, stretch
 from mdsim.assembly.evaluation import compared_dynamical, compared_structural, plan
 from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, observable_loss
-from mdsim.assembly.models import device, force_field, saved_force_field, train_only
+from mdsim.assembly.models import add_repulsion, device, force_field, saved_force_field, train_only
 from mdsim.assembly.observables import dynamical_observable, observable
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
 
 __all__ = [
+    "add_repulsion",
     "compared_dynamical",
     "compared_structural",
     "criterion",

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 
 import torch
 
 from mdsim.config.schema import CustomModelConfig, CustomModelReference, ModelConfig, ModelReference
+from mdsim.datasets.npz import Frames
 from mdsim.errors import ConfigError
 from mdsim.force_field import ForceField
+from mdsim.models import repelled
 from mdsim.models.custom import custom_force_field
 from mdsim.models.loading import load_force_field
 from mdsim.models.registry import MODELS
+from mdsim.repulsion.windows import zbl_from_frames
+from mdsim.repulsion.zbl import ZBL, Window, parsed
+from mdsim.state import System
+
+log = logging.getLogger("mdsim")
 
 
 def device(cpu: bool) -> torch.device:
@@ -45,3 +53,33 @@ def saved_force_field(config: ModelConfig | ModelReference, checkpoint: str | os
     """The force field in a checkpoint. A custom factory is called only if the configuration names it."""
     allowed = config.factory if isinstance(config, CustomModelConfig | CustomModelReference) else None
     return load_force_field(checkpoint, allowed)
+
+
+def add_repulsion(model: ForceField, config: ModelConfig | ModelReference, system: System, frames: Frames) -> None:
+    """Add to a force field the repulsion that its section asks for, with windows from the frames where none are given.
+
+    A repulsion that a checkpoint brings along stays as it is, because the parameters belong to it.
+
+    Raises:
+        ConfigError: the section does not fit the system, the cutoff, or the repulsion that is there already.
+    """
+    wanted = config.repulsion
+    if wanted is None:
+        return
+    try:
+        given = parsed(wanted.windows_A)
+        if model.repulsion is not None:
+            _check_kept(model.repulsion, wanted.pairs, given)
+            return
+        known = model.species.tolist()
+        repulsion = zbl_from_frames(system, frames.positions, model.cutoff, wanted.pairs, known, given)
+        repelled.add_repulsion(model, repulsion)
+    except ValueError as error:
+        raise ConfigError(f"model.repulsion: {error}") from error
+    log.info("repulsion of nuclei (ZBL), pairs: %s, %s", wanted.pairs, repulsion)
+
+
+def _check_kept(saved: ZBL, selection: str, given: dict[tuple[int, int], Window]) -> None:
+    differing = [pair for pair, window in given.items() if dict(saved.windows).get(pair) != window]
+    if saved.selection != selection or differing:
+        raise ValueError(f"the checkpoint was trained with another one, {saved.settings}; leave the key out to keep it")

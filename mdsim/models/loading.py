@@ -12,15 +12,23 @@ from mdsim.errors import CheckpointError, ConfigError, one_line
 from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
 from mdsim.models.registry import MODELS
+from mdsim.models.repelled import add_repulsion
 from mdsim.reference_energies import N_ELEMENTS
+from mdsim.repulsion.zbl import ZBL
 
 CUSTOM = "custom"
+REPULSION = "repulsion"
 ANY_COMPOSITIONS = {"reference_compositions": payloads.tensor(None, N_ELEMENTS, dtype=torch.long)}
 CONSTANTS = ("distance_expansion.offset",)  # saved, but set by the hyperparameters
 
 
 def model_config(model: ForceField) -> dict[str, Any]:
-    """The name and hyperparameters of a model, which a checkpoint stores besides the weights."""
+    """The name and hyperparameters of a model, and its repulsion, which a checkpoint stores besides the weights."""
+    config = _architecture(model)
+    return config if model.repulsion is None else {**config, REPULSION: model.repulsion.settings}
+
+
+def _architecture(model: ForceField) -> dict[str, Any]:
     if model.made_by is not None:
         return {"name": CUSTOM, **model.made_by}
     factory = f"{type(model).__module__}:{type(model).__qualname__}"
@@ -88,6 +96,8 @@ def _check_allowed(needed: Any, allowed: str | None, path: str | os.PathLike) ->
 def _build(config: dict[str, Any], state: dict[str, torch.Tensor], path: str | os.PathLike) -> ForceField:
     described = one_line(config, 200)
     try:
+        repulsion = ZBL.from_settings(config[REPULSION]) if REPULSION in config else None
+        config = {key: value for key, value in config.items() if key != REPULSION}
         species = state["species"].tolist()
         if config["name"] == CUSTOM:
             model = custom_force_field(config["factory"], config["options"], species, str(path))
@@ -105,6 +115,8 @@ def _build(config: dict[str, Any], state: dict[str, torch.Tensor], path: str | o
         for name, value in constants.items():
             if not torch.allclose(value, state[name]):
                 raise ValueError(f"{name} is not what the hyperparameters say")
+        if repulsion is not None:
+            add_repulsion(model, repulsion)
     except ConfigError:
         raise
     except Exception as error:  # hyperparameters of any kind make constructors raise errors of any kind

@@ -5,11 +5,14 @@ mean something.
 """
 
 from collections.abc import Callable
+from itertools import combinations_with_replacement
 
 import torch
 
 from mdsim.force_field import ForceField
 from mdsim.models import GemNetT, NequIP, SchNet
+from mdsim.models.repelled import add_repulsion
+from mdsim.repulsion.zbl import ZBL, Window
 
 SPECIES = (1, 6, 7, 8)
 
@@ -48,12 +51,23 @@ def _gemnet_t(rbf: str, envelope: str) -> ForceField:
     )
 
 
+def _repelled(model: ForceField) -> ForceField:
+    """With windows wide enough that bonds, contacts and periodic images are within them."""
+    pairs = combinations_with_replacement(SPECIES, 2)
+    windows = {pair: Window(1.0 + 0.03 * number, 2.2 + 0.15 * number) for number, pair in enumerate(pairs)}
+    add_repulsion(model, ZBL.of("all", windows))
+    return model
+
+
 FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "gemnet_t": lambda: _gemnet_t("gaussian", "polynomial"),
+    "gemnet_t_repelled": lambda: _repelled(_gemnet_t("gaussian", "polynomial")),
     "gemnet_t_bessel": lambda: _gemnet_t("spherical_bessel", "exponential"),
     "nequip_l1": lambda: _nequip(l_max=1, parity=False, num_layers=2, num_features=6),
     "nequip_l2_parity": lambda: _nequip(l_max=2, parity=True, num_layers=4, num_features=4),
+    "nequip_repelled": lambda: _repelled(_nequip(l_max=1, parity=False, num_layers=2, num_features=6)),
     "schnet": _schnet,
+    "schnet_repelled": lambda: _repelled(_schnet()),
 }
 
 

@@ -82,6 +82,7 @@ def build_pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pr
     with _a_model_that_can_be_built():
         model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
     assembly.train_only(model, config.trainable)
+    assembly.add_repulsion(model, config.model, system, data.train)
     return Pretraining(
         model,
         system,

@@ -63,6 +63,7 @@ def build_stable_training(config: TrainConfig, checkpoint: Path, debug: bool = F
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
     force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
+    assembly.add_repulsion(force_field, config.model, system, data.train)
     if force_field.why_undetermined(system):
         moved = force_field.recenter(system, data.train.positions, data.train.energy)
         log.info("the zero of energy was set from the training frames: %+.3f eV relative to the estimate", moved)

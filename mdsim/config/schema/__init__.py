@@ -42,6 +42,7 @@ from mdsim.config.schema.observables import (
     VACFConfig,
 )
 from mdsim.config.schema.pretraining import OptimizationConfig, PretrainConfig
+from mdsim.config.schema.repulsion import RepulsionConfig
 from mdsim.config.schema.runs import RunConfig
 from mdsim.config.schema.stability import (
     AngleDeviationConfig,
@@ -112,6 +113,7 @@ __all__ = [
     "PretrainedReference",
     "RDFConfig",
     "RDFDeviationConfig",
+    "RepulsionConfig",
     "RunConfig",
     "Section",
     "SimulateConfig",

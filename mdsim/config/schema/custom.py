@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue
 
 from mdsim.config.schema.base import Section
+from mdsim.config.schema.repulsion import RepulsionConfig, added, fitted
 
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 LABEL = re.compile(r"[\w.+=-]+")
@@ -60,6 +61,7 @@ class CustomModelConfig(CustomConfig):
     """A custom `ForceField`. Its factory may take `species`, the atomic numbers in the data."""
 
     label: Label = Field("custom", description="Name of the model in folder names.")
+    repulsion: RepulsionConfig | None = fitted()
 
 
 class CustomModelReference(Section):
@@ -70,3 +72,4 @@ class CustomModelReference(Section):
         description="The factory that made the model. A checkpoint that needs another one is refused."
     )
     label: Label = Field("custom", description="Name of the model in folder names.")
+    repulsion: RepulsionConfig | None = added()

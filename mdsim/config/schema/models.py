@@ -13,6 +13,7 @@ from pydantic import Field, create_model
 
 from mdsim.config.schema.base import Positive, Section
 from mdsim.config.schema.custom import CustomModelConfig, CustomModelReference
+from mdsim.config.schema.repulsion import RepulsionConfig, added, fitted
 from mdsim.models.record import ModelRecord, Setting
 from mdsim.models.registry import MODELS
 
@@ -21,17 +22,20 @@ class ArchitectureConfig(Section):
     """A model of this package for a fit: `name`, the settings in its record, and `cutoff_A`."""
 
     name: str = Field(description="The architecture.")
+    repulsion: RepulsionConfig | None = fitted()
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """Keyword arguments of `ModelRecord.build`."""
-        return {"cutoff" if key == "cutoff_A" else key: value for key, value in self if key != "name"}
+        others = ("name", "repulsion")
+        return {"cutoff" if key == "cutoff_A" else key: value for key, value in self if key not in others}
 
 
 class PretrainedReference(Section):
     """A pretrained model of this package that a run starts from: `name` and the setting that distinguishes fits."""
 
     name: str = Field(description="The architecture, which selects the folder below `model_dir`.")
+    repulsion: RepulsionConfig | None = added()
 
 
 def _architecture(record: ModelRecord) -> type[ArchitectureConfig]:

@@ -1,0 +1,92 @@
+"""The repulsion of a system as a potential for dynamics, with its own short list of pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mdsim.compiled import HAS_NUMBA
+from mdsim.interfaces import Potential
+from mdsim.neighbors import NeighborList, Neighbors
+from mdsim.repulsion.pairs import selected
+from mdsim.repulsion.zbl import SCREENING_TERMS, ZBL, constants
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+SKIN_A = 1.0  # the pairs are few, so that a wide skin costs less than frequent searches
+
+
+class RepulsionPotential:
+    """Energies and forces of a repulsion, by a compiled loop on the CPU (if numba is installed).
+
+    Args:
+        zbl: the repulsion.
+        system: the system of all replicas.
+        skin: skin of the list of pairs, Å.
+    """
+
+    def __init__(self, zbl: ZBL, system: System, skin: float = SKIN_A) -> None:
+        self.zbl, self.system = zbl, system
+        self._listed: Neighbors | None = None  # the pairs from which those that repel each other were selected
+        self._repelling: Neighbors
+        self.neighbor_list = NeighborList(system, zbl.reach_A, skin)
+        self._loop = _Loop(zbl, system) if HAS_NUMBA and system.masses.device.type == "cpu" else None
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV) and forces (eV/Å)."""
+        evaluate = self._by_autograd if self._loop is None else self._loop
+        return self.neighbor_list.evaluate(positions, lambda pairs: evaluate(positions, self._selected(pairs)))
+
+    def _selected(self, pairs: Neighbors) -> Neighbors:
+        """The pairs that repel each other, selected again where the list is new."""
+        if pairs is not self._listed:
+            n_atoms = self.system.n_atoms
+            repel = selected(self.zbl.selection, self.system, pairs.first % n_atoms, pairs.second % n_atoms)
+            kept = torch.nonzero(repel)[:, 0]
+            shift = None if pairs.shift is None else pairs.shift[kept]
+            self._repelling = Neighbors(pairs.first[kept], pairs.second[kept], shift)
+            self._listed = pairs
+        return self._repelling
+
+    def _by_autograd(self, positions: Tensor, pairs: Neighbors) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            positions = positions.detach().requires_grad_()
+            energy = self.zbl.atomic_energies(self.system, positions, pairs).sum(-1)
+            (gradient,) = torch.autograd.grad(energy.sum(), positions)
+        return energy.detach(), -gradient
+
+
+class _Loop:
+    """The compiled loop with its constants."""
+
+    def __init__(self, zbl: ZBL, system: System) -> None:
+        elements, kinds = torch.unique(system.atomic_numbers, return_inverse=True)
+        table = constants(zbl, torch.device("cpu"), torch.float64)[elements[:, None], elements]
+        self.arguments = (kinds.numpy(), table.numpy(), np.array(SCREENING_TERMS))
+
+    def __call__(self, positions: Tensor, pairs: Neighbors) -> tuple[Tensor, Tensor]:
+        from mdsim.compiled.jit import arrays
+        from mdsim.compiled.repulsion import energies_and_forces
+
+        shift = positions.new_empty(0, 3) if pairs.shift is None else pairs.shift
+        energy, forces = positions.new_zeros(len(positions)), torch.zeros_like(positions)
+        energies_and_forces(*arrays(positions, pairs.first, pairs.second, shift, *self.arguments, energy, forces))
+        return energy, forces
+
+
+class Together:
+    """The sum of two potentials, the second of which is a repulsion."""
+
+    def __init__(self, potential: Potential, repulsion: RepulsionPotential) -> None:
+        self.potential, self.repulsion = potential, repulsion
+        self.description = f"{getattr(potential, 'description', 'fast path')}, and a repulsion of nuclei"
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV) and forces (eV/Å)."""
+        energy, forces = self.potential(positions)
+        of_repulsion, push = self.repulsion(positions)
+        return energy + of_repulsion, forces + push
