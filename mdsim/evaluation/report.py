@@ -55,27 +55,26 @@ def draw(folder: Path, results: dict[str, Results]) -> None:
     """
     survival_figure(folder / "survival.png", {name: _survival(r) for name, r in results.items()})
     first = next(iter(results.values()))
-    together: dict[str, dict[str, Panel]] = {DIHEDRAL: {}, DISTANCES: {}}
+    temperature_K, periodic = first.summaries[0]["temperature_K"], first.summaries[0].get("periodic", False)
+    dihedrals: dict[str, Panel] = {}
+    distances: dict[str, Panel] = {}
     for name, (_, axis, reference) in first.observables.items():
         curves = {key: mean for key, r in results.items() if (mean := _mean_and_error(r, name)) is not None}
-        kind = next((kind for kind in together if name.startswith(kind)), None)
         if len(axis) < 2 or not curves:
             continue
-        if kind is None:
-            labels = axis_labels(name, periodic=first.summaries[0].get("periodic", False))
-            observable_figure(folder / f"{name}.png", axis, reference, curves, *labels)
-        elif kind == DIHEDRAL:
-            temperature_K = first.summaries[0]["temperature_K"]
-            together[kind][_title(name, kind)] = _free_energy_panel(axis, reference, curves, temperature_K)
-        else:
+        if name.startswith(DIHEDRAL):
+            dihedrals[_title(name, DIHEDRAL)] = _free_energy_panel(axis, reference, curves, temperature_K)
+        elif name.startswith(DISTANCES):
             bounds = {key: (mean, mean - 2 * error, mean + 2 * error) for key, (mean, error) in curves.items()}
-            together[kind][_title(name, kind)] = Panel(axis, reference, bounds)
-    if together[DIHEDRAL]:
+            distances[_title(name, DISTANCES)] = Panel(axis, reference, bounds)
+        else:
+            observable_figure(folder / f"{name}.png", axis, reference, curves, *axis_labels(name, periodic))
+    if dihedrals:
         floor = f"bins with less than {EMPTY:g} of the density of free rotation"
-        labels = ("dihedral angle (deg)", "free energy, $-kT$ ln $p$ (meV)")
-        panels_figure(folder / "dihedrals.png", together[DIHEDRAL], *labels, floor, ticks=range(-180, 181, 90))
-    if together[DISTANCES]:
-        panels_figure(folder / "distances.png", together[DISTANCES], *AXES["rdf"], share_y=False)
+        labels = ("dihedral angle (deg)", "free energy, $-kT$ ln $p$ (meV)", floor)
+        panels_figure(folder / "dihedrals.png", dihedrals, *labels, ticks=(-180.0, -90.0, 0.0, 90.0, 180.0))
+    if distances:
+        panels_figure(folder / "distances.png", distances, *AXES["rdf"], share_y=False)
 
 
 def _title(name: str, kind: str) -> str:
