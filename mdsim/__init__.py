@@ -49,8 +49,15 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.observables.bonds import BondLengthDistribution as BondLengthDistribution
     from mdsim.observables.contacts import MinimumDistance as MinimumDistance
     from mdsim.observables.diffusivity import MSD as MSD, Diffusivity as Diffusivity
+    from mdsim.observables.dihedrals import (
+        DihedralDistribution as DihedralDistribution,
+        free_energy_eV as free_energy_eV,
+    )
+    from mdsim.observables.distances import DistanceDistribution as DistanceDistribution
+    from mdsim.observables.energies import EnergyDistribution as EnergyDistribution
     from mdsim.observables.rdf import RDF as RDF
     from mdsim.observables.reference import reference_from_frames as reference_from_frames
+    from mdsim.observables.rotatable import rotatable_dihedrals as rotatable_dihedrals
     from mdsim.observables.vacf import VACF as VACF
     from mdsim.replicas import Simulation as Simulation, simulate as simulate
     from mdsim.reporting.scalars import ScalarWriter as ScalarWriter
@@ -119,8 +126,12 @@ _HOMES = {
     "observables.bonds": ("BondLengthDistribution",),
     "observables.contacts": ("MinimumDistance",),
     "observables.diffusivity": ("MSD", "Diffusivity"),
+    "observables.dihedrals": ("DihedralDistribution", "free_energy_eV"),
+    "observables.distances": ("DistanceDistribution",),
+    "observables.energies": ("EnergyDistribution",),
     "observables.rdf": ("RDF",),
     "observables.reference": ("reference_from_frames",),
+    "observables.rotatable": ("rotatable_dihedrals",),
     "observables.vacf": ("VACF",),
     "replicas": ("Simulation", "simulate"),
     "reporting.scalars": ("ScalarWriter",),

@@ -105,24 +105,36 @@ class ForceField(EnergyZero):
         energy: Float[Tensor, "frame"],
         batch_size: int = 32,
     ) -> float:
-        """Shift the zero of energy so that total energies of labeled frames have no mean error.
+        """Shift the zero of energy to `fitted_zero_eV`, which has the same arguments.
 
         A fit learns forces sooner than the mean of the energies. Parameters and forces do not change.
+
+        Returns:
+            The shift of the zero, eV.
+        """
+        moved = self.fitted_zero_eV(system, positions, energy, batch_size) - float(self.zero_energy_eV(system))
+        self.shift_energy_zero(system, moved)
+        return moved
+
+    def fitted_zero_eV(
+        self,
+        system: System,
+        positions: Float[Tensor, "frame atom 3"],
+        energy: Float[Tensor, "frame"],
+        batch_size: int = 32,
+    ) -> float:
+        """The zero of energy (eV) with which total energies of labeled frames have no mean error.
 
         Args:
             system: the system of the frames, on the device and in the precision of the model.
             positions: Å.
             energy: labels, eV.
             batch_size: frames per batch.
-        Returns:
-            The shift of the zero, eV.
         """
         potential = self.bind(system)
         batches = positions.to(system.masses).split(batch_size)
         model_energy = torch.cat([potential(batch)[0] for batch in batches]).double()
-        moved = float((energy.to(model_energy) - model_energy).mean() - self.zero_energy_eV(system))
-        self.shift_energy_zero(system, moved)
-        return moved
+        return float((energy.to(model_energy) - model_energy).mean())
 
     @property
     def trainable_parameters(self) -> tuple[nn.Parameter, ...]:

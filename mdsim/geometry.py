@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -10,10 +11,12 @@ from ase.geometry.minkowski_reduction import minkowski_reduce
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from mdsim.typing import Float, Int, Tensor
+from mdsim.typing import Bool, Float, Int, Tensor
 
 #: Largest off-diagonal element of a cell, relative to its longest edge, that is due to rounding.
 ROUNDING = 1e-7
+#: Sine of a bond angle below which three atoms are on a line. Single-precision rounding turns the plane through them.
+STRAIGHT = 1e-4
 
 
 def minimum_image(
@@ -161,6 +164,48 @@ def angles_deg(
 ) -> Float[Tensor, "*batch triplet"]:
     """`angles` in degrees."""
     return torch.rad2deg(angles(positions, triplets, cell))
+
+
+def dihedrals(
+    positions: Float[Tensor, "*batch atom 3"],
+    quadruplets: Int[Tensor, "quadruplet 4"],
+    cell: Float[Tensor, "3 3"] | None = None,
+) -> Float[Tensor, "*batch quadruplet"]:
+    """Dihedral angles in radians of each quadruplet (i, j, k, l), in (-π, π].
+
+    The sign is that of IUPAC: 0 is cis, and positive is clockwise from j-i to k-l, seen along j→k. Mirror images have
+    opposite signs. Uses atan2, which is accurate and differentiable at all angles (Blondel and Karplus, J. Comput.
+    Chem. 17, 1132 (1996)).
+
+    Returns:
+        NaN where i, j, k or j, k, l are on a line, because the angle is undefined there.
+    """
+    i, j, k, end = (positions[..., column, :] for column in quadruplets.T)
+    first, axis, last = (minimum_image(to - start, cell) for start, to in ((i, j), (j, k), (k, end)))
+    left, right = torch.linalg.cross(first, axis), torch.linalg.cross(axis, last)
+    undefined = _on_a_line(first, axis, left) | _on_a_line(axis, last, right)
+    # A harmless angle in its place keeps the gradients of the other quadruplets finite.
+    sine = torch.where(undefined, 0.0, torch.linalg.vector_norm(axis, dim=-1) * (first * right).sum(-1))
+    cosine = torch.where(undefined, 1.0, (left * right).sum(-1))
+    angle = torch.atan2(sine, cosine)
+    return torch.where(undefined, torch.nan, torch.where(angle <= -math.pi, -angle, angle))
+
+
+def _on_a_line(
+    one: Float[Tensor, "*batch 3"], other: Float[Tensor, "*batch 3"], cross: Float[Tensor, "*batch 3"]
+) -> Bool[Tensor, "*batch"]:
+    """Whether two vectors are parallel, or one is zero, from their cross product."""
+    lengths = torch.linalg.vector_norm(one, dim=-1) * torch.linalg.vector_norm(other, dim=-1)
+    return torch.linalg.vector_norm(cross, dim=-1) <= STRAIGHT * lengths
+
+
+def dihedrals_deg(
+    positions: Float[Tensor, "*batch atom 3"],
+    quadruplets: Int[Tensor, "quadruplet 4"],
+    cell: Float[Tensor, "3 3"] | None = None,
+) -> Float[Tensor, "*batch quadruplet"]:
+    """`dihedrals` in degrees, in (-180, 180]."""
+    return torch.rad2deg(dihedrals(positions, quadruplets, cell)).clamp(max=180.0)
 
 
 def center_of_mass(

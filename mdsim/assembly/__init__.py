@@ -10,17 +10,18 @@ from mdsim.assembly.checkpoint_paths import (
 )
 from mdsim.assembly.data import dataset
 from mdsim.assembly.dynamics import integrator, prior, stretch
-from mdsim.assembly.evaluation import compared_dynamical, compared_structural, plan
+from mdsim.assembly.evaluation import compared_dynamical, compared_energy, compared_structural, plan
 from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, observable_loss
 from mdsim.assembly.models import add_repulsion, device, force_field, saved_force_field, train_only
-from mdsim.assembly.observables import dynamical_observable, observable
+from mdsim.assembly.observables import dynamical_observable, observable, observables
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
 
 __all__ = [
     "add_repulsion",
     "compared_dynamical",
+    "compared_energy",
     "compared_structural",
     "criterion",
     "dataset",
@@ -31,6 +32,7 @@ __all__ = [
     "force_field",
     "integrator",
     "observable",
+    "observables",
     "observable_loss",
     "optimizer_settings",
     "plan",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mdsim.assembly.losses import energy_force_loss, observable_loss
-from mdsim.assembly.observables import observable
+from mdsim.assembly.observables import observables
 from mdsim.assembly.references import reference, reference_structures, reference_temperature
 from mdsim.config.schema import (
     ContrastTermConfig,
@@ -88,11 +88,17 @@ def loss_term(
 def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, data: Dataset) -> list[Target]:
     """Observables with their references from a data set or a file."""
     made = []
+    temperature_K = reference_temperature(config)
     for target in chosen.targets:
-        quantity = observable(target.observable, system)
-        temperature_K = reference_temperature(config)
-        expected = reference(quantity, system, data, target.reference_file, temperature_K, config.reference_run)
-        made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
+        quantities = observables(target.observable, system)
+        if target.reference_file is not None and len(quantities) > 1:
+            names = ", ".join(quantity.name for quantity in quantities)
+            raise ConfigError(
+                f"reference_file: {target.reference_file} has one distribution, and the targets are {names}"
+            )
+        for quantity in quantities:
+            expected = reference(quantity, system, data, target.reference_file, temperature_K, config.reference_run)
+            made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
     return made
 
 

@@ -43,7 +43,7 @@ def reference(
         return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
     if from_run and (tabulated := dataset.reference_run.mean_and_error(quantity)) is not None:
         return tabulated[0].to(system.masses)
-    weights = None if temperature_K is None else _weights_at(temperature_K, dataset)
+    weights = None if temperature_K is None else weights_at(temperature_K, dataset)
     frames = dataset.train.positions.to(system.masses)
     return reference_from_frames(quantity, system, frames, weights, n_blocks=min(MOST_BLOCKS, len(frames)))[0]
 
@@ -61,11 +61,11 @@ def reference_structures(
     """
     if file is not None:
         return read_structures(Path(file), system), None
-    weights = None if temperature_K is None else _weights_at(temperature_K, dataset).to(system.masses)
+    weights = None if temperature_K is None else weights_at(temperature_K, dataset).to(system.masses)
     return dataset.train.positions.to(system.masses), weights
 
 
-def _weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:
+def weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:
     """Weights of the training frames at another temperature. The effective sample size is logged."""
     known = dataset.metadata.temperature_K
     if known is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import scipy.stats
 from mdsim.errors import ConfigError, one_line
 from mdsim.evaluation.evaluate import Compared, Evaluation
 from mdsim.observables.diffusivity import Diffusivity
+from mdsim.observables.energies import EnergyDistribution
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.stability.intervals import Interval, mean_interval, wilson_interval
 from mdsim.stability.stable_times import GROUPS_METHOD, METHOD, restricted_mean_over_groups
@@ -28,6 +29,8 @@ from mdsim.stability.survival import Lifetimes, median_survival
 SEED = 0  # fixed, so that intervals depend only on the results
 JACKKNIFE = "jackknife over replicas, Student's t"
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
+ENERGY_OFFSET = "potential_energy_minus_labels_meV"
+DETERMINED, ALIGNED = "determined", "aligned at the mean over the reference frames"  # the zero of potential energies
 
 
 def final_metrics(
@@ -56,6 +59,9 @@ def final_metrics(
     means = evaluation.structural_means()
     for name, compared in evaluation.structural.items():
         results |= observable_errors(name, *_axis_and_reference(compared), means[name].numpy(), weights)
+        if isinstance(compared.observable, EnergyDistribution):
+            results[f"{name}_zero"] = ALIGNED if compared.observable.aligned else DETERMINED
+            results |= energy_offset(*_axis_and_reference(compared), means[name].numpy(), weights)
     for name, values in evaluation.dynamical_values().items():
         present = np.isfinite(values.numpy()).all(-1)
         compared = evaluation.dynamical[name]
@@ -145,6 +151,29 @@ def observable_errors(
     }
 
 
+def energy_offset(
+    axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
+) -> dict[str, float | None]:
+    """Mean potential energy of the simulation minus that of the labels, meV, by the distributions of both.
+
+    Args:
+        axis: bin centers, eV.
+        reference: distribution of the labels, 1/eV.
+        values: distribution of the energies of each replica, 1/eV.
+        weights: weights of the replicas.
+    """
+    known = (weights > 0) & np.isfinite(values).all(-1)
+    if not known.any():
+        return {ENERGY_OFFSET: None}
+    to_meV = 1000 * axis * (axis[1] - axis[0])
+    interval = jackknife(lambda rows: (rows - reference) @ to_meV, values[known], weights[known])
+    return {
+        ENERGY_OFFSET: interval.estimate,
+        f"{ENERGY_OFFSET}_low": _or_none(interval.low),
+        f"{ENERGY_OFFSET}_high": _or_none(interval.high),
+    }
+
+
 def diffusivity_values(
     name: str, compared: Compared, values: np.ndarray, correction: float | None
 ) -> dict[str, float | None]:
@@ -182,20 +211,31 @@ def _or_none(value: float) -> float | None:
 
 
 def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Interval:
-    """The error of the weighted mean over replicas, with Student's interval from a jackknife over replicas.
+    """The error of the weighted mean over replicas, with Student's interval from a jackknife over replicas."""
+    interval = jackknife(lambda rows: area_between(axis, reference, rows), values, weights)
+    return Interval(interval.estimate, float(np.maximum(0.0, interval.low)), interval.high)  # NaN stays NaN
 
-    Bootstrap percentiles would be above the estimate, because resampling adds noise, which increases absolute errors.
+
+def jackknife(statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, weights: np.ndarray) -> Interval:
+    """A function of the weighted mean over replicas, with Student's interval from a jackknife over replicas.
+
+    Bootstrap percentiles would be above the estimate of an error, because resampling adds noise, which increases
+    absolute errors.
+
+    Args:
+        statistic: a number for each row.
+        values: a row for each replica.
+        weights: weights of the replicas.
     """
-    mean = weights @ values / weights.sum()
-    estimate = float(area_between(axis, reference, mean[None])[0])
+    estimate = float(statistic((weights @ values / weights.sum())[None])[0])
     n = len(values)
     if n < 2:
         return Interval(estimate, float("nan"), float("nan"))
     without = (weights @ values - weights[:, None] * values) / (weights.sum() - weights)[:, None]
-    left_out = area_between(axis, reference, without)
+    left_out = statistic(without)
     error = float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
     spread = float(scipy.stats.t.ppf(0.975, n - 1)) * error
-    return Interval(estimate, max(0.0, estimate - spread), estimate + spread)
+    return Interval(estimate, estimate - spread, estimate + spread)
 
 
 def area_between(axis: np.ndarray, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -239,6 +279,7 @@ SHOWN = {
     "stable_time_mean_ps": "mean stable time (ps)",
     "stable_time_median_ps": "median stable time (ps)",
     "fraction_stable_to_end": "fraction stable to the end",
+    ENERGY_OFFSET: "potential energy - labels (meV)",
     "energy_mae_meV": "energy MAE (meV)",
     "force_mae_meV_per_A": "force MAE (meV/Å)",
 }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mdsim.evaluation.metrics import (
     SEED,
     cell,
+    energy_offset,
     is_shown,
     label,
     legend,
@@ -19,8 +22,9 @@ from mdsim.evaluation.metrics import (
     value_interval,
 )
 from mdsim.evaluation.results import Results, check_comparable, read_results
+from mdsim.observables.dihedrals import EMPTY, free_energy_eV
 from mdsim.reporting.console import format_interval, format_table
-from mdsim.reporting.figures import observable_figure, survival_figure, training_figure
+from mdsim.reporting.figures import Panel, observable_figure, panels_figure, survival_figure, training_figure
 from mdsim.reporting.scalars import read_scalars
 from mdsim.stability.intervals import Interval
 from mdsim.stability.stable_times import restricted_mean_ratio_over_groups, survival_band
@@ -31,7 +35,10 @@ AXES = {
     "adf": ("angle (deg)", "density (1/deg)"),
     "vacf": ("lag (fs)", "VACF / VACF(0)"),
     "bond_length_distribution": ("bond length (Å)", "density (1/Å)"),
+    "potential_energy": ("energy relative to the mean label (eV)", "density (1/eV)"),
 }
+DIHEDRAL, DISTANCES = "dihedral_", "distances_"  # prefixes of results that share a figure
+ELEMENT, FOUR_ATOMS = re.compile(r"[A-Z][a-z]?"), re.compile(r"([A-Z][a-z]?\d+_){3}[A-Z][a-z]?\d+")
 
 
 def draw_training(run_dir: Path) -> None:
@@ -42,16 +49,68 @@ def draw_training(run_dir: Path) -> None:
 
 
 def draw(folder: Path, results: dict[str, Results]) -> None:
-    """Draw survival curves, and every observable with its reference, as PNG files in ``folder``."""
+    """Draw survival curves, and every observable with its reference, as PNG files in ``folder``.
+
+    All dihedrals are in one figure, as free energies, and so are all distances by elements.
+    """
     survival_figure(folder / "survival.png", {name: _survival(r) for name, r in results.items()})
     first = next(iter(results.values()))
+    temperature_K, periodic = first.summaries[0]["temperature_K"], first.summaries[0].get("periodic", False)
+    dihedrals: dict[str, Panel] = {}
+    distances: dict[str, Panel] = {}
     for name, (_, axis, reference) in first.observables.items():
-        if len(axis) < 2:
-            continue
         curves = {key: mean for key, r in results.items() if (mean := _mean_and_error(r, name)) is not None}
-        if curves:
-            labels = axis_labels(name, periodic=first.summaries[0].get("periodic", False))
-            observable_figure(folder / f"{name}.png", axis, reference, curves, *labels)
+        if len(axis) < 2 or not curves:
+            continue
+        if name.startswith(DIHEDRAL):
+            dihedrals[_title(name, DIHEDRAL)] = _free_energy_panel(axis, reference, curves, temperature_K)
+        elif name.startswith(DISTANCES):
+            bounds = {key: (mean, mean - 2 * error, mean + 2 * error) for key, (mean, error) in curves.items()}
+            distances[_title(name, DISTANCES)] = Panel(axis, reference, bounds)
+        else:
+            observable_figure(folder / f"{name}.png", axis, reference, curves, *axis_labels(name, periodic))
+    if dihedrals:
+        floor = f"bins with less than {EMPTY:g} of the density of free rotation"
+        labels = ("dihedral angle (deg)", "free energy, $-kT$ ln $p$ (meV)", floor)
+        panels_figure(folder / "dihedrals.png", dihedrals, *labels, ticks=(-180.0, -90.0, 0.0, 90.0, 180.0))
+    if distances:
+        panels_figure(folder / "distances.png", distances, *AXES["rdf"], share_y=False)
+
+
+def _title(name: str, kind: str) -> str:
+    """Title of a panel: the part of the name after the kind, with C4_N6_C8_C14 as C4-N6-C8-C14 and OH as O-H."""
+    own = name.removeprefix(kind)
+    if kind == DISTANCES:
+        pair, _, among = own.partition("_")
+        return " ".join(["-".join(ELEMENT.findall(pair)), among.replace("_", " ")]).strip()
+    return own.replace("_", "-" if FOUR_ATOMS.fullmatch(own) else " ")
+
+
+def _free_energy_panel(
+    axis: np.ndarray, reference: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], temperature_K: float
+) -> Panel:
+    """Free energies in meV from the lowest one of the reference. Bounds are those of the densities."""
+    highest = 1000 * free_energy_eV(torch.zeros(1), temperature_K).item()
+
+    def profile(density: np.ndarray) -> np.ndarray:
+        return 1000 * free_energy_eV(torch.from_numpy(density), temperature_K).numpy()
+
+    lowest = profile(reference).min()
+    bounds = {
+        key: (
+            _without_plateaus(profile(mean), highest) - lowest,
+            profile(mean + 2 * error) - lowest,
+            profile(mean - 2 * error) - lowest,
+        )
+        for key, (mean, error) in curves.items()
+    }
+    return Panel(axis, _without_plateaus(profile(reference), highest) - lowest, bounds, highest - lowest)
+
+
+def _without_plateaus(profile: np.ndarray, highest: float) -> np.ndarray:
+    """A periodic profile in which empty bins between empty bins are left out, NaN."""
+    empty = profile > highest - 1e-3
+    return np.where(empty & np.roll(empty, 1) & np.roll(empty, -1), np.nan, profile)
 
 
 def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
@@ -116,6 +175,8 @@ def _pooled(results: Results) -> dict[str, Any]:
         pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
         if name.startswith("diffusivity"):
             pooled |= value_interval(name, values[:, 0])
+        if name == "potential_energy":
+            pooled |= energy_offset(axis, reference, values, results.weights_of(name))
     for key in results.summaries[0]:
         if key.startswith(("energy_mae_meV", "force_mae")):
             errors = [summary[key] for summary in results.summaries]

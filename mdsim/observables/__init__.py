@@ -9,8 +9,12 @@ from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution, BondLengths, max_bond_deviation
 from mdsim.observables.contacts import MinimumDistance
 from mdsim.observables.diffusivity import MSD, Diffusivity, yeh_hummer_correction
+from mdsim.observables.dihedrals import DihedralDistribution, free_energy_eV
+from mdsim.observables.distances import DistanceDistribution
+from mdsim.observables.energies import EnergyDistribution
 from mdsim.observables.rdf import RDF
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
+from mdsim.observables.rotatable import rotatable_dihedrals
 from mdsim.observables.vacf import VACF
 
 __all__ = [
@@ -18,13 +22,18 @@ __all__ = [
     "BondLengthDistribution",
     "BondLengths",
     "Diffusivity",
+    "DihedralDistribution",
+    "DistanceDistribution",
+    "EnergyDistribution",
     "MSD",
     "MinimumDistance",
     "RDF",
     "VACF",
+    "free_energy_eV",
     "max_bond_deviation",
     "reference_from_file",
     "reference_from_frames",
     "reweight",
+    "rotatable_dihedrals",
     "yeh_hummer_correction",
 ]

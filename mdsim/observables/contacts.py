@@ -15,7 +15,7 @@ from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
 
 FIRST_REACH_A = 3.0  # of the first search; the closest contact in a liquid is shorter
-BETWEEN_MOLECULES = PairKind(intermolecular_only=True)
+BETWEEN_MOLECULES = PairKind(same_molecule=False)
 
 
 @dataclass(frozen=True)

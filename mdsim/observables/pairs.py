@@ -42,11 +42,11 @@ class PairKind:
 
     Args:
         elements: two chemical symbols in any order. None: all pairs.
-        intermolecular_only: leave out pairs within a molecule.
+        same_molecule: True keeps pairs within a molecule, False pairs between molecules. None: both.
     """
 
     elements: tuple[str, str] | None = None
-    intermolecular_only: bool = False
+    same_molecule: bool | None = None
 
     def all_of(self, system: System) -> Int[Tensor, "pair 2"]:
         """All selected pairs.
@@ -55,10 +55,11 @@ class PairKind:
             ValueError: there are none.
         """
         pairs = all_pairs(system.n_atoms, system.atomic_numbers.device)
-        if not self.intermolecular_only:
+        if self.same_molecule is None:
             return of_elements(system, pairs, self.elements, "pair")
-        molecule = system.molecules[pairs]
-        return of_elements(system, pairs[molecule[:, 0] != molecule[:, 1]], self.elements, "pair between molecules")
+        same = system.molecules[pairs[:, 0]] == system.molecules[pairs[:, 1]]
+        noun = "pair within a molecule" if self.same_molecule else "pair between molecules"
+        return of_elements(system, pairs[same == self.same_molecule], self.elements, noun)
 
     def atoms(self, system: System) -> Int[Tensor, "chosen"]:
         """Atoms that can be part of a selected pair."""
@@ -70,22 +71,27 @@ class PairKind:
         Raises:
             ValueError: there are none.
         """
+        return self.number(system) or len(self.all_of(system))  # raises an error that lists the elements
+
+    def number(self, system: System) -> int:
+        """Number of selected pairs, possibly zero."""
         alike = self.elements is None or self.elements[0] == self.elements[1]
         members = self._members(system)
         first, second = (member.sum()[None] for member in members)
         total = int(_pairs_between(first, second, alike))
-        if self.intermolecular_only:
+        if self.same_molecule is not None:
             n_molecules = system.n_molecules
             first, second = (torch.bincount(system.molecules[m], minlength=n_molecules) for m in members)
-            total -= int(_pairs_between(first, second, alike).sum())
-        return total or len(self.all_of(system))  # raises an error that lists the elements
+            within = int(_pairs_between(first, second, alike).sum())
+            return within if self.same_molecule else total - within
+        return total
 
     def holds(self, system: System, first: Int[Tensor, "pair"], second: Int[Tensor, "pair"]) -> Bool[Tensor, "pair"]:
         """Mask of the given pairs that are selected."""
         one, other = self._members(system)
         right = (one[first] & other[second]) | (other[first] & one[second])
-        if self.intermolecular_only:
-            right &= system.molecules[first] != system.molecules[second]
+        if self.same_molecule is not None:
+            right &= (system.molecules[first] == system.molecules[second]) == self.same_molecule
         return right
 
     def _members(self, system: System) -> list[Bool[Tensor, "atom"]]:
@@ -100,14 +106,34 @@ def _pairs_between(one: Int[Tensor, "group"], other: Int[Tensor, "group"], alike
     return one * (one - 1) // 2 if alike else one * other
 
 
+def check_range(system: System, max_distance_A: float) -> None:
+    """Check that the minimum image gives all distances up to the largest one.
+
+    Raises:
+        ValueError: it is beyond half the smallest height of a periodic cell.
+    """
+    if system.cell is None:
+        return
+    half_A = _half_height_A(system.cell)
+    if max_distance_A > half_A * (1.0 + 1e-6):
+        raise ValueError(
+            f"max_distance_A = {max_distance_A} is beyond half the smallest height of the cell, {half_A:.4f} Å, "
+            "where the minimum image misses pairs: use a shorter range or a larger cell"
+        )
+
+
+def _half_height_A(cell: Float[Tensor, "3 3"]) -> float:
+    """Half the smallest distance between opposite faces of a cell, Å."""
+    return 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell.double()), dim=0).max())
+
+
 def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FEW_ATOMS) -> bool:
     """Whether a search finds the pairs of ``n_atoms`` atoms within ``reach_A`` much faster than visiting all pairs."""
     if n_atoms < few_atoms or candidates_per_pair(system.cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
         return False
     if system.cell is None:
         return True
-    half_A = 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(system.cell.double()), dim=0).max())
-    return MARGIN * reach_A < half_A
+    return MARGIN * reach_A < _half_height_A(system.cell)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 
 from mdsim.observables.bins import Bins
-from mdsim.observables.pairs import PairKind, molecule_pair_histogram, pair_histogram
+from mdsim.observables.pairs import PairKind, check_range, molecule_pair_histogram, pair_histogram
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
 
@@ -78,7 +78,7 @@ class RDF:
         Raises:
             ValueError: no such pairs, a range beyond half the cell, or g(r) without a cell.
         """
-        self._check_range(system)
+        check_range(system, self.max_distance_A)
         norm = self.pairs.count(system) * self._share_per_pair(system)
         counts = pair_histogram(system, trajectory.positions, self.pairs, self.bins, self.smearing_A)
         return counts / norm.to(counts)
@@ -88,7 +88,7 @@ class RDF:
 
         A pair is split equally between the molecules of its two atoms, see `LocalObservable`.
         """
-        self._check_range(system)
+        check_range(system, self.max_distance_A)
         norm = self.pairs.count(system) * self._share_per_pair(system) / system.n_molecules
         counts = molecule_pair_histogram(system, trajectory.positions, self.pairs, self.bins)
         return counts / norm.to(counts)
@@ -96,7 +96,7 @@ class RDF:
     @property
     def pairs(self) -> PairKind:
         """The pairs that are counted."""
-        return PairKind(self.pair, self.intermolecular_only)
+        return PairKind(self.pair, same_molecule=False if self.intermolecular_only else None)
 
     def _share_per_pair(self, system: System) -> Float[Tensor, "bin"]:
         """Normalization per pair in each bin: the bin width in Å, or the shell's fraction of the cell volume."""
@@ -110,13 +110,3 @@ class RDF:
             )
         volume = torch.linalg.det(system.cell.double()).abs().cpu()
         return 4.0 / 3.0 * math.pi * bins.edges.pow(3).diff() / volume
-
-    def _check_range(self, system: System) -> None:
-        if system.cell is None:
-            return
-        half = 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(system.cell.double()), dim=0).max())
-        if self.max_distance_A > half * (1.0 + 1e-6):
-            raise ValueError(
-                f"max_distance_A = {self.max_distance_A} is beyond half the smallest height of the cell, {half:.4f} Å, "
-                "where the minimum image misses pairs: use a shorter range or a larger cell"
-            )

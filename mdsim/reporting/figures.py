@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ REFERENCE_COLOR = "#000000"
 BEFORE_COLOR = "#D55E00"  # vermilion
 AFTER_COLOR = "#0072B2"  # blue
 OTHER_COLORS = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+FLOOR_COLOR = "#999999"
 LOG_SCALE_FROM_RATIO = 100.0  # positive series that span more are drawn on a logarithmic axis
 ROUND_STEPS = [1, 2, 2.5, 5, 10]  # between ticks, times a power of ten
 DPI = 150
@@ -82,6 +85,80 @@ def observable_figure(
         _declutter(panel)
     figure.align_ylabels()
     _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A function with its reference, in a figure of several.
+
+    Attributes:
+        x: bin centers.
+        reference: the function of the reference ensemble.
+        curves: by label, center, lower and upper bound.
+        floor: the lowest or highest value that can be resolved, drawn as a line.
+    """
+
+    x: Float[np.ndarray, "bin"]
+    reference: Float[np.ndarray, "bin"]
+    curves: Mapping[str, tuple[Float[np.ndarray, "bin"], Float[np.ndarray, "bin"], Float[np.ndarray, "bin"]]]
+    floor: float | None = None
+
+
+def panels_figure(
+    path: Path,
+    panels: Mapping[str, Panel],
+    xlabel: str,
+    ylabel: str,
+    floor_label: str = "",
+    ticks: Sequence[float] | None = None,
+    share_y: bool = True,
+    columns: int = 3,
+) -> None:
+    """Functions of one kind with their references: a panel each, with a common horizontal axis.
+
+    Args:
+        path: path of the PNG.
+        panels: by title.
+        xlabel: with unit.
+        ylabel: with unit.
+        floor_label: meaning of the floors.
+        ticks: on the horizontal axis. None: chosen automatically.
+        share_y: give all panels the same vertical axis.
+        columns: panels per row, at most.
+    """
+    columns = min(columns, math.ceil(math.sqrt(len(panels))))
+    rows = -(-len(panels) // columns)
+    size = (max(5.2, 2.6 * columns + 0.4), 2.0 * rows + 1.1)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=share_y, squeeze=False).flat)
+    for axes, (title, panel) in zip(grid, panels.items(), strict=False):
+        _draw_panel(axes, panel, floor_label)
+        axes.set_title(title, fontsize=9, loc="left")
+        if ticks is not None:
+            axes.set_xticks(ticks)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes in grid[max(0, len(panels) - columns) : len(panels)]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel(xlabel, fontsize=10)
+    figure.supylabel(ylabel, fontsize=10)
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    title = "shaded: ± 2 standard errors"
+    figure.legend(lines.values(), lines, frameon=False, fontsize=9, title=title, loc="outside upper center", ncols=2)
+    _save(figure, path)
+
+
+def _draw_panel(axes: Axes, panel: Panel, floor_label: str) -> None:
+    axes.plot(panel.x, panel.reference, color=REFERENCE_COLOR, linewidth=2.0, label="reference")
+    for label, color in _colors(panel.curves).items():
+        center, low, high = panel.curves[label]
+        axes.fill_between(panel.x, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(panel.x, center, color=color, linewidth=1.2, label=label)
+    if panel.floor is not None:
+        axes.axhline(panel.floor, color=FLOOR_COLOR, linewidth=1, linestyle=":", label=floor_label)
+    axes.tick_params(labelsize=8)
+    axes.set_xlim(panel.x[0], panel.x[-1])
+    _declutter(axes)
 
 
 def training_figure(

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 from typing import Any
 
-from ase.data import chemical_symbols
-
 from mdsim.models.record import Chosen, ModelRecord
+from mdsim.observables.distances import pairs_of_elements
 from mdsim.suggest.findings import Findings, Spread
 
 PAPER_BOND_TOLERANCE_A = {True: 0.25, False: 0.5}  # in training, in the evaluation
@@ -123,11 +121,7 @@ def rdfs(found: Findings) -> list[Chosen]:
 
 def element_pairs(found: Findings) -> list[tuple[str, str]]:
     """Pairs of elements, heavy ones first. None if there are too many pairs for one figure each, or too few atoms."""
-    numbers, counts = found.system.atomic_numbers.unique(return_counts=True)
-    often = {int(number) for number, count in zip(numbers, counts, strict=True) if count > 1}
-    symbols = [chemical_symbols[int(number)] for number in sorted(numbers.tolist(), reverse=True)]
-    pairs = list(combinations_with_replacement(symbols, 2))
-    kept = [(a, b) for a, b in pairs if a != b or chemical_symbols.index(a) in often]
+    kept = pairs_of_elements(found.system)
     return kept if len(kept) <= 6 else []
 
 

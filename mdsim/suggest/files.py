@@ -12,7 +12,13 @@ import yaml
 
 from mdsim import assembly
 from mdsim.config.loading import load_config
-from mdsim.config.schema import ObservablesTermConfig, PretrainConfig, SimulateConfig, TrainConfig
+from mdsim.config.schema import (
+    ObservablesTermConfig,
+    PotentialEnergyConfig,
+    PretrainConfig,
+    SimulateConfig,
+    TrainConfig,
+)
 from mdsim.errors import ConfigError
 from mdsim.models.record import Chosen, ModelRecord
 from mdsim.reporting.console import format_table
@@ -124,10 +130,11 @@ def check(found: Findings, folder: Path) -> None:
     try:
         for config in (train, evaluation):
             assembly.stretch(config, system, found.dataset)
-        for target in [t for term in train.terms if isinstance(term, ObservablesTermConfig) for t in term.targets]:
-            assembly.observable(target.observable, system)(system, one_frame)
-        for chosen in evaluation.observables:
-            assembly.observable(chosen, system)(system, one_frame)
+        targets = [t for term in train.terms if isinstance(term, ObservablesTermConfig) for t in term.targets]
+        compared = [one for one in evaluation.observables if not isinstance(one, PotentialEnergyConfig)]
+        for chosen in [*(target.observable for target in targets), *compared]:
+            for quantity in assembly.observables(chosen, system):
+                quantity(system, one_frame)
         assembly.compared_dynamical(evaluation, system, found.dataset)
     except ValueError as error:
         raise ConfigError(f"{found.place.folder}: no configuration can be derived from it: {error}") from error

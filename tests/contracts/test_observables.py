@@ -8,7 +8,19 @@ import torch
 from ase.build import molecule
 
 from mdsim.interfaces import Observable
-from mdsim.observables import ADF, MSD, RDF, VACF, BondLengthDistribution, BondLengths, Diffusivity, MinimumDistance
+from mdsim.observables import (
+    ADF,
+    MSD,
+    RDF,
+    VACF,
+    BondLengthDistribution,
+    BondLengths,
+    Diffusivity,
+    DihedralDistribution,
+    DistanceDistribution,
+    EnergyDistribution,
+    MinimumDistance,
+)
 from mdsim.state import System, Trajectory
 
 N_FRAMES, N_REPLICAS, N_MOLECULES = 8, 3, 3
@@ -30,6 +42,11 @@ CASES = {
     "adf": Case(lambda: ADF(5.0), True),
     "bond_lengths": Case(BondLengths, True),
     "bond_length_distribution": Case(lambda: BondLengthDistribution(2.0, 0.05), True),
+    "dihedrals": Case(lambda: DihedralDistribution(((1, 0, 3, 4), (2, 0, 6, 7)), 30.0), True),
+    "distances_OH": Case(lambda: DistanceDistribution(3.6, 0.1, ("H", "O")), True),
+    "distances_within": Case(lambda: DistanceDistribution(2.0, 0.1, None, "within_molecules"), True),
+    "distances_between": Case(lambda: DistanceDistribution(3.6, 0.1, ("O", "O"), "between_molecules"), True),
+    "potential_energy": Case(lambda: EnergyDistribution(-1.0, 2.0, 0.5), True),
     "minimum_distance": Case(MinimumDistance, True),
     "vacf": Case(lambda: VACF(3.0), False),
     "vacf_windows": Case(lambda: VACF(2.0, window=4, mass_weighted=True, normalized=False), False),
@@ -57,7 +74,8 @@ def water(periodic: bool) -> tuple[System, Trajectory]:
     shape = (N_FRAMES, N_REPLICAS, system.n_atoms, 3)
     positions = geometry + 0.08 * torch.randn(shape, dtype=torch.float64, generator=generator)
     velocities = 0.1 * torch.randn(shape, dtype=torch.float64, generator=generator)
-    return system, Trajectory(positions, velocities, None, frame_interval_fs=1.0)
+    energy = -1.0 + 0.5 * torch.randn(shape[:2], dtype=torch.float64, generator=generator)
+    return system, Trajectory(positions, velocities, energy, frame_interval_fs=1.0)
 
 
 def measured(name: str, periodic: bool) -> tuple[Observable, System, Trajectory, torch.Tensor]:

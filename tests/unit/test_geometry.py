@@ -9,6 +9,8 @@ from mdsim.geometry import (
     all_pairs,
     angles,
     center_of_mass,
+    dihedrals,
+    dihedrals_deg,
     is_orthorhombic,
     minimum_image,
     pair_distances,
@@ -112,6 +114,80 @@ def test_angles_use_the_minimum_image(generator):
 def test_angle_gradients(generator):
     positions = torch.randn(4, 3, 3, generator=generator, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: angles(x, torch.tensor([[0, 1, 2], [1, 0, 2]])), (positions,))
+
+
+QUADRUPLET = torch.tensor([[0, 1, 2, 3]])
+
+
+def _twisted(degrees: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Four atoms with bonds of different lengths and bond angles of 100 and 125 degrees."""
+    one, other, turn = map(math.radians, (100.0, 125.0, degrees))
+    end = [1.5 - 0.9 * math.cos(other), *(0.9 * math.sin(other) * part for part in (math.cos(turn), math.sin(turn)))]
+    first = [1.2 * math.cos(one), 1.2 * math.sin(one), 0.0]
+    return torch.tensor([first, [0.0, 0, 0], [1.5, 0, 0], end], dtype=dtype)
+
+
+@pytest.mark.parametrize("degrees", [-180 + 1e-9, -179.999, -120.0, -1e-4, 0.0, 30.0, 90.0, 179.9999, 180.0])
+def test_dihedrals(degrees):
+    positions = _twisted(degrees)
+    expected = torch.tensor([math.radians(degrees)], dtype=torch.float64)
+    torch.testing.assert_close(dihedrals(positions, QUADRUPLET), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(dihedrals(positions.flip(0), QUADRUPLET), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(dihedrals_deg(positions, QUADRUPLET), torch.rad2deg(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_trans_dihedral_is_plus_180(dtype, sign):
+    positions = _twisted(180.0, dtype)
+    positions[3, 2] = sign * 0.0
+    positions[0, 2] = -sign * 0.0
+    assert dihedrals_deg(positions, QUADRUPLET).tolist() == [180.0]
+
+
+def test_the_mirror_image_has_the_opposite_dihedral(generator):
+    positions = torch.randn(50, 4, 3, generator=generator, dtype=torch.float64)
+    mirror = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+    mirror = mirror * -torch.linalg.det(mirror)  # a rotation and a reflection
+    torch.testing.assert_close(dihedrals(positions @ mirror, QUADRUPLET), -dihedrals(positions, QUADRUPLET))
+
+
+@pytest.mark.parametrize("name", ["orthorhombic", "reduced triclinic"])
+def test_dihedrals_use_the_minimum_image(name, generator):
+    cell, positions = _cell(name), _twisted(-73.0)
+    jumps = torch.randint(-3, 4, (4, 3), generator=generator).double()
+    found = dihedrals(positions + jumps @ cell, QUADRUPLET, cell)
+    torch.testing.assert_close(found, dihedrals(positions, QUADRUPLET), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_three_atoms_on_a_line_have_no_dihedral(dtype):
+    straight, apart = _twisted(40.0, dtype), _twisted(40.0, dtype)
+    straight[0] = torch.tensor([-1.2, 0.0, 0.0])
+    coincident = _twisted(40.0, dtype)
+    coincident[3] = coincident[2]
+    positions = torch.stack([straight, apart, coincident]).requires_grad_()
+    found = dihedrals(positions, QUADRUPLET)[:, 0]
+    assert found.isnan().tolist() == [True, False, True]
+    (gradient,) = torch.autograd.grad(found[1], positions)
+    assert gradient.isfinite().all() and gradient[1].abs().max() > 0
+
+
+def test_dihedrals_in_single_precision_down_to_the_line(generator):
+    """Near a line, rounding turns the plane by the ratio of rounding to the sine of the bond angle, and no further."""
+    for sine in (0.1, 1e-2, 1e-3, 3e-4):
+        positions = _twisted(40.0).repeat(200, 1, 1)
+        positions[:, 0] = torch.tensor([-1.2 * math.sqrt(1 - sine**2), 1.2 * sine, 0.0])
+        moved = positions + 5 * torch.rand(200, 1, 3, generator=generator, dtype=torch.float64)
+        found = dihedrals_deg(moved.float(), QUADRUPLET)
+        assert found.isfinite().all()
+        assert float((found - 40.0).abs().max()) < math.degrees(4e-6 / (1.2 * sine))
+
+
+def test_dihedral_gradients(generator):
+    positions = torch.randn(4, 5, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    quadruplets = torch.tensor([[0, 1, 2, 3], [4, 2, 0, 1]])
+    assert torch.autograd.gradcheck(lambda x: dihedrals(x, quadruplets), (positions,))
 
 
 def test_center_of_mass():

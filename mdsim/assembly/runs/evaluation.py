@@ -80,11 +80,13 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
     if reason := force_field.why_undetermined(system):
         log.warning("energy errors are off by an unknown constant: %s", reason)
     stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
+    reference_data = assembly.dataset(config.data, config.reference_size)
+    structural = assembly.compared_structural(config, system, reference_data)
     return Evaluation(
         force_field,
         stretch,
         starting_state(config, stretch, force_field, data.test),
-        assembly.compared_structural(config, system, assembly.dataset(config.data, config.reference_size)),
+        structural | assembly.compared_energy(config, system, reference_data, force_field),
         assembly.compared_dynamical(config, system, data),
         assembly.plan(config),
         out_dir,

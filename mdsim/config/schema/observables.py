@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mdsim.config.schema.base import NonNegative, Positive, Section
-from mdsim.config.schema.custom import CustomDynamicalConfig, CustomObservableConfig
+from mdsim.config.schema.custom import CustomDynamicalConfig, CustomObservableConfig, Label
 
 
 class RDFConfig(Section):
@@ -40,6 +40,62 @@ class BondLengthsConfig(Section):
     pair: tuple[str, str] | None = Field(None, description="Element pair, e.g. [O, H]; all bonds when absent.")
 
 
+def _is_dihedral(atoms: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(atoms)) != len(atoms):
+        raise ValueError("a dihedral has four different atoms")
+    return atoms
+
+
+Index = Annotated[int, Field(ge=0)]
+Dihedral = Annotated[tuple[Index, Index, Index, Index], AfterValidator(_is_dihedral)]
+
+
+class DihedralsConfig(Section):
+    """Distributions of dihedral angles, each with a result `dihedral_<name>`. Figures show their free energies."""
+
+    name: Literal["dihedrals"] = Field(description="The observable.")
+    atoms: Annotated[dict[Label, Dihedral], Field(min_length=1)] | None = Field(
+        None,
+        description="Indices (from 0) of the four atoms of each dihedral, by a name of your choice, e.g. `{phi_1: [5, "
+        "6, 8, 11]}`; null: one for each rotatable bond, named after its atoms. A rotatable bond is in no ring, and "
+        "each of its ends has another neighbor than the hydrogens of a methyl or amino group. The same dihedral of all "
+        "molecules of a kind is one distribution.",
+    )
+    pooled: bool = Field(False, description="One distribution of all these dihedrals, `dihedral_pooled`.")
+    bin_width_deg: Positive = Field(10.0, description="Bin width, which must divide 360 degrees.")
+
+
+class DistancesConfig(Section):
+    """Distributions of distances by elements, as densities h(r), of molecules and periodic systems alike."""
+
+    name: Literal["distances"] = Field(description="The observable.")
+    max_distance_A: Positive = Field(
+        10.0, description="Upper end of the range, at most half the cell of a periodic system."
+    )
+    bin_width_A: Positive = Field(0.05, description="Bin width, which must divide the range.")
+    pair: tuple[str, str] | None = Field(
+        None, description="Element pair, e.g. [C, O]; one distribution for each pair of elements when absent."
+    )
+    among: Literal["all", "within_molecules", "between_molecules"] = Field(
+        "all", description="The pairs of atoms that are counted."
+    )
+
+
+class PotentialEnergyConfig(Section):
+    """Distribution of the potential energy, compared with the labels of the reference frames.
+
+    It depends on the parameters of the force field and is no training target.
+    """
+
+    name: Literal["potential_energy"] = Field(description="The observable.")
+    standard_deviations: Positive = Field(
+        6.0,
+        description="Range on both sides of the mean label, in standard deviations of the labels. Energies beyond it "
+        "count in the first or last bin.",
+    )
+    bins: Annotated[int, Field(ge=2)] = Field(60, description="Number of bins.")
+
+
 class VACFConfig(Section):
     """Velocity autocorrelation function, normalized to one at lag zero."""
 
@@ -68,7 +124,19 @@ class DiffusivityConfig(Section):
     fit_end_fs: Positive = Field(10000.0, description="End of the fit, which must fit into the dense window.")
 
 
+#: Observables that may be training targets, because they do not depend on the parameters of the force field.
+TargetObservableConfig = Annotated[
+    RDFConfig | ADFConfig | BondLengthsConfig | DihedralsConfig | DistancesConfig | CustomObservableConfig,
+    Field(discriminator="name"),
+]
 StructuralConfig = Annotated[
-    RDFConfig | ADFConfig | BondLengthsConfig | CustomObservableConfig, Field(discriminator="name")
+    RDFConfig
+    | ADFConfig
+    | BondLengthsConfig
+    | DihedralsConfig
+    | DistancesConfig
+    | PotentialEnergyConfig
+    | CustomObservableConfig,
+    Field(discriminator="name"),
 ]
 DynamicalConfig = Annotated[VACFConfig | DiffusivityConfig | CustomDynamicalConfig, Field(discriminator="name")]

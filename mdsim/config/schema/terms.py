@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mdsim.config.schema.base import Count, NonNegative, Positive, Section
 from mdsim.config.schema.custom import CustomConfig
-from mdsim.config.schema.observables import StructuralConfig
+from mdsim.config.schema.observables import TargetObservableConfig
+
+
+def _is_no_energy(observable: Any) -> Any:
+    """Observables that depend on the parameters need a second term of the gradient, <∂g/∂θ>."""
+    if isinstance(observable, dict) and observable.get("name") == "potential_energy":
+        raise ValueError(
+            "the potential energy depends on the parameters, and the estimator has no gradient of it: list it below "
+            "`observables` of an evaluation instead"
+        )
+    return observable
 
 
 class TargetConfig(Section):
     """An observable, its reference and their loss."""
 
-    observable: StructuralConfig = Field(description="The observable, chosen by `name`.")
+    observable: Annotated[TargetObservableConfig, BeforeValidator(_is_no_energy)] = Field(
+        description="The observable, chosen by `name`. If it makes several distributions, each is a target."
+    )
     loss: Literal["mse", "sse", "wasserstein", "forward_kl", "reverse_kl"] = Field(
         "sse",
         description="sse: sum of squared differences over bins, as in the paper; mse: their mean; reverse_kl: "

@@ -22,12 +22,23 @@ FEWEST_SAMPLES = 2  # for a covariance
 
 @dataclass(frozen=True)
 class Target:
-    """An observable, its reference, the loss between them, and the weight of that loss."""
+    """An observable, its reference, the loss between them, and the weight of that loss.
+
+    Raises:
+        ValueError: an observable that depends on the parameters of the force field.
+    """
 
     observable: Observable
     reference: Float[Tensor, "bin"]
     loss: Callable[[Tensor, Tensor], Tensor]
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if getattr(self.observable, "depends_on_parameters", False):
+            raise ValueError(
+                f"{self.observable.name} depends on the parameters of the force field and is no target, because the "
+                "estimator has no gradient of the observable itself"
+            )
 
 
 @dataclass(frozen=True, eq=False)

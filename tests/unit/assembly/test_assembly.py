@@ -5,16 +5,31 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import GEOMETRY, NUMBERS, frames, run_values, simulate_config, train_config, water, write_data
+from tiny import (
+    GEOMETRY,
+    NUMBERS,
+    SHIFT_EV,
+    Springs,
+    frames,
+    run_values,
+    simulate_config,
+    train_config,
+    water,
+    write_data,
+)
 
 from mdsim import assembly, losses
+from mdsim.assembly.learning import targets
 from mdsim.config.schema import (
     MODEL_CONFIGS,
     ADFConfig,
     BondLengthsConfig,
     DataConfig,
     DiffusivityConfig,
+    DihedralsConfig,
+    DistancesConfig,
     DynamicsConfig,
+    ObservablesTermConfig,
     RDFConfig,
     RDFDeviationConfig,
     VACFConfig,
@@ -31,6 +46,8 @@ from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.vacf import VACF
 from mdsim.state import System, Trajectory
 from mdsim.units import kT_eV
+
+ENERGIES = {"name": "potential_energy", "standard_deviations": 3.0, "bins": 12}
 
 
 @pytest.fixture
@@ -108,6 +125,107 @@ def test_observables():
     settings = DiffusivityConfig(name="diffusivity", fit_start_fs=1.0, fit_end_fs=9.0)
     chosen = assembly.dynamical_observable(settings, water())
     assert isinstance(chosen, Diffusivity)
+
+
+def aspirin_data() -> Dataset:
+    return assembly.dataset(DataConfig(path="data/bundled", name="aspirin_gfn2", molecule="aspirin", size="40"))
+
+
+def test_a_section_of_dihedrals_makes_one_observable_for_each():
+    system = aspirin_data().system()
+    automatic = assembly.observables(DihedralsConfig(name="dihedrals"), system)
+    names = ["dihedral_C6_C5_C10_O9", "dihedral_C5_C6_O12_C11", "dihedral_H13_O9_C10_C5", "dihedral_C4_C11_O12_C6"]
+    assert [one.name for one in automatic] == names
+    (pooled,) = assembly.observables(DihedralsConfig(name="dihedrals", pooled=True), system)
+    assert pooled.name == "dihedral_pooled" and pooled.atoms == tuple(one.atoms[0] for one in automatic)
+    chosen = DihedralsConfig(name="dihedrals", atoms={"carboxyl": (6, 5, 10, 9)}, bin_width_deg=20.0)
+    (carboxyl,) = assembly.observables(chosen, system)
+    assert (carboxyl.name, carboxyl.atoms, len(carboxyl.bin_centers)) == ("dihedral_carboxyl", ((6, 5, 10, 9),), 18)
+    with pytest.raises(ConfigError, match="no rotatable bond; name the `atoms` of a dihedral"):
+        assembly.observables(DihedralsConfig(name="dihedrals"), water())
+
+
+def test_a_section_of_distances_makes_one_observable_for_each_pair_of_elements():
+    settings = {"name": "distances", "max_distance_A": 4.0, "bin_width_A": 0.5}
+    found = assembly.observables(DistancesConfig(**settings), water())
+    assert [one.name for one in found] == ["distances_OH", "distances_HH"]
+    (one,) = assembly.observables(DistancesConfig(**settings, pair=("H", "O"), among="within_molecules"), water())
+    assert one.name == "distances_HO_within_molecules"
+    with pytest.raises(ConfigError, match="no pairs of atoms 'between_molecules'"):
+        assembly.observables(DistancesConfig(**settings, among="between_molecules"), water())
+
+
+def test_each_distribution_of_a_section_is_a_target(tmp_path):
+    data = aspirin_data()
+    dihedrals = {"observable": {"name": "dihedrals", "bin_width_deg": 20.0}, "loss": "reverse_kl", "weight": 2.0}
+    term = ObservablesTermConfig(name="observables", targets=[dihedrals])
+    found = targets(term, train_config(tmp_path), data.system(), data)
+    assert [one.observable.name for one in found] == [
+        one.name for one in assembly.observables(DihedralsConfig(name="dihedrals"), data.system())
+    ]
+    for one in found:
+        assert one.weight == 2.0 and float(one.loss(one.reference, one.reference)) == pytest.approx(0.0, abs=1e-6)
+        assert float(one.reference.sum()) * 20.0 == pytest.approx(1.0, rel=1e-5)
+    several = ObservablesTermConfig(name="observables", targets=[{**dihedrals, "reference_file": "one.dat"}])
+    with pytest.raises(ConfigError, match=r"one\.dat has one distribution, and the targets are dihedral_C6_"):
+        targets(several, train_config(tmp_path), data.system(), data)
+    table = tmp_path / "one.dat"
+    table.write_text("-180 0.002\n0 0.003\n180 0.004\n")
+    named = {"observable": {"name": "dihedrals", "atoms": {"a": [6, 5, 10, 9]}}, "reference_file": str(table)}
+    term = ObservablesTermConfig(name="observables", targets=[named])
+    (one,) = targets(term, train_config(tmp_path), data.system(), data)
+    assert one.reference[[0, -1]].tolist() == pytest.approx([0.002 + 5e-3 / 180, 0.004 - 5e-3 / 180])
+
+
+@pytest.mark.parametrize("determined", [True, False])
+def test_energies_are_compared_with_the_labels(tmp_path, dataset, determined, caplog, monkeypatch):
+    """Of one force field that gives the labels, whose zero is known or not."""
+    monkeypatch.setattr(logging.getLogger("mdsim"), "propagate", True)
+    config, system, force_field = simulate_config(tmp_path, observables=[ENERGIES]), dataset.system(), Springs()
+    hydrogen = System.from_geometry(torch.tensor([1, 1]), torch.tensor([[0.0, 0, 0], [0.74, 0, 0]]))
+    force_field.fit_energy_zero([water() if determined else hydrogen], torch.tensor([SHIFT_EV]).double())
+    assert assembly.compared_structural(config, system, dataset) == {}
+    with caplog.at_level("INFO", logger="mdsim"):
+        (compared,) = assembly.compared_energy(config, system, dataset, force_field).values()
+    assert compared.observable.aligned is not determined
+    assert ("aligned at their mean over 20 labeled frames" in caplog.text) is not determined
+    frames = dataset.train.positions.double()
+    energy = force_field(water(), frames)[0].detach()
+    assert compared.observable.center_eV == pytest.approx(float(energy.mean()), abs=1e-4)
+    assert compared.axis[-1] == pytest.approx(3.0 * float(energy.std(correction=0)) * 11 / 12, rel=1e-3)
+    found = compared.observable(system, Trajectory(frames[:, None], None, energy[:, None], 1.0)).mean((0, 1))
+    torch.testing.assert_close(found, compared.reference.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_offset_of_the_energies_shows_if_the_zero_is_determined(tmp_path, dataset):
+    config, force_field = simulate_config(tmp_path, observables=[ENERGIES]), Springs()
+    force_field.fit_energy_zero([water()], torch.tensor([SHIFT_EV - 0.5]).double())
+    (compared,) = assembly.compared_energy(config, dataset.system(), dataset, force_field).values()
+    energy = Springs()(water(), dataset.train.positions.double())[0]
+    assert compared.observable.center_eV == pytest.approx(float(energy.mean()) + 0.5, abs=1e-4)
+
+
+def test_energies_are_reweighted_and_listed_once(tmp_path, dataset):
+    system, force_field = dataset.system(), Springs()
+    force_field.fit_energy_zero([water()], torch.tensor([SHIFT_EV]).double())
+    centers = {}
+    for kelvin in (250.0, 300.0, 400.0):
+        values = run_values(tmp_path)["dynamics"] | {"temperature_K": kelvin}
+        config = simulate_config(tmp_path, observables=[ENERGIES], reweight_reference=True, dynamics=values)
+        compared = assembly.compared_energy(config, system, dataset, force_field)["potential_energy"]
+        centers[kelvin] = compared.observable.center_eV
+    assert centers[250.0] < centers[300.0] < centers[400.0]
+    with pytest.raises(ConfigError, match="potential_energy is listed more than once"):
+        twice = simulate_config(tmp_path, observables=[ENERGIES, ENERGIES])
+        assembly.compared_energy(twice, system, dataset, force_field)
+
+
+def test_labels_that_are_all_equal_have_no_distribution(tmp_path, dataset):
+    frames = replace(dataset.train, energy=torch.full_like(dataset.train.energy, SHIFT_EV))
+    dataset.__dict__["train"] = frames
+    config, force_field = simulate_config(tmp_path, observables=[ENERGIES]), Springs()
+    with pytest.raises(ConfigError, match="potential_energy needs labels that differ"):
+        assembly.compared_energy(config, dataset.system(), dataset, force_field)
 
 
 def test_references_come_from_training_frames_or_from_a_file(tmp_path, dataset):

@@ -396,6 +396,27 @@ def test_overrides_in_wrong_places(override, message):
         load_config(TRAIN, STABLE, [override])
 
 
+@pytest.mark.parametrize(
+    ("observable", "message"),
+    [
+        (
+            "{name: potential_energy}",
+            r"targets\.0\.observable: the potential energy depends on the parameters",
+        ),
+        ("{name: dihedrals, atoms: {a: [1, 2, 3]}}", "atoms"),
+        ("{name: dihedrals, atoms: {a: [1, 2, 3, 3]}}", "a dihedral has four different atoms"),
+        ("{name: dihedrals, atoms: {a: [-1, 2, 3, 4]}}", "greater than or equal to 0"),
+        ("{name: dihedrals, atoms: {a/b: [1, 2, 3, 4]}}", "letters, digits and"),
+        ("{name: dihedrals, atoms: {}}", "at least 1 item"),
+        ("{name: distances, among: within}", "'all', 'within_molecules' or 'between_molecules'"),
+    ],
+)
+def test_observables_that_are_no_targets(observable, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(TRAIN, STABLE, [f"terms.observables.targets=[{{observable: {observable}}}]"])
+    assert "\n" not in str(caught.value)
+
+
 def test_saving_keeps_small_numbers_and_nulls(tmp_path):
     config = load_config(TRAIN, STABLE, ["learning.learning_rate=1e-7", "learning.clip_norm=null", "exp_name='1e3'"])
     save_config(config, tmp_path / "config.yml")

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from mdsim.errors import ConfigError
@@ -54,6 +55,29 @@ def test_replicas_count_by_their_stable_frames():
 def test_an_observable_of_no_replica_has_no_error():
     found = metrics.observable_errors("rdf", AXIS, REFERENCE, np.full((2, 4), np.nan), np.zeros(2))
     assert found == {"rdf_mae": None}
+
+
+def test_the_offset_of_energies_is_that_of_their_means():
+    axis, to_meV = np.array([-0.3, -0.1, 0.1, 0.3]), 1000 * 0.2
+    labels = np.array([0.5, 2.0, 2.0, 0.5])
+    values = np.array([[0.5, 1.0, 3.0, 0.5], [1.5, 2.0, 1.0, 0.5], np.full(4, np.nan)])
+    found = metrics.energy_offset(axis, labels, values, np.array([3.0, 1.0, 0.0]))
+    offsets = values[:2] @ axis * to_meV
+    estimate = (3 * offsets[0] + offsets[1]) / 4
+    assert found[metrics.ENERGY_OFFSET] == pytest.approx(estimate)
+    half = scipy.stats.t.ppf(0.975, 1) * abs(offsets[0] - offsets[1]) / 2  # leaving out one of two leaves the other
+    assert found[f"{metrics.ENERGY_OFFSET}_low"] == pytest.approx(estimate - half)
+    assert found[f"{metrics.ENERGY_OFFSET}_high"] == pytest.approx(estimate + half)
+    assert metrics.energy_offset(axis, labels, values[2:], np.zeros(1)) == {metrics.ENERGY_OFFSET: None}
+
+
+def test_the_offset_of_one_replica_has_no_interval():
+    found = metrics.energy_offset(AXIS, REFERENCE, REFERENCE[None], np.ones(1))
+    assert found == {
+        metrics.ENERGY_OFFSET: pytest.approx(0.0),
+        f"{metrics.ENERGY_OFFSET}_low": None,
+        f"{metrics.ENERGY_OFFSET}_high": None,
+    }
 
 
 def test_intervals_cover():

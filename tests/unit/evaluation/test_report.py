@@ -1,4 +1,5 @@
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from mdsim.errors import ConfigError
 from mdsim.evaluation import metrics, report
 from mdsim.evaluation.results import read_results, write_summary
+from mdsim.units import kT_eV
 
 AXIS, REFERENCE = np.array([0.5, 1.5, 2.5]), np.array([0.2, 0.6, 0.2])
 
@@ -205,6 +207,53 @@ def test_a_missing_array_is_named(run):
 )
 def test_axes_say_what_is_drawn(name, periodic, expected):
     assert report.axis_labels(name, periodic) == expected
+
+
+def _add(folder: Path, name: str, values: np.ndarray, axis: np.ndarray, reference: np.ndarray) -> None:
+    for key, array in {name: values, f"{name}_axis": axis, f"{name}_reference": reference}.items():
+        np.save(folder / f"{key}.npy", array)
+
+
+def test_dihedrals_share_a_figure_of_free_energies(run, monkeypatch):
+    axis = np.arange(-150.0, 180.0, 60.0)
+    reference = np.array([0.5, 0.25, 0.0, 0.0, 0.0, 0.25]) / 60
+    for name, shift in (("pre", 0.125), ("post", 0.0)):
+        folder = run / "inference" / name
+        values = np.tile(reference + shift * np.array([-1, 1, 0, 0, 0, 0]) / 60, (4, 1))
+        for label in ("phi_1", "C4_N6_C8_Cl14"):
+            _add(folder, f"dihedral_{label}", values, axis, reference)
+        _add(folder, "distances_ClO_within_molecules", values, np.array([0.5, 1.5, 2.5, 3.5, 4.5, 5.5]), reference)
+    drawn = {}
+    monkeypatch.setattr(report, "panels_figure", lambda path, panels, *_, **__: drawn.update({path.name: panels}))
+    report.compare([run], "pre", "post")
+    assert {path.name for path in (run / "inference").glob("*.png")} == {"survival.png", "rdf.png"}
+    assert list(drawn["distances.png"]) == ["Cl-O within molecules"]
+    assert list(drawn["dihedrals.png"]) == ["C4-N6-C8-Cl14", "phi 1"]
+    panel = drawn["dihedrals.png"]["phi 1"]
+    kT_meV = 1000 * kT_eV(500.0)
+    floor = kT_meV * (np.log(1000) + np.log(3.0))  # of p/p_uniform = 3 at the minimum
+    assert panel.floor == pytest.approx(floor)
+    half = kT_meV * np.log(2)
+    np.testing.assert_allclose(panel.reference, [0, half, floor, np.nan, floor, half], 1e-5, 1e-5)
+    center, low, high = panel.curves["before (pre)"]
+    np.testing.assert_allclose(center[:2], -kT_meV * np.log([0.75, 0.75]), 1e-6)
+    np.testing.assert_allclose(low[:2], center[:2])
+    np.testing.assert_allclose(high[:2], center[:2])
+
+
+def test_runs_together_have_one_offset_of_energies(tmp_path):
+    axis = np.array([-0.3, -0.1, 0.1, 0.3])
+    labels = np.array([0.5, 2.0, 2.0, 0.5])
+    for run in ("a", "b"):
+        for name in ("pre", "post"):
+            folder = tmp_path / run / "inference" / name
+            _write(folder, [10.0, 10.0])
+            lower = np.array([0.5, -0.5, 0.0, 0.0]) if name == "pre" else np.zeros(4)  # by 20 meV
+            _add(folder, "potential_energy", np.array([labels + lower, labels]), axis, labels)
+    text = report.compare([tmp_path / "a", tmp_path / "b"], "pre", "post")
+    (line,) = [line for line in text.splitlines() if line.startswith("potential energy - labels (meV)")]
+    before, after = (float(word) for word, bracket in pairwise(line.split()) if bracket.startswith("["))
+    assert (before, after) == (pytest.approx(-10.0), pytest.approx(0.0))
 
 
 def test_pooled_runs_have_one_diffusivity(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from scattered_waters import waters
 
 from mdsim.geometry import pair_distances
-from mdsim.observables import ADF, RDF, BondLengthDistribution, histogram
+from mdsim.observables import ADF, RDF, BondLengthDistribution, DistanceDistribution, histogram
 from mdsim.observables.bins import Bins
 
 pytest.importorskip("numba")
@@ -14,6 +14,7 @@ OBSERVABLES = {
     "rdf": RDF(5.0, 0.1),
     "rdf of a pair": RDF(5.0, 0.1, ("O", "H"), intermolecular_only=True),
     "rdf of another type": RDF(5.0, 0.1, None, "ideal_gas"),
+    "distances": DistanceDistribution(5.0, 0.1, ("O", "H"), "within_molecules"),
     "adf": ADF(2.0),
     "bond lengths": BondLengthDistribution(5.0, 0.05),
 }

@@ -5,7 +5,8 @@ import torch
 from scattered_waters import waters
 
 from mdsim.geometry import all_pairs
-from mdsim.observables import RDF, MinimumDistance, contacts, histogram, pairs
+from mdsim.observables import RDF, DistanceDistribution, MinimumDistance, contacts, histogram, pairs
+from mdsim.observables.distances import SAME_MOLECULE
 from mdsim.observables.pairs import PairKind
 from mdsim.state import Trajectory
 
@@ -19,8 +20,9 @@ KINDS = {
     "all": PairKind(),
     "O-O": PairKind(("O", "O")),
     "H-O": PairKind(("H", "O")),
-    "between molecules": PairKind(None, intermolecular_only=True),
-    "O-H between molecules": PairKind(("O", "H"), intermolecular_only=True),
+    "between molecules": PairKind(None, same_molecule=False),
+    "O-H within molecules": PairKind(("O", "H"), same_molecule=True),
+    "O-H between molecules": PairKind(("O", "H"), same_molecule=False),
 }
 
 
@@ -48,13 +50,14 @@ def searched(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_rdf_is_bit_for_bit_that_of_all_pairs(cell, kind, searched, monkeypatch):
+def test_distances_are_bit_for_bit_those_of_all_pairs(cell, kind, searched, monkeypatch):
     monkeypatch.setattr(histogram, "HAS_NUMBA", False)  # the loops round otherwise: test_compiled_counts.py
     system, trajectory = waters(400 if cell is None else 200, cell, 2)
-    rdf = RDF(4.0, 0.02, kind.elements, intermolecular_only=kind.intermolecular_only)
-    found = rdf(system, trajectory)
+    among = {same: among for among, same in SAME_MOLECULE.items()}[kind.same_molecule]
+    distances = DistanceDistribution(4.0, 0.02, kind.elements, among)
+    found = distances(system, trajectory)
     assert searched == [3]
-    expected = among_all_pairs(monkeypatch, lambda: rdf(system, trajectory))
+    expected = among_all_pairs(monkeypatch, lambda: distances(system, trajectory))
     assert found[1, 1].isnan().all() and expected[1, 1].isnan().all()
     assert torch.equal(found.nan_to_num(), expected.nan_to_num()) and found[0].sum() > 0
 
@@ -73,7 +76,7 @@ def test_kinds_of_pairs(kind):
 def test_no_such_pairs():
     system, _ = waters(1, None, 2)
     with pytest.raises(ValueError, match="pair between molecules"):
-        PairKind(intermolecular_only=True).count(system)
+        PairKind(same_molecule=False).count(system)
     with pytest.raises(ValueError, match="no C-H pair"):
         PairKind(("C", "H")).count(system)
 

@@ -4,13 +4,17 @@ import pytest
 import torch
 
 from mdsim.interfaces import LocalObservable
-from mdsim.observables import ADF, RDF, BondLengthDistribution
+from mdsim.observables import ADF, RDF, BondLengthDistribution, DihedralDistribution, DistanceDistribution
 from mdsim.state import System, Trajectory
 
 OBSERVABLES = {
     "bonds": BondLengthDistribution(2.0, 0.1),
     "bonds_OH": BondLengthDistribution(2.0, 0.1, pair=("O", "H")),
     "angles": ADF(10.0),
+    "dihedrals": DihedralDistribution(((1, 0, 3, 4), (9, 10, 11, 12)), 30.0),
+    "distances_OH": DistanceDistribution(4.0, 0.2, ("O", "H")),
+    "distances_within": DistanceDistribution(4.0, 0.2, ("H", "H"), "within_molecules"),
+    "distances_between": DistanceDistribution(4.0, 0.2, ("H", "H"), "between_molecules"),
     "rdf": RDF(4.0, 0.2, normalization="ideal_gas"),
     "rdf_OO": RDF(4.0, 0.2, pair=("O", "O"), normalization="ideal_gas"),
 }

@@ -44,6 +44,25 @@ def test_survival_curves_are_steps_in_the_colors_of_their_roles(tmp_path, drawn)
     assert len(axes.collections) == 2  # the bands
 
 
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (4, (2, 2)), (6, (2, 3)), (7, (3, 3))])
+def test_panels_are_in_rows_with_their_curves_and_floors(tmp_path, drawn, n, shape):
+    x = np.linspace(-175, 175, 36)
+    curves = {"before": (x**2, x**2 - 1, x**2 + 1), "after": (x**2 + 5, x**2, x**2 + 10)}
+    panels = {f"phi {i}": figures.Panel(x, x**2 + i, curves, floor=4e4) for i in range(n)}
+    figures.panels_figure(tmp_path / "dihedrals.png", panels, "angle (deg)", "meV", "empty", ticks=(-180.0, 0.0, 180.0))
+    assert imread(tmp_path / "dihedrals.png").shape[2] in (3, 4)
+    (figure,) = drawn
+    assert len(figure.axes) == n
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    for i, axes in enumerate(figure.axes):
+        assert axes.get_title(loc="left") == f"phi {i}"
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), x**2 + i)
+        assert [line.get_color() for line in axes.lines[1:3]] == [figures.BEFORE_COLOR, figures.AFTER_COLOR]
+        assert list(axes.lines[3].get_ydata()) == [4e4, 4e4]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["reference", "before", "after", "empty"]
+
+
 def test_observable_figure_shows_residuals_and_two_standard_errors(tmp_path, drawn):
     r = np.linspace(0.5, 6, 50)
     reference = np.sin(r) ** 2
