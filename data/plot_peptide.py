@@ -24,7 +24,7 @@ from PIL import Image
 
 from mdsim.datasets import Dataset, load_dataset
 from mdsim.datasets.splits import parse_indices
-from mdsim.geometry import pair_distances
+from mdsim.geometry import dihedrals_deg, pair_distances
 from mdsim.state import System
 from mdsim.units import kT_eV
 
@@ -38,10 +38,7 @@ OMEGA = [[ALPHA[i], CARBONYL[i], NITROGEN[i], ALPHA[i + 1]] for i in range(4)]
 
 def dihedrals_degrees(positions: np.ndarray, quadruplets: list[list[int]]) -> np.ndarray:
     """Torsion angles (frame, quadruplet) in degrees, IUPAC sign; positions are (frame, atom, 3)."""
-    first, second, third = np.diff(positions[:, np.array(quadruplets)], axis=2).transpose(2, 0, 1, 3)
-    left, right = np.cross(first, second), np.cross(second, third)
-    sine = np.linalg.norm(second, axis=-1) * (first * right).sum(-1)
-    return np.degrees(np.arctan2(sine, (left * right).sum(-1)))
+    return dihedrals_deg(torch.from_numpy(positions), torch.tensor(quadruplets)).numpy()
 
 
 def bond_lengths_by_type(system: System, positions: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A custom observable: the distribution of one torsion angle."""
+"""A custom observable: the distribution of the radius of gyration of a molecule."""
 
 from __future__ import annotations
 
@@ -7,63 +7,55 @@ from typing import ClassVar
 
 import torch
 
-from mdsim.geometry import minimum_image
+from mdsim.geometry import center_of_mass
 from mdsim.observables.bins import Bins
-from mdsim.observables.histogram import tuple_histogram
+from mdsim.observables.histogram import finite_frames, histogram
 from mdsim.state import System, Trajectory
-from mdsim.typing import Float, Int, Tensor
+from mdsim.typing import Float, Tensor
 
 
 @dataclass(frozen=True)
-class DihedralDistribution:
-    """Probability density in 1/degree of the torsion angle i-j-k-l, over -180 to 180 degrees.
+class RadiusOfGyration:
+    """Probability density in 1/Å of the radius of gyration: the mass-weighted distance from the center (RMS).
 
     Args:
-        atoms: indices of i, j, k and l.
-        bin_width_deg: width of a bin, which must divide 360 degrees.
+        min_A, max_A: range of the radius.
+        bin_width_A: width of a bin, which must divide the range.
 
     Raises:
-        ValueError: not four atoms, or a width that does not divide 360 degrees.
+        ValueError: bins that do not fill the range.
     """
 
-    atoms: tuple[int, int, int, int]
-    bin_width_deg: float = 5.0
+    min_A: float
+    max_A: float
+    bin_width_A: float = 0.05
 
-    unit: ClassVar[str] = "degree"
+    name: ClassVar[str] = "radius_of_gyration"  # of the results in final_metrics.json, the .npy files and the figure
+    unit: ClassVar[str] = "Å"
 
     def __post_init__(self) -> None:
-        if len(set(self.atoms)) != 4:
-            raise ValueError(f"a torsion angle has four atoms, found {list(self.atoms)}")
-        Bins.spanning(-180.0, 180.0, self.bin_width_deg)
-
-    @property
-    def name(self) -> str:  # name of the results in final_metrics.json, the .npy files and the figure
-        return "dihedral_" + "_".join(map(str, self.atoms))
+        Bins.spanning(self.min_A, self.max_A, self.bin_width_A)
 
     @property
     def bins(self) -> Bins:
-        return Bins.spanning(-180.0, 180.0, self.bin_width_deg)
+        return Bins.spanning(self.min_A, self.max_A, self.bin_width_A)
 
     @property
     def bin_centers(self) -> Float[Tensor, "bin"]:
         return self.bins.centers
 
     def __call__(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica bin"]:
-        """The density of each frame. NaN for frames with a coordinate that is not finite."""
+        """The density of each frame, which has one radius. NaN for frames with a coordinate that is not finite."""
         positions = trajectory.positions
-        quadruplet = torch.tensor([list(self.atoms)], device=positions.device)
-        return tuple_histogram(dihedrals_deg, positions, quadruplet, system.cell, self.bins) / self.bins.width
+        radii = radii_of_gyration_A(positions, system.masses)
+        counts = histogram(radii.reshape(-1, 1), self.bins).unflatten(0, radii.shape)
+        density = counts.to(positions) / self.bins.width
+        return torch.where(finite_frames(positions)[..., None], density, torch.nan)
 
 
-def dihedrals_deg(
-    positions: Float[Tensor, "*batch atom 3"],
-    quadruplets: Int[Tensor, "quadruplet 4"],
-    cell: Float[Tensor, "3 3"] | None,
-) -> Float[Tensor, "*batch quadruplet"]:
-    """Torsion angles in degrees with the sign of IUPAC: 0 is cis, positive is clockwise along j-k."""
-    i, j, k, end = (positions[..., column, :] for column in quadruplets.T)
-    first, axis, last = (minimum_image(to - start, cell) for start, to in ((i, j), (j, k), (k, end)))
-    normal = torch.linalg.cross(axis, last)
-    sine = torch.linalg.vector_norm(axis, dim=-1) * (first * normal).sum(-1)
-    cosine = (torch.linalg.cross(first, axis) * normal).sum(-1)
-    return torch.rad2deg(torch.atan2(sine, cosine))
+def radii_of_gyration_A(
+    positions: Float[Tensor, "*batch atom 3"], masses: Float[Tensor, "atom"]
+) -> Float[Tensor, "*batch"]:
+    """Radii of gyration of all atoms together, Å."""
+    squared = (positions - center_of_mass(positions, masses)).square().sum(-1)
+    return (squared @ (masses / masses.sum()).to(squared)).sqrt()

@@ -148,7 +148,28 @@ def observable_errors(
         f"{name}_mae_high": _or_none(interval.high),
         f"{name}_mae_replica_mean": float(own.mean()),
         f"{name}_mae_replica_std": float(own.std()),
+        f"{name}_mae_of_scatter": _or_none(error_of_scatter(axis, values, weights)),
     }
+
+
+def error_of_scatter(axis: np.ndarray, values: np.ndarray, weights: np.ndarray) -> float:
+    """The error that a correct force field is expected to have, due to the scatter of the replicas alone.
+
+    The mean over replicas is taken as normally distributed in each bin, so that its mean absolute deviation is √(2/π)
+    standard errors. NaN for a single replica.
+    """
+    if len(values) < 2:
+        return float("nan")
+    deviation = np.sqrt(2 / np.pi) * mean_and_error(values, weights)[1]
+    return float(area_between(axis, np.zeros(len(axis)), deviation[None])[0])
+
+
+def mean_and_error(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean over replicas, and its standard error from their scatter. For one replica, the error is zero."""
+    share = weights / weights.sum()
+    mean = share @ values
+    n = len(values)
+    return mean, np.sqrt((share[:, None] ** 2 * (values - mean) ** 2).sum(0) * n / max(n - 1, 1))
 
 
 def energy_offset(

@@ -17,6 +17,7 @@ from mdsim.evaluation.metrics import (
     is_shown,
     label,
     legend,
+    mean_and_error,
     observable_errors,
     stable_times,
     value_interval,
@@ -137,11 +138,7 @@ def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray
     known = np.isfinite(values).all(-1) & (results.weights_of(name) > 0)
     if not known.any():
         return None
-    values, weights = values[known], results.weights_of(name)[known]
-    share = weights / weights.sum()
-    mean = share @ values
-    n = len(values)
-    return mean, np.sqrt((share[:, None] ** 2 * (values - mean) ** 2).sum(0) * n / max(n - 1, 1))
+    return mean_and_error(values[known], results.weights_of(name)[known])
 
 
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mdsim.models.record import Chosen, ModelRecord
 from mdsim.observables.distances import pairs_of_elements
+from mdsim.observables.rotatable import rotatable_dihedrals
 from mdsim.suggest.findings import Findings, Spread
 
 PAPER_BOND_TOLERANCE_A = {True: 0.25, False: 0.5}  # in training, in the evaluation
@@ -24,7 +25,8 @@ STANDARD_DEVIATIONS = 7.0
 LARGEST_ANGLE_TOLERANCE_DEG = 90.0  # a larger tolerance would be useless
 CONTACT_OF_THE_DATA = 0.9
 STEPS_PER_VIBRATION = 8.0
-SAMPLES_PER_BIN = 100
+SAMPLES_PER_BIN, SAMPLES_PER_DIHEDRAL_BIN = 100, 10
+MOST_DIHEDRALS = 12  # with a panel and a row of the table for each
 SMALL, MEDIUM = 300, 1500  # upper limits of pairs within the cutoff for a molecule such as aspirin, and a tetrapeptide
 MOST_EVALUATIONS, FEWEST_EVALUATIONS = 600_000, 50_000
 GPU_FACTOR = 10
@@ -119,6 +121,19 @@ def rdfs(found: Findings) -> list[Chosen]:
     return [Chosen({**common, "pair": list(pair)}, why if pair == pairs[0] else "") for pair in pairs]
 
 
+def dihedrals(found: Findings) -> list[Chosen]:
+    """Dihedrals about rotatable bonds, one distribution each, or a single one if there are many. None without them."""
+    named = rotatable_dihedrals(found.system)
+    if not named:
+        return []
+    n_frames = len(found.reference.train)
+    width = _width((10.0, 15.0, 20.0, 30.0), 360.0, n_frames, SAMPLES_PER_DIHEDRAL_BIN)
+    chosen: Section = {"name": "dihedrals", "bin_width_deg": width}
+    if len(named) > MOST_DIHEDRALS:
+        chosen["pooled"] = True
+    return [Chosen(chosen, f"{len(named)} rotatable bond{'s' * (len(named) > 1)}; {n_frames} frames")]
+
+
 def element_pairs(found: Findings) -> list[tuple[str, str]]:
     """Pairs of elements, heavy ones first. None if there are too many pairs for one figure each, or too few atoms."""
     kept = pairs_of_elements(found.system)
@@ -161,9 +176,9 @@ def evaluations(model: ModelRecord, machine: Machine, pairs: int) -> Chosen:
     return Chosen(count, f"dynamics and gradients together; some {minutes} minutes of a CPU core{fast}")
 
 
-def _width(widths: tuple[float, ...], reach: float, n_samples: int) -> float:
+def _width(widths: tuple[float, ...], reach: float, n_samples: int, per_bin: int = SAMPLES_PER_BIN) -> float:
     """The narrowest bins that hold enough samples."""
-    return next((width for width in widths if n_samples * width / reach >= SAMPLES_PER_BIN), widths[-1])
+    return next((width for width in widths if n_samples * width / reach >= per_bin), widths[-1])
 
 
 def _up(value: float, step: float) -> float:

@@ -9,6 +9,7 @@ from mdsim.suggest.choices import (
     Section,
     criteria,
     cutoff_A,
+    dihedrals,
     evaluations,
     rdfs,
     replicas,
@@ -106,6 +107,7 @@ def simulation(found: Findings, model: ModelRecord, machine: Machine) -> Section
     structural = rdfs(found)
     if found.angles is not None:
         structural.append(Chosen({"name": "adf", "bin_width_deg": 2.0}, f"{len(found.triplets)} angles between bonds"))
+    structural += dihedrals(found)
     return {
         "mode": Chosen("simulate"),
         "eval_model": Chosen("post", "or pre: before StABlE training"),

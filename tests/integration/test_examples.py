@@ -23,7 +23,7 @@ sys.path.insert(0, str(EXAMPLES))
 from add_criterion import PlanarityDeviation, planar_ring
 from add_integrator import StochasticVelocityRescaling
 from add_model import RadialNetwork
-from add_observable import DihedralDistribution, dihedrals_deg
+from add_observable import RadiusOfGyration, radii_of_gyration_A
 
 RING = [0, 1, 2, 3, 5, 6]
 
@@ -35,27 +35,28 @@ def _trajectory(positions: torch.Tensor) -> Trajectory:
 # -------------------------------------------------------------------------------------------------------- observable
 
 
-def test_the_torsion_angle_agrees_with_ase_and_is_counted_in_its_bin():
-    atoms = molecule("H2O2")
+def test_the_radius_of_gyration_is_that_of_two_masses_and_is_counted_in_its_bin():
+    """Two masses m and M at a distance d: d √(mM)/(m + M)."""
+    atoms = molecule("HCl")
     system = System.from_geometry(atoms.numbers, atoms.positions, dtype=torch.float64)
-    observable = DihedralDistribution((2, 0, 1, 3), bin_width_deg=10.0)
-    for angle in (-170.0, -35.0, 5.0, 95.0, 178.0):
-        atoms.set_dihedral(2, 0, 1, 3, angle)
-        positions = torch.tensor(atoms.positions)[None, None]
-        measured = dihedrals_deg(positions, torch.tensor([[2, 0, 1, 3]]), None)
-        expected = (atoms.get_dihedral(2, 0, 1, 3) + 180.0) % 360.0 - 180.0
-        assert float(measured) == pytest.approx(expected, abs=1e-6)
+    observable = RadiusOfGyration(0.0, 1.0, bin_width_A=0.01)
+    light, heavy = sorted(system.masses.tolist())
+    for distance in (1.2, 2.7, 4.1):
+        atoms.set_distance(0, 1, distance)
+        positions = torch.tensor(atoms.positions)[None, None] + 7.0
+        expected = distance * math.sqrt(light * heavy) / (light + heavy)
+        assert float(radii_of_gyration_A(positions, system.masses)) == pytest.approx(expected)
         density = observable(system, _trajectory(positions))[0, 0]
-        assert float(density.sum() * 10.0) == pytest.approx(1.0)
-        assert abs(float(observable.bin_centers[density.argmax()]) - angle) <= 5.0
+        assert float(density.sum() * 0.01) == pytest.approx(1.0)
+        assert abs(float(observable.bin_centers[density.argmax()]) - expected) <= 0.005
 
 
-def test_the_torsion_angle_of_a_frame_that_is_not_finite():
+def test_the_radius_of_gyration_of_a_frame_that_is_not_finite():
     atoms = molecule("H2O2")
     system = System.from_geometry(atoms.numbers, atoms.positions, dtype=torch.float64)
     positions = torch.tensor(atoms.positions).repeat(2, 1, 1, 1)
     positions[1, 0, 3, 2] = torch.nan
-    density = DihedralDistribution((2, 0, 1, 3))(system, _trajectory(positions))
+    density = RadiusOfGyration(0.0, 2.0)(system, _trajectory(positions))
     assert density[0].isfinite().all()
     assert density[1].isnan().all()
 
@@ -180,5 +181,5 @@ def test_the_configurations_of_the_examples_run(tmp_path, monkeypatch):
     evaluate = [*shared, "--config-yml", "docs/examples/simulate.yml", "--eval_model", "post", "--epochs=4"]
     assert cli.stable_training(evaluate) == 0
     metrics = json.loads((folder / "inference" / "post" / "final_metrics.json").read_text())
-    assert "dihedral_5_10_9_13_mae" in metrics
-    assert (folder / "inference" / "post" / "dihedral_5_10_9_13.npy").is_file()
+    assert "radius_of_gyration_mae" in metrics
+    assert (folder / "inference" / "post" / "radius_of_gyration.npy").is_file()

@@ -80,6 +80,21 @@ def test_the_offset_of_one_replica_has_no_interval():
     }
 
 
+def test_the_error_of_scatter_is_that_of_a_correct_force_field():
+    """Averaged over many evaluations with unequal weights, in standard errors."""
+    rng = np.random.default_rng(4)
+    weights = rng.uniform(0.5, 2.0, 12)
+    rows = REFERENCE + 0.2 * rng.standard_normal((3000, 12, 4)) * np.array([1.0, 0.5, 2.0, 0.1])
+    means = np.einsum("r,erb->eb", weights / weights.sum(), rows)
+    found = metrics.area_between(AXIS, REFERENCE, means)
+    expected = np.array([metrics.error_of_scatter(AXIS, one, weights) for one in rows])
+    difference = found - expected
+    bias = 0.03 * expected.mean()  # a standard deviation from twelve values is too small by 2 %
+    assert abs(difference.mean()) < 3 * difference.std() / np.sqrt(len(rows)) + bias
+    alone = metrics.observable_errors("rdf", AXIS, REFERENCE, rows[0, :1], np.ones(1))
+    assert alone["rdf_mae_of_scatter"] is None
+
+
 def test_intervals_cover():
     """The true error lies in the 95 % interval about as often as it says."""
     rng = np.random.default_rng(1)

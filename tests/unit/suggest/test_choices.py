@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from paths import ROOT
 from toy_frames import argon, liquid, molecule, vibrating
 
 from mdsim.models.registry import MODELS
@@ -80,6 +81,26 @@ def test_a_liquid_has_its_pairs_of_elements(write_set):
     found = inspect(write_set(liquid))
     assert choices.element_pairs(found) == [("O", "O"), ("O", "H"), ("H", "H")]
     assert choices.element_pairs(inspect(write_set(size="41"))) == [("O", "H"), ("H", "H")]  # one oxygen is no pair
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("aspirin_gfn2/aspirin/40", {"name": "dihedrals", "bin_width_deg": 10.0}),
+        ("ac_ala3_nhme_gfn2/ac_Ala3_NHMe/1percent", {"name": "dihedrals", "bin_width_deg": 10.0}),
+        ("water_spcfw/water/20", None),
+    ],
+)
+def test_molecules_with_rotatable_bonds_get_dihedrals(folder, expected):
+    found = inspect(ROOT / "data" / "bundled" / folder)
+    assert [one.value for one in choices.dihedrals(found)] == ([] if expected is None else [expected])
+
+
+def test_many_dihedrals_are_pooled(monkeypatch):
+    monkeypatch.setattr(choices, "MOST_DIHEDRALS", 3)
+    found = inspect(ROOT / "data" / "bundled" / "aspirin_gfn2" / "aspirin" / "40")
+    (one,) = choices.dihedrals(found)
+    assert one.value["pooled"] is True and one.why.startswith("4 rotatable bonds; ")
 
 
 def test_few_frames_get_wide_bins():
