@@ -226,7 +226,7 @@ def test_weights_that_do_not_fit_the_options(checkpoint, tmp_path):
 
 def test_a_model_without_parameters_is_refused(users_module):
     config = CustomModelConfig(name="custom", factory="users_module:frozen")
-    with pytest.raises(ConfigError, match="model: users_module:frozen returned a ForceField without trainable parameters"):
+    with pytest.raises(ConfigError, match="users_module:frozen returned a ForceField without trainable parameters"):
         assembly.force_field(config, [1])
 
 
