@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def inputs_of(config: Section, datasets: Iterable[tuple[Dataset, Iterable[str]]]
     found = {}
     for dataset, names in datasets:
         place = "/".join(dataset.folder.parts[-3:])
-        kept = {key: value for key, value in asdict(dataset.metadata).items() if key not in NOT_IN_THE_RESULTS}
+        kept = {key: value for key, value in dataset.metadata.stated().items() if key not in NOT_IN_THE_RESULTS}
         found[f"{place}/metadata.json"] = _digest(json.dumps(kept, sort_keys=True).encode())
         for name in (f"{name}.npz" for name in names):
             if name in dataset.metadata.sha256:

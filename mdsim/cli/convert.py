@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from mdsim.datasets.sources.ase_files import Reading
 from mdsim.datasets.sources.convert import NOT_STATED, Description, Excerpt, describe_again, is_there
 from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, Units
 from mdsim.errors import DatasetError
+from mdsim.reference_energies import fault_of_table
 from mdsim.reporting.console import format_table
 
 DESCRIPTION = """Convert custom frames to a data set.
@@ -61,6 +63,17 @@ def key_value(text: str) -> tuple[str, str]:
     if not key or not sign:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def atomic_energies(text: str) -> dict[str, float]:
+    """Argument type: a JSON object of energies (eV) by chemical symbol."""
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f'{text[:60]!r} is not JSON such as {{"H": -13.6}}') from error
+    if (fault := fault_of_table(table)) is not None:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} must be {fault}")
+    return table
 
 
 def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -121,6 +134,12 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     described.add_argument("--temperature-K", type=positive, help="temperature of frames from one canonical ensemble")
     described.add_argument("--frame-interval-fs", type=positive, help="time between frames in time order")
     described.add_argument("--contiguous", type=stretch, metavar="START:STOP", help="frames for contiguous.npz")
+    described.add_argument(
+        "--atomic-energies",
+        type=atomic_energies,
+        metavar="JSON",
+        help='energies of isolated atoms in eV, e.g. \'{"H": -13.6, "O": -2043}\' [isolated atoms in the file]',
+    )
     described.add_argument("--level-of-theory", default=NOT_STATED)
     described.add_argument("--license", default=NOT_STATED)
     described.add_argument("--source", help="[the names of the files]")
@@ -150,6 +169,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
         license=known.license,
         temperature_K=known.temperature_K,
         frame_interval_fs=known.frame_interval_fs,
+        atomic_energies_eV=known.atomic_energies,
     )
     reading = Reading(
         known.energy_key,

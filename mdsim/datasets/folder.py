@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from mdsim.datasets.splits import is_indices
 from mdsim.errors import DatasetError
 from mdsim.geometry import angles_deg, pair_distances, unwrapped_in_time, whole_molecules
 from mdsim.observables.adf import bonded_triplets
+from mdsim.reference_energies import fault_of_table
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
 
@@ -51,6 +52,11 @@ class Metadata:
     units: dict[str, str]
     n_frames: dict[str, int]  # per file; written by `write_dataset`
     sha256: dict[str, str]  # per file; written by `write_dataset`
+    atomic_energies_eV: dict[str, float] = field(default_factory=dict)  # of isolated atoms, by chemical symbol
+
+    def stated(self) -> dict[str, Any]:
+        """The content of the file, without what has no value."""
+        return {key: value for key, value in asdict(self).items() if key != "atomic_energies_eV" or value}
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,7 @@ def write_dataset(
 
 def write_metadata(path: Path, metadata: Metadata) -> None:
     """Write ``metadata.json``."""
-    text = json.dumps(asdict(metadata), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(metadata.stated(), indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -217,10 +223,11 @@ def read_metadata(path: Path) -> Metadata:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, numbers of 10,000 digits, deep nesting
         raise DatasetError(f"{path}: not valid JSON ({error})") from error
-    known = [field.name for field in fields(Metadata)]
+    known = [part.name for part in fields(Metadata)]
+    needed = [part.name for part in fields(Metadata) if part.default_factory is MISSING]
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: expected a JSON object with the keys {', '.join(known)}")
-    if missing := [key for key in known if key not in content]:
+    if missing := [key for key in needed if key not in content]:
         raise DatasetError(f"{path}: misses the keys {', '.join(missing)}")
     for key in content:
         if key not in known:
@@ -228,9 +235,9 @@ def read_metadata(path: Path) -> Metadata:
             raise DatasetError(f"{path}: unknown key {key[:80]!r}; the nearest known one is {nearest!r}")
     if content["units"] != UNITS:
         raise DatasetError(f"{path}: units are {str(content['units'])[:200]}, but the format has {UNITS}")
-    for key in known:
-        if (fault := _fault(key, content[key])) is not None:
-            raise DatasetError(f"{path}: {key} must be {fault}, found {json.dumps(content[key])[:60]}")
+    for key, value in content.items():
+        if (fault := _fault(key, value)) is not None:
+            raise DatasetError(f"{path}: {key} must be {fault}, found {json.dumps(value)[:60]}")
     numbers = [key for key in known if key.endswith(("_K", "_fs"))]
     return Metadata(**content | {key: None if content[key] is None else float(content[key]) for key in numbers})
 
@@ -245,6 +252,8 @@ def _fault(key: str, value: Any) -> str | None:
     if key == "atomic_numbers":
         elements = isinstance(value, list) and bool(value) and all(_is_integer(one, 1, HEAVIEST) for one in value)
         return None if elements else f"a list of atomic numbers from 1 to {HEAVIEST}"
+    if key == "atomic_energies_eV":
+        return fault_of_table(value)
     if not isinstance(value, dict):
         return "an object"
     if key == "n_frames":

@@ -318,8 +318,9 @@ def cell(summary: dict[str, Any], key: str) -> str:
     value = summary.get(key)
     if value is None:
         return "not reached" if key == "stable_time_median_ps" else "-"
-    if summary.get(f"{key}_low") is not None:
-        return format_interval(value, summary[f"{key}_low"], summary[f"{key}_high"])
+    low, high = summary.get(f"{key}_low"), summary.get(f"{key}_high")
+    if low is not None and high is not None:
+        return format_interval(value, low, high)
     return f"{value:.3g}"
 
 

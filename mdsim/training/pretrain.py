@@ -221,9 +221,11 @@ class Pretraining:
         if not math.isfinite(self.progress.best_loss):
             raise TrainingError(f"{self.run_dir}: the validation loss was never finite: lower optim.learning_rate")
         payload = checkpoints.load(path, "force_field")
+        if "recentered_eV" in payload["provenance"]:
+            return  # by a process that was killed at its end: a second shift would be one of rounding
         model = load_force_field(path, (self.model.made_by or {}).get("factory")).to(self.system.masses.device)
         moved = model.recenter(self.system, self.positions, self.train.energy, self.settings.eval_batch_size)
-        facts = {**payload["provenance"], "recentered_eV": payload["provenance"].get("recentered_eV", 0.0) + moved}
+        facts = {**payload["provenance"], "recentered_eV": moved}
         checkpoints.save_atomically(path, checkpoints.force_field_payload(model, model_config(model), facts))
         log.info("zero of energy moved by %.3g eV to the mean of the training labels", moved)
 

@@ -8,17 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from ase.data import chemical_symbols
 
 from mdsim import assembly
 from mdsim.assembly.inputs import inputs_of
 from mdsim.assembly.resume import resume_training
 from mdsim.assembly.run_folder import check_folder, open_folder
 from mdsim.assembly.runs.common import never, provenance, scalar_writer
-from mdsim.config.schema import OptimizationConfig, PretrainConfig
+from mdsim.config.schema import OptimizationConfig, PretrainConfig, PretrainDataConfig
 from mdsim.datasets.folder import Dataset
+from mdsim.datasets.sources.isolated_atoms import binding_energy_eV, described, doubt
 from mdsim.errors import ConfigError, UserError, one_line
 from mdsim.evaluation import metrics, report
 from mdsim.evaluation.errors import errors_on
+from mdsim.force_field import ForceField
+from mdsim.reference_energies import by_number
 from mdsim.reporting.console import format_table
 from mdsim.training.pretrain import FitSettings, Pretraining
 
@@ -83,6 +87,7 @@ def build_pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pr
         model = assembly.force_field(config.model, sorted(set(system.atomic_numbers.tolist())))
     assembly.train_only(model, config.trainable)
     assembly.add_repulsion(model, config.model, system, data.train)
+    _set_atomic_energies(model, data, config.data)
     return Pretraining(
         model,
         system,
@@ -100,6 +105,21 @@ def build_pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pr
         amp=config.amp,
         provenance=provenance(data) | {"seed": config.seed},
     )
+
+
+def _set_atomic_energies(model: ForceField, data: Dataset, config: PretrainDataConfig) -> None:
+    """Begin with the energies of isolated atoms, where they are known. The fit to the frames keeps them."""
+    given = config.atomic_energies_eV
+    known = data.metadata.atomic_energies_eV if given is None else given
+    present = {chemical_symbols[number] for number in data.metadata.atomic_numbers}
+    atoms = {symbol: energy for symbol, energy in known.items() if symbol in present}
+    if not atoms:
+        return
+    model.fit_energy_zero([], torch.zeros(0, dtype=torch.float64), by_number(atoms))
+    log.info("energies of isolated atoms, %s: %s", "of metadata.json" if given is None else "given", described(atoms))
+    binding_eV = binding_energy_eV(data.train.atomic_numbers.numpy(), data.train.energy.numpy(), atoms)
+    if (warning := doubt(binding_eV)) is not None:
+        log.warning("data.atomic_energies_eV: %s", warning)
 
 
 def _fit_settings(optim: OptimizationConfig) -> FitSettings:

@@ -10,7 +10,7 @@ from mdsim.config.schema.custom import (
     CustomModelReference,
     CustomObservableConfig,
 )
-from mdsim.config.schema.data import DataConfig
+from mdsim.config.schema.data import DataConfig, PretrainDataConfig
 from mdsim.config.schema.dynamics import (
     BondedRestraintConfig,
     DynamicsConfig,
@@ -117,6 +117,7 @@ __all__ = [
     "Positive",
     "PotentialEnergyConfig",
     "PretrainConfig",
+    "PretrainDataConfig",
     "PretrainedReference",
     "RDFConfig",
     "RDFDeviationConfig",

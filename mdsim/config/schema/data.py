@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from mdsim.config.schema.base import FolderName, Section
+from mdsim.reference_energies import fault_of_table
+
+
+def _is_a_table(table: dict[str, float]) -> dict[str, float]:
+    if (fault := fault_of_table(table)) is not None:
+        raise ValueError(f"must be {fault}")
+    return table
 
 
 class DataConfig(Section):
@@ -14,3 +23,13 @@ class DataConfig(Section):
     name: FolderName = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
     molecule: FolderName = Field(description="The system within the family, a folder name.")
     size: FolderName = Field(description="Size of the split: number of frames (40, 1k, 10k) or percentage (25percent).")
+
+
+class PretrainDataConfig(DataConfig):
+    """The data set `<path>/<name>/<molecule>/<size>` of a fit, and the energies of its isolated atoms."""
+
+    atomic_energies_eV: Annotated[dict[str, float], AfterValidator(_is_a_table)] | None = Field(
+        None,
+        description="Energies of isolated atoms by chemical symbol, the reference energies of the fit; null: those in "
+        "metadata.json; {}: none.",
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mdsim.config.schema.base import Count, FolderName, Fraction, NonNegative, Positive, Section
-from mdsim.config.schema.data import DataConfig
+from mdsim.config.schema.data import PretrainDataConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import ModelConfig
 from mdsim.config.schema.optimizer import OptimizerConfig
@@ -51,7 +51,7 @@ class PretrainConfig(Section):
     mode: Literal["train", "validate"] = Field(
         "train", description="train: run a fit; validate: print the errors of a fit."
     )
-    data: DataConfig = Field(description="The labeled frames.")
+    data: PretrainDataConfig = Field(description="The labeled frames.")
     model: ModelConfig = Field(description="The architecture, chosen by `name`.")
     optim: OptimizationConfig = Field(OptimizationConfig(), description="Loss, optimizer and schedule.")
     run_dir: str = Field("qm_pretrained_checkpoints", description="Root folder of the checkpoints.")

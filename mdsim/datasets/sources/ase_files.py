@@ -20,6 +20,7 @@ from ase.formula import Formula
 
 from mdsim.datasets.sources import labels
 from mdsim.datasets.sources.ase_databases import DATABASES, read_database
+from mdsim.datasets.sources.isolated_atoms import energies_of
 from mdsim.datasets.sources.raw import RawFrames, Units, check_atoms, check_finite
 from mdsim.datasets.sources.xyz_counts import check_counts
 from mdsim.errors import DatasetError
@@ -62,8 +63,8 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
     Raises:
         DatasetError: ASE cannot read the file, labels are missing or ambiguous, or frames are inconsistent.
     """
-    images, units = read_images(path, reading.format)
-    total = len(images)
+    everything, units = read_images(path, reading.format)
+    images, total = everything, len(everything)
     kept, singles = _kept(path, images, reading)
     images = [images[index] for index in kept]
     _check_composition(path, images, kept)
@@ -74,6 +75,7 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
         images, units = _with_cp2k_forces(images, cp2k_forces), CP2K_UNITS
     energy_key = labels.choose(path, images, "energy", "--energy-key", reading.energy_key)
     forces_key = labels.choose(path, images, "forces", "--forces-key", reading.forces_key)
+    atoms, remarks = energies_of(path, everything, energy_key) if len(images[0]) > 1 else ({}, [])
     raw = RawFrames(
         np.asarray(images[0].numbers, dtype=np.int64),
         np.stack([image.positions for image in images]),
@@ -85,6 +87,7 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
         index=np.array(kept),
         n_in_file=total,
         masses=_masses(path, images),
+        atomic_energies={number: atoms[number] for number in set(images[0].numbers.tolist()) & atoms.keys()},
     )
     check_finite(str(path), raw)
     check_atoms(str(path), raw)
@@ -93,6 +96,8 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
         raw = raw.note("left aside", ", ".join(sorted(aside)))
     if singles:
         raw = raw.note("isolated atoms", f"{singles} frames of one atom left out")
+    for remark in remarks:
+        raw = raw.note("warning", remark)
     return _compare_free_energy(images, energy_key, raw)
 
 

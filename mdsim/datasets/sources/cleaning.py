@@ -44,6 +44,11 @@ def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, 
             raise DatasetError(f"{against} the masses of its atoms")
         if piece.units != first.units:
             raise DatasetError(f"{against} its units: {piece.units} and {first.units}")
+    atoms: dict[int, float] = {}
+    for name, piece in zip(names, pieces, strict=True):
+        for number, energy in piece.atomic_energies.items():
+            if abs(atoms.setdefault(number, energy) - energy) > SAME_ENERGY:
+                raise DatasetError(f"{name}: differs from the files before in the energies of isolated atoms")
     counts = [piece.n_in_file or len(piece) for piece in pieces]
     starts = np.cumsum([0, *counts[:-1]])
     have_velocities = all(piece.velocities is not None for piece in pieces)
@@ -56,6 +61,7 @@ def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, 
         index=np.concatenate([start + piece.place for start, piece in zip(starts, pieces, strict=True)]),
         n_in_file=sum(counts),
         found=tuple(dict.fromkeys(line for piece in pieces for line in piece.found)),
+        atomic_energies=atoms,
     )
     return joined, np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
 

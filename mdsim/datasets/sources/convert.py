@@ -30,6 +30,7 @@ class Description:
     temperature_K: float | None = None
     timestep_fs: float | None = None
     frame_interval_fs: float | None = None  # None if frames are not in time order
+    atomic_energies_eV: Mapping[str, float] | None = None  # by chemical symbol; None: of isolated atoms in the file
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def describe_again(folder: Path, description: Description) -> list[str]:
         "timestep_fs": description.timestep_fs,
         "level_of_theory": None if description.level_of_theory == NOT_STATED else description.level_of_theory,
         "license": None if description.license == NOT_STATED else description.license,
+        "atomic_energies_eV": description.atomic_energies_eV,
     }
     new = {key: value for key, value in said.items() if value is not None and value != getattr(before, key)}
     if new:
@@ -174,4 +176,11 @@ def _metadata(
         units=UNITS,
         n_frames={},
         sha256={},
+        atomic_energies_eV=atomic_energies_eV(raw, description),
     )
+
+
+def atomic_energies_eV(raw: RawFrames, description: Description) -> dict[str, float]:
+    """Energies of isolated atoms by chemical symbol: those given, otherwise those among the frames."""
+    given = description.atomic_energies_eV
+    return raw.atomic_energies_eV if given is None else dict(given)

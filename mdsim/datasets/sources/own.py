@@ -19,6 +19,7 @@ from mdsim.datasets.sources.ase_files import Reading, read_ase
 from mdsim.datasets.sources.cleaning import check_bonds, first_of_each, join
 from mdsim.datasets.sources.convert import Description, Excerpt
 from mdsim.datasets.sources.deepmd import is_deepmd, read_deepmd
+from mdsim.datasets.sources.isolated_atoms import binding_energy_eV, described, doubt
 from mdsim.datasets.sources.raw import COMMON, FORCE_UNITS_EV_PER_A, RawFrames, Units
 from mdsim.datasets.sources.remote import sha256_of
 from mdsim.datasets.sources.sgdml import read_sgdml
@@ -136,6 +137,7 @@ def prepare(conversion: Conversion) -> Prepared:
     if other.any():
         shown = ", ".join(map(str, raw.place[other][:5]))
         raw = raw.note("warning", f"{int(other.sum())} frames have other bonds than most (frame {shown})")
+    raw = _note_atomic_energies(raw, convert.atomic_energies_eV(raw, conversion.description))
     return Prepared(_note_precision(raw), np.bincount(owner).tolist())
 
 
@@ -208,6 +210,18 @@ def table(prepared: Prepared) -> list[list[str]]:
         ["velocities", "none" if raw.velocities is None else "yes"],
     ]
     return [*rows, *(list(line) for line in raw.found)]
+
+
+def _note_atomic_energies(raw: RawFrames, atoms: Mapping[str, float]) -> RawFrames:
+    """Note the energies of isolated atoms, and whether they fit those of the frames."""
+    if not atoms:
+        return raw
+    raw = raw.note("atomic energies", described(atoms))
+    binding_eV = binding_energy_eV(raw.atomic_numbers, raw.frames().energy.numpy(), atoms)
+    if binding_eV is not None:
+        raw = raw.note("binding energy", f"{binding_eV:.4g} eV per atom")
+    warning = doubt(binding_eV)
+    return raw if warning is None else raw.note("warning", warning)
 
 
 def _note_precision(raw: RawFrames) -> RawFrames:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from mdsim.datasets.npz import Frames
 from mdsim.errors import DatasetError
@@ -66,6 +67,7 @@ class RawFrames:
     index: Int[np.ndarray, "frame"] | None = None  # position of each frame in the file, if some were removed
     n_in_file: int | None = None  # frames in the file, if some were removed
     masses: Float[np.ndarray, "atom"] | None = None  # amu; None for natural isotope mixtures
+    atomic_energies: dict[int, float] = field(default_factory=dict)  # of isolated atoms by atomic number
 
     @property
     def place(self) -> Int[np.ndarray, "frame"]:
@@ -86,6 +88,12 @@ class RawFrames:
             index=self.place[index],
             n_in_file=self.n_in_file or len(self),
         )
+
+    @property
+    def atomic_energies_eV(self) -> dict[str, float]:
+        """Energies of isolated atoms by chemical symbol, once the units are known."""
+        unit = ENERGY_UNITS_EV[str(self.units.energy)]
+        return {chemical_symbols[number]: unit * energy for number, energy in sorted(self.atomic_energies.items())}
 
     def note(self, label: str, text: str) -> RawFrames:
         """The same frames with one more finding."""

@@ -198,3 +198,7 @@ def test_a_diffusivity_of_one_replica_has_no_interval_and_of_none_no_value():
     none = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan]), 0.5)
     assert none["diffusivity_1e-9_m2_per_s"] is None and none["diffusivity_infinite_box_1e-9_m2_per_s"] is None
     assert metrics.cell(none, "diffusivity_1e-9_m2_per_s") == "-"
+
+
+def test_an_interval_with_one_bound_is_not_shown():
+    assert metrics.cell({"rdf_mae": 0.25, "rdf_mae_low": 0.1, "rdf_mae_high": None}, "rdf_mae") == "0.25"

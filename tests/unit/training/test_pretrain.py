@@ -96,6 +96,17 @@ def test_a_finite_step_forgives_what_was_skipped(tmp_path):
     assert trainer.progress.skipped == 0 and trainer.schedule.steps == 5 and trainer.progress.step == 8
 
 
+def test_a_fit_that_is_resumed_after_its_end_changes_nothing(tmp_path):
+    """It may have been killed between its last checkpoint and its report."""
+    _fit(tmp_path).fit(SilentWriter())
+    best = tmp_path / "checkpoints" / "best_checkpoint.pt"
+    before = checkpoints.read(best)
+    again = _fit(tmp_path)
+    again.resume_from(tmp_path / "checkpoints" / "last.pt")
+    again.fit(SilentWriter())
+    assert "recentered_eV" in before["provenance"] and same_bits(checkpoints.read(best), before)
+
+
 def test_the_zero_of_energy_is_the_mean_label(tmp_path):
     trainer = _fit(tmp_path)
     zero = trainer.model.zero_energy_eV(trainer.system).item()
