@@ -10,7 +10,13 @@ from mdsim.assembly.checkpoint_paths import (
 )
 from mdsim.assembly.data import dataset
 from mdsim.assembly.dynamics import integrator, prior, stretch
-from mdsim.assembly.evaluation import compared_dynamical, compared_energy, compared_structural, plan
+from mdsim.assembly.evaluation import (
+    compared_dynamical,
+    compared_energy,
+    compared_structural,
+    departures,
+    plan,
+)
 from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, observable_loss
 from mdsim.assembly.models import add_repulsion, device, force_field, saved_force_field, train_only
@@ -25,6 +31,7 @@ __all__ = [
     "compared_structural",
     "criterion",
     "dataset",
+    "departures",
     "device",
     "dynamical_observable",
     "energy_force_loss",

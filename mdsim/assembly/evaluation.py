@@ -10,17 +10,22 @@ from mdsim.assembly.observables import dynamical_observable, observables
 from mdsim.assembly.references import MOST_BLOCKS, reference, reference_temperature, weights_at
 from mdsim.config.schema import PotentialEnergyConfig, SimulateConfig
 from mdsim.datasets.folder import Dataset
+from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError
-from mdsim.evaluation.evaluate import Compared, DenseWindow, Plan
+from mdsim.evaluation.plan import Compared, DenseWindow, Plan
 from mdsim.force_field import ForceField
 from mdsim.interfaces import CorrelationFunction, Observable
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
 from mdsim.observables.reference import reference_from_frames
+from mdsim.stability.departures import Departures, sustained_frames
+from mdsim.stability.support import FEWEST_FRAMES, support_of, with_energies
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
 
 log = logging.getLogger("mdsim")
+
+MOST_ENERGIES = 1000  # reference frames whose energies give the range of energies
 
 
 def plan(config: SimulateConfig) -> Plan:
@@ -33,6 +38,27 @@ def plan(config: SimulateConfig) -> Plan:
         config.save_trajectories,
         config.frames_before_break,
     )
+
+
+def departures(
+    config: SimulateConfig, system: System, source: Dataset, stretch: Stretch, force_field: ForceField
+) -> Departures | None:
+    """What follows the departures of replicas from the support of the training frames of ``source``, if wanted."""
+    if config.departures is None:
+        return None
+    frames = source.train.positions
+    if len(frames) < FEWEST_FRAMES:
+        log.warning("departures: %d reference frames have no support; %d are needed", len(frames), FEWEST_FRAMES)
+        return None
+    support = support_of(system.to("cpu", torch.float64), frames.double()).to(system.masses.device)
+    potential, dynamics = stretch.potential(force_field), config.dynamics
+    some = frames[:: -(-len(frames) // MOST_ENERGIES)].to(system.masses)
+    energies = torch.cat([potential(batch)[0] for batch in some.split(dynamics.replicas)])
+    temperature_K = source.metadata.temperature_K or dynamics.temperature_K
+    freedom = system.internal_degrees_of_freedom
+    support = with_energies(support, energies, freedom, temperature_K, dynamics.temperature_K)
+    frames_outside = sustained_frames(config.departures.sustained_ps, dynamics.frame_interval_fs)
+    return Departures(support, dynamics.replicas, frames_outside)
 
 
 def compared_structural(config: SimulateConfig, system: System, source: Dataset) -> dict[str, Compared]:

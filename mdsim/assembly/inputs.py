@@ -21,6 +21,7 @@ MAY_CHANGE = {
     "optim.max_epochs",
     "optim.early_stopping_time_s",
     "print_every",
+    "departures",  # a saved state says by itself whether they were followed, and how
     "stable_dir",  # an evaluation checks by itself that it goes on with the same force field
     "wandb",
     *("data.path", "model_dir", "log_dir", "results_dir", "exp_name", "run_dir", "identifier"),

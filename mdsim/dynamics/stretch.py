@@ -65,7 +65,7 @@ class Stretch:
         """
         state, trajectory = simulate(
             self.system,
-            self._potential(force_field),
+            self.potential(force_field),
             self.integrator,
             state,
             self.n_steps,
@@ -76,9 +76,10 @@ class Stretch:
 
     def begin(self, force_field: ForceField, positions: Float[Tensor, "replica atom 3"], velocities: Tensor) -> MDState:
         """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest."""
-        return self.integrator.init(self.system, self._potential(force_field), positions, velocities)
+        return self.integrator.init(self.system, self.potential(force_field), positions, velocities)
 
-    def _potential(self, force_field: ForceField) -> Potential:
+    def potential(self, force_field: ForceField) -> Potential:
+        """The potential of the dynamics: the force field, with the prior if there is one."""
         potential = force_field.bind(self.system, fast=self.fast, tolerance=self.fast_tolerance)
         prior = self.prior
         if prior is None:

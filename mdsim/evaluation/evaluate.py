@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from mdsim import checkpoints, payloads
 from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.errors import CheckpointError
 from mdsim.evaluation import saved
+from mdsim.evaluation.plan import Compared, Plan
 from mdsim.force_field import ForceField
-from mdsim.interfaces import Observable
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.reporting.trajectories import LARGEST_COORDINATE_A, write_gsd
+from mdsim.stability.departures import Departures
 from mdsim.stability.verdict import first_unstable
 from mdsim.state import MDState, Trajectory
 from mdsim.typing import Bool, Float, Int, Tensor
@@ -32,40 +32,6 @@ log = logging.getLogger("mdsim")
 
 STABLE = "stable"
 DENSE, FOLLOWED = "frames/dense{:06d}.pt", "frames/followed{:06d}.pt"  # one file per stretch
-
-
-@dataclass(frozen=True)
-class Compared:
-    """An observable with its axis, its reference, and the error of the reference if known."""
-
-    observable: Observable
-    reference: Float[Tensor, "bin"]
-    axis: Float[Tensor, "bin"]
-    standard_error: Float[Tensor, "bin"] | None = None
-
-
-@dataclass(frozen=True)
-class DenseWindow:
-    """The dense window: first stretches of an evaluation, with more frames for dynamical observables."""
-
-    epochs: int
-    dump_every_steps: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The length of an evaluation, and its output."""
-
-    epochs: int  # number of stretches, which sets the horizon
-    end_when_unstable: float = 1.0  # fraction of broken replicas at which it ends early
-    dense_window: DenseWindow | None = None
-    save_trajectories: tuple[int, ...] = ()  # replicas whose whole trajectory is written
-    frames_before_break: int = 50  # frames written before every break
-
-    @property
-    def dense_epochs(self) -> int:
-        """Number of stretches in the dense window, limited by the length of the run."""
-        return 0 if self.dense_window is None else min(self.dense_window.epochs, self.epochs)
 
 
 class Evaluation:
@@ -81,6 +47,7 @@ class Evaluation:
         out_dir: folder of state and trajectories.
         generator: random numbers of the thermostat.
         checkpoint_sha256: sha256 of the evaluated file. A saved state of another file is an error.
+        departures: of the replicas from the support of the reference; None to leave them out.
     """
 
     def __init__(
@@ -94,6 +61,7 @@ class Evaluation:
         out_dir: Path,
         generator: torch.Generator,
         checkpoint_sha256: str = "",
+        departures: Departures | None = None,
     ) -> None:
         self.force_field = force_field
         self.checkpoint_sha256 = checkpoint_sha256
@@ -113,6 +81,7 @@ class Evaluation:
             name: torch.zeros(n_replicas, len(c.reference), dtype=torch.float64) for name, c in self.structural.items()
         }
         self.dense: list[Trajectory] = []
+        self.departures = departures
         self.recent: Trajectory | None = None
         self.saved: list[Trajectory] = []
 
@@ -133,6 +102,14 @@ class Evaluation:
         """Time of the last stable frame of each replica."""
         return self.stable_frames.double() * self.frame_interval_fs / 1000
 
+    @property
+    def departure_ps(self) -> Float[Tensor, "replica"] | None:
+        """Time of the last frame of each replica before it left the support, or of its last frame if it did not."""
+        if self.departures is None:
+            return None
+        frames = torch.where(self.departures.departed, self.departures.frames_before, self.stable_frames)
+        return frames.double() * self.frame_interval_fs / 1000
+
     def resume_from(self, path: Path) -> None:
         """Continue from a saved state, or start from the beginning if there is none.
 
@@ -142,6 +119,7 @@ class Evaluation:
         if not path.exists():
             return
         payload = checkpoints.load(path, "evaluation")
+        self._leave_out_unknown_departures(payload, path)
         state = checkpoints.state_in(payload, path, "evaluation", self._form)
         if state["checkpoint_sha256"] != self.checkpoint_sha256:
             raise CheckpointError(
@@ -151,6 +129,15 @@ class Evaluation:
         with payloads.restoring(path):
             self.load_state_dict(state)
         log.info("resumed after %.2f ps (%s)", self.epoch * self.stretch.length_ps, path)
+
+    def _leave_out_unknown_departures(self, payload: dict[str, Any], path: Path) -> None:
+        """The departures of a run are known from its beginning, or not at all."""
+        state = payload.get("evaluation")
+        if not isinstance(state, dict):
+            return
+        if state.setdefault("departures", None) is None and self.departures is not None:
+            log.warning("%s was saved without departures from the support: they are left out", path)
+            self.departures = None
 
     def run(self, writer: ScalarWriter, stop_requested: Callable[[], bool] = lambda: False) -> bool:
         """Simulate to the horizon, or until the given fraction of the replicas has broken.
@@ -197,6 +184,8 @@ class Evaluation:
         frame = torch.arange(outcome.trajectory.n_frames)[:, None]
         stable = frame < first
         self.stable_frames[alive] += first
+        if self.departures is not None:
+            self.departures.follow(alive, outcome.trajectory, first)
         for replica, reason in zip(alive.tolist(), outcome.verdict.reason, strict=True):
             if reason is not None:
                 self.reasons[replica] = reason
@@ -255,9 +244,14 @@ class Evaluation:
     def _report(self, writer: ScalarWriter) -> None:
         time_ps = self.epoch * self.stretch.length_ps
         stable = 1.0 - float(self.broken.double().mean())
-        mean_ps = float(self.stable_ps.mean())
-        writer.log(self.epoch, {"evaluate/fraction_stable": stable, "evaluate/mean_stable_time_ps": mean_ps})
-        log.info("%6.2f of %g ps  stable %3.0f %%", time_ps, self.horizon_ps, 100 * stable)
+        scalars = {"evaluate/fraction_stable": stable, "evaluate/mean_stable_time_ps": float(self.stable_ps.mean())}
+        line = f"{time_ps:6.2f} of {self.horizon_ps:g} ps  stable {100 * stable:3.0f} %"
+        if self.departures is not None:
+            within = 1.0 - float(self.departures.departed.double().mean())
+            scalars["evaluate/fraction_within_support"] = within
+            line += f"  within the support {100 * within:3.0f} %"
+        writer.log(self.epoch, scalars)
+        log.info("%s", line)
 
     def structural_means(self) -> dict[str, Float[Tensor, "replica bin"]]:
         """Mean over the stable frames of each replica. NaN for a replica that broke at once."""
@@ -286,6 +280,7 @@ class Evaluation:
             "sums": self.sums,
             "recent": None if self.recent is None else dict(vars(self.recent)),
             "generator": self.generator.get_state(),
+            "departures": None if self.departures is None else self.departures.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -303,10 +298,14 @@ class Evaluation:
         self.dense = [self._read(DENSE.format(i), dense_every, len(self.reasons)).to(device) for i in dense]
         self.saved = [self._read(FOLLOWED.format(i), every, n_followed).to(device) for i in followed]
         self.generator.set_state(state["generator"])
+        if self.departures is not None:
+            self.departures.load_state_dict(state["departures"])
 
     @property
     def _form(self) -> payloads.Form:
-        return saved.evaluation_state(self.state_dict(), self.stretch.dump_every * self.stretch.integrator.timestep_fs)
+        form = saved.evaluation_state(self.state_dict(), self.stretch.dump_every * self.stretch.integrator.timestep_fs)
+        followed = payloads.ANYTHING if self.departures is None else self.departures.form
+        return {**form, "departures": followed}
 
     def _read(self, name: str, every: int, n_replicas: int) -> Trajectory:
         """The kept frames of one stretch, stored every ``every`` steps."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ import numpy as np
 import scipy.stats
 
 from mdsim.errors import ConfigError, one_line
-from mdsim.evaluation.evaluate import Compared, Evaluation
+from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.plan import Compared
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
 from mdsim.reporting.console import format_interval, format_table
-from mdsim.stability.intervals import Interval, mean_interval, wilson_interval
+from mdsim.stability.intervals import Interval, mean_interval, poisson_rate_interval, wilson_interval
 from mdsim.stability.stable_times import GROUPS_METHOD, METHOD, restricted_mean_over_groups
 from mdsim.stability.survival import Lifetimes, median_survival
 
@@ -31,10 +32,15 @@ JACKKNIFE = "jackknife over replicas, Student's t"
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 ENERGY_OFFSET = "potential_energy_minus_labels_meV"
 DETERMINED, ALIGNED = "determined", "aligned at the mean over the reference frames"  # the zero of potential energies
+MOST_SHOWN = 5  # coordinates listed below a table
 
 
 def final_metrics(
-    evaluation: Evaluation, errors: dict[str, float], eval_model: str, temperature_K: float
+    evaluation: Evaluation,
+    errors: dict[str, float],
+    eval_model: str,
+    temperature_K: float,
+    thermostat: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All results of one evaluation.
 
@@ -43,17 +49,22 @@ def final_metrics(
         errors: energy and force errors on the test frames.
         eval_model: name of the evaluated force field.
         temperature_K: temperature of the thermostat.
+        thermostat: name and settings of the integrator.
     """
     broken, system = evaluation.broken.numpy(), evaluation.stretch.system
     results: dict[str, Any] = {
         "eval_model": eval_model,
         "temperature_K": temperature_K,
+        "thermostat": None if thermostat is None else dict(thermostat),
+        "timestep_fs": evaluation.stretch.integrator.timestep_fs,
         "replicas": len(broken),
         "horizon_ps": evaluation.horizon_ps,
         "periodic": system.cell is not None,
         **stable_times([lifetimes(evaluation)], evaluation.horizon_ps),
+        **_departures(evaluation),
         "interval_methods": interval_methods(),
         "reasons_unstable": dict(Counter(reason for reason in evaluation.reasons if reason != "stable")),
+        "endings": endings(evaluation),
     }
     weights = evaluation.stable_frames.double().numpy()
     means = evaluation.structural_means()
@@ -78,31 +89,92 @@ def lifetimes(evaluation: Evaluation) -> Lifetimes:
     return Lifetimes(evaluation.stable_ps.numpy(), evaluation.broken.numpy())
 
 
+def departures(evaluation: Evaluation) -> Lifetimes | None:
+    """Time in ps at which each replica left the support, and whether it did. None if this was not measured."""
+    times = evaluation.departure_ps
+    if times is None or evaluation.departures is None:
+        return None
+    return Lifetimes(times.numpy(), evaluation.departures.departed.numpy())
+
+
+def _departures(evaluation: Evaluation) -> dict[str, Any]:
+    """Times to the departure from the support, and the coordinates that left first."""
+    times = departures(evaluation)
+    if times is None or evaluation.departures is None:
+        return {}
+    first = Counter(name for name in _departed_by(evaluation) if name is not None)
+    found = departure_times([times], evaluation.horizon_ps)
+    return {**found, "departed_by": dict(first.most_common())}
+
+
+def _departed_by(evaluation: Evaluation) -> list[str | None]:
+    """The coordinate by which each replica departed, or the reason of its break if all were in their ranges."""
+    assert evaluation.departures is not None
+    found = zip(evaluation.departures.coordinates, evaluation.departures.departed, evaluation.reasons, strict=True)
+    return [(name or reason) if departed else None for name, departed, reason in found]
+
+
+def endings(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """What happened to each replica that broke or left the support."""
+    broken, stable_ps = evaluation.broken.tolist(), evaluation.stable_ps.tolist()
+    found = []
+    departed_ps = None if evaluation.departure_ps is None else evaluation.departure_ps.tolist()
+    departed_by = [None] * len(broken) if departed_ps is None else _departed_by(evaluation)
+    for replica, (reason, name) in enumerate(zip(evaluation.reasons, departed_by, strict=True)):
+        ending: dict[str, Any] = {"replica": replica}
+        if broken[replica]:
+            ending |= {"broke_by": reason, "stable_time_ps": stable_ps[replica]}
+        if departed_ps is not None and name is not None:
+            ending |= {"departed_by": name, "departure_time_ps": departed_ps[replica]}
+        if len(ending) > 1:
+            found.append(ending)
+    return found
+
+
 def stable_times(groups: Sequence[Lifetimes], horizon_ps: float) -> dict[str, float | None]:
-    """Restricted mean, median and fraction stable to the end, with 95 % intervals.
+    """Restricted mean, median, fraction stable to the end and rate of breaks, with 95 % intervals. See `_times`."""
+    return _times(groups, horizon_ps, "stable_time", "fraction_stable_to_end", "break_rate_per_ns")
+
+
+def departure_times(groups: Sequence[Lifetimes], horizon_ps: float) -> dict[str, float | None]:
+    """The same numbers of the times to the departure from the support."""
+    return _times(groups, horizon_ps, "departure_time", "fraction_never_departed", "departure_rate_per_ns")
+
+
+def _times(
+    groups: Sequence[Lifetimes], horizon_ps: float, time: str, fraction: str, rate: str
+) -> dict[str, float | None]:
+    """Restricted mean, median, fraction without an event, and events per time followed, with 95 % intervals.
 
     If an evaluation ended early because nearly all replicas had broken, the mean extends to the last simulated time.
 
     Args:
         groups: the replicas of one run, or of several.
         horizon_ps: planned length of the simulation.
+        time, fraction, rate: names of the results.
     """
     times = Lifetimes.together(groups)
     end = min(horizon_ps, *(followed_ps(group) for group in groups))
     mean = Interval(0.0, 0.0, 0.0)  # all broke before the first frame
     if times.times.max() > 0:
         mean = restricted_mean_over_groups(groups, end, rng=np.random.default_rng(SEED))
-    stable = wilson_interval(int((~times.broken).sum()), len(times.broken))
+    without = wilson_interval(int((~times.broken).sum()), len(times.broken))
+    exposure_ns = float(times.times.sum()) / 1000
+    events = poisson_rate_interval(int(times.broken.sum()), exposure_ns) if exposure_ns > 0 else None
     return {
-        "stable_time_mean_ps": mean.estimate,
-        "stable_time_mean_ps_low": mean.low,
-        "stable_time_mean_ps_high": mean.high,
-        "stable_time_std_ps": float(times.times.std()),
-        "stable_time_median_ps": median_survival(times),
-        "fraction_stable_to_end": stable.estimate,
-        "fraction_stable_to_end_low": stable.low,
-        "fraction_stable_to_end_high": stable.high,
+        **_interval(f"{time}_mean_ps", mean),
+        f"{time}_std_ps": float(times.times.std()),
+        f"{time}_median_ps": median_survival(times),
+        **_interval(fraction, without),
+        **_interval(rate, events),
     }
+
+
+def _interval(key: str, interval: Interval | None) -> dict[str, float | None]:
+    """An estimate and its bounds by key. All are None if there is no estimate."""
+    if interval is None:
+        return dict.fromkeys((key, f"{key}_low", f"{key}_high"))
+    return {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}
 
 
 def followed_ps(times: Lifetimes) -> float:
@@ -114,7 +186,10 @@ def interval_methods(n_groups: int = 1) -> dict[str, str]:
     """The methods of all 95 % intervals."""
     return {
         "stable_time_mean_ps": METHOD if n_groups == 1 else GROUPS_METHOD,
+        "departure_time_mean_ps": METHOD if n_groups == 1 else GROUPS_METHOD,
         "fraction_stable_to_end": "Wilson",
+        "fraction_never_departed": "Wilson",
+        "rates": "exact Poisson (Garwood)",
         "observables": JACKKNIFE,
         "diffusivity": "Student's t over replicas",
     }
@@ -276,15 +351,47 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     rows = [
         [label(key), *(cell(summary, key) for summary in summaries.values())] for key in first if is_shown(key, first)
     ]
-    return f"{format_table(['', *summaries], rows)}\n{legend(first)}"
+    lines = [conditions(first), format_table(["", *summaries], rows), legend(first), ended_by(first)]
+    return "\n".join(line for line in lines if line)
+
+
+def conditions(summary: dict[str, Any]) -> str:
+    """The conditions under which stable times were measured, in one line. Old results do not state all of them."""
+    parts = [f"{summary['temperature_K']:g} K"] if "temperature_K" in summary else []
+    if isinstance(thermostat := summary.get("thermostat"), dict):
+        parts.append(thermostat_text(thermostat))
+    if (timestep_fs := summary.get("timestep_fs")) is not None:
+        parts.append(f"time step {timestep_fs:g} fs")
+    return ", ".join(parts)
+
+
+def thermostat_text(thermostat: Mapping[str, Any]) -> str:
+    """Name and settings of an integrator, such as ``langevin (friction 0.1 per ps)``."""
+    settings = ((key.replace("_", " "), value) for key, value in thermostat.items() if key != "name")
+    shown = [
+        f"{key.removesuffix(' per ps')} {value}{'/ps' if key.endswith(' per ps') else ''}" for key, value in settings
+    ]
+    return f"{thermostat.get('name', '')} ({', '.join(shown)})" if shown else str(thermostat.get("name", ""))
+
+
+def ended_by(summary: dict[str, Any]) -> str:
+    """What ended the stability of the replicas, in one line."""
+    kinds = (("broke by", "reasons_unstable"), ("left the support first by", "departed_by"))
+    found = []
+    for verb, key in kinds:
+        if counts := summary.get(key):
+            most = sorted(counts.items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{name} ({count})" for name, count in most[:MOST_SHOWN])
+            found.append(f"{verb}: {shown}{', ...' if len(most) > MOST_SHOWN else ''}")
+    return "; ".join(found)
 
 
 def legend(summary: dict[str, Any], n_groups: int = 1) -> str:
     """Footnote of a table: the methods of its intervals."""
     methods = interval_methods(n_groups)
     shown = {
-        "mean stable time": (methods["stable_time_mean_ps"], "stable_time_mean_ps" in summary),
-        "fraction": (methods["fraction_stable_to_end"], "fraction_stable_to_end" in summary),
+        "mean times": (methods["stable_time_mean_ps"], "stable_time_mean_ps" in summary),
+        "fractions": (methods["fraction_stable_to_end"], "fraction_stable_to_end" in summary),
         "observables": (methods["observables"], any(key.endswith("_mae") for key in summary)),
         "diffusivity": (methods["diffusivity"], any(key.endswith(DIFFUSIVITY_UNIT) for key in summary)),
     }
@@ -300,6 +407,9 @@ SHOWN = {
     "stable_time_mean_ps": "mean stable time (ps)",
     "stable_time_median_ps": "median stable time (ps)",
     "fraction_stable_to_end": "fraction stable to the end",
+    "departure_time_mean_ps": "mean time within the support (ps)",
+    "departure_time_median_ps": "median time within the support (ps)",
+    "fraction_never_departed": "fraction within the support to the end",
     ENERGY_OFFSET: "potential energy - labels (meV)",
     "energy_mae_meV": "energy MAE (meV)",
     "force_mae_meV_per_A": "force MAE (meV/Å)",
@@ -317,7 +427,7 @@ def cell(summary: dict[str, Any], key: str) -> str:
     """Text of a value with its interval, if it has one."""
     value = summary.get(key)
     if value is None:
-        return "not reached" if key == "stable_time_median_ps" else "-"
+        return "not reached" if key in summary and key.endswith("_time_median_ps") else "-"
     low, high = summary.get(f"{key}_low"), summary.get(f"{key}_high")
     if low is not None and high is not None:
         return format_interval(value, low, high)
@@ -331,6 +441,8 @@ def save_arrays(out_dir: Path, evaluation: Evaluation) -> list[str]:
         "broken": evaluation.broken.numpy(),
         "stable_frames": evaluation.stable_frames.numpy(),
     }
+    if (left := departures(evaluation)) is not None:
+        arrays |= {"departure_time_ps": left.times, "departed": left.broken}
     values = {**evaluation.structural_means(), **evaluation.dynamical_values()}
     for name, compared in {**evaluation.structural, **evaluation.dynamical}.items():
         if name in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,10 @@ import torch
 from mdsim.evaluation.metrics import (
     SEED,
     cell,
+    conditions,
+    departure_times,
     energy_offset,
+    followed_ps,
     is_shown,
     label,
     legend,
@@ -29,8 +33,11 @@ from mdsim.reporting.figures import Panel, observable_figure, panels_figure, sur
 from mdsim.reporting.scalars import read_scalars
 from mdsim.stability.intervals import Interval
 from mdsim.stability.stable_times import restricted_mean_ratio_over_groups, survival_band
-from mdsim.stability.survival import kaplan_meier
+from mdsim.stability.survival import Lifetimes, kaplan_meier
 
+log = logging.getLogger("mdsim")
+
+CONDITIONS = ("thermostat", "timestep_fs")  # on which rates of breaks depend
 AXES = {
     "rdf": ("r (Å)", "h(r) (1/Å)"),
     "adf": ("angle (deg)", "density (1/deg)"),
@@ -54,7 +61,12 @@ def draw(folder: Path, results: dict[str, Results]) -> None:
 
     All dihedrals are in one figure, as free energies, and so are all distances by elements.
     """
-    survival_figure(folder / "survival.png", {name: _survival(r) for name, r in results.items()})
+    survival_figure(
+        folder / "survival.png",
+        {name: _survival(r, r.lifetimes) for name, r in results.items()},
+        {name: _survival(r, Lifetimes.together(r.departures)) for name, r in results.items() if r.departures},
+        title="\n".join(dict.fromkeys(conditions(summary) for r in results.values() for summary in r.summaries)),
+    )
     first = next(iter(results.values()))
     temperature_K, periodic = first.summaries[0]["temperature_K"], first.summaries[0].get("periodic", False)
     dihedrals: dict[str, Panel] = {}
@@ -124,13 +136,13 @@ def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
     return xlabel, f"{ylabel}, {own}" if kind and own else ylabel
 
 
-def _survival(results: Results) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _survival(results: Results, lifetimes: Lifetimes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Kaplan-Meier curve from time zero to the end, with 95 % bounds."""
-    curve = kaplan_meier(results.lifetimes)
+    curve = kaplan_meier(lifetimes)
     end = max(summary["horizon_ps"] for summary in results.summaries)
     times = np.concatenate([[0.0], curve.times, [end]])
     survival = np.concatenate([[1.0], curve.survival, curve.survival[-1:] if len(curve.survival) else [1.0]])
-    return times, survival, *survival_band(results.lifetimes, times, rng=np.random.default_rng(SEED))
+    return times, survival, *survival_band(lifetimes, times, rng=np.random.default_rng(SEED))
 
 
 def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -150,17 +162,29 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
     """
     results = {name: read_results(*(run / "inference" / name for run in run_dirs)) for name in (before, after)}
     check_comparable(results)
+    _warn_of_other_conditions(results)
     folder = run_dirs[0] / "inference"
     draw(folder, {f"before ({before})": results[before], f"after ({after})": results[after]})
     table = format_table(["", before, after, "change"], _rows(results[before], results[after]))
-    return f"{table}\n{legend(_pooled(results[before]), len(run_dirs))}"
+    caption = conditions(results[before].summaries[0])
+    return f"{caption}\n{table}\n{legend(_pooled(results[before]), len(run_dirs))}"
+
+
+def _warn_of_other_conditions(results: Mapping[str, Results]) -> None:
+    """Warn of thermostats and time steps that differ, because rates of breaks depend on them."""
+    for key in CONDITIONS:
+        stated = {name: [summary[key] for summary in r.summaries if summary.get(key)] for name, r in results.items()}
+        every = [value for values in stated.values() for value in values]
+        if any(value != every[0] for value in every):
+            text = "; ".join(f"{name}: {conditions(r.summaries[0])}" for name, r in results.items())
+            log.warning("%s differs: stable times are not comparable (%s)", key, text)
 
 
 def _rows(before: Results, after: Results) -> list[list[str]]:
     summaries = [_pooled(before), _pooled(after)]
     rows = []
-    for key in summaries[0]:
-        if is_shown(key, summaries[0]):
+    for key in max(summaries, key=len) | summaries[0] | summaries[1]:  # one may lack departures
+        if any(is_shown(key, summary) for summary in summaries):
             rows.append([label(key), cell(summaries[0], key), cell(summaries[1], key), _change(key, before, after)])
     return rows
 
@@ -168,6 +192,8 @@ def _rows(before: Results, after: Results) -> list[list[str]]:
 def _pooled(results: Results) -> dict[str, Any]:
     """The metrics of all replicas pooled. Energy and force errors are averaged over runs."""
     pooled: dict[str, Any] = dict(stable_times(results.groups, results.horizon_ps))
+    if results.departures is not None:
+        pooled |= departure_times(results.departures, results.horizon_ps)
     for name, (values, axis, reference) in results.observables.items():
         pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
         if name.startswith("diffusivity"):
@@ -182,8 +208,8 @@ def _pooled(results: Results) -> dict[str, Any]:
 
 
 def _change(key: str, before: Results, after: Results) -> str:
-    if key == "stable_time_mean_ps":
-        ratio = stable_time_ratio(before, after)
+    if key in ("stable_time_mean_ps", "departure_time_mean_ps"):
+        ratio = stable_time_ratio(before, after) if key.startswith("stable") else departure_time_ratio(before, after)
         return "-" if ratio is None else "× " + format_interval(ratio.estimate, ratio.low, ratio.high)
     if key.startswith(("energy_mae", "force_mae")):
         old, new = _pooled(before)[key], _pooled(after)[key]
@@ -193,8 +219,18 @@ def _change(key: str, before: Results, after: Results) -> str:
 
 def stable_time_ratio(before: Results, after: Results) -> Interval | None:
     """Ratio of mean stable times, paired by replica, up to the time at which both survivals are known."""
-    horizon = min(before.followed_ps, after.followed_ps, before.horizon_ps, after.horizon_ps)
-    if horizon == 0 or before.lifetimes.times.max() == 0:
+    return _ratio(before.groups, after.groups, min(before.horizon_ps, after.horizon_ps))
+
+
+def departure_time_ratio(before: Results, after: Results) -> Interval | None:
+    """The same ratio of mean times within the support. None if one of them was not measured."""
+    if before.departures is None or after.departures is None:
         return None
-    rng = np.random.default_rng(SEED)
-    return restricted_mean_ratio_over_groups(before.groups, after.groups, horizon, rng=rng)
+    return _ratio(before.departures, after.departures, min(before.horizon_ps, after.horizon_ps))
+
+
+def _ratio(before: Sequence[Lifetimes], after: Sequence[Lifetimes], horizon_ps: float) -> Interval | None:
+    horizon = min(horizon_ps, *(followed_ps(group) for group in (*before, *after)))
+    if horizon == 0 or Lifetimes.together(before).times.max() == 0:
+        return None
+    return restricted_mean_ratio_over_groups(before, after, horizon, rng=np.random.default_rng(SEED))

@@ -38,6 +38,7 @@ class Results:
     groups: tuple[Lifetimes, ...]  # the replicas of each evaluation
     weights: np.ndarray  # stable frames of each replica
     observables: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # values [replica bin], axis, reference
+    departures: tuple[Lifetimes, ...] | None = None  # times to the departure from the support, where measured
 
     def weights_of(self, name: str) -> np.ndarray:
         """Weights of the replicas: stable frames for structural observables, equal weights for dynamical ones."""
@@ -72,6 +73,11 @@ class _Evaluation:
         """Names of the observables."""
         files = [path.name for path in self.folder.glob("*.npy")] if self.sha256 is None else self.sha256
         return sorted(name.removesuffix("_axis.npy") for name in files if name.endswith("_axis.npy"))
+
+    def has(self, name: str) -> bool:
+        """Whether there is an array of this name."""
+        file = f"{name}.npy"
+        return (self.folder / file).exists() if self.sha256 is None else file in self.sha256
 
     def array(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
         """Array of numbers in a file, checked for its content and shape. None stands for any length except zero."""
@@ -150,8 +156,14 @@ def _read(folders: Sequence[Path]) -> Results:
     if not np.isfinite(times).all() or (times < 0).any() or (frames < 0).any() or broken.dtype != bool:
         raise ConfigError(f"{folders[0]}: stable times are not what an evaluation writes; evaluate again")
     groups = tuple(map(Lifetimes, each("stable_time_ps"), each("broken")))
+    departures = None
+    if all(one.has("departure_time_ps") for one in evaluations):
+        left, departed = each("departure_time_ps"), each("departed")
+        for folder, when, whether, group in zip(folders, left, departed, groups, strict=True):
+            _require_departures(folder, when, whether, group)
+        departures = tuple(map(Lifetimes, left, departed))
     summaries = tuple(one.summary for one in evaluations)
-    return Results(summaries, groups, frames.astype(float), observables)
+    return Results(summaries, groups, frames.astype(float), observables, departures)
 
 
 def check_comparable(results: Mapping[str, Results]) -> None:
@@ -209,6 +221,13 @@ def _sha256_of_json(values: Mapping[str, Any]) -> str:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < np.inf
+
+
+def _require_departures(folder: Path, times: np.ndarray, departed: np.ndarray, stable: Lifetimes) -> None:
+    """A replica that broke has departed, and none departs later than it breaks."""
+    right = departed.dtype == bool and (times >= 0).all() and (times <= stable.times + 1e-9).all()
+    if not right or (stable.broken & ~departed).any():
+        raise ConfigError(f"{folder}: departure times are not what an evaluation writes; evaluate again")
 
 
 def _require_finite(folder: Path, name: str, axis: np.ndarray, reference: np.ndarray) -> None:

@@ -70,17 +70,20 @@ class ADF:
 
 def bonded_triplets(system: System) -> Int[Tensor, "triplet 3"]:
     """Every pair of bonds that share an atom, once: (i, j, k) with j in the middle and i < k."""
+    partners = bonded_partners(system)
+    first, second = torch.triu_indices(partners.shape[1], partners.shape[1], offset=1, device=partners.device)
+    center = torch.arange(system.n_atoms, device=partners.device)[:, None].expand(-1, len(first))
+    triplets = torch.stack([partners[:, first], center, partners[:, second]], dim=-1).flatten(0, 1)
+    return triplets[triplets[:, 2] >= 0]
+
+
+def bonded_partners(system: System) -> Int[Tensor, "atom degree"]:
+    """Atoms bonded to each atom, in order, padded with -1: no loop over atoms, and memory linear in their number."""
     bonds = system.bonds
-    if len(bonds) == 0:
-        return bonds.new_empty(0, 3)
     edges = torch.cat([bonds, bonds.flip(1)])  # center, partner
     edges = edges[torch.argsort(edges[:, 0] * system.n_atoms + edges[:, 1])]
     degree = torch.bincount(edges[:, 0], minlength=system.n_atoms)
     rank = torch.arange(len(edges), device=edges.device) - (degree.cumsum(0) - degree)[edges[:, 0]]
-    # A table of partners, padded with -1, avoids a loop over atoms and needs memory linear in their number.
     partners = bonds.new_full((system.n_atoms, int(degree.max())), -1)
     partners[edges[:, 0], rank] = edges[:, 1]
-    first, second = torch.triu_indices(partners.shape[1], partners.shape[1], offset=1, device=bonds.device)
-    center = torch.arange(system.n_atoms, device=bonds.device)[:, None].expand(-1, len(first))
-    triplets = torch.stack([partners[:, first], center, partners[:, second]], dim=-1).flatten(0, 1)
-    return triplets[triplets[:, 2] >= 0]
+    return partners

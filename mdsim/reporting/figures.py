@@ -26,14 +26,20 @@ DPI = 150
 
 
 def survival_figure(
-    path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], title: str = ""
+    path: Path,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    within_support: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] | None = None,
+    title: str = "",
 ) -> None:
     """Fraction of stable replicas over time, as step curves with confidence bands.
+
+    The fraction of replicas within the support of the reference is dashed, in the same color and without a band.
 
     Args:
         path: path of the PNG.
         curves: by label, times in ps, survival probability, and the bounds of its 95 % interval. Labels that start with
             "before" or "after" have the same color in all figures.
+        within_support: the same for the time within the support, by the labels of ``curves``, where it is known.
         title: above the figure.
     """
     figure, axes = _single_panel()
@@ -41,7 +47,12 @@ def survival_figure(
         times_ps, survival, low, high = curves[label]
         axes.fill_between(times_ps, low, high, step="post", color=color, alpha=0.2, linewidth=0)
         axes.step(times_ps, survival, where="post", color=color, label=label)
-    axes.set(xlabel="time (ps)", ylabel="fraction of replicas stable", ylim=(0, 1.04), title=title)
+        if within_support and label in within_support:
+            times_ps, fraction, *_ = within_support[label]
+            name = f"{label}, within the support"
+            axes.step(times_ps, fraction, where="post", color=color, linestyle=(0, (4, 2)), label=name)
+    axes.set(xlabel="time (ps)", ylabel="fraction of replicas stable", ylim=(0, 1.04))
+    axes.set_title(title, fontsize=9)
     axes.set_xlim(0, max(times_ps[-1] for times_ps, *_ in curves.values()))
     # below the panel, because curves and bands may fill any corner
     figure.legend(frameon=False, title="shaded: 95 % interval", loc="outside lower center", ncols=2)

@@ -1,6 +1,6 @@
 """Confidence intervals and error bars: means, bootstrap, proportions, correlated series.
 
-Source of the score interval: Wilson, JASA 22, 209 (1927).
+Sources: Wilson, JASA 22, 209 (1927) (score interval); Garwood, Biometrika 28, 437 (1936) (Poisson rates).
 """
 
 from __future__ import annotations
@@ -69,6 +69,24 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     center = (fraction + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(fraction * (1 - fraction) / trials + (z / (2 * trials)) ** 2)
     return Interval(fraction, float(max(0.0, center - half)), float(min(1.0, center + half)))
+
+
+def poisson_rate_interval(events: int, exposure: float, confidence: float = 0.95) -> Interval:
+    """Rate of events at constant hazard with the exact interval of Garwood, in the inverse unit of the exposure.
+
+    Args:
+        events: number of events.
+        exposure: total time in which they could occur.
+        confidence: confidence level of the interval.
+
+    Source: Garwood, Biometrika 28, 437 (1936).
+    """
+    if events < 0 or not exposure > 0:
+        raise ValueError(f"found {events} events in an exposure of {exposure:g}")
+    tail = (1 - confidence) / 2
+    low = scipy.stats.chi2.ppf(tail, 2 * events) / 2 if events else 0.0
+    high = scipy.stats.chi2.isf(tail, 2 * events + 2) / 2
+    return Interval(events / exposure, float(low / exposure), float(high / exposure))
 
 
 def block_standard_error(series: Float[np.ndarray, "frame *axes"], n_blocks: int = 10) -> Float[np.ndarray, "*axes"]:

@@ -66,7 +66,9 @@ def _write_results(
 ) -> None:
     """Metrics, arrays, figures and the table of a finished evaluation."""
     errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
-    summary = metrics.final_metrics(evaluation, errors, config.eval_model, config.dynamics.temperature_K)
+    thermostat = config.dynamics.integrator.model_dump(mode="json")
+    temperature_K = config.dynamics.temperature_K
+    summary = metrics.final_metrics(evaluation, errors, config.eval_model, temperature_K, thermostat)
     arrays = metrics.save_arrays(out_dir, evaluation)
     write_summary(out_dir, {"checkpoint": checkpoint.as_posix(), **summary}, arrays)
     report.draw(out_dir, {config.eval_model: read_results(out_dir)})
@@ -92,6 +94,7 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
         out_dir,
         torch.Generator(system.masses.device).manual_seed(config.seed),
         _sha256(checkpoint),
+        assembly.departures(config, system, reference_data, stretch, force_field),
     )
 
 

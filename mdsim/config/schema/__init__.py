@@ -20,7 +20,7 @@ from mdsim.config.schema.dynamics import (
     PaperEulerConfig,
     VelocityVerletConfig,
 )
-from mdsim.config.schema.evaluation import DenseWindowConfig, SimulateConfig
+from mdsim.config.schema.evaluation import DenseWindowConfig, DeparturesConfig, SimulateConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import (
     MODEL_CONFIGS,
@@ -91,6 +91,7 @@ __all__ = [
     "DataConfig",
     "Degree",
     "DenseWindowConfig",
+    "DeparturesConfig",
     "DiffusivityConfig",
     "DihedralsConfig",
     "DistancesConfig",

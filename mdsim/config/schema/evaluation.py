@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mdsim.config.schema.base import Count, Name, Section
+from mdsim.config.schema.base import Count, Name, Positive, Section
 from mdsim.config.schema.dynamics import BondedRestraintConfig
 from mdsim.config.schema.observables import DynamicalConfig, StructuralConfig
 from mdsim.config.schema.runs import RunConfig
@@ -18,6 +18,14 @@ class DenseWindowConfig(Section):
 
     epochs: Count = Field(1, description="Number of stretches in the window.")
     dump_every_steps: Count = Field(4, description="Time steps between frames within the window.")
+
+
+class DeparturesConfig(Section):
+    """Departures of replicas from the support of the reference frames."""
+
+    sustained_ps: Positive = Field(
+        0.5, description="Time that a replica must stay outside the support. Shorter excursions are ignored."
+    )
 
 
 class SimulateConfig(RunConfig):
@@ -35,6 +43,11 @@ class SimulateConfig(RunConfig):
     epochs: Count = Field(1000, description="Stretches of `steps_per_epoch` steps, which set the horizon.")
     end_when_unstable: Annotated[float, Field(gt=0, le=1)] = Field(
         0.99, description="Fraction of broken replicas at which the evaluation stops early."
+    )
+    departures: DeparturesConfig | None = Field(
+        DeparturesConfig(),
+        description="Also measure the time to the first sustained departure from the range of the reference frames, "
+        "of bonds, angles, torsions, contacts and energy; null: no.",
     )
     prior: BondedRestraintConfig | None = Field(
         None, description="Restraint added to the force field, as a control or a stopgap."

@@ -8,7 +8,8 @@ from tiny import GEOMETRY, PAIRS, STIFFNESS, SilentWriter, Springs, same_bits, w
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import CheckpointError
 from mdsim.evaluation import metrics, report
-from mdsim.evaluation.evaluate import Compared, DenseWindow, Evaluation, Plan
+from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.plan import Compared, DenseWindow, Plan
 from mdsim.evaluation.results import read_results
 from mdsim.geometry import pair_distances
 from mdsim.integrators.langevin import LangevinBAOAB

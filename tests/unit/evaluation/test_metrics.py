@@ -7,7 +7,7 @@ import torch
 
 from mdsim.errors import ConfigError
 from mdsim.evaluation import metrics
-from mdsim.evaluation.evaluate import Compared
+from mdsim.evaluation.plan import Compared
 from mdsim.observables import Diffusivity
 from mdsim.stability.survival import Lifetimes
 
@@ -132,7 +132,7 @@ def test_several_runs_are_averaged_and_their_methods_named():
     assert found["stable_time_mean_ps_high"] == pytest.approx(50 / (1 + (50 / 2.05 - 1) * np.exp(-half)), rel=1e-5)
     assert "Student" in metrics.legend(found, 3) and "Student" not in metrics.legend(found)
     assert metrics.legend(found).endswith(
-        "mean stable time: Bayesian bootstrap with a pseudo-replica; fraction: Wilson"
+        "mean times: Bayesian bootstrap with a pseudo-replica; fractions: Wilson"
     )
 
 
