@@ -68,6 +68,8 @@ class Contacts:
     def _among_all(self, positions: Float[Tensor, "row atom 3"]) -> Float[Tensor, "row kind"]:
         closest = positions.new_full((len(positions), len(self.names)), torch.inf)
         for pairs, kinds in zip(self._pairs.split(VALUES_PER_CHUNK), self._kinds.split(VALUES_PER_CHUNK), strict=True):
+            if not len(pairs):  # bonds hold all atoms together
+                break
             parts = []
             for rows in positions.split(max(1, VALUES_PER_CHUNK // len(pairs))):
                 distances = pair_distances(rows, pairs, self.system.cell)

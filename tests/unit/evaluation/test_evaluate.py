@@ -8,7 +8,7 @@ from tiny import GEOMETRY, PAIRS, STIFFNESS, SilentWriter, Springs, same_bits, w
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import CheckpointError
 from mdsim.evaluation import metrics, report
-from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.evaluate import STABLE, Evaluation
 from mdsim.evaluation.plan import Compared, DenseWindow, Plan
 from mdsim.evaluation.results import read_results
 from mdsim.geometry import pair_distances
@@ -18,6 +18,8 @@ from mdsim.observables.bonds import BondLengthDistribution
 from mdsim.observables.vacf import VACF
 from mdsim.reporting.trajectories import read_gsd
 from mdsim.stability.criteria import BondLengthDeviation
+from mdsim.stability.departures import Departures
+from mdsim.stability.support import support_of, with_energies
 
 TOLERANCE_A = 0.15
 BONDS = PAIRS[:2]
@@ -40,7 +42,17 @@ def _start(stretch, speeds=SPEEDS):
 BOND_LENGTHS = BondLengthDistribution(2.0, 0.1)
 
 
-def _evaluation(out_dir, integrator=None, model=None, speeds=SPEEDS, dense=True, start=None, sha="a", **changes):
+def _departures(n_replicas: int) -> Departures:
+    """From frames that hardly move: only the slowest replica stays within their support."""
+    noise = torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    frames = GEOMETRY + 0.002 * noise
+    support = with_energies(support_of(water(), frames), WEAK.bind(water())(frames)[0], 3, 300.0, 300.0)
+    return Departures(support, n_replicas, sustained_frames=3)
+
+
+def _evaluation(
+    out_dir, integrator=None, model=None, speeds=SPEEDS, dense=True, start=None, sha="a", departures=True, **changes
+):
     stretch = _stretch(integrator)
     plan = {"epochs": 4, "dense_window": DenseWindow(1, 2) if dense else None, "save_trajectories": (0, 1)}
     plan["frames_before_break"] = 3
@@ -58,6 +70,7 @@ def _evaluation(out_dir, integrator=None, model=None, speeds=SPEEDS, dense=True,
         out_dir,
         torch.Generator().manual_seed(8),
         sha,
+        _departures(len(speeds)) if departures else None,
     )
 
 
@@ -203,6 +216,77 @@ def test_what_a_stretch_writes_does_not_grow_with_the_time_simulated(tmp_path):
         _evaluation(tmp_path / str(epochs), epochs=epochs, speeds=[0.02] * 4).run(SilentWriter())
         sizes.append((tmp_path / str(epochs) / "state.pt").stat().st_size)
     assert sizes[1] <= 1.05 * sizes[0]
+
+
+def test_departures_are_those_of_the_whole_trajectories(tmp_path):
+    evaluation = _evaluation(tmp_path)
+    evaluation.run(SilentWriter())
+    outcome, alone = _alone(), _departures(len(SPEEDS))
+    alone.follow(torch.arange(len(SPEEDS)), outcome.trajectory, outcome.verdict.first_frame)
+    assert torch.equal(evaluation.departures.frames_before, alone.frames_before)
+    assert evaluation.departures.coordinates == alone.coordinates
+    assert evaluation.departures.departed.tolist() == [False, True, True, True], "one of them does not break"
+    assert (evaluation.departure_ps <= evaluation.stable_ps).all()
+    assert (evaluation.departure_ps < evaluation.stable_ps).any(), "it is earlier than the break"
+
+
+def test_departures_change_nothing_else(tmp_path):
+    followed, plain = _evaluation(tmp_path / "a"), _evaluation(tmp_path / "b", departures=False)
+    for evaluation in (followed, plain):
+        evaluation.run(SilentWriter())
+    assert same_bits(followed.structural_means(), plain.structural_means())
+    assert torch.equal(followed.stable_frames, plain.stable_frames)
+    assert plain.departure_ps is None
+    results = metrics.final_metrics(plain, ERRORS, "post", 300.0)
+    assert not [key for key in results if key.startswith("departure")]
+    assert {ending.get("departed_by") for ending in results["endings"]} == {None}
+
+
+def test_a_state_saved_without_departures_goes_on_without(tmp_path, caplog):
+    _evaluation(tmp_path, epochs=1, departures=False).run(SilentWriter())
+    resumed = _evaluation(tmp_path)
+    resumed.resume_from(tmp_path / "state.pt")
+    assert "without departures" in caplog.text
+    resumed.run(SilentWriter())
+    assert resumed.departure_ps is None
+
+
+def test_other_departures_are_not_continued(tmp_path):
+    _evaluation(tmp_path, epochs=1).run(SilentWriter())
+    other = _evaluation(tmp_path)
+    other.departures.sustained_frames = 7
+    with pytest.raises(CheckpointError, match=r"departures\.sustained_frames: expected 7, found 3"):
+        other.resume_from(tmp_path / "state.pt")
+
+
+def test_what_happened_to_each_replica_is_in_the_results(tmp_path):
+    evaluation = _evaluation(tmp_path)
+    evaluation.run(SilentWriter())
+    results = metrics.final_metrics(evaluation, ERRORS, "post", 300.0, {"name": "langevin", "friction_per_ps": 0.5})
+    metrics.write_json(tmp_path / "final_metrics.json", results)
+    metrics.save_arrays(tmp_path, evaluation)
+    read = json.loads((tmp_path / "final_metrics.json").read_text())
+    assert read == results
+    stable_ps, departure_ps = evaluation.stable_ps.tolist(), evaluation.departure_ps.tolist()
+    names = evaluation.departures.coordinates
+    assert [ending["replica"] for ending in read["endings"]] == [1, 2, 3]
+    for ending in read["endings"]:
+        replica = ending["replica"]
+        assert ending["departure_time_ps"] == departure_ps[replica]
+        assert ending["departed_by"] == names[replica]
+        assert ending.get("broke_by", STABLE) == evaluation.reasons[replica]
+        assert ending.get("stable_time_ps", stable_ps[replica]) == stable_ps[replica]
+    assert sum(read["departed_by"].values()) == 3
+    assert read["fraction_never_departed"] == 0.25
+    assert read["departure_time_mean_ps"] == pytest.approx(np.mean(departure_ps))
+    exposure_ns = sum(stable_ps) / 1000
+    assert read["break_rate_per_ns"] == pytest.approx(2 / exposure_ns)
+    assert read["break_rate_per_ns_low"] < read["break_rate_per_ns"] < read["break_rate_per_ns_high"]
+    assert read["thermostat"]["friction_per_ps"] == 0.5 and read["timestep_fs"] == 0.5
+    found = read_results(tmp_path)
+    assert found.departures is not None
+    assert found.departures[0].times.tolist() == departure_ps
+    assert found.departures[0].broken.tolist() == [False, True, True, True]
 
 
 def test_a_state_of_another_force_field_is_refused(tmp_path):

@@ -32,6 +32,40 @@ def test_nobody_broke():
     assert metrics.cell(found, "stable_time_median_ps") == "not reached"
 
 
+def test_breaks_have_a_rate():
+    times, broken = np.array([1.0, 3.0, 4.0, 4.0]), np.array([True, True, False, False])
+    found = metrics.stable_times([Lifetimes(times, broken)], 4.0)
+    assert found["break_rate_per_ns"] == pytest.approx(2 / 0.012)
+    assert found["break_rate_per_ns_low"] == pytest.approx(0.2422 / 0.012, rel=1e-3)
+    assert found["break_rate_per_ns_high"] == pytest.approx(7.2247 / 0.012, rel=1e-3)
+    at_once = metrics.stable_times([Lifetimes(np.zeros(3), np.ones(3, dtype=bool))], 4.0)
+    assert at_once["break_rate_per_ns"] is at_once["break_rate_per_ns_high"] is None
+
+
+def test_what_ended_the_stability_is_one_line():
+    by = {f"angle {name}": 10 - index for index, name in enumerate("abcdefg")}
+    text = metrics.ended_by({"reasons_unstable": {"bond_length_deviation": 3}, "departed_by": by})
+    assert text.startswith("broke by: bond_length_deviation (3); left the support first by: angle a (10), angle b (9)")
+    assert text.endswith("angle e (6), ...")
+    assert metrics.ended_by({"reasons_unstable": {}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ({}, ""),
+        ({"temperature_K": 300.0, "thermostat": None}, "300 K"),
+        (
+            {"temperature_K": 500.0, "thermostat": {"name": "nose_hoover", "chain_length": 3}, "timestep_fs": 0.5},
+            "500 K, nose_hoover (chain length 3), time step 0.5 fs",
+        ),
+        ({"thermostat": {"name": "velocity_verlet"}}, "velocity_verlet"),
+    ],
+)
+def test_conditions_are_stated(summary, expected):
+    assert metrics.conditions(summary) == expected
+
+
 def test_the_error_of_a_density_is_the_area_between():
     values = np.array([[0.2, 0.3, 0.4, 0.1], [0.1, 0.4, 0.5, 0.0]])
     assert metrics.area_between(AXIS, REFERENCE, values) == pytest.approx([0.2, 0.2])
@@ -131,9 +165,7 @@ def test_several_runs_are_averaged_and_their_methods_named():
     half = 4.302653 / np.sqrt(3) / (2.05 * (1 - 2.05 / 50))  # Student, of the logit
     assert found["stable_time_mean_ps_high"] == pytest.approx(50 / (1 + (50 / 2.05 - 1) * np.exp(-half)), rel=1e-5)
     assert "Student" in metrics.legend(found, 3) and "Student" not in metrics.legend(found)
-    assert metrics.legend(found).endswith(
-        "mean times: Bayesian bootstrap with a pseudo-replica; fractions: Wilson"
-    )
+    assert metrics.legend(found).endswith("mean times: Bayesian bootstrap with a pseudo-replica; fractions: Wilson")
 
 
 def test_table_shows_what_is_there():

@@ -13,7 +13,9 @@ from mdsim.units import kT_eV
 AXIS, REFERENCE = np.array([0.5, 1.5, 2.5]), np.array([0.2, 0.6, 0.2])
 
 
-def _write(folder: Path, times: list[float], shift: float = 0.0, **changes) -> None:
+def _write(
+    folder: Path, times: list[float], shift: float = 0.0, departures: list[float] | None = None, **changes
+) -> None:
     folder.mkdir(parents=True)
     times_ps, broken = np.array(times), np.array(times) < 10.0
     values = np.tile(REFERENCE + np.array([shift, -shift, 0.0]), (len(times), 1))
@@ -25,6 +27,8 @@ def _write(folder: Path, times: list[float], shift: float = 0.0, **changes) -> N
         "rdf_axis": AXIS,
         "rdf_reference": REFERENCE,
     }
+    if departures is not None:
+        arrays |= {"departure_time_ps": np.array(departures), "departed": np.array(departures) < 10.0}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     summary = {"replicas": len(times), "horizon_ps": 10.0, "temperature_K": 500.0}
@@ -78,6 +82,58 @@ def test_a_ratio_to_nothing_is_left_out(tmp_path):
     text = report.compare([tmp_path / "run"], "pre", "post")
     assert "×" not in text
     assert "mean stable time" in text
+
+
+def test_times_within_the_support_are_compared(tmp_path):
+    _write(tmp_path / "run" / "inference" / "pre", [1.0, 2.0, 10.0, 10.0], departures=[0.5, 1.0, 0.5, 10.0])
+    _write(tmp_path / "run" / "inference" / "post", [8.0, 10.0, 10.0, 10.0], departures=[6.0, 10.0, 10.0, 10.0])
+    lines = {line.split("  ")[0]: line for line in report.compare([tmp_path / "run"], "pre", "post").splitlines()}
+    assert "3.00 [" in lines["mean time within the support (ps)"]
+    assert "9.00 [" in lines["mean time within the support (ps)"]
+    assert "× 3.0" in lines["mean time within the support (ps)"]
+    assert "0.250 [" in lines["fraction within the support to the end"]
+    assert "not reached" in lines["median time within the support (ps)"]
+
+
+@pytest.mark.parametrize("older", ["pre", "post"])
+def test_results_without_departures_have_a_dash(tmp_path, older):
+    for name in ("pre", "post"):
+        departures = None if name == older else [0.5, 1.0]
+        _write(tmp_path / "run" / "inference" / name, [1.0, 2.0], departures=departures)
+    lines = [line for line in report.compare([tmp_path / "run"], "pre", "post").splitlines() if "support" in line]
+    assert len(lines) == 3
+    for line in lines:
+        cells = line.rsplit("(ps)", 1)[-1].rsplit("to the end", 1)[-1].split("  ")
+        assert [cell.strip() for cell in cells if cell.strip()][0 if older == "pre" else 1] == "-"
+        assert "×" not in line
+
+
+def test_results_that_all_lack_departures_do_not_mention_them(run):
+    assert "support" not in report.compare([run], "pre", "post")
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("timestep_fs", (0.5, 1.0)),
+        ("thermostat", ({"name": "langevin", "friction_per_ps": 5.0}, {"name": "nose_hoover", "relaxation_steps": 20})),
+        ("thermostat", ({"name": "langevin", "friction_per_ps": 5.0}, {"name": "langevin", "friction_per_ps": 0.5})),
+    ],
+)
+def test_other_dynamics_are_a_warning(tmp_path, caplog, key, values):
+    for name, value in zip(("pre", "post"), values, strict=True):
+        _write(tmp_path / "run" / "inference" / name, [1.0, 2.0], **{key: value})
+    report.compare([tmp_path / "run"], "pre", "post")
+    assert f"{key} differs: stable times are not comparable (pre: 500 K" in caplog.text
+
+
+def test_the_dynamics_are_stated(tmp_path, caplog):
+    dynamics = {"thermostat": {"name": "langevin", "friction_per_ps": 0.5}, "timestep_fs": 1.0}
+    for name in ("pre", "post"):
+        _write(tmp_path / "run" / "inference" / name, [1.0, 2.0], **dynamics)
+    text = report.compare([tmp_path / "run"], "pre", "post")
+    assert text.startswith("500 K, langevin (friction 0.5/ps), time step 1 fs\n")
+    assert not caplog.text
 
 
 def test_results_without_errors_of_a_broken_force_field(tmp_path):
@@ -179,6 +235,24 @@ def test_damaged_results_are_one_line(run, name, content, message):
     with pytest.raises(ConfigError, match=message) as caught:
         report.compare([run], "pre", "post")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("times", "departed"),
+    [
+        ([0.5, -1.0], [True, True]),
+        ([0.5, 3.0], [True, True]),  # later than the break
+        ([0.5, 1.0], [True, False]),  # broke within the support
+        ([0.5, 1.0], [1.0, 1.0]),
+    ],
+)
+def test_damaged_departures_are_one_line(tmp_path, times, departed):
+    folder = tmp_path / "run" / "inference" / "pre"
+    _write(folder, [1.0, 2.0])
+    np.save(folder / "departure_time_ps.npy", np.array(times))
+    np.save(folder / "departed.npy", np.array(departed))
+    with pytest.raises(ConfigError, match="departure times are not what an evaluation writes; evaluate again"):
+        read_results(folder)
 
 
 def test_evaluations_of_other_observables_are_not_compared(run):

@@ -63,6 +63,20 @@ def test_panels_are_in_rows_with_their_curves_and_floors(tmp_path, drawn, n, sha
     assert [text.get_text() for text in legend.get_texts()] == ["reference", "before", "after", "empty"]
 
 
+def test_times_within_the_support_are_dashed_in_the_same_color(tmp_path, drawn):
+    curves = {"before": survival_curve(0.02), "after": survival_curve(0.001)}
+    within = {"before": survival_curve(0.05)}
+    figures.survival_figure(tmp_path / "survival.png", curves, within, title="500 K")
+    (axes,) = drawn[0].axes
+    assert axes.get_title() == "500 K"
+    before, dashed, after = axes.lines
+    assert dashed.get_label() == "before, within the support"
+    assert dashed.get_color() == before.get_color() != after.get_color()
+    assert before.get_linestyle() == after.get_linestyle() == "-" and dashed.get_linestyle() == "--"
+    np.testing.assert_array_equal(dashed.get_ydata(), within["before"][1])
+    assert len(axes.collections) == 2, "no band of its own"
+
+
 def test_observable_figure_shows_residuals_and_two_standard_errors(tmp_path, drawn):
     r = np.linspace(0.5, 6, 50)
     reference = np.sin(r) ** 2

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mdsim.stability.intervals import block_standard_error, bootstrap_interval, mean_interval, wilson_interval
+from mdsim.stability.intervals import (
+    block_standard_error,
+    bootstrap_interval,
+    mean_interval,
+    poisson_rate_interval,
+    wilson_interval,
+)
 
 
 @pytest.fixture
@@ -69,3 +75,21 @@ def test_mean_interval_against_scipy():
     found = mean_interval(values, confidence=0.9)
     assert (found.estimate, found.low, found.high) == pytest.approx((values.mean(), expected.low, expected.high))
     assert mean_interval(values[:1]).estimate == 1.2 and np.isnan(mean_interval(values[:1]).low)
+
+
+@pytest.mark.parametrize("events", [0, 1, 2, 9])
+def test_poisson_rates_are_exact(events):
+    """At the lower bound so many events or more have 2.5 %, at the upper bound so many or fewer."""
+    found = poisson_rate_interval(events, 0.5)
+    assert found.estimate == 2 * events
+    if events:
+        assert scipy.stats.poisson.sf(events - 1, 0.5 * found.low) == pytest.approx(0.025)
+    else:
+        assert found.low == 0
+    assert scipy.stats.poisson.cdf(events, 0.5 * found.high) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(("events", "exposure"), [(-1, 1.0), (1, 0.0), (1, float("nan"))])
+def test_rates_need_an_exposure(events, exposure):
+    with pytest.raises(ValueError, match="events in an exposure of"):
+        poisson_rate_interval(events, exposure)
