@@ -9,7 +9,7 @@ of all of them. A rotated methyl group is thus within the support, and all molec
 *Margin.* An exact simulation is longer than the reference and exceeds its extremes. Each side of a range is therefore
 extended from its extreme among N values, measured from the median, to the extreme expected in a million frames, as for
 a normal distribution: by the factor z(1/M) / z(1/(N + 1)) with the quantile function z and M = 10⁶ values per
-coordinate. It is 2.4 for 40 frames, 1.5 for 1000, and 1.35 for 5000.
+coordinate. It is 2.4 for 40 frames, 1.5 for 1000, and 1.3 for 5000.
 
 *Torsions* have a range only if it is at most a half circle after this extension. Others are free rotors. Torsions about
 three atoms on a line have none.
