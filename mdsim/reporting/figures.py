@@ -49,13 +49,13 @@ def survival_figure(
         axes.step(times_ps, survival, where="post", color=color, label=label)
         if within_support and label in within_support:
             times_ps, fraction, *_ = within_support[label]
-            name = f"{label}, within the support"
-            axes.step(times_ps, fraction, where="post", color=color, linestyle=(0, (4, 2)), label=name)
+            axes.step(times_ps, fraction, where="post", color=color, linestyle=(0, (4, 2)))
     axes.set(xlabel="time (ps)", ylabel="fraction of replicas stable", ylim=(0, 1.04))
     axes.set_title(title, fontsize=9)
     axes.set_xlim(0, max(times_ps[-1] for times_ps, *_ in curves.values()))
     # below the panel, because curves and bands may fill any corner
-    figure.legend(frameon=False, title="shaded: 95 % interval", loc="outside lower center", ncols=2)
+    dashed = "dashed: within the support of the reference; " if within_support else ""
+    figure.legend(frameon=False, title=f"{dashed}shaded: 95 % interval", loc="outside lower center", ncols=2)
     _save(figure, path)
 
 

@@ -87,7 +87,7 @@ class Support:
         return (*bonded, *self.contacts.names, "energy")
 
     def outside(self, trajectory: Trajectory) -> Bool[Tensor, "frame replica coordinate"]:
-        """Whether each coordinate is outside its range, on the device of the trajectory, without synchronization.
+        """Whether each coordinate is outside its range, on the device of the trajectory.
 
         A coordinate that is not a number counts as inside. Non-finite frames are always unstable.
         """

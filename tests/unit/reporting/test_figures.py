@@ -70,7 +70,8 @@ def test_times_within_the_support_are_dashed_in_the_same_color(tmp_path, drawn):
     (axes,) = drawn[0].axes
     assert axes.get_title() == "500 K"
     before, dashed, after = axes.lines
-    assert dashed.get_label() == "before, within the support"
+    assert drawn[0].legends[0].get_title().get_text().startswith("dashed: within the support of the reference; ")
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["before", "after"]
     assert dashed.get_color() == before.get_color() != after.get_color()
     assert before.get_linestyle() == after.get_linestyle() == "-" and dashed.get_linestyle() == "--"
     np.testing.assert_array_equal(dashed.get_ydata(), within["before"][1])
