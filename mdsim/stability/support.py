@@ -1,7 +1,7 @@
 """Support of reference frames: the range of every internal coordinate, closest contact and energy found in them.
 
 A stability criterion bounds a few coordinates generously. A molecule may fold, and stay folded, within these bounds.
-The support has a range for each bond length, bonded angle, torsion and nonbonded contact, and for the energy.
+The support has a range for each bond length, bonded angle, dihedral and nonbonded contact, and for the energy.
 
 *Classes.* Coordinates of atoms that the bonds do not distinguish (`equivalence_classes`) share one range, which is that
 of all of them. A rotated methyl group is thus within the support, and all molecules of a liquid have the same ranges.
@@ -11,7 +11,7 @@ extended from its extreme among N values, measured from the median, to the extre
 a normal distribution: by the factor z(1/M) / z(1/(N + 1)) with the quantile function z and M = 10⁶ values per
 coordinate. It is 2.4 for 40 frames, 1.5 for 1000, and 1.3 for 5000.
 
-*Torsions* have a range only if it is at most a half circle after this extension. Others are free rotors. Torsions about
+*Dihedrals* have a range only if it is at most a half circle after this extension. Others are free rotors. Dihedrals of
 three atoms on a line have none.
 
 *Contacts* have a lower bound by element pair, within molecules (1-4 and farther) and between them. Element pairs that
@@ -40,7 +40,7 @@ from mdsim.units import KB_EV_PER_K
 
 FEWEST_FRAMES = 10  # that have a support
 SIMULATED_FRAMES = 1e6  # to which the extremes of the reference are extrapolated
-WIDEST_TORSION_DEG = 180.0  # extended range; a wider one is that of a free rotor
+WIDEST_DIHEDRAL_DEG = 180.0  # extended range; a wider one is that of a free rotor
 UNSEEN_CONTACT = 0.6  # bound of contacts that the reference does not have, in sums of van der Waals radii
 SMALLEST_MARGIN_A, SMALLEST_MARGIN_DEG, SMALLEST_MARGIN_EV = 0.01, 1.0, 1e-3  # for coordinates that do not move
 
@@ -49,7 +49,7 @@ Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class BondedRanges:
-    """Ranges of bonded coordinates of one kind: bonds, angles or torsions."""
+    """Ranges of bonded coordinates of one kind: bonds, angles or dihedrals."""
 
     measure: Measure  # positions, tuples of atoms and cell to one value per tuple
     period: float | None  # of the values
@@ -138,7 +138,7 @@ def support_of(system: System, positions: Float[Tensor, "frame atom 3"]) -> Supp
     kinds = (
         ("bond", pair_distances, None, system.bonds, SMALLEST_MARGIN_A),
         ("angle", angles_deg, None, bonded_triplets(system), SMALLEST_MARGIN_DEG),
-        ("torsion", dihedrals_deg, 360.0, bonded_quadruplets(system), SMALLEST_MARGIN_DEG),
+        ("dihedral", dihedrals_deg, 360.0, bonded_quadruplets(system), SMALLEST_MARGIN_DEG),
     )
     bonded = tuple(_ranges(system, positions, *kind) for kind in kinds)
     contacts = Contacts(system)
@@ -201,13 +201,13 @@ def _ranges(
     for members in classes_of_tuples(system, tuples):
         values = measure(positions.double(), tuples[members], system.cell).flatten()
         if not bool(torch.isfinite(values).all()):
-            continue  # torsions of three atoms on a line
+            continue  # dihedrals of three atoms on a line
         middle = values.median() if period is None else _middle_of_range(values, period)
         deviations = _relative(values, middle, period)
         median, factor = deviations.median(), extension(len(values), len(members))
         least = median - factor * (median - deviations.min()) - smallest_margin
         most = median + factor * (deviations.max() - median) + smallest_margin
-        if period is None or most - least <= WIDEST_TORSION_DEG:
+        if period is None or most - least <= WIDEST_DIHEDRAL_DEG:
             center[members], low[members], high[members] = middle, least, most
     kept = ~center.isnan()
     names = [_name(noun, system, atoms) for atoms in tuples[kept].tolist()]

@@ -1,4 +1,4 @@
-"""Bonded structure of a system: torsions, atoms that bonds do not distinguish, and pairs that bonds hold together."""
+"""Bonded structure of a system: dihedrals, atoms that bonds do not distinguish, and pairs that bonds hold together."""
 
 from __future__ import annotations
 

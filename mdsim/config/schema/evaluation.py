@@ -47,7 +47,7 @@ class SimulateConfig(RunConfig):
     departures: DeparturesConfig | None = Field(
         DeparturesConfig(),
         description="Also measure the time to the first sustained departure from the range of the reference frames, "
-        "of bonds, angles, torsions, contacts and energy; null: no.",
+        "of bonds, angles, dihedrals, contacts and energy; null: no.",
     )
     prior: BondedRestraintConfig | None = Field(
         None, description="Restraint added to the force field, as a control or a stopgap."

@@ -73,8 +73,8 @@ def test_too_few_frames_have_no_support():
         support_of(system, _dimer(torch.full((9,), 0.74)))
 
 
-def _peroxides(torsions_deg: torch.Tensor) -> tuple[System, torch.Tensor]:
-    """Hydrogen peroxide with the given torsions H-O-O-H."""
+def _peroxides(wanted_deg: torch.Tensor) -> tuple[System, torch.Tensor]:
+    """Hydrogen peroxide with the given dihedrals H-O-O-H."""
     atoms = molecule("H2O2")
     oxygens, hydrogens = np.flatnonzero(atoms.numbers == 8), np.flatnonzero(atoms.numbers == 1)
     system = System.from_geometry(atoms.numbers, atoms.positions, dtype=torch.float64)
@@ -82,19 +82,19 @@ def _peroxides(torsions_deg: torch.Tensor) -> tuple[System, torch.Tensor]:
     first = next(h for h in hydrogens if tuple(sorted((int(oxygens[0]), int(h)))) in bonded)
     chain = (first, oxygens[0], oxygens[1], next(h for h in hydrogens if h != first))
     frames = []
-    for torsion in torsions_deg.tolist():
-        atoms.set_dihedral(*chain, torsion, mask=[index == chain[3] for index in range(4)])
+    for dihedral in wanted_deg.tolist():
+        atoms.set_dihedral(*chain, dihedral, mask=[index == chain[3] for index in range(4)])
         frames.append(torch.from_numpy(atoms.positions.copy()))
     found = dihedrals_deg(frames[0], torch.tensor([[int(atom) for atom in chain]]))
-    assert abs((float(found) - float(torsions_deg[0]) + 180) % 360 - 180) < 1e-6
+    assert abs((float(found) - float(wanted_deg[0]) + 180) % 360 - 180) < 1e-6
     return system, torch.stack(frames)
 
 
-def test_a_torsion_has_a_range_across_180_degrees():
+def test_a_dihedral_has_a_range_across_180_degrees():
     around = 180 + torch.linspace(-20, 20, 401)
     system, frames = _peroxides(around)
     support = support_of(system, frames)
-    (name,) = [name for name in support.names if name.startswith("torsion")]
+    (name,) = [name for name in support.names if name.startswith("dihedral")]
     edge = 20 * extension(401) + 1
     _, probes = _peroxides(180 + torch.tensor([-edge + 0.01, edge - 0.01, -edge - 0.01, edge + 0.01, 180.0]))
     outside = [name in names for names in _outside(support, probes)]
@@ -102,10 +102,10 @@ def test_a_torsion_has_a_range_across_180_degrees():
 
 
 def test_a_free_rotor_has_no_range():
-    for torsions in (torch.linspace(0, 359, 360), torch.cat([60 + torch.arange(20), 300 - torch.arange(20)])):
-        system, frames = _peroxides(torsions)
+    for dihedrals in (torch.linspace(0, 359, 360), torch.cat([60 + torch.arange(20), 300 - torch.arange(20)])):
+        system, frames = _peroxides(dihedrals)
         support = support_of(system, frames)
-        assert not [name for name in support.names if name.startswith("torsion")]
+        assert not [name for name in support.names if name.startswith("dihedral")]
 
 
 def test_equal_atoms_share_their_range():

@@ -69,8 +69,8 @@ def test_tuples_are_alike_in_either_direction():
     system = _system("CH3OCH3")
     groups = classes_of_tuples(system, system.bonds)
     assert sorted(len(members) for members in groups) == [2, 6], "C-O and C-H"
-    torsions = classes_of_tuples(system, bonded_quadruplets(system))
-    assert [len(members) for members in torsions] == [6], "H-C-O-C and C-O-C-H"
+    dihedrals = classes_of_tuples(system, bonded_quadruplets(system))
+    assert [len(members) for members in dihedrals] == [6], "H-C-O-C and C-O-C-H"
 
 
 def test_nonbonded_pairs_are_three_bonds_apart():
