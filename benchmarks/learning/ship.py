@@ -16,7 +16,7 @@ import numpy as np
 
 from mdsim import checkpoints, load_force_field, read_results, restricted_mean_interval, restricted_mean_ratio
 from mdsim.config.loading import read_yaml
-from mdsim.evaluation.metrics import write_json
+from mdsim.evaluation.files import write_json
 from mdsim.evaluation.results import Results
 from mdsim.models.registry import MODELS
 from mdsim.models.saving import save_force_field

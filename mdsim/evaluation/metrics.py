@@ -8,21 +8,18 @@ of single replicas. `interval_methods` names the method of each 95 % interval.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
-from mdsim.errors import ConfigError, one_line
+from mdsim.evaluation.averages import area_between, error_interval, error_of_scatter, jackknife
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.evaluation.plan import Compared
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
-from mdsim.reporting.console import format_interval, format_table
 from mdsim.stability.intervals import Interval, mean_interval, poisson_rate_interval, wilson_interval
 from mdsim.stability.stable_times import GROUPS_METHOD, METHOD, restricted_mean_over_groups
 from mdsim.stability.survival import Lifetimes, median_survival
@@ -32,7 +29,6 @@ JACKKNIFE = "jackknife over replicas, Student's t"
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 ENERGY_OFFSET = "potential_energy_minus_labels_meV"
 DETERMINED, ALIGNED = "determined", "aligned at the mean over the reference frames"  # the zero of potential energies
-MOST_SHOWN = 5  # coordinates listed below a table
 
 
 def final_metrics(
@@ -227,26 +223,6 @@ def observable_errors(
     }
 
 
-def error_of_scatter(axis: np.ndarray, values: np.ndarray, weights: np.ndarray) -> float:
-    """The error that a correct force field is expected to have, due to the scatter of the replicas alone.
-
-    The mean over replicas is taken as normally distributed in each bin, so that its mean absolute deviation is √(2/π)
-    standard errors. NaN for a single replica.
-    """
-    if len(values) < 2:
-        return float("nan")
-    deviation = np.sqrt(2 / np.pi) * mean_and_error(values, weights)[1]
-    return float(area_between(axis, np.zeros(len(axis)), deviation[None])[0])
-
-
-def mean_and_error(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean over replicas, and its standard error from their scatter. For one replica, the error is zero."""
-    share = weights / weights.sum()
-    mean = share @ values
-    n = len(values)
-    return mean, np.sqrt((share[:, None] ** 2 * (values - mean) ** 2).sum(0) * n / max(n - 1, 1))
-
-
 def energy_offset(
     axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
 ) -> dict[str, float | None]:
@@ -306,132 +282,8 @@ def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Interval:
-    """The error of the weighted mean over replicas, with Student's interval from a jackknife over replicas."""
-    interval = jackknife(lambda rows: area_between(axis, reference, rows), values, weights)
-    return Interval(interval.estimate, float(np.maximum(0.0, interval.low)), interval.high)  # NaN stays NaN
-
-
-def jackknife(statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, weights: np.ndarray) -> Interval:
-    """A function of the weighted mean over replicas, with Student's interval from a jackknife over replicas.
-
-    Bootstrap percentiles would be above the estimate of an error, because resampling adds noise, which increases
-    absolute errors.
-
-    Args:
-        statistic: a number for each row.
-        values: a row for each replica.
-        weights: weights of the replicas.
-    """
-    estimate = float(statistic((weights @ values / weights.sum())[None])[0])
-    n = len(values)
-    if n < 2:
-        return Interval(estimate, float("nan"), float("nan"))
-    without = (weights @ values - weights[:, None] * values) / (weights.sum() - weights)[:, None]
-    left_out = statistic(without)
-    error = float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
-    spread = float(scipy.stats.t.ppf(0.975, n - 1)) * error
-    return Interval(estimate, estimate - spread, estimate + spread)
-
-
-def area_between(axis: np.ndarray, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Range × mean |g - g_ref| over bins for each row of values. For lags (from zero), only the mean."""
-    difference = np.abs(values - reference)
-    is_density = len(axis) > 1 and axis[0] != 0
-    return difference.sum(-1) * float(axis[1] - axis[0]) if is_density else difference.mean(-1)
-
-
 def _axis_and_reference(compared: Compared) -> tuple[np.ndarray, np.ndarray]:
     return compared.axis.double().cpu().numpy(), compared.reference.double().cpu().numpy()
-
-
-def table(summaries: dict[str, dict[str, Any]]) -> str:
-    """Table with one row per quantity and one column per evaluation."""
-    first = next(iter(summaries.values()))
-    rows = [
-        [label(key), *(cell(summary, key) for summary in summaries.values())] for key in first if is_shown(key, first)
-    ]
-    lines = [conditions(first), format_table(["", *summaries], rows), legend(first), ended_by(first)]
-    return "\n".join(line for line in lines if line)
-
-
-def conditions(summary: dict[str, Any]) -> str:
-    """The conditions under which stable times were measured, in one line. Old results do not state all of them."""
-    parts = [f"{summary['temperature_K']:g} K"] if "temperature_K" in summary else []
-    if isinstance(thermostat := summary.get("thermostat"), dict):
-        parts.append(thermostat_text(thermostat))
-    if (timestep_fs := summary.get("timestep_fs")) is not None:
-        parts.append(f"time step {timestep_fs:g} fs")
-    return ", ".join(parts)
-
-
-def thermostat_text(thermostat: Mapping[str, Any]) -> str:
-    """Name and settings of an integrator, such as ``langevin (friction 0.1 per ps)``."""
-    settings = ((key.replace("_", " "), value) for key, value in thermostat.items() if key != "name")
-    shown = [
-        f"{key.removesuffix(' per ps')} {value}{'/ps' if key.endswith(' per ps') else ''}" for key, value in settings
-    ]
-    return f"{thermostat.get('name', '')} ({', '.join(shown)})" if shown else str(thermostat.get("name", ""))
-
-
-def ended_by(summary: dict[str, Any]) -> str:
-    """What ended the stability of the replicas, in one line."""
-    kinds = (("broke by", "reasons_unstable"), ("left the support first by", "departed_by"))
-    found = []
-    for verb, key in kinds:
-        if counts := summary.get(key):
-            most = sorted(counts.items(), key=lambda item: -item[1])
-            shown = ", ".join(f"{name} ({count})" for name, count in most[:MOST_SHOWN])
-            found.append(f"{verb}: {shown}{', ...' if len(most) > MOST_SHOWN else ''}")
-    return "; ".join(found)
-
-
-def legend(summary: dict[str, Any], n_groups: int = 1) -> str:
-    """Footnote of a table: the methods of its intervals."""
-    methods = interval_methods(n_groups)
-    shown = {
-        "mean times": (methods["stable_time_mean_ps"], "stable_time_mean_ps" in summary),
-        "fractions": (methods["fraction_stable_to_end"], "fraction_stable_to_end" in summary),
-        "observables": (methods["observables"], any(key.endswith("_mae") for key in summary)),
-        "diffusivity": (methods["diffusivity"], any(key.endswith(DIFFUSIVITY_UNIT) for key in summary)),
-    }
-    return "95 % intervals: " + "; ".join(f"{name}: {method}" for name, (method, there) in shown.items() if there)
-
-
-def is_shown(key: str, summary: dict[str, Any]) -> bool:
-    """Whether a key has a row in tables: the keys listed below, and keys with an interval."""
-    return key in SHOWN or (key.endswith(("_mae", DIFFUSIVITY_UNIT)) and f"{key}_low" in summary)
-
-
-SHOWN = {
-    "stable_time_mean_ps": "mean stable time (ps)",
-    "stable_time_median_ps": "median stable time (ps)",
-    "fraction_stable_to_end": "fraction stable to the end",
-    "departure_time_mean_ps": "mean time within the support (ps)",
-    "departure_time_median_ps": "median time within the support (ps)",
-    "fraction_never_departed": "fraction within the support to the end",
-    ENERGY_OFFSET: "potential energy - labels (meV)",
-    "energy_mae_meV": "energy MAE (meV)",
-    "force_mae_meV_per_A": "force MAE (meV/Å)",
-}
-
-
-def label(key: str) -> str:
-    """Label of a key in tables."""
-    if key.endswith(DIFFUSIVITY_UNIT):
-        return key.removesuffix(DIFFUSIVITY_UNIT).replace("_", " ") + " (1e-9 m²/s)"
-    return SHOWN.get(key, key.removesuffix("_mae").upper().replace("_", " ") + " MAE")
-
-
-def cell(summary: dict[str, Any], key: str) -> str:
-    """Text of a value with its interval, if it has one."""
-    value = summary.get(key)
-    if value is None:
-        return "not reached" if key in summary and key.endswith("_time_median_ps") else "-"
-    low, high = summary.get(f"{key}_low"), summary.get(f"{key}_high")
-    if low is not None and high is not None:
-        return format_interval(value, low, high)
-    return f"{value:.3g}"
 
 
 def save_arrays(out_dir: Path, evaluation: Evaluation) -> list[str]:
@@ -453,22 +305,3 @@ def save_arrays(out_dir: Path, evaluation: Evaluation) -> list[str]:
         np.save(temporary, array)
         temporary.replace(out_dir / f"{name}.npy")
     return [f"{name}.npy" for name in arrays]
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON atomically. Numbers that JSON does not support are an error."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Failure raises a clear error."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = one_line(getattr(error, "strerror", None) or error)
-        raise ConfigError(f"{path}: cannot be read ({why}); run the evaluation first") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: is damaged (a {type(values).__name__}); evaluate again")
-    return values

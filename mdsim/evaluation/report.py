@@ -11,22 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from mdsim.evaluation.averages import mean_and_error
 from mdsim.evaluation.metrics import (
     SEED,
-    cell,
-    conditions,
     departure_times,
     energy_offset,
     followed_ps,
-    is_shown,
-    label,
-    legend,
-    mean_and_error,
     observable_errors,
     stable_times,
     value_interval,
 )
 from mdsim.evaluation.results import Results, check_comparable, read_results
+from mdsim.evaluation.tables import cell, conditions, is_shown, label, legend
 from mdsim.observables.dihedrals import EMPTY, free_energy_eV
 from mdsim.reporting.console import format_interval, format_table
 from mdsim.reporting.figures import Panel, observable_figure, panels_figure, survival_figure, training_figure

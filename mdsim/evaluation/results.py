@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from mdsim.errors import ConfigError, one_line
-from mdsim.evaluation.metrics import followed_ps, read_json, write_json
+from mdsim.evaluation.files import read_json, write_json
+from mdsim.evaluation.metrics import followed_ps
 from mdsim.stability.survival import Lifetimes
 
 log = logging.getLogger("mdsim")

@@ -7,7 +7,7 @@ import pytest
 from mutations import Outcomes, flipped, restructured, tries
 
 from mdsim.evaluation import report
-from mdsim.evaluation.metrics import write_json
+from mdsim.evaluation.files import write_json
 from mdsim.evaluation.results import read_results, write_summary
 
 

@@ -22,7 +22,7 @@ from mdsim.assembly.runs.common import (
 )
 from mdsim.config.schema import SimulateConfig
 from mdsim.datasets.folder import Dataset
-from mdsim.evaluation import metrics, report
+from mdsim.evaluation import metrics, report, tables
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.evaluation.results import SUMMARY, read_results, write_summary
@@ -72,7 +72,7 @@ def _write_results(
     arrays = metrics.save_arrays(out_dir, evaluation)
     write_summary(out_dir, {"checkpoint": checkpoint.as_posix(), **summary}, arrays)
     report.draw(out_dir, {config.eval_model: read_results(out_dir)})
-    log.info("%s\n%s", out_dir / SUMMARY, metrics.table({config.eval_model: summary}))
+    log.info("%s\n%s", out_dir / SUMMARY, tables.table({config.eval_model: summary}))
 
 
 def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:

@@ -19,7 +19,7 @@ from mdsim.config.schema import OptimizationConfig, PretrainConfig, PretrainData
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.sources.isolated_atoms import binding_energy_eV, described, doubt
 from mdsim.errors import ConfigError, UserError, one_line
-from mdsim.evaluation import metrics, report
+from mdsim.evaluation import files, report
 from mdsim.evaluation.errors import errors_on
 from mdsim.force_field import ForceField
 from mdsim.reference_energies import by_number
@@ -77,7 +77,7 @@ def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: b
     rows = [[name, *(f"{errors[name][key]:.4g}" for key in keys)] for name in errors]
     log.info("errors of %s\n%s", checkpoint, format_table(["split", *keys], rows))
     if write:
-        metrics.write_json(checkpoint.parents[1] / "metrics.json", {**provenance(data), **errors})
+        files.write_json(checkpoint.parents[1] / "metrics.json", {**provenance(data), **errors})
 
 
 def build_pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pretraining:

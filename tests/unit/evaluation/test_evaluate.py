@@ -7,7 +7,7 @@ from tiny import GEOMETRY, PAIRS, STIFFNESS, SilentWriter, Springs, same_bits, w
 
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import CheckpointError
-from mdsim.evaluation import metrics, report
+from mdsim.evaluation import files, metrics, report, tables
 from mdsim.evaluation.evaluate import STABLE, Evaluation
 from mdsim.evaluation.plan import Compared, DenseWindow, Plan
 from mdsim.evaluation.results import read_results
@@ -179,13 +179,13 @@ def test_all_replicas_may_break_at_once(tmp_path, nowhere):
     assert evaluation.epoch == 1
     errors = {"energy_mae_meV": float("nan"), "force_mae_meV_per_A": 2.0}
     results = metrics.final_metrics(evaluation, errors, "post", 300.0)
-    metrics.write_json(tmp_path / "final_metrics.json", results)
+    files.write_json(tmp_path / "final_metrics.json", results)
     metrics.save_arrays(tmp_path, evaluation)
     report.draw(tmp_path, {"x": read_results(tmp_path)})
     read = json.loads((tmp_path / "final_metrics.json").read_text())
     assert read["fraction_stable_to_end"] == 0
     assert read["energy_mae_meV"] is read["vacf_mae"] is None
-    assert metrics.table({"x": read})
+    assert tables.table({"x": read})
     if nowhere:
         assert read["stable_time_mean_ps"] == read["stable_time_mean_ps_high"] == 0
         assert read["bond_length_distribution_mae"] is None
@@ -263,7 +263,7 @@ def test_what_happened_to_each_replica_is_in_the_results(tmp_path):
     evaluation = _evaluation(tmp_path)
     evaluation.run(SilentWriter())
     results = metrics.final_metrics(evaluation, ERRORS, "post", 300.0, {"name": "langevin", "friction_per_ps": 0.5})
-    metrics.write_json(tmp_path / "final_metrics.json", results)
+    files.write_json(tmp_path / "final_metrics.json", results)
     metrics.save_arrays(tmp_path, evaluation)
     read = json.loads((tmp_path / "final_metrics.json").read_text())
     assert read == results
@@ -315,7 +315,7 @@ def test_results_are_json_with_units(tmp_path):
     evaluation = _evaluation(tmp_path)
     evaluation.run(SilentWriter())
     results = metrics.final_metrics(evaluation, ERRORS, "post", 300.0)
-    metrics.write_json(tmp_path / "final_metrics.json", results)
+    files.write_json(tmp_path / "final_metrics.json", results)
     read = json.loads((tmp_path / "final_metrics.json").read_text())
     assert read == results
     assert {

@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from mdsim.errors import ConfigError
-from mdsim.evaluation import metrics
+from mdsim.evaluation import averages, files, metrics, tables
 from mdsim.evaluation.plan import Compared
 from mdsim.observables import Diffusivity
 from mdsim.stability.survival import Lifetimes
@@ -29,7 +29,7 @@ def test_nobody_broke():
     assert found["stable_time_mean_ps_low"] < found["stable_time_mean_ps"] == found["stable_time_mean_ps_high"] == 2.0
     assert found["stable_time_mean_ps_low"] > 1.0, "five stable replicas say something"
     assert found["stable_time_median_ps"] is None
-    assert metrics.cell(found, "stable_time_median_ps") == "not reached"
+    assert tables.cell(found, "stable_time_median_ps") == "not reached"
 
 
 def test_breaks_have_a_rate():
@@ -44,10 +44,10 @@ def test_breaks_have_a_rate():
 
 def test_what_ended_the_stability_is_one_line():
     by = {f"angle {name}": 10 - index for index, name in enumerate("abcdefg")}
-    text = metrics.ended_by({"reasons_unstable": {"bond_length_deviation": 3}, "departed_by": by})
+    text = tables.ended_by({"reasons_unstable": {"bond_length_deviation": 3}, "departed_by": by})
     assert text.startswith("broke by: bond_length_deviation (3); left the support first by: angle a (10), angle b (9)")
     assert text.endswith("angle e (6), ...")
-    assert metrics.ended_by({"reasons_unstable": {}}) == ""
+    assert tables.ended_by({"reasons_unstable": {}}) == ""
 
 
 @pytest.mark.parametrize(
@@ -63,19 +63,19 @@ def test_what_ended_the_stability_is_one_line():
     ],
 )
 def test_conditions_are_stated(summary, expected):
-    assert metrics.conditions(summary) == expected
+    assert tables.conditions(summary) == expected
 
 
 def test_the_error_of_a_density_is_the_area_between():
     values = np.array([[0.2, 0.3, 0.4, 0.1], [0.1, 0.4, 0.5, 0.0]])
-    assert metrics.area_between(AXIS, REFERENCE, values) == pytest.approx([0.2, 0.2])
-    assert metrics.area_between(2 * AXIS, REFERENCE, values) == pytest.approx([0.4, 0.4])
+    assert averages.area_between(AXIS, REFERENCE, values) == pytest.approx([0.2, 0.2])
+    assert averages.area_between(2 * AXIS, REFERENCE, values) == pytest.approx([0.4, 0.4])
 
 
 def test_the_error_over_lags_is_the_mean():
     values = np.array([[1.0, 0.0, 0.4, 0.1]])
     lags = np.array([0.0, 1.0, 2.0, 3.0])
-    assert metrics.area_between(lags, REFERENCE, values) == pytest.approx([(0.9 + 0.4) / 4])
+    assert averages.area_between(lags, REFERENCE, values) == pytest.approx([(0.9 + 0.4) / 4])
 
 
 def test_replicas_count_by_their_stable_frames():
@@ -120,8 +120,8 @@ def test_the_error_of_scatter_is_that_of_a_correct_force_field():
     weights = rng.uniform(0.5, 2.0, 12)
     rows = REFERENCE + 0.2 * rng.standard_normal((3000, 12, 4)) * np.array([1.0, 0.5, 2.0, 0.1])
     means = np.einsum("r,erb->eb", weights / weights.sum(), rows)
-    found = metrics.area_between(AXIS, REFERENCE, means)
-    expected = np.array([metrics.error_of_scatter(AXIS, one, weights) for one in rows])
+    found = averages.area_between(AXIS, REFERENCE, means)
+    expected = np.array([averages.error_of_scatter(AXIS, one, weights) for one in rows])
     difference = found - expected
     bias = 0.03 * expected.mean()  # a standard deviation from twelve values is too small by 2 %
     assert abs(difference.mean()) < 3 * difference.std() / np.sqrt(len(rows)) + bias
@@ -133,11 +133,11 @@ def test_intervals_cover():
     """The true error lies in the 95 % interval about as often as it says."""
     rng = np.random.default_rng(1)
     truth, n_trials, n_replicas = REFERENCE + np.array([0.3, -0.2, 0.2, -0.3]), 400, 20
-    (expected,) = metrics.area_between(AXIS, REFERENCE, truth[None])
+    (expected,) = averages.area_between(AXIS, REFERENCE, truth[None])
     covered = 0
     for _ in range(n_trials):
         values = truth + 0.2 * rng.standard_normal((n_replicas, 4))
-        interval = metrics.error_interval(AXIS, REFERENCE, values, np.ones(n_replicas))
+        interval = averages.error_interval(AXIS, REFERENCE, values, np.ones(n_replicas))
         assert interval.low <= interval.estimate <= interval.high
         covered += interval.low <= expected <= interval.high
     assert abs(covered / n_trials - 0.95) < 4 * (0.95 * 0.05 / n_trials) ** 0.5
@@ -147,7 +147,7 @@ def test_one_replica_has_no_interval():
     found = metrics.observable_errors("rdf", AXIS, REFERENCE, REFERENCE[None] + 0.1, np.ones(1))
     assert found["rdf_mae"] == pytest.approx(0.4)
     assert found["rdf_mae_low"] is found["rdf_mae_high"] is None
-    assert metrics.cell(found, "rdf_mae") == "0.4"
+    assert tables.cell(found, "rdf_mae") == "0.4"
 
 
 def test_all_broke_before_an_early_end():
@@ -164,22 +164,22 @@ def test_several_runs_are_averaged_and_their_methods_named():
     assert found["stable_time_mean_ps"] == pytest.approx(2.05)
     half = 4.302653 / np.sqrt(3) / (2.05 * (1 - 2.05 / 50))  # Student, of the logit
     assert found["stable_time_mean_ps_high"] == pytest.approx(50 / (1 + (50 / 2.05 - 1) * np.exp(-half)), rel=1e-5)
-    assert "Student" in metrics.legend(found, 3) and "Student" not in metrics.legend(found)
-    assert metrics.legend(found).endswith("mean times: Bayesian bootstrap with a pseudo-replica; fractions: Wilson")
+    assert "Student" in tables.legend(found, 3) and "Student" not in tables.legend(found)
+    assert tables.legend(found).endswith("mean times: Bayesian bootstrap with a pseudo-replica; fractions: Wilson")
 
 
 def test_table_shows_what_is_there():
     summary = {"stable_time_mean_ps": 1.5, "stable_time_mean_ps_low": 1.0, "stable_time_mean_ps_high": 2.0, "seed": 4}
-    text = metrics.table({"pre": summary, "post": {**summary, "stable_time_mean_ps": 2.0}})
+    text = tables.table({"pre": summary, "post": {**summary, "stable_time_mean_ps": 2.0}})
     assert "mean stable time (ps)" in text
     assert "1.50 [1.00, 2.00]" in text
     assert "seed" not in text
 
 
 def test_json_refuses_what_json_has_not(tmp_path):
-    metrics.write_json(tmp_path / "a.json", {"x": 1.0})
+    files.write_json(tmp_path / "a.json", {"x": 1.0})
     with pytest.raises(ValueError, match="JSON compliant"):
-        metrics.write_json(tmp_path / "a.json", {"x": float("nan")})
+        files.write_json(tmp_path / "a.json", {"x": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.0}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
@@ -190,7 +190,7 @@ def test_damaged_results_are_one_clear_error(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"final_metrics\.json: cannot be read.*run the evaluation first"):
-        metrics.read_json(path)
+        files.read_json(path)
 
 
 def _diffusivity(reference: float, error: float | None) -> Compared:
@@ -211,7 +211,7 @@ def test_a_diffusivity_stands_beside_its_reference_and_its_correction():
         "diffusivity_O_finite_size_correction_1e-9_m2_per_s": 0.5,
         "diffusivity_O_infinite_box_1e-9_m2_per_s": pytest.approx(2.3),
     }
-    text = metrics.table({"pre": found})
+    text = tables.table({"pre": found})
     assert text.count("diffusivity O (1e-9 m²/s)") == 1 and "1.80 [" in text
 
 
@@ -226,11 +226,11 @@ def test_a_diffusivity_of_one_replica_has_no_interval_and_of_none_no_value():
         "diffusivity_finite_size_correction_1e-9_m2_per_s",
         "diffusivity_infinite_box_1e-9_m2_per_s",
     }
-    assert metrics.cell(one, "diffusivity_1e-9_m2_per_s") == "1.5"
+    assert tables.cell(one, "diffusivity_1e-9_m2_per_s") == "1.5"
     none = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan]), 0.5)
     assert none["diffusivity_1e-9_m2_per_s"] is None and none["diffusivity_infinite_box_1e-9_m2_per_s"] is None
-    assert metrics.cell(none, "diffusivity_1e-9_m2_per_s") == "-"
+    assert tables.cell(none, "diffusivity_1e-9_m2_per_s") == "-"
 
 
 def test_an_interval_with_one_bound_is_not_shown():
-    assert metrics.cell({"rdf_mae": 0.25, "rdf_mae_low": 0.1, "rdf_mae_high": None}, "rdf_mae") == "0.25"
+    assert tables.cell({"rdf_mae": 0.25, "rdf_mae_low": 0.1, "rdf_mae_high": None}, "rdf_mae") == "0.25"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdsim.errors import ConfigError
-from mdsim.evaluation import metrics, report
+from mdsim.evaluation import files, report
 from mdsim.evaluation.results import read_results, write_summary
 from mdsim.units import kT_eV
 
@@ -33,7 +33,7 @@ def _write(
         np.save(folder / f"{name}.npy", array)
     summary = {"replicas": len(times), "horizon_ps": 10.0, "temperature_K": 500.0}
     errors = {"energy_mae_meV": 10.0 + 10 * shift, "force_mae_meV_per_A": 20.0}
-    metrics.write_json(folder / "final_metrics.json", summary | errors | changes)
+    files.write_json(folder / "final_metrics.json", summary | errors | changes)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_missing_evaluation_is_named(run):
 
 def _with_digests(folder: Path) -> Path:
     """The same results as this version writes them."""
-    summary = metrics.read_json(folder / "final_metrics.json")
+    summary = files.read_json(folder / "final_metrics.json")
     write_summary(folder, summary, sorted(path.name for path in folder.glob("*.npy")))
     return folder
 
