@@ -57,6 +57,10 @@ class LearningConfig(OptimizerConfig):
         "adam", description="Optimizer of the parameter steps; the paper uses sgd."
     )
     learning_rate: Positive = Field(3e-4, description="Learning rate at the start of the first learning phase.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="First steps, over which the learning rate grows linearly. Adam's first steps are its largest."
+    )
+    warmup_factor: Fraction = Field(0.1, description="Fraction of the learning rate at the first step.")
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Factor on the learning rate from each cycle to the next."
     )
