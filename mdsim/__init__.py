@@ -81,6 +81,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
         restricted_mean as restricted_mean,
     )
     from mdsim.state import MDState as MDState, System as System, Trajectory as Trajectory
+    from mdsim.stress import energy_forces_stress as energy_forces_stress
     from mdsim.training.explore import ExploreSettings as ExploreSettings
     from mdsim.training.joint_gradient import WeightedTerm as WeightedTerm
     from mdsim.training.learn import LearnSettings as LearnSettings
@@ -152,6 +153,7 @@ _HOMES = {
         "restricted_mean",
     ),
     "state": ("MDState", "System", "Trajectory"),
+    "stress": ("energy_forces_stress",),
     "training.explore": ("ExploreSettings",),
     "training.joint_gradient": ("WeightedTerm",),
     "training.learn": ("LearnSettings",),

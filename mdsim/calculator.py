@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdsim.errors import ConfigError
 from mdsim.force_field import ForceField
 from mdsim.models import load_force_field
 from mdsim.neighbors import NeighborList
 from mdsim.state import System
+from mdsim.stress import atomic_energies_forces_stress
 from mdsim.typing import Float, Tensor
 
 ENERGY_ZEROS = ("labels", "estimated", "relative")
@@ -23,11 +26,12 @@ _ENERGIES = {"energy", "free_energy", "energies"}
 
 
 class ForceFieldCalculator(Calculator):
-    """Energies and forces of a force field for ASE. The neighbor list is reused while atoms move little.
+    """Energies, forces and stresses of a force field for ASE. The neighbor list is reused while atoms move little.
 
     Energies are total energies on the scale of the training labels: the model's energies plus `zero_energy_eV`. If the
     training data do not determine them, as for a molecule that was not in training, they are refused unless
     `energy_zero` allows them. Forces are always available. Boundaries are periodic along all three axes or none.
+    Periodic systems have a stress, so that ASE's cell filters work; it is computed only if it is asked for.
 
     Args:
         checkpoint: a file that `load_force_field` reads, or a force field (which is copied).
@@ -44,7 +48,7 @@ class ForceFieldCalculator(Calculator):
     """
 
     atoms: Atoms  # a copy of those of the last call, made by ASE
-    implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012 - ASE's convention
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's convention
 
     def __init__(
         self,
@@ -75,26 +79,37 @@ class ForceFieldCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fill `results` (eV, eV/Å) for the given atoms; called by ASE.
+        """Fill `results` (eV, eV/Å, eV/Å³) for the given atoms; called by ASE.
 
         Raises:
             ValueError: periodic along some axes only, or along axes without lattice vectors.
             UnknownSpeciesError: an element that the force field was not trained for.
             EnergyZeroError: energies are among the properties, and the training data do not determine them.
+            PropertyNotImplementedError: stress is among the properties, and the boundaries are open.
         """
         super().calculate(atoms, properties, system_changes)
         self._follow(self.atoms)
-        positions = torch.tensor(self.atoms.positions, dtype=self.dtype, device=self.device)[None].requires_grad_()
-        atomic = self.force_field.atomic_energies(self._system, positions, self._neighbor_list(positions))[0]
-        (gradient,) = torch.autograd.grad(atomic.sum(), positions)
-
-        self.results = {"forces": -gradient[0].cpu().double().numpy()}
+        with_stress = "stress" in properties
+        if with_stress and self._system.cell is None:
+            raise PropertyNotImplementedError("stress needs pbc=True along all three axes; the atoms have pbc=False")
+        atomic, self.results = self._model_results(with_stress)
         if self._constants is not None:
-            energies = atomic.detach().cpu().double() + self._constants
+            energies = atomic.cpu().double() + self._constants
             energy = energies.sum().item()
             self.results |= {"energy": energy, "free_energy": energy, "energies": energies.numpy()}
         elif _ENERGIES & set(properties):
             self.force_field.check_energy_zero(self._system)  # says why not
+
+    def _model_results(self, with_stress: bool) -> tuple[Float[Tensor, "atom"], dict[str, Any]]:
+        """The model's atomic energies (eV); forces (eV/Å) and, on request, stress (eV/Å³) as ASE has them."""
+        positions = torch.tensor(self.atoms.positions, dtype=self.dtype, device=self.device)[None].requires_grad_()
+        pairs = self._neighbor_list(positions)
+        if not with_stress:
+            atomic = self.force_field.atomic_energies(self._system, positions, pairs)
+            (gradient,) = torch.autograd.grad(atomic.sum(), positions)
+            return atomic[0].detach(), {"forces": _array(-gradient[0])}
+        atomic, forces, stress = atomic_energies_forces_stress(self.force_field, self._system, positions, pairs)
+        return atomic[0], {"forces": _array(forces[0]), "stress": full_3x3_to_voigt_6_stress(_array(stress[0]))}
 
     def why_undetermined(self) -> str | None:
         """The reason why the total energy of the atoms of the last call is not determined, or None if it is."""
@@ -121,6 +136,10 @@ class ForceFieldCalculator(Calculator):
                 return None
             self.force_field.check_energy_zero(system)  # may have to warn
         return self.force_field.zero_energies_eV(system).cpu()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().double().numpy()
 
 
 def cell_of(atoms: Atoms) -> np.ndarray | None:

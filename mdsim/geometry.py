@@ -34,17 +34,19 @@ def minimum_image(
         cell: lattice vectors as rows in Å; None for open boundaries, which returns the input.
 
     Returns:
-        Vectors in Å, with the gradient of the displacements.
+        Vectors in Å, with the gradients of the displacements and of the cell.
     """
     if cell is None:
         return displacements
     cell = cell.to(displacements)
     if is_orthorhombic(cell):
         edges = torch.diagonal(cell)
-        return displacements - torch.round(displacements * (1 / edges)).detach() * edges
-    cell = _reduced(tuple(map(tuple, cell.tolist()))).to(cell)
+        steps = torch.round(displacements * (1 / edges)).detach()
+        # The product with all elements costs more, and only a derivative with respect to them needs it.
+        return displacements - (steps @ cell if cell.requires_grad else steps * edges)
+    cell = (_reduction(tuple(map(tuple, cell.tolist()))).to(cell.device) @ cell.double()).to(cell)
     wrapped = displacements - torch.round(displacements @ torch.linalg.inv(cell)).detach() @ cell
-    if wrapped.device.type == "cpu" and _all_shorter(wrapped, 0.5 * float(cell.norm(dim=-1).min())):
+    if wrapped.device.type == "cpu" and _all_shorter(wrapped, 0.5 * float(cell.detach().norm(dim=-1).min())):
         return wrapped  # a GPU would wait for the comparison
     # |w ± s|² - |w|² = s² ± 2 w·s: one number per pair of opposite images, instead of six coordinates.
     shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)[14:].to(wrapped) @ cell
@@ -127,9 +129,9 @@ def is_orthorhombic(cell: Float[Tensor, "3 3"]) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _reduced(cell: tuple) -> Tensor:
-    """The same lattice spanned by its shortest vectors, float64."""
-    return torch.from_numpy(np.array(minkowski_reduce(cell)[0]))  # ase returns a Cell when there is nothing to do
+def _reduction(cell: tuple) -> Float[Tensor, "3 3"]:
+    """Integers that combine the lattice vectors to the shortest ones of the same lattice, float64."""
+    return torch.from_numpy(minkowski_reduce(cell)[1].astype(np.float64))
 
 
 def pair_distances(

@@ -14,7 +14,7 @@ FLOORS = {
     1: ("geometry", "state", "losses", "reference_energies"),
     2: (
         *("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
-        "repulsion",
+        *("repulsion", "stress"),
     ),
     3: ("models", "integrators", "observables", "datasets", "reporting"),
     4: ("stability",),

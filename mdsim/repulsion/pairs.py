@@ -32,19 +32,18 @@ def selected(
         return torch.ones_like(first, dtype=torch.bool)
     if selection == "between_molecules":
         return system.molecules[first] != system.molecules[second]
-    bonded = _bonded_keys(system)
+    bonded = _bonded_keys(system.bonds, system.n_atoms)
     keys = torch.minimum(first, second) * system.n_atoms + torch.maximum(first, second)
     place = torch.searchsorted(bonded, keys).clamp(max=len(bonded) - 1)
     return bonded[place] != keys
 
 
-@lru_cache(maxsize=16)  # a system is as good as its tensors: it is equal to itself alone
-def _bonded_keys(system: System) -> Int[Tensor, "key"]:
+@lru_cache(maxsize=16)  # a tensor is a good key: it is equal to itself alone, and strained systems share it
+def _bonded_keys(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Tensor, "key"]:
     """Sorted numbers i * n_atoms + j of the pairs i < j with one or two bonds between them, and -1."""
-    first, second = system.bonds.cpu().numpy().T
-    n_atoms = system.n_atoms
+    first, second = bonds.cpu().numpy().T
     graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(n_atoms, n_atoms)).tocsr()
     graph = graph + graph.T
     near = triu(graph + graph @ graph, k=1).tocoo()
     keys = np.unique(near.row.astype(np.int64) * n_atoms + near.col)
-    return torch.from_numpy(np.concatenate([[-1], keys])).to(system.bonds.device)
+    return torch.from_numpy(np.concatenate([[-1], keys])).to(bonds.device)

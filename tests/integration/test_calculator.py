@@ -7,7 +7,9 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
-from ase.calculators.fd import calculate_numerical_forces
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.filters import FrechetCellFilter
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
@@ -268,3 +270,47 @@ def test_published_weights_conserve_energy(reference_path, aspirin_atoms):
     energies = _energies_along_nve(aspirin_atoms, timestep_fs=0.25, n_steps=60)
     assert energies[0] == pytest.approx(-17636, abs=5)
     assert np.ptp(energies) < 0.02
+
+
+def test_stress_is_the_derivative_of_the_energy(model, water_box):
+    water_box.calc = ForceFieldCalculator(model, dtype=torch.float64)
+    forces, stress = water_box.get_forces(), water_box.get_stress()
+    assert np.abs(stress).max() > 1e-3
+    np.testing.assert_allclose(stress, calculate_numerical_stress(water_box, eps=1e-5), rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(water_box.get_forces(), forces, atol=1e-10)
+    water_box.calc = ForceFieldCalculator(model)
+    np.testing.assert_allclose(water_box.get_stress(), stress, atol=1e-5)
+
+
+def test_stress_is_computed_only_if_asked_for(model, water_box):
+    water_box.calc = ForceFieldCalculator(model, dtype=torch.float64)
+    energy, forces = water_box.get_potential_energy(), water_box.get_forces()
+    assert "stress" not in water_box.calc.results
+    water_box.get_stress()
+    assert water_box.get_potential_energy() == pytest.approx(energy, abs=1e-10)
+    np.testing.assert_allclose(water_box.get_forces(), forces, atol=1e-10)
+
+
+def test_stress_does_not_need_a_zero_of_energy(of_aspirin, water_box):
+    water_box.calc = ForceFieldCalculator(of_aspirin, dtype=torch.float64)
+    assert np.isfinite(water_box.get_stress()).all()
+    with pytest.raises(EnergyZeroError):
+        water_box.get_potential_energy()
+
+
+def test_open_boundaries_have_no_stress(model, aspirin_atoms):
+    aspirin_atoms.calc = ForceFieldCalculator(model)
+    with pytest.raises(PropertyNotImplementedError, match="stress needs pbc=True along all three axes"):
+        aspirin_atoms.get_stress()
+    assert np.isfinite(aspirin_atoms.get_forces()).all()
+
+
+@pytest.mark.filterwarnings("ignore:logm result may be inaccurate")  # an error of 1e-13, in the filter of ASE
+def test_relaxation_of_the_cell(model, water_box):
+    water_box.calc = ForceFieldCalculator(model, dtype=torch.float64)
+    energy, stress = water_box.get_potential_energy(), np.abs(water_box.get_stress()).max()
+    volume = water_box.get_volume()
+    BFGS(FrechetCellFilter(water_box), logfile=None).run(fmax=0.01, steps=60)
+    assert water_box.get_potential_energy() < energy
+    assert np.abs(water_box.get_stress()).max() < 0.3 * stress
+    assert abs(water_box.get_volume() / volume - 1) > 1e-3
