@@ -70,11 +70,12 @@ def atomic_energies_forces_stress(
             atomic.sum(), (positions, shifts, cell), create_graph=create_graph, allow_unused=True
         )
     with torch.set_grad_enabled(create_graph):
-        virial = positions.mT @ of_positions
+        virial = _outer(positions, of_positions).sum(1)
         if of_shifts is not None:
             virial = virial.index_add(0, neighbors_of_all.first // system.n_atoms, _outer(shifts, of_shifts))
         if of_cell is not None:
-            virial = virial + _of_one_replica(cell, of_cell, len(positions))
+            _check_alone(len(positions))
+            virial = virial + _outer(cell, of_cell).sum(0)
         stress = 0.5 * (virial + virial.mT) / torch.linalg.det(system.cell).abs()
     return (atomic if create_graph else atomic.detach()), -of_positions, stress
 
@@ -85,17 +86,15 @@ def _shifts(pairs: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> Flo
     return shifts.requires_grad_()
 
 
-def _outer(a: Float[Tensor, "pair 3"], b: Float[Tensor, "pair 3"]) -> Float[Tensor, "pair 3 3"]:
-    return a[:, :, None] * b[:, None, :]
+def _outer(a: Float[Tensor, "*vectors 3"], b: Float[Tensor, "*vectors 3"]) -> Float[Tensor, "*vectors 3 3"]:
+    """Outer products of vectors. Not as matrix products, which lose digits in mixed precision."""
+    return a[..., :, None] * b[..., None, :]
 
 
-def _of_one_replica(
-    cell: Float[Tensor, "3 3"], gradient: Float[Tensor, "3 3"], n_replicas: int
-) -> Float[Tensor, "3 3"]:
-    """The part of the virial from lattice vectors. All replicas share them, so that it is known for their sum alone."""
+def _check_alone(n_replicas: int) -> None:
+    """All replicas share the lattice vectors, so that the gradient with respect to them is known for their sum only."""
     if n_replicas != 1:
         raise ValueError(
             "the force field reads `System.cell`, which all replicas share: take its stress for one replica at a time, "
             "or let it use the shifts of `neighbors` only"
         )
-    return cell.mT @ gradient

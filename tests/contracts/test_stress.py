@@ -131,6 +131,16 @@ def test_float32_agrees_with_float64(force_field, crystals):
     torch.testing.assert_close(single.double(), stress, rtol=1e-3, atol=1e-4 * float(stress.abs().max()))
 
 
+def test_mixed_precision_runs(force_field, crystals):
+    system, positions = crystals[0].to(dtype=torch.float32), crystals[1].float()
+    expected = energy_forces_stress(force_field.float(), system, positions)[2]
+    with torch.autocast("cpu", torch.bfloat16):
+        stress = energy_forces_stress(force_field, system, positions, create_graph=True)[2]
+        stress.square().sum().backward()
+    assert stress.dtype == torch.float32
+    assert (stress - expected).norm() < 0.2 * expected.norm()
+
+
 def test_nothing_that_goes_in_is_changed(force_field, crystals):
     system, positions = crystals
     results = energy_forces_stress(force_field, system, positions)
