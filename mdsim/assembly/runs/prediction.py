@@ -44,7 +44,7 @@ class Labels:
 
     names: tuple[str, ...]
     energies: list[float | None]
-    forces: list[Float[np.ndarray, "atom 3"] | None]
+    forces: list[Float[np.ndarray, "_ 3"] | None]
 
 
 @dataclass(frozen=True)
