@@ -115,7 +115,7 @@ class Schedule:
         self.optimizer.load_state_dict(state["optimizer"])
         self.plateau = self._new_plateau()
         self.plateau.load_state_dict(state["plateau"])
-        self.learning_rate, self.steps = state["learning_rate"], state["steps"]
+        self.learning_rate, self.steps = float(state["learning_rate"]), state["steps"]
         self.reductions = state["reductions"]
 
 
