@@ -8,7 +8,6 @@ compositions keep some freedom, which `fitted` resolves by a rule.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -17,18 +16,7 @@ from ase.formula import Formula
 from mdsim.typing import Float, Int, Tensor
 
 N_ELEMENTS = len(chemical_symbols)  # rows of tables by atomic number; row 0 is no element
-MOST_EV = 1e7  # size of an atomic energy; the heaviest atom has 1.5 million eV
 _TOLERANCE = 1e-8  # of projections of integer vectors
-
-
-def fault_of_table(value: Any) -> str | None:
-    """What a table of energies (eV) by chemical symbol must be. None if the value is one."""
-    if not isinstance(value, dict):
-        return "an object of energies in eV by chemical symbol"
-    if wrong := [key for key in value if atomic_numbers.get(key, 0) < 1]:
-        return f"an object of energies by chemical symbol; {str(wrong[0])[:20]!r} is none"
-    kinds = (type(energy) in (int, float) and abs(energy) < MOST_EV for energy in value.values())
-    return None if all(kinds) else "an object whose values are numbers in eV"
 
 
 def by_number(table: Mapping[str, float]) -> dict[int, float]:

@@ -11,7 +11,7 @@ from paths import ROOT
 MODEL_RECORDS = ("models.registry", "models.record", "models.*.record")  # plain data: the configuration is made of them
 FLOORS = {
     0: ("errors", "units", "typing", "plugins", "memory", "compiled", *MODEL_RECORDS),
-    1: ("geometry", "state", "losses", "reference_energies"),
+    1: ("geometry", "state", "losses", "atomic_energies", "reference_energies"),
     2: (
         *("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
         *("repulsion", "stress"),

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mdsim.atomic_energies import fault_of_table
 from mdsim.cli.shared import positive, run
 from mdsim.datasets.sources import own
 from mdsim.datasets.sources.ase_files import Reading
 from mdsim.datasets.sources.convert import NOT_STATED, Description, Excerpt, describe_again, is_there
 from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, Units
 from mdsim.errors import DatasetError
-from mdsim.reference_energies import fault_of_table
 from mdsim.reporting.console import format_table
 
 DESCRIPTION = """Convert custom frames to a data set.

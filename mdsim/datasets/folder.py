@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from mdsim.atomic_energies import fault_of_table
 from mdsim.datasets.bonds import bond_matrix
 from mdsim.datasets.npz import HEAVIEST, UNITS, Frames, holds, read_frames, write_atomically, write_frames
 from mdsim.datasets.reference_run import ReferenceRun, read_reference_run, write_reference_run
@@ -24,7 +25,6 @@ from mdsim.datasets.splits import is_indices
 from mdsim.errors import DatasetError
 from mdsim.geometry import angles_deg, pair_distances, unwrapped_in_time, whole_molecules
 from mdsim.observables.adf import bonded_triplets
-from mdsim.reference_energies import fault_of_table
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
 

@@ -84,11 +84,14 @@ def unknown_keys(block: Block) -> list[str]:
     return sorted(set(_keys(yaml.safe_load(block.text))) - known - {"includes"})
 
 
+FREE_KEYS = ("options", "atomic_energies_eV", "windows_A")  # of users, or named by elements
+
+
 def _keys(values: object) -> Iterator[str]:
     if isinstance(values, dict):
         for key, value in values.items():
             yield key
-            yield from () if key == "options" else _keys(value)
+            yield from () if key in FREE_KEYS else _keys(value)
     elif isinstance(values, list):
         for value in values:
             yield from _keys(value)

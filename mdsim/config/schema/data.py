@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from mdsim.atomic_energies import fault_of_table
 from mdsim.config.schema.base import FolderName, Section
-from mdsim.reference_energies import fault_of_table
 
 
 def _is_a_table(table: dict[str, float]) -> dict[str, float]:
