@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from ase.build import molecule
-from force_fields import FORCE_FIELDS, build
+from force_fields import PARAMETERS, build
 from scipy.spatial.transform import Rotation
 
 from mdsim.checkpoints import force_field_payload, save_atomically
@@ -18,7 +18,7 @@ N_REPLICAS = 3
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
-@pytest.fixture(params=sorted(FORCE_FIELDS))
+@pytest.fixture(params=PARAMETERS)
 def force_field(request):
     return build(request.param)
 

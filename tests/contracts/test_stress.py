@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from force_fields import FORCE_FIELDS, build
+from force_fields import PARAMETERS, build
 from scipy.spatial.transform import Rotation
 
 from mdsim.force_field import ForceField
@@ -16,7 +16,7 @@ N_REPLICAS = 2
 CLOSE = {"rtol": 1e-8, "atol": 1e-11}
 
 
-@pytest.fixture(params=sorted(FORCE_FIELDS))
+@pytest.fixture(params=PARAMETERS)
 def force_field(request) -> ForceField:
     return build(request.param)
 

@@ -7,6 +7,7 @@ mean something.
 from collections.abc import Callable
 from itertools import combinations_with_replacement
 
+import pytest
 import torch
 
 from mdsim.force_field import ForceField
@@ -69,6 +70,12 @@ FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "schnet": _schnet,
     "schnet_repelled": lambda: _repelled(_schnet()),
 }
+
+#: The names for parametrized tests. One force field with repulsion is enough for a quick run.
+PARAMETERS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in ("gemnet_t_repelled", "nequip_repelled") else [])
+    for name in sorted(FORCE_FIELDS)
+]
 
 
 def build(name: str, seed: int = 3) -> ForceField:
