@@ -13,6 +13,7 @@ from mdsim.evaluation.results import read_results
 CONFIG = ROOT / "configs" / "stable_training" / "aspirin_gfn2" / "simulate.yml"
 
 
+@pytest.mark.slow
 def test_folded_molecules_depart_before_they_break(tmp_path, monkeypatch):
     """Measured: in 1 ps, 6 of 8 replicas break, and all 8 leave the support at half the time or less."""
     monkeypatch.chdir(ROOT)

@@ -12,6 +12,7 @@ from ase.io import write
 from mdsim.cli.main import main
 from mdsim.neighbors import Neighbors, cell_list, search
 
+pytestmark = pytest.mark.slow
 N_FRAMES, SPREAD_A = 8, 0.05
 MOST_PAIRS_PER_ATOM = 150  # in one search of one frame, where all pairs of 1,000 atoms are 500 per atom
 FEW_ATOMS = 300  # all pairs of so many may be listed
