@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from paths import ROOT
 
 from mdsim.assembly.runs import evaluate
