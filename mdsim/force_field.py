@@ -237,6 +237,26 @@ class ForceField(EnergyZero):
         return lambda positions: neighbor_list.evaluate(positions, lambda pairs: in_groups(positions, pairs))
 
 
+class Together:
+    """The sum of two potentials.
+
+    Args:
+        potential: e.g. that of a force field.
+        other: added to it.
+        description: of the sum, shown in the log.
+    """
+
+    def __init__(self, potential: Potential, other: Potential, description: str = "") -> None:
+        self.potential, self.other, self.description = potential, other, description
+
+    def __call__(
+        self, positions: Float[Tensor, "replica atom 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        """Energies (eV) and forces (eV/Å)."""
+        (energy, forces), (more_energy, more_forces) = self.potential(positions), self.other(positions)
+        return energy + more_energy, forces + more_forces
+
+
 class _InGroups:
     """Energies and forces of a frozen model, for as many replicas at a time as the memory budget allows."""
 

@@ -218,6 +218,11 @@ def center_of_mass(
     return (weights[:, None] * positions).sum(-2, keepdim=True)
 
 
+def half_height_A(cell: Float[Tensor, "3 3"]) -> float:
+    """Half the smallest distance between opposite faces of a cell, Å. Shorter distances have a unique image."""
+    return 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell.double()), dim=0).max())
+
+
 def all_pairs(n_atoms: int, device: torch.device | None = None) -> Int[Tensor, "pair 2"]:
     """All unordered pairs of atoms, i < j."""
     return torch.triu_indices(n_atoms, n_atoms, offset=1, device=device).T

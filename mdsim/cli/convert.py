@@ -87,7 +87,13 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--size", nargs="+", default=["100percent"], help="frames (40, 1k) or per cent (25percent) [100percent]")
     add("--db_path", "--db-path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
     add("--dry_run", "--dry-run", action="store_true", help="print the findings, write nothing")
-    reading = parser.add_argument_group("reading")
+    _add_reading(parser.add_argument_group("reading"))
+    _add_dividing(parser.add_argument_group("dividing"))
+    _add_description(parser.add_argument_group("description, for metadata.json"))
+    return parser
+
+
+def _add_reading(reading: argparse._ArgumentGroup) -> None:
     reading.add_argument("--energy-key", help="name of the energies in the file")
     reading.add_argument("--forces-key", help="name of the forces in the file")
     reading.add_argument("--format", help="name of the format in ASE")
@@ -122,7 +128,9 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="accept energies inconsistent with forces, and stiffness inconsistent with the temperature",
     )
-    dividing = parser.add_argument_group("dividing")
+
+
+def _add_dividing(dividing: argparse._ArgumentGroup) -> None:
     dividing.add_argument("--split", choices=["random", "blocks"], default="random", help="blocks: for trajectories")
     dividing.add_argument(
         "--test_frames", "--test-frames", type=int, help="number of test frames [10 %%, at most 10,000]"
@@ -130,7 +138,9 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     dividing.add_argument("--gap-frames", type=int, default=0, help="blocks: unused frames between the stretches")
     dividing.add_argument("--validation-fraction", type=float, default=0.05, help="fraction of each size [0.05]")
     dividing.add_argument("--seed", type=int, default=123, help="seed of the split [123]")
-    described = parser.add_argument_group("description, for metadata.json")
+
+
+def _add_description(described: argparse._ArgumentGroup) -> None:
     described.add_argument("--temperature-K", type=positive, help="temperature of frames from one canonical ensemble")
     described.add_argument("--frame-interval-fs", type=positive, help="time between frames in time order")
     described.add_argument("--contiguous", type=stretch, metavar="START:STOP", help="frames for contiguous.npz")
@@ -143,7 +153,6 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     described.add_argument("--level-of-theory", default=NOT_STATED)
     described.add_argument("--license", default=NOT_STATED)
     described.add_argument("--source", help="[the names of the files]")
-    return parser
 
 
 def as_cell(numbers: list[float] | None) -> np.ndarray | None:

@@ -22,6 +22,7 @@ import torch
 
 from mdsim.datasets.npz import read_arrays, write_npz
 from mdsim.errors import DatasetError
+from mdsim.geometry import half_height_A
 from mdsim.interfaces import Observable
 from mdsim.observables.diffusivity import MSD, Diffusivity
 from mdsim.observables.rdf import RDF
@@ -107,8 +108,7 @@ def tabulate(
     """
     if system.cell is None:
         raise ValueError("g(r) needs a periodic system, but the system has no cell")
-    reach = 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(system.cell.double()), dim=0).max())
-    bins = math.floor(reach / rdf_bin_width_A + 1e-9)
+    bins = math.floor(half_height_A(system.cell) / rdf_bin_width_A + 1e-9)
     rdfs = {"".join(sorted(pair)): RDF(bins * rdf_bin_width_A, rdf_bin_width_A, pair, "ideal_gas") for pair in pairs}
     rows: dict[str, list[Tensor]] = {name: [] for name in (*rdfs, *elements)}
     for block in blocks:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
 
+from mdsim.datasets.sources.ase_files import read_images_in_A
 from mdsim.errors import DatasetError, one_line
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -27,12 +27,9 @@ def read_structures(path: Path, system: System) -> Float[Tensor, "structure atom
         DatasetError: the file cannot be read, or contains another system or non-finite positions.
     """
     try:
-        images = ase.io.read(path, index=":")
-    except Exception as error:  # readers raise arbitrary errors on files of other formats
-        reason = one_line(error) or type(error).__name__
-        raise DatasetError(f"{path}: cannot be read as structures ({reason})") from error
-    if not images:
-        raise DatasetError(f"{path}: contains no structures")
+        images, _ = read_images_in_A(path)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: cannot be read as structures ({one_line(error)})") from error
     for number, atoms in enumerate(images):
         if fault := _fault(atoms, system):
             raise DatasetError(f"{path}, structure {number}: {fault}")

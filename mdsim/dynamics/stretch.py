@@ -9,7 +9,7 @@ import torch
 
 from mdsim.dynamics.simulate import simulate
 from mdsim.dynamics.velocities import maxwell_boltzmann
-from mdsim.force_field import FAST_TOLERANCE, ForceField
+from mdsim.force_field import FAST_TOLERANCE, ForceField, Together
 from mdsim.interfaces import Integrator, Potential, StabilityCriterion
 from mdsim.stability.verdict import Verdict, first_unstable
 from mdsim.state import MDState, System, Trajectory
@@ -33,6 +33,11 @@ class Outcome:
     def after_break(self) -> Bool[Tensor, "frame replica"]:
         """Mask of the first unstable frame of each replica and of all later ones."""
         return self.frame >= self.verdict.first_frame.to(self.frame.device)
+
+    @property
+    def stable_ps(self) -> Float[Tensor, "replica"]:
+        """Time before the first unstable frame of each replica, or of all frames, ps."""
+        return self.verdict.first_frame.double() * self.trajectory.frame_interval_fs / 1000
 
 
 @dataclass(frozen=True)
@@ -81,16 +86,7 @@ class Stretch:
     def potential(self, force_field: ForceField) -> Potential:
         """The potential of the dynamics: the force field, with the prior if there is one."""
         potential = force_field.bind(self.system, fast=self.fast, tolerance=self.fast_tolerance)
-        prior = self.prior
-        if prior is None:
-            return potential
-
-        def total(positions: Tensor) -> tuple[Tensor, Tensor]:
-            energy, forces = potential(positions)
-            held, pull = prior(positions)
-            return energy + held, forces + pull
-
-        return total
+        return potential if self.prior is None else Together(potential, self.prior)
 
     def judge(self, state: MDState) -> Verdict:
         """Verdict on the replicas in a single state."""

@@ -129,15 +129,24 @@ def _paper_coefficients(
 
 
 def _probabilities(weights: Float[Tensor, "sample"] | None, observable: Tensor) -> Float[Tensor, "sample"]:
-    """Weights that sum to one."""
+    """Weights that sum to one, of more than a single sample."""
     if weights is None:
         return observable.new_full((len(observable),), 1 / len(observable))
+    shares = normalized(weights).to(observable)
+    if effective_sample_size(shares) < 1.001:  # 1 - Σw² would be dominated by rounding
+        raise ValueError("a single sample carries all the weight, so these samples cannot represent the ensemble")
+    return shares
+
+
+def normalized(weights: Float[Tensor, "sample"]) -> Float[Tensor, "sample"]:
+    """Weights that sum to one.
+
+    Raises:
+        ValueError: there are none, or they are invalid.
+    """
     if not torch.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise ValueError("weights must be finite, not negative, and not all zero")
-    probabilities = (weights / weights.sum()).detach().to(observable)
-    if effective_sample_size(probabilities) < 1.001:  # 1 - Σw² would be dominated by rounding
-        raise ValueError("a single sample carries all the weight, so these samples cannot represent the ensemble")
-    return probabilities
+    return (weights / weights.sum()).detach()
 
 
 def _check(observable: Float[Tensor, "sample bin"], kT: float, minibatch_size: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mdsim.estimator.boltzmann import normalized
 from mdsim.estimator.parameter_gradient import Gradients, energy_gradient
 from mdsim.estimator.sample_energies import SampleEnergies
 from mdsim.typing import Float, Tensor
@@ -27,18 +28,6 @@ class Ensemble:
 
     energies: SampleEnergies
     weights: Float[Tensor, "sample"]
-
-    @property
-    def probabilities(self) -> Float[Tensor, "sample"]:
-        """Weights that sum to one.
-
-        Raises:
-            ValueError: no samples, or invalid weights.
-        """
-        weights = self.weights.detach()
-        if not torch.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-            raise ValueError("an ensemble needs samples with weights that are finite, not negative, and not all zero")
-        return weights / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -68,8 +57,8 @@ def relative_entropy_gradient(
     if kT <= 0:
         raise ValueError(f"kT must be positive, found {kT}")
     parameters = tuple(parameters)
-    lowered = energy_gradient(reference.energies, parameters, reference.probabilities / kT, minibatch_size)
-    raised = energy_gradient(simulated.energies, parameters, -simulated.probabilities / kT, minibatch_size)
+    lowered = energy_gradient(reference.energies, parameters, normalized(reference.weights) / kT, minibatch_size)
+    raised = energy_gradient(simulated.energies, parameters, -normalized(simulated.weights) / kT, minibatch_size)
     gradients = tuple(down + up for down, up in zip(lowered.gradients, raised.gradients, strict=True))
     return RelativeEntropyGradient(gradients, lowered.energies, raised.energies)
 

@@ -181,8 +181,7 @@ class Evaluation:
     def _count(self, alive: Int[Tensor, "moving"], outcome: Outcome) -> None:
         """Add stable time, the reasons of breaks, and the observables of the stable frames."""
         first = outcome.verdict.first_frame.cpu()
-        frame = torch.arange(outcome.trajectory.n_frames)[:, None]
-        stable = frame < first
+        stable = ~outcome.after_break.cpu()
         self.stable_frames[alive] += first
         if self.departures is not None:
             self.departures.follow(alive, outcome.trajectory, first)

@@ -161,9 +161,10 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
     _warn_of_other_conditions(results)
     folder = run_dirs[0] / "inference"
     draw(folder, {f"before ({before})": results[before], f"after ({after})": results[after]})
-    table = format_table(["", before, after, "change"], _rows(results[before], results[after]))
+    summaries = [_pooled(results[name]) for name in (before, after)]
+    table = format_table(["", before, after, "change"], _rows(summaries, results[before], results[after]))
     caption = conditions(results[before].summaries[0])
-    return f"{caption}\n{table}\n{legend(_pooled(results[before]), len(run_dirs))}"
+    return f"{caption}\n{table}\n{legend(summaries[0], len(run_dirs))}"
 
 
 def _warn_of_other_conditions(results: Mapping[str, Results]) -> None:
@@ -176,12 +177,13 @@ def _warn_of_other_conditions(results: Mapping[str, Results]) -> None:
             log.warning("%s differs: stable times are not comparable (%s)", key, text)
 
 
-def _rows(before: Results, after: Results) -> list[list[str]]:
-    summaries = [_pooled(before), _pooled(after)]
+def _rows(summaries: Sequence[dict[str, Any]], before: Results, after: Results) -> list[list[str]]:
+    """The rows of the table of two evaluations, given their metrics."""
     rows = []
     for key in max(summaries, key=len) | summaries[0] | summaries[1]:  # one may lack departures
         if any(is_shown(key, summary) for summary in summaries):
-            rows.append([label(key), cell(summaries[0], key), cell(summaries[1], key), _change(key, before, after)])
+            change = _change(key, summaries, before, after)
+            rows.append([label(key), *(cell(summary, key) for summary in summaries), change])
     return rows
 
 
@@ -203,12 +205,12 @@ def _pooled(results: Results) -> dict[str, Any]:
     return pooled
 
 
-def _change(key: str, before: Results, after: Results) -> str:
+def _change(key: str, summaries: Sequence[dict[str, Any]], before: Results, after: Results) -> str:
     if key in ("stable_time_mean_ps", "departure_time_mean_ps"):
         ratio = stable_time_ratio(before, after) if key.startswith("stable") else departure_time_ratio(before, after)
         return "-" if ratio is None else "× " + format_interval(ratio.estimate, ratio.low, ratio.high)
     if key.startswith(("energy_mae", "force_mae")):
-        old, new = _pooled(before)[key], _pooled(after)[key]
+        old, new = (summary[key] for summary in summaries)
         return "-" if None in (old, new) or old == 0 else f"{100 * (new / old - 1):+.1f} %"
     return ""
 

@@ -6,10 +6,10 @@ from functools import cache
 
 import torch
 
-from mdsim.force_field import FAST_TOLERANCE, ForceField
+from mdsim.force_field import FAST_TOLERANCE, ForceField, Together
 from mdsim.interfaces import Potential
 from mdsim.neighbors import Neighbors
-from mdsim.repulsion.potential import RepulsionPotential, Together
+from mdsim.repulsion.potential import RepulsionPotential
 from mdsim.repulsion.zbl import ZBL
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -36,7 +36,9 @@ class Repelled(ForceField):
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
         """That of the model, and the repulsion beside it."""
-        return Together(super().fast_potential(system, tolerance), RepulsionPotential(self.repulsion, system))
+        learned = super().fast_potential(system, tolerance)
+        description = f"{getattr(learned, 'description', 'fast path')}, and a repulsion of nuclei"
+        return Together(learned, RepulsionPotential(self.repulsion, system), description)
 
     def normalize_to(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.geometry import all_pairs, pair_distances
+from mdsim.geometry import all_pairs, half_height_A, pair_distances
 from mdsim.neighbors import candidates_per_pair, pairs_within
 from mdsim.observables.bins import Bins
 from mdsim.observables.histogram import (
@@ -114,17 +114,12 @@ def check_range(system: System, max_distance_A: float) -> None:
     """
     if system.cell is None:
         return
-    half_A = _half_height_A(system.cell)
+    half_A = half_height_A(system.cell)
     if max_distance_A > half_A * (1.0 + 1e-6):
         raise ValueError(
             f"max_distance_A = {max_distance_A} is beyond half the smallest height of the cell, {half_A:.4f} Å, "
             "where the minimum image misses pairs: use a shorter range or a larger cell"
         )
-
-
-def _half_height_A(cell: Float[Tensor, "3 3"]) -> float:
-    """Half the smallest distance between opposite faces of a cell, Å."""
-    return 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell.double()), dim=0).max())
 
 
 def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FEW_ATOMS) -> bool:
@@ -133,7 +128,7 @@ def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FE
         return False
     if system.cell is None:
         return True
-    return MARGIN * reach_A < _half_height_A(system.cell)
+    return MARGIN * reach_A < half_height_A(system.cell)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from mdsim.compiled import HAS_NUMBA
-from mdsim.interfaces import Potential
 from mdsim.neighbors import NeighborList, Neighbors
 from mdsim.repulsion.pairs import selected
 from mdsim.repulsion.zbl import SCREENING_TERMS, ZBL, constants
@@ -74,19 +73,3 @@ class _Loop:
         energy, forces = positions.new_zeros(len(positions)), torch.zeros_like(positions)
         energies_and_forces(*arrays(positions, pairs.first, pairs.second, shift, *self.arguments, energy, forces))
         return energy, forces
-
-
-class Together:
-    """The sum of two potentials, the second of which is a repulsion."""
-
-    def __init__(self, potential: Potential, repulsion: RepulsionPotential) -> None:
-        self.potential, self.repulsion = potential, repulsion
-        self.description = f"{getattr(potential, 'description', 'fast path')}, and a repulsion of nuclei"
-
-    def __call__(
-        self, positions: Float[Tensor, "replica atom 3"]
-    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
-        """Energies (eV) and forces (eV/Å)."""
-        energy, forces = self.potential(positions)
-        of_repulsion, push = self.repulsion(positions)
-        return energy + of_repulsion, forces + push

@@ -14,7 +14,7 @@ from mdsim.datasets.folder import Dataset, load_dataset
 from mdsim.datasets.inspection.check import Checked, bond_kinds, open_checked, suspects
 from mdsim.datasets.inspection.report import mean_temperature_K
 from mdsim.errors import DatasetError
-from mdsim.geometry import angles_deg, pair_distances
+from mdsim.geometry import angles_deg, half_height_A, pair_distances
 from mdsim.neighbors import Neighbors, neighbors
 from mdsim.observables.adf import bonded_triplets
 from mdsim.state import System
@@ -177,9 +177,7 @@ class Findings:
     @property
     def half_height_A(self) -> float | None:
         """Half the smallest height of the periodic cell, Å. Shorter distances have a unique image."""
-        if self.system.cell is None:
-            return None
-        return 0.5 / float(torch.linalg.vector_norm(torch.linalg.inv(self.system.cell), dim=0).max())
+        return None if self.system.cell is None else half_height_A(self.system.cell)
 
     @cached_property
     def fastest_vibration(self) -> Vibration | None:

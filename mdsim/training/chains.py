@@ -34,7 +34,7 @@ def move_chains(
     """
     outcome = stretch.run(force_field, replicas.state, generator)
     broke = outcome.verdict.unstable
-    stable_ps = replicas.stable_ps + outcome.verdict.first_frame * outcome.trajectory.frame_interval_fs / 1000
+    stable_ps = replicas.stable_ps + outcome.stable_ps.to(replicas.stable_ps)
     state = outcome.state
     if n_broken := int(broke.sum()):
         again = initial_conditions(stretch.system, restarts.positions, n_broken, restarts.temperature_K, generator)

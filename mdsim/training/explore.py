@@ -100,8 +100,7 @@ def explore(
     outcome = stretch.run(force_field, start, generator)
     broke = outcome.verdict.unstable
     end = outcome.state.assign(broke, start[broke])
-    credit = outcome.verdict.first_frame.double() * outcome.trajectory.frame_interval_fs / 1000
-    stable_ps = replicas.stable_ps.index_add(0, moving, credit.to(replicas.stable_ps))
+    stable_ps = replicas.stable_ps.index_add(0, moving, outcome.stable_ps.to(replicas.stable_ps))
     parked = replicas.parked.index_put((moving,), broke)
     past = (*replicas.past, replicas.state)[-REMEMBERED_STRETCHES:]
     return Replicas(replicas.state.assign(moving, end), parked, stable_ps, past), outcome

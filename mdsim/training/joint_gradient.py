@@ -64,6 +64,7 @@ class JointGradient:
     """The sum of all weighted gradients, with scalars of its parts for the log."""
 
     gradients: Gradients
+    losses: dict[str, float]  # by term
     scalars: dict[str, float]
     n_evaluated: int
 
@@ -121,6 +122,7 @@ def joint_gradient(
             scalars |= _against_others(weighted.term.name, vector, sum(vectors, -vector))
     return JointGradient(
         _sum(factors, [gradient.gradients for _, gradient in found]),
+        {weighted.term.name: gradient.loss for weighted, gradient in found},
         scalars,
         sum(gradient.n_evaluated for _, gradient in found),
     )

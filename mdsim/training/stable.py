@@ -106,6 +106,7 @@ class StableTraining:
         self.restarts = restarts
         self.label_mean = label_mean
         self.average = ParameterAverage(force_field, settings.average_decay)
+        self._saved: tuple[int, dict[str, Any]] | None = None  # after so many steps: the payload of checkpoints
         self.progress = Progress()
         self.schedule = Schedule(force_field.trainable_parameters, settings.optimizer)
         steps = ParameterSteps(force_field, terms, self.schedule, settings.steps, self.average)
@@ -195,10 +196,16 @@ class StableTraining:
 
     def _save_force_field(self, name: str) -> None:
         facts = {**self.provenance, **asdict(self.progress)}
-        checkpoints.save_atomically(self.run_dir / name, saved_weights(self.average, self.label_mean, facts))
+        checkpoints.save_atomically(self.run_dir / name, self._payload(facts))
+
+    def _payload(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The force field for a checkpoint. It is computed once for all checkpoints between two parameter steps."""
+        if self._saved is None or self._saved[0] != self.schedule.steps:
+            self._saved = self.schedule.steps, saved_weights(self.average, self.label_mean, {})
+        return {**self._saved[1], "provenance": dict(facts)}
 
     def _save_last(self) -> None:
-        payload = saved_weights(self.average, self.label_mean, self.provenance)
+        payload = self._payload(self.provenance)
         state = {**payload, "kind": "stable_training", "training": self.state_dict()}
         checkpoints.save_atomically(self.run_dir / "last.pt", state)
 
@@ -223,6 +230,7 @@ class StableTraining:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
+        self._saved = None
         self.force_field.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.schedule.load_state_dict(state["schedule"])

@@ -112,7 +112,7 @@ class ParameterSteps:
         limit = float("inf") if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         rate = self.schedule.current_rate
-        losses = {f"loss of {w.term.name}": joint.scalars.get(f"learn/{w.term.name}_loss", 0.0) for w in self.terms}
+        losses = {f"loss of {name}": loss for name, loss in joint.losses.items()}
         self.skipped = skipped_in_a_row(self.skipped, {**losses, "joint gradient": norm}, REMEDY)
         taken = not self.skipped
         if taken:

@@ -1,4 +1,4 @@
-"""What the runs share: their scalars, the provenance of their checkpoints, the start of their replicas, errors."""
+"""Shared by all runs: their scalars, the provenance of their checkpoints, the start of their replicas, errors."""
 
 from __future__ import annotations
 

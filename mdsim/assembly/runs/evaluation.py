@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from mdsim.assembly.runs.common import (
     starting_state,
 )
 from mdsim.config.schema import SimulateConfig
-from mdsim.datasets.folder import Dataset
+from mdsim.datasets.folder import Dataset, sha256_of
 from mdsim.evaluation import metrics, report, tables
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
@@ -93,7 +92,7 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
         assembly.plan(config),
         out_dir,
         torch.Generator(system.masses.device).manual_seed(config.seed),
-        _sha256(checkpoint),
+        sha256_of(checkpoint),
         assembly.departures(config, system, reference_data, stretch, force_field),
     )
 
@@ -101,7 +100,3 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
     """Compare evaluations before and after training, in one or several run folders, as one table and set of figures."""
     log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -23,7 +23,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from mdsim import assembly
 from mdsim.assembly.run_folder import check_output_file
 from mdsim.calculator import ForceFieldCalculator
-from mdsim.datasets.sources.ase_files import read_images
+from mdsim.datasets.sources.ase_files import read_images_in_A
 from mdsim.datasets.sources.labels import where_present
 from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, Units
 from mdsim.errors import ConfigError, DatasetError, one_line
@@ -96,9 +96,7 @@ def predict(
     check_output_file(output)
     device = assembly.device(cpu)
     calculator = ForceFieldCalculator(checkpoint, device, allow_factory=allow_factory, energy_zero=energy_zero)
-    images, units = read_images(frames, format)
-    if units.length not in (None, "angstrom"):
-        raise DatasetError(f"{frames}: its positions are in {units.length}; write them in angstrom")
+    images, units = read_images_in_A(frames, format)
     for atoms in images:
         _remove_earlier_prediction(atoms)
     labels = _labels(frames, images, units, {"energy": energy_key, "forces": forces_key})

@@ -135,6 +135,18 @@ def read_images(path: Path, format: str | None = None) -> tuple[list[Atoms], Uni
     return images, units
 
 
+def read_images_in_A(path: Path, format: str | None = None) -> tuple[list[Atoms], Units]:
+    """All frames as in `read_images`, from a file whose positions are in Å.
+
+    Raises:
+        DatasetError: ASE cannot read the file, or its format has another unit of length.
+    """
+    images, units = read_images(path, format)
+    if units.length not in (None, "angstrom"):
+        raise DatasetError(f"{path}: its positions are in {units.length}; write them in angstrom")
+    return images, units
+
+
 def _with_cp2k_forces(images: list[Atoms], path: Path) -> list[Atoms]:
     """The frames with the forces of the other file, which stores them in place of positions."""
     others, _ = read_images(path, "extxyz")

@@ -13,6 +13,7 @@ from mdsim.estimator.sample_energies import neighborhood_energies, structure_ene
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
 from mdsim.state import System
+from mdsim.training.terms.draw import drawn
 from mdsim.typing import Float, Int, Tensor
 
 
@@ -48,10 +49,11 @@ class ContrastTerm:
             samples = samples.subset(torch.nonzero(samples.after_break).squeeze(-1))
         if not len(samples):
             return None
+        device = self.positions.device
         if samples.neighborhoods is None:
-            samples = samples.subset(self._drawn(len(samples), samples.generator).sort().values)
-        drawn = self._drawn(len(self.positions), samples.generator)
-        reference = self._reference(force_field, drawn, samples.generator)
+            samples = samples.subset(drawn(len(samples), self.n_drawn, samples.generator, device).sort().values)
+        chosen = drawn(len(self.positions), self.n_drawn, samples.generator, device)
+        reference = self._reference(force_field, chosen, samples.generator)
         equal = torch.ones_like(samples.energy)
         simulated = Ensemble(samples.energies(force_field), equal if samples.weights is None else samples.weights)
         found = relative_entropy_gradient(
@@ -65,21 +67,14 @@ class ContrastTerm:
             reference.weights,
             samples.importance,
         )
-        return TermGradient(found.gradients, change, n_evaluated=len(samples.positions) + len(drawn))
+        return TermGradient(found.gradients, change, n_evaluated=len(samples.positions) + len(chosen))
 
-    def _drawn(self, n_structures: int, generator: torch.Generator) -> Int[Tensor, "drawn"]:
-        """Indices of the structures of one gradient."""
-        device = self.positions.device
-        if self.n_drawn is None or self.n_drawn >= n_structures:
-            return torch.arange(n_structures, device=device)
-        return torch.randperm(n_structures, generator=generator, device=generator.device)[: self.n_drawn].to(device)
-
-    def _reference(self, force_field: ForceField, drawn: Int[Tensor, "drawn"], generator: torch.Generator) -> Ensemble:
-        positions = self.positions[drawn]
-        weights = positions.new_ones(len(drawn)) if self.weights is None else self.weights[drawn].to(positions)
+    def _reference(self, force_field: ForceField, chosen: Int[Tensor, "drawn"], generator: torch.Generator) -> Ensemble:
+        positions = self.positions[chosen]
+        weights = positions.new_ones(len(chosen)) if self.weights is None else self.weights[chosen].to(positions)
         if self.sampler is None:
             return Ensemble(structure_energies(force_field, self.system, positions), weights)
-        chosen = self.sampler(self.system, positions, generator)
-        energies = neighborhood_energies(force_field, self.system, positions, chosen.frames, chosen.membership)
-        weights = weights[chosen.frames]
-        return Ensemble(energies, weights if chosen.weights is None else weights * chosen.weights)
+        around = self.sampler(self.system, positions, generator)
+        energies = neighborhood_energies(force_field, self.system, positions, around.frames, around.membership)
+        weights = weights[around.frames]
+        return Ensemble(energies, weights if around.weights is None else weights * around.weights)

@@ -13,6 +13,7 @@ from mdsim.force_field import ForceField
 from mdsim.losses import EnergyForceLoss
 from mdsim.memory import PiecesAtOnce
 from mdsim.state import System
+from mdsim.training.terms.draw import drawn
 from mdsim.typing import Float, Int, Tensor
 
 
@@ -62,7 +63,9 @@ class EnergyForceTerm:
 
     def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient:
         """Gradient over the drawn frames. Only the random numbers of the samples are used."""
-        return self.gradient_of(force_field, self._drawn(samples.generator))
+        positions = self.frames.positions
+        chosen = drawn(len(positions), self.batch_size, samples.generator, positions.device)
+        return self.gradient_of(force_field, chosen)
 
     def gradient_of(self, force_field: ForceField, chosen: Int[Tensor, "chosen"]) -> TermGradient:
         """Gradient over the chosen frames."""
@@ -76,12 +79,6 @@ class EnergyForceTerm:
             gradients = [old if new is None else old + new for old, new in zip(gradients, parts, strict=True)]
             total += float(loss.detach())
         return TermGradient(tuple(gradients), total, n_evaluated=len(chosen))
-
-    def _drawn(self, generator: torch.Generator) -> Int[Tensor, "chosen"]:
-        device, n_frames = self.frames.positions.device, len(self.frames)
-        if self.batch_size is None or self.batch_size >= n_frames:
-            return torch.arange(n_frames, device=device)
-        return torch.randperm(n_frames, generator=generator, device=generator.device)[: self.batch_size].to(device)
 
     def _at_once(self, force_field: ForceField) -> int:
         first = self.frames.positions[:1]

@@ -10,8 +10,10 @@ from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.estimator.samples import Sampling
 from mdsim.memory import PiecesAtOnce
 from mdsim.models.loading import load_force_field
+from mdsim.training import stable
 from mdsim.training.chains import Restarts
 from mdsim.training.joint_gradient import WeightedTerm
+from mdsim.training.saved_weights import saved_weights
 from mdsim.training.stable import StableTraining
 from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
 from mdsim.units import kT_eV
@@ -288,6 +290,22 @@ def test_resuming_is_bit_identical_at_every_epoch(tmp_path):
         resumed.run(writer)
         assert same_bits(resumed.state_dict(), whole.state_dict()), f"stopped after epoch {stop}"
         assert same_bits(writer.logged, whole_writer.logged[stop:])
+
+
+def test_what_is_saved_is_computed_once_between_two_steps(tmp_path, monkeypatch):
+    steps_at_calls = []
+    trainer = _trainer(tmp_path, Script(0, 4, 4, 0, 0), epochs=5)  # two learning epochs take a step, or none
+
+    def counted(*arguments):
+        steps_at_calls.append(trainer.schedule.steps)
+        return saved_weights(*arguments)
+
+    monkeypatch.setattr(stable, "saved_weights", counted)
+    trainer.run(SilentWriter())
+    assert steps_at_calls == [0, 1]
+    files = (tmp_path / "run" / name for name in ("cycle1_epoch1.pt", "end_of_cycle1.pt", "last.pt"))
+    weights = [load_force_field(path).lin1.weight for path in files]
+    assert all(torch.equal(one, trainer.force_field.lin1.weight) for one in weights)
 
 
 CHAINS = {"exploration": "persistent", "max_explore_epochs": 2}
