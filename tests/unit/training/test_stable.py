@@ -294,7 +294,7 @@ def test_resuming_is_bit_identical_at_every_epoch(tmp_path):
 
 def test_what_is_saved_is_computed_once_between_two_steps(tmp_path, monkeypatch):
     steps_at_calls = []
-    trainer = _trainer(tmp_path, Script(0, 4, 4, 0, 0), epochs=5)  # two learning epochs take a step, or none
+    trainer = _trainer(tmp_path, Script(0, 4, 4, 0, 0), epochs=5)
 
     def counted(*arguments):
         steps_at_calls.append(trainer.schedule.steps)
