@@ -117,6 +117,14 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return payload
 
 
+def is_own(path: str | os.PathLike) -> bool:
+    """Whether a file is a checkpoint of this package, whole or not, rather than a file of another one."""
+    try:
+        return read(path).get("format") == FORMAT
+    except CheckpointError:
+        return False
+
+
 def _verified(file: BinaryIO) -> io.BytesIO | None:
     """The archive with checked records under new headers: `torch.load` checks no checksum and trusts every header.
 

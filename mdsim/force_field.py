@@ -180,6 +180,10 @@ class ForceField(EnergyZero):
             (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
         return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
 
+    def frozen_copy(self) -> ForceField:
+        """A copy in evaluation mode, whose parameters require no gradients and never change."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
     def check_species(self, system: System) -> None:
         """Raise `UnknownSpeciesError` unless every element of the system was seen in training."""
         unknown = sorted(set(system.atomic_numbers.tolist()) - set(self.species.tolist()))
@@ -229,7 +233,7 @@ class ForceField(EnergyZero):
             else:
                 _announce(f"forces of {type(self).__name__}: {getattr(faster, 'description', 'fast path')}")
                 return faster
-        model = self if differentiable else copy.deepcopy(self).eval().requires_grad_(False)
+        model = self if differentiable else self.frozen_copy()
         neighbor_list = NeighborList(system, self.cutoff, skin)
         if differentiable:  # no groups, because the graph of all replicas is kept anyway
             return lambda positions: model(system, positions, neighbor_list(positions), create_graph=True)

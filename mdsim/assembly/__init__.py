@@ -19,7 +19,15 @@ from mdsim.assembly.evaluation import (
 )
 from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, observable_loss
-from mdsim.assembly.models import add_repulsion, device, force_field, saved_force_field, train_only
+from mdsim.assembly.models import (
+    add_repulsion,
+    device,
+    force_field,
+    log_recentering,
+    run_force_field,
+    saved_force_field,
+    train_only,
+)
 from mdsim.assembly.observables import dynamical_observable, observable, observables
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
@@ -38,6 +46,7 @@ __all__ = [
     "evaluated_checkpoint",
     "force_field",
     "integrator",
+    "log_recentering",
     "observable",
     "observables",
     "observable_loss",
@@ -48,6 +57,7 @@ __all__ = [
     "pretraining_run_path",
     "prior",
     "reference",
+    "run_force_field",
     "sampling",
     "saved_force_field",
     "stable_settings",

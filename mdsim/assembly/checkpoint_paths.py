@@ -51,8 +51,21 @@ def pretrained_checkpoint(config: RunConfig, size: str | None = None, identifier
     return folder / "checkpoints" / "best_checkpoint.pt"
 
 
+def starting_file(config: ModelConfig | ModelReference) -> Path | None:
+    """The file that `checkpoint` names, or the weights of that name that come with the model's package."""
+    if config.checkpoint is None:
+        return None
+    record = MODELS.get(config.name)
+    return Path(config.checkpoint) if record is None else record.located(config.checkpoint)
+
+
 def starting_checkpoint(config: RunConfig, debug: bool = False) -> Path:
-    """The QM-pretrained checkpoint that a run starts from. With ``debug``, the fit of `--debug` stands in for it."""
+    """The checkpoint that a run starts from: the one that it names, or that of the fit.
+
+    With ``debug``, a fit of `--debug` stands in for one that does not exist.
+    """
+    if (named := starting_file(config.model)) is not None:
+        return named
     path = pretrained_checkpoint(config)
     tiny = pretrained_checkpoint(config, identifier="_".join(filter(None, [variant(config.model), DEBUG])))
     if debug and not path.exists() and tiny.exists():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from mdsim.assembly.checkpoint_paths import starting_file
 from mdsim.config.schema import CustomModelConfig, CustomModelReference, ModelConfig, ModelReference
 from mdsim.datasets.npz import Frames
 from mdsim.errors import ConfigError
@@ -29,7 +31,9 @@ def device(cpu: bool) -> torch.device:
 
 
 def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:
-    """A new force field with random weights from torch's global generator."""
+    """A force field for a fit: that of its checkpoint, or one with random weights from torch's global generator."""
+    if (checkpoint := starting_file(config)) is not None:
+        return saved_force_field(config, checkpoint)
     if isinstance(config, CustomModelConfig):
         return custom_force_field(config.factory, config.options, species, "model")
     return MODELS[config.name].build(species, **config.hyperparameters)
@@ -50,9 +54,31 @@ def train_only(model: ForceField, patterns: Sequence[str] | None) -> None:
 
 
 def saved_force_field(config: ModelConfig | ModelReference, checkpoint: str | os.PathLike) -> ForceField:
-    """The force field in a checkpoint. A custom factory is called only if the configuration names it."""
-    allowed = config.factory if isinstance(config, CustomModelConfig | CustomModelReference) else None
-    return load_force_field(checkpoint, allowed)
+    """The force field in a checkpoint, or in a file of the package of the model.
+
+    A custom factory is called only if the configuration names it, and a file is unpickled only if it says so.
+    """
+    if isinstance(config, CustomModelConfig | CustomModelReference):
+        return load_force_field(checkpoint, config.factory)
+    return load_force_field(checkpoint, model=config.name, options=config.options, allow_unpickling=config.may_unpickle)
+
+
+def run_force_field(config: ModelReference, checkpoint: Path, system: System, labeled: Frames) -> ForceField:
+    """The force field of a run, on the device and in the precision of the system, with the repulsion of the section.
+
+    A file that the section names can be fitted to labels on another scale. Its zero of energy is then that of the
+    labeled frames.
+    """
+    model = saved_force_field(config, checkpoint).to(system.masses.device, system.masses.dtype)
+    add_repulsion(model, config, system, labeled)
+    if checkpoint == starting_file(config):
+        log_recentering(model.recenter(system, labeled.positions, labeled.energy))
+    return model
+
+
+def log_recentering(moved_eV: float) -> None:
+    """Log a shift of the zero of energy."""
+    log.info("the zero of energy was set from the training frames: it moved by %+.3f eV", moved_eV)
 
 
 def add_repulsion(model: ForceField, config: ModelConfig | ModelReference, system: System, frames: Frames) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mdsim.atomic_energies import fault_of_table
-from mdsim.cli.shared import positive, run
+from mdsim.cli.shared import key_value, positive, run
 from mdsim.datasets.sources import own
 from mdsim.datasets.sources.ase_files import Reading
 from mdsim.datasets.sources.convert import NOT_STATED, Description, Excerpt, describe_again, is_there
@@ -55,14 +55,6 @@ def stretch(text: str) -> Excerpt:
     if not 0 <= first < end:
         raise ValueError
     return Excerpt(end - first, first)
-
-
-def key_value(text: str) -> tuple[str, str]:
-    """Argument type: KEY=VALUE."""
-    key, sign, value = text.partition("=")
-    if not key or not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return key, value
 
 
 def atomic_energies(text: str) -> dict[str, float]:

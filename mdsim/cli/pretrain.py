@@ -84,6 +84,7 @@ def _prediction_flags(parser: argparse.ArgumentParser, mode: str, required: bool
     parser.add_argument("--energy-key", help=f"{mode}name of the energies in the file, for errors [recognized]")
     parser.add_argument("--forces-key", help=f"{mode}name of the forces in the file, for errors [recognized]")
     parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help=f"{mode}factory of a custom model")
+    shared.foreign_flags(parser, mode)
     parser.add_argument(
         "--energy-zero",
         default="labels",
@@ -103,6 +104,9 @@ def _predict(known: argparse.Namespace) -> None:
         known.energy_key,
         known.forces_key,
         known.format,
+        known.model,
+        dict(known.model_option),
+        known.allow_unpickling,
     )
 
 

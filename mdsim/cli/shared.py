@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from mdsim.errors import ConfigError, UserError, one_line
+from mdsim.models.registry import MODELS
 from mdsim.reporting.console import setup_logging
 from mdsim.reporting.interrupts import orderly_interrupts
 from mdsim.reporting.stops import STOPPED, StopRequests, seconds
@@ -68,6 +69,34 @@ def flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
     """A flag that may be written with underscores or hyphens."""
     hyphens = "--" + name[2:].replace("_", "-")
     parser.add_argument(*dict.fromkeys((name, hyphens)), **options)
+
+
+def foreign_flags(parser: argparse.ArgumentParser, mode: str = "", model: bool = True) -> None:
+    """The flags of a checkpoint that is a file of another package."""
+    if model:
+        names = [name for name, record in MODELS.items() if record.foreign is not None]
+        parser.add_argument("--model", choices=names, help=f"{mode}model of a checkpoint of another package")
+    parser.add_argument(
+        "--model-option",
+        type=key_value,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"{mode}option of that model, such as head=NAME of a MACE",
+    )
+    parser.add_argument(
+        "--allow-unpickling",
+        action="store_true",
+        help=f"{mode}let that package unpickle its file, which can run any code that the author put there",
+    )
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Argument type: KEY=VALUE."""
+    key, sign, value = text.partition("=")
+    if not key or not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def run_parser(prog: str | None, description: str) -> argparse.ArgumentParser:

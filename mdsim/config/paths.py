@@ -17,7 +17,7 @@ from mdsim.config.schema import Section
 log = logging.getLogger("mdsim")
 
 #: Keys of what is read: the whole key, or its last part anywhere in the configuration.
-READ = ("data.path", "model_dir", "stable_dir")
+READ = ("data.path", "model.checkpoint", "model_dir", "stable_dir")
 READ_ANYWHERE = ("reference_file",)
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -1,8 +1,10 @@
-"""Loading of force fields from checkpoints, both those of this package and published ones."""
+"""Loading of force fields: checkpoints of this package, published ones, and the files of other packages."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from mdsim import checkpoints, payloads
 from mdsim.errors import CheckpointError, ConfigError, one_line
 from mdsim.force_field import ForceField
 from mdsim.models.custom import custom_force_field
+from mdsim.models.record import ModelRecord
 from mdsim.models.registry import MODELS
 from mdsim.models.repelled import add_repulsion
 from mdsim.reference_energies import N_ELEMENTS
@@ -38,28 +41,58 @@ def _architecture(model: ForceField) -> dict[str, Any]:
     return {"name": names[0], **model.hyperparameters}
 
 
-def load_force_field(path: str | os.PathLike, allow_factory: str | None = None) -> ForceField:
-    """The force field in a checkpoint of this package, or in one published with the StABlE paper.
+def load_force_field(
+    path: str | os.PathLike,
+    allow_factory: str | None = None,
+    model: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    allow_unpickling: bool = False,
+) -> ForceField:
+    """The force field in a checkpoint of this package, in one published with the StABlE paper, or of another package.
 
     Args:
-        path: the file. Its format is recognized from its content.
+        path: the file. Whether it is a checkpoint of this package is recognized from its content.
         allow_factory: ``package.module:function`` that may be imported and called to make a custom model, if the file
             asks for it.
+        model: a name in `MODELS` whose package reads the file, unless it is a checkpoint of this one.
+        options: keyword arguments of that reader; see ``foreign`` of the record.
+        allow_unpickling: that package may unpickle the file, which can run any code that its author put there.
 
     Returns:
         The force field on the CPU in evaluation mode, with the floating-point type that it was saved with.
 
     Raises:
         CheckpointError: the file is missing, truncated or of another format, holds no force field, or needs a factory
-            that is not allowed.
-        ConfigError: the factory cannot make the model.
+            or an unpickling that is not allowed.
+        ConfigError: the factory or the other package cannot make the model.
     """
+    record = MODELS.get(model or "")
+    if record is not None and record.foreign is not None and not checkpoints.is_own(path):
+        return _foreign(record, Path(path), options or {}, allow_unpickling)
     payload = checkpoints.read(path)
     with payloads.restoring(path, "is no checkpoint of a force field"):
         published = _published(payload, path)
-    model = _own(payload, path, allow_factory) if published is None else published
+    found = _own(payload, path, allow_factory) if published is None else published
+    checkpoints.check_model(found, path)
+    return found
+
+
+def _foreign(record: ModelRecord, path: Path, options: Mapping[str, Any], allow_unpickling: bool) -> ForceField:
+    """The model in a file of another package."""
+    assert record.foreign is not None
+    path = record.located(str(path))
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {one_line(path)}: {record.title} is read from {record.foreign.files}")
+    if record.foreign.unpickles and not allow_unpickling and not record.foreign.comes_with_the_package(path):
+        raise CheckpointError(
+            f"{path} is no checkpoint of mdsim, and {record.foreign.package} reads such files by unpickling, which can "
+            "run any code that their author put there; if you trust the file, allow it: `allow_unpickling: true` in "
+            "the model of a configuration, --allow-unpickling on the command line, allow_unpickling in Python"
+        )
+    model = record.read_foreign(path, options)
+    model.to(next(model.parameters()).dtype)  # some packages keep single buffers in double precision
     checkpoints.check_model(model, path)
-    return model
+    return model.eval()
 
 
 def _published(payload: dict[str, Any], path: str | os.PathLike) -> ForceField | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mdsim.plugins import resolve
@@ -65,6 +67,38 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """The files of another package that hold the model.
+
+    Args:
+        reader: ``module:function`` that takes the path and the options, and returns the force field.
+        files: the files that it reads, in prose.
+        package: distribution that provides the model.
+        module: its name in imports.
+        options: keyword arguments of the reader.
+        unpickles: reading a file runs code that the file names, so that users must allow it.
+        writer: ``module:function`` that takes the force field and the path, and writes a file of the package.
+        suffix: of the files that it writes.
+        locator: ``module:function`` from the name of weights that come with the package to their path, or None.
+    """
+
+    reader: str
+    files: str
+    package: str
+    module: str
+    writer: str
+    suffix: str
+    options: Mapping[str, Setting] = field(default_factory=dict)
+    unpickles: bool = True
+    locator: str | None = None
+
+    def comes_with_the_package(self, path: Path) -> bool:
+        """Whether a file is part of the installed package, which is trusted."""
+        spec = find_spec(self.module)
+        return spec is not None and spec.origin is not None and Path(spec.origin).parent in path.resolve().parents
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A value and the reason for it."""
 
@@ -115,6 +149,7 @@ class ModelRecord:
         cutoff_A: default cutoff, Å.
         variant: the setting that distinguishes several fits to the same data.
         published: a published checkpoint format.
+        foreign: files of another package that hold such a model.
     """
 
     name: str
@@ -126,6 +161,12 @@ class ModelRecord:
     cutoff_A: float = 5.0
     variant: Variant | None = None
     published: Published | None = None
+    foreign: Foreign | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the model is that of another package, so that it starts from a file and has no settings."""
+        return self.foreign is not None and not self.settings
 
     @property
     def class_name(self) -> str:
@@ -149,6 +190,24 @@ class ModelRecord:
             hyperparameters: ``cutoff`` (Å) and any of the settings.
         """
         return self.model(species=tuple(species), **hyperparameters)
+
+    def located(self, name: str) -> Path:
+        """The path of a file, or of weights of that name that come with the model's package."""
+        path = Path(name)
+        if self.foreign is None or self.foreign.locator is None or path.exists():
+            return path
+        found = resolve(self.foreign.locator, f"model {self.name!r}")(name)
+        return path if found is None else found
+
+    def read_foreign(self, path: Path, options: Mapping[str, Any]) -> Any:
+        """The `ForceField` in a file of the model's package.
+
+        Raises:
+            ConfigError: the package is not installed, or cannot read the file.
+        """
+        if self.foreign is None:
+            raise ValueError(f"{self.name} has no files of another package")
+        return resolve(self.foreign.reader, f"model {self.name!r}")(path, **options)
 
     def read_published(self, payload: dict[str, Any], path: Any) -> Any:
         """The `ForceField` in a published checkpoint whose content `published` recognizes."""

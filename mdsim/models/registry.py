@@ -1,9 +1,10 @@
-"""Registry of the models of this package: one record per model."""
+"""Registry of models: one record for each model of this package and for each of another one."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
+from mdsim.models.adapters.records import RECORDS as FOREIGN
 from mdsim.models.record import ModelRecord
 
 #: Folders beside this file, each with the ``RECORD`` of a model in its ``record.py``.
@@ -15,5 +16,6 @@ FOLDERS = (
 
 #: Records by the names of models in configurations and checkpoints.
 MODELS: dict[str, ModelRecord] = {
-    record.name: record for record in (import_module(f"mdsim.models.{folder}.record").RECORD for folder in FOLDERS)
+    record.name: record
+    for record in (*(import_module(f"mdsim.models.{folder}.record").RECORD for folder in FOLDERS), *FOREIGN)
 }

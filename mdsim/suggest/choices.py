@@ -7,7 +7,8 @@ and the configurations of the bundled aspirin, tetrapeptide and water. Values di
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mdsim.models.record import Chosen, ModelRecord
@@ -32,6 +33,28 @@ MOST_EVALUATIONS, FEWEST_EVALUATIONS = 600_000, 50_000
 GPU_FACTOR = 10
 
 Section = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class File:
+    """The checkpoint that the force field starts from, in place of a fit.
+
+    Attributes:
+        path: of the file, or the name of weights that come with the model's package.
+        options: keyword arguments of the reader of another package's files.
+        allow_unpickling: that package may unpickle it.
+    """
+
+    path: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    allow_unpickling: bool = False
+
+    @property
+    def section(self) -> Section:
+        """The keys of the `model` section."""
+        keys = {"checkpoint": self.path, **self.options}
+        trust: Section = {"allow_unpickling": Chosen(True, "the file is trusted")} if self.allow_unpickling else {}
+        return {key: Chosen(value) for key, value in keys.items()} | trust
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from mdsim.models.record import Chosen, ModelRecord
 from mdsim.reporting.console import format_table
 from mdsim.state import Trajectory
 from mdsim.suggest import sections
-from mdsim.suggest.choices import Machine, Section
+from mdsim.suggest.choices import File, Machine, Section
 from mdsim.suggest.findings import Findings
 
 RECIPE = "recipe:stable_training"
+FINE_TUNING = "Fine-tuning of {}, if its errors are large. Runs start from it if common.yml has no model.checkpoint."
 COLUMN = 34  # of the comments
 WIDTH = 140
 
@@ -37,7 +38,14 @@ def default_folder(found: Findings, model: ModelRecord) -> Path:
     return Path("configs", found.place.name, f"{found.place.molecule}_{found.place.size}_{model.name}")
 
 
-def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, overwrite: bool = False) -> list[Path]:
+def write(
+    found: Findings,
+    model: ModelRecord,
+    machine: Machine,
+    folder: Path,
+    overwrite: bool = False,
+    file: File | None = None,
+) -> list[Path]:
     """Write the configurations.
 
     Args:
@@ -46,6 +54,7 @@ def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, o
         machine: the machine that will run them.
         folder: destination.
         overwrite: replace existing files.
+        file: the checkpoint that the force field starts from. None: a fit.
 
     Returns:
         The files.
@@ -53,7 +62,7 @@ def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, o
     Raises:
         ConfigError: files exist already, or the new files are not valid (a bug in this package).
     """
-    texts = contents(found, model, machine, folder)
+    texts = contents(found, model, machine, folder, file)
     there = [name for name in texts if (folder / name).exists()]
     if there and not overwrite:
         raise ConfigError(
@@ -71,18 +80,19 @@ def write(found: Findings, model: ModelRecord, machine: Machine, folder: Path, o
     return [folder / name for name in texts]
 
 
-def contents(found: Findings, model: ModelRecord, machine: Machine, folder: Path) -> dict[str, str]:
+def contents(
+    found: Findings, model: ModelRecord, machine: Machine, folder: Path, file: File | None = None
+) -> dict[str, str]:
     """The text of each file, by file name."""
     title = f"{model.name} on {found.place.name}/{found.place.molecule}"
     how = [
         f"Values were chosen from the data ({found.place.folder}) for a {machine.name}; change what you know better."
     ]
     run = commands(folder)
-    shared = sections.common(found, model, found.place.size)
+    shared = sections.common(found, model, found.place.size, file)
+    fit = f"Energy/force fit of {title}." if file is None else FINE_TUNING.format(title)
     return {
-        "pretrain.yml": _file(
-            [f"Energy/force fit of {title}.", *how, run[0]], sections.pretraining(found, model, machine)
-        ),
+        "pretrain.yml": _file([fit, *how, run[0]], sections.pretraining(found, model, machine, file)),
         "common.yml": _file([f"Settings shared by training and evaluation of {title}.", *how], shared),
         "train.yml": _file(
             [
@@ -140,8 +150,8 @@ def check(found: Findings, folder: Path) -> None:
         raise ConfigError(f"{found.place.folder}: no configuration can be derived from it: {error}") from error
 
 
-def summary(found: Findings, written: list[Path]) -> str:
-    """Summary of the findings, the files written, and the next commands."""
+def summary(found: Findings, written: list[Path], fitted: bool = True) -> str:
+    """Summary of the findings, the files written, and the next commands, from the fit on where there is to be one."""
     folder = written[0].parent
     config: SimulateConfig = load_config(folder / "simulate.yml", {"simulate": SimulateConfig})
     dynamics = config.dynamics
@@ -163,7 +173,7 @@ def summary(found: Findings, written: list[Path]) -> str:
         *map(str, written),
         "",
         "next:",
-        *(f"  {line}" for line in commands(folder, str(config.run_path))),
+        *(f"  {line}" for line in commands(folder, str(config.run_path))[0 if fitted else 1 :]),
     ]
     lines[1:1] = [f"warning: {doubt}" for doubt in found.doubts()]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mdsim.models.record import Chosen, ModelRecord
 from mdsim.suggest.choices import (
     MEDIUM,
+    File,
     Machine,
     Section,
     criteria,
@@ -24,12 +25,13 @@ STEPS_PER_EPOCH = 4  # of the fit, at least, so that small data sets are not a s
 PRETRAINING_DIR = "qm_pretrained_checkpoints"
 
 
-def pretraining(found: Findings, model: ModelRecord, machine: Machine) -> Section:
-    """The energy/force fit."""
+def pretraining(found: Findings, model: ModelRecord, machine: Machine, file: File | None = None) -> Section:
+    """The energy/force fit, which starts from the weights in a file if there is one."""
+    start = _model(found, model, machine) if file is None else {"name": Chosen(model.name), **file.section}
     return {
         "mode": Chosen("train"),
         "data": _data(found),
-        "model": _model(found, model, machine),
+        "model": start,
         "optim": _optim(found, model, machine),
         "run_dir": Chosen(PRETRAINING_DIR),
         "seed": Chosen(0),
@@ -37,14 +39,15 @@ def pretraining(found: Findings, model: ModelRecord, machine: Machine) -> Sectio
     }
 
 
-def common(found: Findings, model: ModelRecord, exp_name: str) -> Section:
+def common(found: Findings, model: ModelRecord, exp_name: str, file: File | None = None) -> Section:
     """Settings shared by training and evaluation."""
+    start = _variant(model) if file is None else file.section
     step = timestep_fs(found)
     dump = dump_every_steps(found, step.value)
     chosen: Section = {
         "seed": Chosen(123),
         "data": _data(found),
-        "model": {"name": Chosen(model.name), **_variant(model)},
+        "model": {"name": Chosen(model.name), **start},
         "model_dir": Chosen(PRETRAINING_DIR, "where pretraining left the force field"),
         "log_dir": Chosen("runs"),
         "results_dir": Chosen(found.place.name),

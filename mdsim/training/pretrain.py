@@ -77,6 +77,7 @@ class Pretraining:
         seed: seed of the order of the minibatches.
         amp: run the forward pass under bfloat16 autocast.
         provenance: facts about the data, stored in every checkpoint.
+        pretrained: the model was fitted before. Only its zero of energy is then set from the training frames.
     """
 
     def __init__(
@@ -91,9 +92,13 @@ class Pretraining:
         seed: int = 0,
         amp: bool = False,
         provenance: dict[str, Any] | None = None,
+        pretrained: bool = False,
     ) -> None:
-        model.normalize_to(system, train.positions, train.energy, train.labels)
         device = system.masses.device
+        if pretrained:
+            model.to(device, system.masses.dtype).recenter(system, train.positions, train.energy)
+        else:
+            model.normalize_to(system, train.positions, train.energy, train.labels)
         self.model = model.to(device, system.masses.dtype)
         self.system = system
         self.settings = settings

@@ -1,6 +1,7 @@
 """The relative-entropy gradient against closed forms and quadrature."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -48,11 +49,18 @@ def exact_gradient(reference, other) -> np.ndarray:
     return np.array(gradient)
 
 
-def drawn(parameters, n: int, seed: int) -> torch.Tensor:
-    """Independent samples by inversion of the cumulative distribution on a fine grid."""
+@cache
+def cumulative_distribution(parameters) -> tuple[np.ndarray, np.ndarray]:
+    """A fine grid and the cumulative distribution on it."""
     x = np.linspace(-4, 4, 200_001)
     cumulative = scipy.integrate.cumulative_simpson(density(parameters, x), x=x, initial=0)
-    return torch.from_numpy(np.interp(np.random.default_rng(seed).random(n), cumulative / cumulative[-1], x))
+    return x, cumulative / cumulative[-1]
+
+
+def drawn(parameters, n: int, seed: int) -> torch.Tensor:
+    """Independent samples by inversion of the cumulative distribution."""
+    x, cumulative = cumulative_distribution(parameters)
+    return torch.from_numpy(np.interp(np.random.default_rng(seed).random(n), cumulative, x))
 
 
 def well(parameters: tuple[torch.Tensor, ...], x: torch.Tensor, weights: torch.Tensor | None = None) -> Ensemble:

@@ -76,8 +76,7 @@ def _write_results(
 
 def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
     system = data.system().to(assembly.device(config.cpu))
-    force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
-    assembly.add_repulsion(force_field, config.model, system, data.train)
+    force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if reason := force_field.why_undetermined(system):
         log.warning("energy errors are off by an unknown constant: %s", reason)
     stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))

@@ -27,6 +27,7 @@ from mdsim.datasets.sources.ase_files import read_images_in_A
 from mdsim.datasets.sources.labels import where_present
 from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, Units
 from mdsim.errors import ConfigError, DatasetError, one_line
+from mdsim.models import load_force_field
 from mdsim.reporting.console import format_table
 from mdsim.typing import Float
 
@@ -73,6 +74,9 @@ def predict(
     energy_key: str | None = None,
     forces_key: str | None = None,
     format: str | None = None,
+    model: str | None = None,
+    model_options: Mapping[str, str] | None = None,
+    allow_unpickling: bool = False,
 ) -> None:
     """Write energies (eV), forces (eV/Å) and atomic energies (eV) of every frame of a file as extended xyz.
 
@@ -88,6 +92,7 @@ def predict(
         energy_zero: as in `ForceFieldCalculator`; written with every frame.
         energy_key, forces_key: names of the labels in the file; None: recognized as in the conversion of data.
         format: name of the file's format in ASE; None: recognized.
+        model, model_options, allow_unpickling: of a checkpoint of another package, see `load_force_field`.
 
     Raises:
         ConfigError: a frame cannot be predicted, its prediction is not finite, or two of its columns need one name.
@@ -95,7 +100,8 @@ def predict(
     """
     check_output_file(output)
     device = assembly.device(cpu)
-    calculator = ForceFieldCalculator(checkpoint, device, allow_factory=allow_factory, energy_zero=energy_zero)
+    force_field = load_force_field(checkpoint, allow_factory, model, model_options, allow_unpickling)
+    calculator = ForceFieldCalculator(force_field, device, energy_zero=energy_zero)
     images, units = read_images_in_A(frames, format)
     for atoms in images:
         _remove_earlier_prediction(atoms)

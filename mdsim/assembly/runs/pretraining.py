@@ -65,9 +65,8 @@ def validate(config: PretrainConfig, checkpoint: Path | None = None) -> None:
 
 def report_fit(config: PretrainConfig, data: Dataset, checkpoint: Path, write: bool = True) -> None:
     """Errors on every split as a table, and in the run's `metrics.json`."""
-    model = assembly.saved_force_field(config.model, checkpoint)
     system = data.system().to(assembly.device(config.cpu))
-    model.to(system.masses.device)
+    model = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device, system.masses.dtype)
     splits = {"train": data.train, "val": data.val, "test": data.test}
     errors = {
         name: {"frames": len(frames), **errors_on(model, system, frames, config.optim.eval_batch_size)}
@@ -103,6 +102,7 @@ def build_pretraining(config: PretrainConfig, data: Dataset, folder: Path) -> Pr
         ),
         seed=config.seed,
         amp=config.amp,
+        pretrained=config.model.checkpoint is not None,
         provenance=provenance(data) | {"seed": config.seed},
     )
 

@@ -62,11 +62,9 @@ def build_stable_training(config: TrainConfig, checkpoint: Path, debug: bool = F
     data = assembly.dataset(config.data)
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
-    force_field = assembly.saved_force_field(config.model, checkpoint).to(system.masses.device)
-    assembly.add_repulsion(force_field, config.model, system, data.train)
+    force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if force_field.why_undetermined(system):
-        moved = force_field.recenter(system, data.train.positions, data.train.energy)
-        log.info("the zero of energy was set from the training frames: %+.3f eV relative to the estimate", moved)
+        assembly.log_recentering(force_field.recenter(system, data.train.positions, data.train.energy))
     assembly.train_only(force_field, config.trainable)
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))

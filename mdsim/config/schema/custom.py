@@ -61,6 +61,9 @@ class CustomModelConfig(CustomConfig):
     """A custom `ForceField`. Its factory may take `species`, the atomic numbers in the data."""
 
     label: Label = Field("custom", description="Name of the model in folder names.")
+    checkpoint: str | None = Field(
+        None, description="A checkpoint of this model, whose weights the fit starts from; null: those of the factory."
+    )
     repulsion: RepulsionConfig | None = fitted()
 
 
@@ -72,4 +75,7 @@ class CustomModelReference(Section):
         description="The factory that made the model. A checkpoint that needs another one is refused."
     )
     label: Label = Field("custom", description="Name of the model in folder names.")
+    checkpoint: str | None = Field(
+        None, description="Any checkpoint of this model to start from; null: the fit below `model_dir`."
+    )
     repulsion: RepulsionConfig | None = added()

@@ -15,10 +15,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 import torch
-from e3nn.math import normalize2mom
-from e3nn.o3 import Irrep, wigner_3j
 from torch import nn
 
+from mdsim.models.nequip.irreps import Irrep, normalize2mom, wigner_3j
 from mdsim.typing import Float, Int, Tensor
 
 SCALAR = Irrep("0e")

@@ -22,12 +22,12 @@ from importlib.util import find_spec
 from typing import cast
 
 import torch
-from e3nn.o3 import Irrep, Irreps, spherical_harmonics
 from torch import nn
 
 from mdsim.compiled import HAS_NUMBA, NEEDS_NUMBA
 from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath
 from mdsim.interfaces import Potential
+from mdsim.models.nequip.irreps import Irrep, Irreps, spherical_harmonics
 from mdsim.models.nequip.layers import SCALAR, Convolution, EdgeFeatures, Features, Gate, Linear, SelfConnection
 from mdsim.neighbors import Neighbors
 from mdsim.neighbors import neighbors as find_neighbors

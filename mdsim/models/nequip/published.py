@@ -21,11 +21,11 @@ from typing import Any, cast
 import torch
 import yaml
 from ase.data import atomic_numbers
-from e3nn.o3 import FullyConnectedTensorProduct, Irreps
-from e3nn.o3 import Linear as FlatLinear
 
 from mdsim.checkpoints import read
 from mdsim.errors import CheckpointError
+from mdsim.models.nequip.irreps import FullyConnectedTensorProduct, Irreps
+from mdsim.models.nequip.irreps import Linear as FlatLinear
 from mdsim.models.nequip.layers import SCALAR, paths_between
 from mdsim.models.nequip.model import InteractionLayer, NequIP
 from mdsim.models.nequip.record import PUBLISHED_EMBEDDING, is_published_nequip

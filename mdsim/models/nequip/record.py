@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mdsim.models.adapters.records import NEQUIP_PACKAGE
 from mdsim.models.record import Chosen, ModelRecord, Published, Setting, StartingPoint, Variant, count
 
 PUBLISHED_EMBEDDING = "func.chemical_embedding.linear.weight"
@@ -32,6 +33,7 @@ RECORD = ModelRecord(
     },
     variant=Variant("l_max", "lmax={}", "Of several fits to the same data, the one with this degree."),
     published=Published(is_published_nequip, "mdsim.models.nequip.published:published_nequip"),
+    foreign=NEQUIP_PACKAGE.foreign,
     start=StartingPoint(
         fit={
             "optimizer": Chosen("adam"),

@@ -12,10 +12,10 @@ from typing import cast
 
 import numpy as np
 import torch
-from e3nn.o3 import Irrep, spherical_harmonics, wigner_3j
 
 from mdsim.compiled.vector_instructions import LANES
 from mdsim.models.nequip.fast.vectors import KNOTS, coupling_degrees
+from mdsim.models.nequip.irreps import Irrep, spherical_harmonics, wigner_3j
 from mdsim.models.nequip.layers import SCALAR, Convolution, Gate, Linear, SelfConnection
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor

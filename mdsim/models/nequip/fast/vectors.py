@@ -20,13 +20,13 @@ from functools import partial
 from typing import no_type_check
 
 import numpy as np
-from e3nn.o3 import Irrep
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from mdsim.compiled.jit import compiled
 from mdsim.compiled.vector_instructions import FLAGS, INDEX, LANES, Emitter
+from mdsim.models.nequip.irreps import Irrep
 from mdsim.models.nequip.layers import Path, coupling
 
 ROWS = 8  # rows of a matrix product that share the loaded values

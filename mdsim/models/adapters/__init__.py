@@ -1,0 +1,1 @@
+"""Force fields of other packages, each from its own files, on top of `EdgeModel`."""

@@ -1,0 +1,80 @@
+"""The records of models of other packages."""
+
+from __future__ import annotations
+
+from mdsim.models.record import Chosen, Foreign, ModelRecord, Setting, StartingPoint
+
+
+def _start(learning_rate: float, pairs_per_second: int) -> StartingPoint:
+    """A fit that fine-tunes: small steps, and energies per atom, since the weights fit already."""
+    return StartingPoint(
+        fit={
+            "optimizer": Chosen("adam"),
+            "learning_rate": Chosen(learning_rate, "small: the weights are fitted already"),
+            "loss": Chosen("mse"),
+            "energy_per_atom": Chosen(True),
+            "energy_coefficient": Chosen(1000.0),
+            "force_coefficient": Chosen(1000.0),
+        },
+        warmup_steps=0,
+        most_frames_per_batch=5,
+        frames_per_gradient=10,
+        pairs_per_second=pairs_per_second,
+    )
+
+
+MACE = ModelRecord(
+    name="mace",
+    title="MACE",
+    description="A MACE (Batatia et al., NeurIPS 2022) of the package mace-torch.",
+    factory="mdsim.models.adapters.mace:MACE",
+    settings={},
+    start=_start(1.0e-3, 20_000),
+    foreign=Foreign(
+        reader="mdsim.models.adapters.mace:read",
+        files="a `.model` file of `mace_run_train`, or of a foundation model",
+        package="mace-torch",
+        module="mace",
+        writer="mdsim.models.adapters.mace:write",
+        suffix=".model",
+        options={"head": Setting("", "The head that gives the energies; empty: the last, that of a fine-tuning.")},
+    ),
+)
+
+SEVENNET = ModelRecord(
+    name="sevenn",
+    title="SevenNet",
+    description="A SevenNet (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)) of the package sevenn.",
+    factory="mdsim.models.adapters.sevennet:SevenNet",
+    settings={},
+    start=_start(1.0e-3, 20_000),
+    foreign=Foreign(
+        reader="mdsim.models.adapters.sevennet:read",
+        files="a `.pth` checkpoint of `sevenn`, or the name of one that its package has, such as `7net-0`",
+        package="sevenn",
+        module="sevenn",
+        writer="mdsim.models.adapters.sevennet:write",
+        suffix=".pth",
+        options={"modal": Setting("", "The modality (training data) that gives the energies, of models with several.")},
+        locator="mdsim.models.adapters.sevennet:located",
+    ),
+)
+
+NEQUIP_PACKAGE = ModelRecord(
+    name="nequip_package",
+    title="NequIP (package)",
+    description="A NequIP or Allegro of the package nequip.",
+    factory="mdsim.models.adapters.nequip_package:NequIPPackage",
+    settings={},
+    start=_start(1.0e-3, 20_000),
+    foreign=Foreign(
+        reader="mdsim.models.adapters.nequip_package:read",
+        files="a `.ckpt` of `nequip-train` or a `.nequip.zip` of `nequip-package`",
+        package="nequip",
+        module="nequip",
+        writer="mdsim.models.adapters.nequip_package:write",
+        suffix=".ckpt",
+    ),
+)
+
+RECORDS = (MACE, SEVENNET, NEQUIP_PACKAGE)
