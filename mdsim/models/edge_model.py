@@ -94,5 +94,6 @@ class EdgeModel(ForceField):
         if system.atomic_numbers is not self._checked:
             self.check_species(system)
             self._checked = system.atomic_numbers
-        energies = self.node_energies(Graph.of(system, positions, neighbors, self.cutoff))
+        with torch.autocast(positions.device.type, enabled=False):  # which most packages do not support
+            energies = self.node_energies(Graph.of(system, positions, neighbors, self.cutoff))
         return energies.to(positions.dtype).reshape(positions.shape[:2])

@@ -4,9 +4,12 @@ A model is added here and nowhere else. Weights are scaled up so that energies v
 mean something.
 """
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations_with_replacement
 
+import foreign
 import pytest
 import torch
 
@@ -60,6 +63,25 @@ def _repelled(model: ForceField) -> ForceField:
     return model
 
 
+def _mace() -> ForceField:
+    from mdsim.models.adapters.mace import MACE, architecture_of
+
+    return MACE(SPECIES, 4.0, architecture_of(foreign.mace_network(SPECIES)))
+
+
+def _nequip_package() -> ForceField:
+    from mdsim.models.adapters.nequip_package import NequIPPackage
+
+    return NequIPPackage(SPECIES, 4.0, foreign.nequip_configuration(SPECIES))
+
+
+def _sevennet() -> ForceField:
+    from mdsim.models.adapters.sevennet import SevenNet, configuration_of
+
+    with foreign.double_precision():
+        return SevenNet(SPECIES, 4.0, configuration_of(foreign.sevennet_configuration(SPECIES)))
+
+
 FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "gemnet_t": lambda: _gemnet_t("gaussian", "polynomial"),
     "gemnet_t_repelled": lambda: _repelled(_gemnet_t("gaussian", "polynomial")),
@@ -67,7 +89,10 @@ FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "nequip_l1": lambda: _nequip(l_max=1, parity=False, num_layers=2, num_features=6),
     "nequip_l2_parity": lambda: _nequip(l_max=2, parity=True, num_layers=4, num_features=4),
     "nequip_repelled": lambda: _repelled(_nequip(l_max=1, parity=False, num_layers=2, num_features=6)),
+    "mace": _mace,
+    "nequip_package": _nequip_package,
     "schnet": _schnet,
+    "sevenn": _sevennet,
     "schnet_repelled": lambda: _repelled(_schnet()),
 }
 
@@ -75,11 +100,18 @@ FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
 PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in ("gemnet_t_repelled", "nequip_repelled") else [])
     for name in sorted(FORCE_FIELDS)
+    if name not in foreign.PACKAGES or name in foreign.INSTALLED
 ]
 
 
 def build(name: str, seed: int = 3) -> ForceField:
     """The registered force field in float64; the same weights for the same seed."""
+    return copy.deepcopy(_built(name, seed)) if name in foreign.PACKAGES else _built.__wrapped__(name, seed)
+
+
+@cache
+def _built(name: str, seed: int) -> ForceField:
+    """Cached for models that compile code, which takes seconds."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FORCE_FIELDS[name]().double().eval()

@@ -35,6 +35,17 @@ def _environment_kept() -> Iterator[None]:
             os.environ[UNSAFE] = before
 
 
+@contextmanager
+def _default_precision(dtype: torch.dtype) -> Iterator[None]:
+    """Compute the constants of a network in its precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 with _environment_kept():
     import mace  # noqa: F401 - before e3nn, whose release needs what it sets
     from e3nn.o3 import Irreps
@@ -85,7 +96,8 @@ class MACE(EdgeModel):
             "origin": origin or {},
         }
         self.head = head
-        self.network = ScaleShiftMACE(**_arguments(architecture))
+        with _default_precision(getattr(torch, precision)):
+            self.network = ScaleShiftMACE(**_arguments(architecture))
         index = torch.zeros(int(self.species.max()) + 1, dtype=torch.long)
         index[self.network.atomic_numbers] = torch.arange(len(self.network.atomic_numbers))
         self.register_buffer("index_of", index, persistent=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ PACKAGE = "nequip"
 TRUSTED = ("nequip.", "allegro.")  # modules whose functions a configuration may name
 OTHER_FILES = ("ModelFromCheckpoint", "ModelFromPackage")  # functions that read the model from yet another file
 ZIPPED = ".nequip.zip"
+PRECISIONS = {"model_dtype", "_output_dtype"}  # attributes of nequip's modules
 
 
 class NequIPPackage(EdgeModel):
@@ -57,6 +58,15 @@ class NequIPPackage(EdgeModel):
         type_of = torch.full((N_ELEMENTS,), -1)
         type_of[numbers_of(configuration)] = torch.arange(len(self.species))
         self.register_buffer("type_of", type_of, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NequIPPackage:
+        # Modules of nequip convert to the precision that they were built for.
+        super()._apply(fn, recurse)
+        dtype = next(self.network.parameters()).dtype
+        for module in self.network.modules():
+            for name in PRECISIONS & vars(module).keys():
+                setattr(module, name, dtype)
+        return self
 
     def node_energies(self, graph: Graph) -> Float[Tensor, "node"]:
         """Energy of each node in eV, without the shift of its species."""
@@ -204,6 +214,7 @@ def _global_state_kept() -> Iterator[None]:
     dtype, random = torch.get_default_dtype(), torch.get_rng_state()
     try:
         set_global_state()
+        torch.set_default_dtype(torch.float64)  # as nequip does, but at the first call alone
         yield
     finally:
         torch.set_default_dtype(dtype)

@@ -1,0 +1,136 @@
+"""Small models of other packages with random weights, and the files that these packages write of them.
+
+Each function imports its package when it is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = {"mace": "mace", "nequip_package": "nequip", "sevenn": "sevenn"}  # by the name of the model
+INSTALLED = [name for name, module in PACKAGES.items() if find_spec(module) is not None]
+SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O"}
+
+
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """Constants with all their digits."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def mace_network(species: Sequence[int], heads: Sequence[str] = ("Default",), cutoff: float = 4.0) -> Any:
+    """A MACE with two layers, in double precision. The E0s of each head differ."""
+    from mace.modules import ScaleShiftMACE, interaction_classes
+
+    from mdsim.models.adapters.mace import Irreps
+
+    isolated = torch.tensor([[-13.0 * number - index for number in species] for index in range(len(heads))])
+    with double_precision():
+        return ScaleShiftMACE(
+            r_max=cutoff,
+            num_bessel=5,
+            num_polynomial_cutoff=5,
+            max_ell=2,
+            interaction_cls=interaction_classes["RealAgnosticResidualInteractionBlock"],
+            interaction_cls_first=interaction_classes["RealAgnosticInteractionBlock"],
+            num_interactions=2,
+            num_elements=len(species),
+            hidden_irreps=Irreps("6x0e + 6x1o"),
+            MLP_irreps=Irreps("4x0e"),
+            atomic_energies=isolated.double().numpy(),
+            avg_num_neighbors=6.0,
+            atomic_numbers=list(species),
+            correlation=2,
+            gate=torch.nn.functional.silu,
+            atomic_inter_scale=[30.0] * len(heads),
+            atomic_inter_shift=[0.1] * len(heads),
+            heads=list(heads),
+        )
+
+
+def nequip_configuration(species: Sequence[int], cutoff: float = 4.0, precision: str = "float64") -> dict[str, Any]:
+    """The model section of a configuration of nequip."""
+    return {
+        "_target_": "nequip.model.NequIPGNNModel",
+        "seed": 1,
+        "model_dtype": precision,
+        "type_names": [SYMBOLS[number] for number in species],
+        "r_max": cutoff,
+        "num_layers": 2,
+        "l_max": 1,
+        "parity": True,
+        "num_features": 6,
+        "radial_mlp_depth": 1,
+        "radial_mlp_width": 8,
+        "avg_num_neighbors": 8.0,
+        "per_type_energy_scales": 30.0,
+        "per_type_energy_shifts": {SYMBOLS[number]: -13.0 * number for number in species},
+    }
+
+
+def write_nequip(path: Path, configuration: dict[str, Any]) -> None:
+    """Write a model with random weights as nequip's training does."""
+    from lightning import Trainer
+    from nequip.train import NequIPLightningModule
+    from nequip.utils import get_current_code_versions
+    from nequip.utils.global_state import set_global_state
+
+    before = torch.get_default_dtype()
+    set_global_state()
+    try:
+        module = NequIPLightningModule(
+            model=configuration,
+            num_datasets={"train": 1, "val": 1, "test": 0, "predict": 0},
+            info_dict={
+                "versions": get_current_code_versions(verbose=False),
+                "training_module": {"_target_": "nequip.train.NequIPLightningModule", "model": configuration},
+            },
+        )
+        trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.strategy.connect(module)
+        trainer.save_checkpoint(path)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def sevennet_configuration(species: Sequence[int], cutoff: float = 4.0) -> dict[str, Any]:
+    """The configuration of a small SevenNet, with the keys of a checkpoint."""
+    from sevenn import __version__
+    from sevenn._const import DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG
+
+    return {
+        **DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG,
+        "version": __version__,
+        "_model_type": "E3_equivariant_model",
+        "cutoff": cutoff,
+        "channel": 4,
+        "lmax": 1,
+        "num_convolution_layer": 2,
+        "weight_nn_hidden_neurons": [8],
+        "_type_map": {number: index for index, number in enumerate(species)},
+        "_number_of_species": len(species),
+        "chemical_species": [SYMBOLS[number] for number in species],
+        "shift": [-13.0 * number for number in species],
+        "scale": [30.0] * len(species),
+        "conv_denominator": [3.0, 3.0],
+        "use_species_wise_shift_scale": True,
+    }
+
+
+def write_sevennet(path: Path, configuration: dict[str, Any]) -> None:
+    """Write a model with random weights as sevenn's training does."""
+    from sevenn.model_build import build_E3_equivariant_model
+
+    network = build_E3_equivariant_model(configuration)
+    torch.save({"model_state_dict": network.state_dict(), "config": configuration, "epoch": 1}, path)
