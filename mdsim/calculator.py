@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -63,7 +62,7 @@ class ForceFieldCalculator(Calculator):
         if energy_zero not in ENERGY_ZEROS:
             raise ConfigError(f"energy_zero: found {energy_zero!r}; use one of {', '.join(ENERGY_ZEROS)}")
         if isinstance(checkpoint, ForceField):
-            model = copy.deepcopy(checkpoint)
+            model = checkpoint.frozen_copy()
         else:
             model = load_force_field(checkpoint, allow_factory)
         self.force_field = model.to(device, dtype).eval().requires_grad_(False)

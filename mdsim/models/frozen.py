@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar
 
 import torch
@@ -23,9 +24,9 @@ def frozen_copy(module: Module, copied: dict[int, object] | None = None) -> Modu
     copied = {} if copied is None else copied
     if id(module) in copied:
         return copied[id(module)]  # type: ignore[return-value]
-    if isinstance(module, torch.jit.ScriptModule):
-        copied[id(module)] = module
-        return module
+    if isinstance(module, torch.jit.ScriptModule):  # whose constants are buffers
+        copied[id(module)] = copy.deepcopy(module).eval()
+        return copied[id(module)]  # type: ignore[return-value]
     clone = object.__new__(type(module))  # the class of a traced module makes a new class in its `__new__`
     copied[id(module)] = clone
     clone.__dict__ = dict(module.__dict__)

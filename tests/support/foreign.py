@@ -29,6 +29,21 @@ def double_precision() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextlib.contextmanager
+def nequip_state() -> Iterator[None]:
+    """The global state that nequip sets for the whole process, for a while."""
+    import e3nn
+    from nequip.utils.global_state import set_global_state
+
+    code = e3nn.get_optimization_defaults()
+    try:
+        with double_precision():
+            set_global_state()
+            yield
+    finally:
+        e3nn.set_optimization_defaults(**code)
+
+
 def mace_network(species: Sequence[int], heads: Sequence[str] = ("Default",), cutoff: float = 4.0) -> Any:
     """A MACE with two layers, in double precision. The E0s of each head differ."""
     from mace.modules import ScaleShiftMACE, interaction_classes
@@ -84,11 +99,8 @@ def write_nequip(path: Path, configuration: dict[str, Any]) -> None:
     from lightning import Trainer
     from nequip.train import NequIPLightningModule
     from nequip.utils import get_current_code_versions
-    from nequip.utils.global_state import set_global_state
 
-    before = torch.get_default_dtype()
-    set_global_state()
-    try:
+    with nequip_state():
         module = NequIPLightningModule(
             model=configuration,
             num_datasets={"train": 1, "val": 1, "test": 0, "predict": 0},
@@ -100,8 +112,6 @@ def write_nequip(path: Path, configuration: dict[str, Any]) -> None:
         trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
         trainer.strategy.connect(module)
         trainer.save_checkpoint(path)
-    finally:
-        torch.set_default_dtype(before)
 
 
 def sevennet_configuration(species: Sequence[int], cutoff: float = 4.0) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import e3nn
 import torch
 import yaml
 from ase.data import atomic_numbers
@@ -210,12 +212,20 @@ def _built(configuration: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def _global_state_kept() -> Iterator[None]:
-    """Let nequip set its global state, but not the default precision and the random numbers of this package."""
-    dtype, random = torch.get_default_dtype(), torch.get_rng_state()
+    """Let nequip work in the global state that it needs, and restore that of everything else."""
+    dtype, random, code = torch.get_default_dtype(), torch.get_rng_state(), e3nn.get_optimization_defaults()
     try:
         set_global_state()
-        torch.set_default_dtype(torch.float64)  # as nequip does, but at the first call alone
+        e3nn.set_optimization_defaults(**_optimization())
+        torch.set_default_dtype(torch.float64)
         yield
     finally:
         torch.set_default_dtype(dtype)
         torch.set_rng_state(random)
+        e3nn.set_optimization_defaults(**code)
+
+
+@cache
+def _optimization() -> dict[str, Any]:
+    """The settings of e3nn that nequip chooses, which it sets at the first call alone."""
+    return e3nn.get_optimization_defaults()

@@ -66,7 +66,7 @@ def _write_nequip(path: Path) -> None:
 def _nequip_calculator(path: Path) -> Any:
     from nequip.ase import NequIPCalculator
 
-    with foreign.double_precision():
+    with foreign.nequip_state():
         return NequIPCalculator._from_saved_model(str(path), device="cpu")
 
 
