@@ -1,5 +1,6 @@
 # make stable   set everything up, then StABlE-train a SchNet on bundled data and print before against after
 # make test     set everything up, then run the test suite
+# make test-mace  the same for tests of MACE, in an environment with its release of e3nn
 # make bench    set everything up, then run the benchmarks (about ten minutes, nothing else running)
 # make soak     set everything up, then look for growing memory over long runs (about ten minutes)
 # make docs     set everything up, then build the manual into build/docs
@@ -8,12 +9,13 @@ PYTHON ?= python3
 WORKERS ?= 2
 SEED ?= 123
 VENV := .venv
+VENV_MACE := .venv-mace
 BIN := $(VENV)/bin
 STABLE := configs/stable_training/aspirin_gfn2
 RUN := runs/aspirin_gfn2/schnet_aspirin_seed$(SEED)
 RUN_FLAGS := --seed $(SEED) --exp_name=seed$(SEED) --resume
 
-.PHONY: setup stable soak bench test test-all lint docs clean-runs clean
+.PHONY: setup setup-mace stable soak bench test test-mace test-all lint docs clean-runs clean
 
 setup: $(VENV)/.installed
 
@@ -21,6 +23,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# mace-torch needs e3nn 0.4.4, and the other packages newer releases: a small environment in front of the first one.
+setup-mace: $(VENV_MACE)/.installed
+
+$(VENV_MACE)/.installed: $(VENV)/.installed tests/mace_environment.txt
+	$(PYTHON) -m venv $(VENV_MACE)
+	$(VENV_MACE)/bin/python -c "import site, sys; open(site.getsitepackages()[0] + '/below.pth', 'w').write(\
+		'import site; site.addsitedir(%r)' % sys.argv[1])" "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	$(VENV_MACE)/bin/python -m pip install --quiet --no-deps -r tests/mace_environment.txt
 	touch $@
 
 # Every step continues where a stopped one was saved, and is skipped over when it is done.
@@ -34,6 +46,9 @@ stable: setup
 
 test: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
+
+test-mace: setup-mace
+	$(VENV_MACE)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" -k mace tests/unit/models/adapters tests/contracts
 
 test-all: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS)
@@ -57,4 +72,4 @@ clean-runs:
 	rm -rf runs
 
 clean: clean-runs
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV_MACE) build *.egg-info

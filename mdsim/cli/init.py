@@ -54,7 +54,8 @@ def _init(known: argparse.Namespace) -> None:
         _check_readable(known)
     elif model.foreign is not None and model.is_foreign:
         raise ConfigError(f"--model {model.name}: needs --checkpoint, {model.foreign.files}")
-    data = _converted(known) if known.data.is_file() else known.data
+    is_of_a_data_set = (known.data.parent / "metadata.json").exists()
+    data = _converted(known) if known.data.is_file() and not is_of_a_data_set else known.data
     found = inspect(data, known.temperature_K, known.allow_reactions)
     folder = known.out or default_folder(found, model)
     written = write(found, model, machine(known.cpu), folder, known.overwrite, file)

@@ -53,7 +53,7 @@ def test_wrong_input_is_one_line(folder, capsys, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "mace"], "invalid choice"),
+        (["--model", "painn"], "invalid choice"),
         (["--model", "schnet", "--temperature-K", "-5"], "must be positive"),
         (["--model", "schnet", "--temperature-K", "warm"], "temperature-K"),
     ],
