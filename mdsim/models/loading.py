@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,25 @@ def load_force_field(
     record = MODELS.get(model or "")
     if record is not None and record.foreign is not None and not checkpoints.is_own(path):
         return _foreign(record, Path(path), options or {}, allow_unpickling)
-    payload = checkpoints.read(path)
-    with payloads.restoring(path, "is no checkpoint of a force field"):
-        published = _published(payload, path)
-    found = _own(payload, path, allow_factory) if published is None else published
+    with _hint_at_other_packages(path):
+        payload = checkpoints.read(path)
+        with payloads.restoring(path, "is no checkpoint of a force field"):
+            published = _published(payload, path)
+        found = _own(payload, path, allow_factory) if published is None else published
     checkpoints.check_model(found, path)
     return found
+
+
+@contextmanager
+def _hint_at_other_packages(path: str | os.PathLike) -> Iterator[None]:
+    """Add to an error how a file that has the name of one of another package is read."""
+    try:
+        yield
+    except CheckpointError as error:
+        suffixes = {r.foreign.suffix: r.name for r in MODELS.values() if r.foreign is not None and r.is_foreign}
+        if (name := suffixes.get(Path(path).suffix)) is None:
+            raise
+        raise CheckpointError(f"{error}; if it is a file of another package, name its model, such as {name}") from error
 
 
 def _foreign(record: ModelRecord, path: Path, options: Mapping[str, Any], allow_unpickling: bool) -> ForceField:

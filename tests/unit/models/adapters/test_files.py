@@ -161,6 +161,11 @@ def test_a_file_is_unpickled_only_if_that_is_allowed(package, file):
         load_force_field(file, model=package.model)
 
 
+def test_without_its_model_the_error_says_what_is_missing(file):
+    with pytest.raises(CheckpointError, match=r"mine.*; if it is a file of another package, name its model, such as"):
+        load_force_field(file)
+
+
 def test_a_file_of_another_kind_is_one_clear_error(package, tmp_path):
     path = tmp_path / f"text{package.suffix}"
     path.write_text("no model")
