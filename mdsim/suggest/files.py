@@ -27,7 +27,8 @@ from mdsim.suggest import sections
 from mdsim.suggest.choices import File, Machine, Section
 from mdsim.suggest.findings import Findings
 
-RECIPE = "recipe:stable_training"
+RECIPE = "recipe:observables_contrast"
+RECIPE_OF_LIQUIDS = "recipe:stable_training"
 FINE_TUNING = "Fine-tuning of {}, if its errors are large. Runs start from it if common.yml has no model.checkpoint."
 COLUMN = 34  # of the comments
 WIDTH = 140
@@ -89,6 +90,7 @@ def contents(
         f"Values were chosen from the data ({found.place.folder}) for a {machine.name}; change what you know better."
     ]
     run = commands(folder)
+    recipe = RECIPE_OF_LIQUIDS if found.is_liquid else RECIPE
     shared = sections.common(found, model, found.place.size, file)
     fit = f"Energy/force fit of {title}." if file is None else FINE_TUNING.format(title)
     return {
@@ -98,10 +100,10 @@ def contents(
             [
                 f"StABlE training of {title}.",
                 *how,
-                f"The learning recipe, {RECIPE}, comes with the package.",
+                f"The learning recipe, {recipe}, comes with the package.",
                 run[2],
             ],
-            {"includes": Chosen(["common.yml", RECIPE]), **sections.training(found, model, machine)},
+            {"includes": Chosen(["common.yml", recipe]), **sections.training(found, model, machine)},
         ),
         "simulate.yml": _file(
             [

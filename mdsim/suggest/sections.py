@@ -22,6 +22,7 @@ from mdsim.suggest.findings import Findings
 
 PAIRS_PER_BATCH = 20_000  # at most; several frames of a liquid have as many pairs as a hundred of a molecule
 STEPS_PER_EPOCH = 4  # of the fit, at least, so that small data sets are not a single batch
+FEWEST_STRUCTURES, MOST_STRUCTURES = 60, 240  # of the reference, in a gradient of the contrast term
 PRETRAINING_DIR = "qm_pretrained_checkpoints"
 
 
@@ -82,6 +83,13 @@ def training(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         }
         why = f"{found.system.n_molecules} molecules in a periodic cell: samples are molecules"
         estimator["local"] = Chosen(local, why)
+    terms: Section = {
+        "observables": {"targets": targets(found)},
+        "energies_forces": {"batch_size": Chosen(batch, f"labeled frames per gradient, of {found.n_train}")},
+    }
+    if not found.is_liquid:
+        drawn = max(FEWEST_STRUCTURES, min(MOST_STRUCTURES, 6 * batch))
+        terms["contrast"] = {"structures_per_gradient": Chosen(drawn, "reference structures, and as many simulated")}
     return {
         "dynamics": {
             "replicas": number,
@@ -89,10 +97,7 @@ def training(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         },
         "max_force_evaluations": evaluations(model, machine, pairs),
         "stability": criteria(found, training=True),
-        "terms": {
-            "observables": {"targets": targets(found)},
-            "energies_forces": {"batch_size": Chosen(batch, f"labeled frames per gradient, of {found.n_train}")},
-        },
+        "terms": terms,
         "estimator": estimator,
         "learning": {
             "reruns": Chosen(number.value, "of the parked stretches, each with its own noise: one for each replica"),

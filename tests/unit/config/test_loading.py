@@ -123,7 +123,9 @@ def test_a_recipe_is_found_from_any_folder(write, name):
 
 @pytest.mark.parametrize("name", ["", "stable", "../recipes/paper", "paper.yml", "x" * 5000])
 def test_an_unknown_recipe_is_refused_with_the_known_ones(write, name):
-    with pytest.raises(ConfigError, match=r"no recipe '.*'; there are contrast, paper, stable_training$") as caught:
+    with pytest.raises(
+        ConfigError, match=r"no recipe '.*'; there are contrast, observables_contrast, paper, stable_training$"
+    ) as caught:
         read_yaml(write(f"includes: ['recipe:{name}']"))
     assert len(str(caught.value)) < 400
 

@@ -35,7 +35,7 @@ def test_every_system_and_model_gets_valid_files(write_set, tmp_path, make, mode
     assert train.data == simulate.data
     assert train.run_path == simulate.run_path and train.model_dir == pretrain.run_dir
     assert (train.estimator.local is not None) == (make in (liquid, argon))
-    assert 1 <= pretrain.optim.batch_size <= 10 and train.terms[1].batch_size <= 40
+    assert 1 <= pretrain.optim.batch_size <= 10 and train.terms[-1].batch_size <= 40
     assert train.dynamics.temperature_K == 300
     names = [criterion.name for criterion in train.stability]
     assert ("minimum_intermolecular_distance" in names) == (make in (liquid, argon))
@@ -49,7 +49,7 @@ def test_the_learning_recipe_is_that_of_the_package(write_set, tmp_path):
     for key in ("learning_rate", "steps_per_rerun", "min_effective_fraction"):
         assert getattr(new.learning, key) == getattr(ours.learning, key)
     assert new.stop_confidence == ours.stop_confidence and new.terms[0] == ours.terms[0]
-    assert new.terms[1].weight == ours.terms[1].weight
+    assert new.terms[-1].weight == ours.terms[-1].weight
 
 
 def test_reasons_stand_beside_the_values(write_set, tmp_path):
