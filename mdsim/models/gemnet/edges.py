@@ -15,13 +15,16 @@ MIN_BUCKET = 32  # atoms; smaller buckets cost more in calls than they save in p
 ALIGNMENT = 16  # pairs; rows of a matrix product that lie whole multiples apart have bitwise equal results
 
 
+Size = int | Tensor  # integer tensors while a model is traced
+
+
 @dataclass(frozen=True)
 class Bucket:
     """Consecutive rows of the dense layout: some atoms, all with the same number of places for their edges."""
 
     start: int
-    n_nodes: int
-    n_places: int
+    n_nodes: Size
+    n_places: Size
 
     def of(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "node place channel"]:
         """The rows of these atoms."""
@@ -159,12 +162,15 @@ def _ranks(owners: Int[Tensor, "item"], counts: Int[Tensor, "owner"]) -> Int[Ten
     """Number of earlier items with the same owner, for each item."""
     order = torch.argsort(owners, stable=True)
     starts = (counts.cumsum(0) - counts).index_select(0, owners.index_select(0, order))
-    return torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device) - starts)
+    return torch.empty_like(order).index_copy(0, order, torch.arange(order.shape[0], device=order.device) - starts)
 
 
 def _dense_layout(receivers: Int[Tensor, "edge"], n_nodes: int) -> tuple[Int[Tensor, "edge"], tuple[Bucket, ...]]:
     """The row of each edge, bucket by bucket, atom by atom."""
     degrees = torch.bincount(receivers, minlength=n_nodes)
+    if torch.jit.is_tracing():  # a traced model works for any number of atoms and edges, but not of buckets
+        most = degrees.max()
+        return receivers * most + _ranks(receivers, degrees), (Bucket(0, n_nodes, most),)
     size = max(MIN_BUCKET, -(-n_nodes // MAX_BUCKETS))
     n_places = torch.stack([of_bucket.max() for of_bucket in degrees.split(size)])
     buckets, start = [], 0

@@ -1,0 +1,49 @@
+"""Scripts from templates: the names of the force field and of the script, filled in."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from string import Template
+
+import mdsim
+from mdsim.export.registry import Order
+from mdsim.force_field import ForceField
+from mdsim.models.loading import load_force_field
+
+
+def write_script(template: str, order: Order, **more: str) -> Path:
+    """Fill in a template and write it; its path.
+
+    The names in a template, each after a dollar sign: ``script``, the name of the file; ``about``, a line on the force
+    field; ``force_field``, the arguments of `ForceFieldCalculator` as a Python literal; and those of ``more``.
+
+    Raises:
+        CheckpointError: the checkpoint holds no force field.
+    """
+    model = load_force_field(order.checkpoint, order.allow_factory)
+    known = {"script": order.output.name, "about": about(model), "force_field": arguments(order), **more}
+    return write_text(order.output, Template(template).substitute(known))
+
+
+def about(model: ForceField) -> str:
+    """The force field and the release in one line."""
+    elements = ", ".join(symbols(model)) or "unknown elements"
+    return f"{type(model).__name__} for {elements}, exported by mdsim {mdsim.__version__}."
+
+
+def arguments(order: Order) -> str:
+    """The arguments that load the force field, as a Python literal."""
+    values = {"checkpoint": str(order.checkpoint.resolve()), "energy_zero": order.energy_zero}
+    if order.allow_factory is not None:
+        values["allow_factory"] = order.allow_factory
+    return json.dumps(values, indent=4, ensure_ascii=False)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
