@@ -51,7 +51,7 @@ class Exporter:
 #: Engines by their names on the command line.
 EXPORTERS = {
     "ase": Exporter("a script for ASE: relaxation and dynamics", "mdsim.export.ase:write"),
-    "torchsim": Exporter("a script for torch-sim: many systems at once", "mdsim.export.torchsim:write"),
+    "torchsim": Exporter("a script for torch-sim: many systems at once", "mdsim.export.torchsim_script:write"),
     "lammps": Exporter("a script for LAMMPS, through `fix external`", "mdsim.export.lammps:write"),
     "openmm": Exporter("a script for OpenMM", "mdsim.export.openmm:write"),
     "ipi": Exporter(

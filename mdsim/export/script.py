@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from string import Template
 
+import torch
+from ase.data import chemical_symbols
+
 import mdsim
 from mdsim.export.registry import Order
 from mdsim.force_field import ForceField
@@ -47,3 +50,15 @@ def write_text(path: Path, text: str) -> Path:
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
     return path
+
+
+def symbols(model: ForceField) -> list[str]:
+    """The elements that the force field knows; none if the checkpoint does not say."""
+    return [chemical_symbols[number] for number in elements(model)]
+
+
+def elements(model: ForceField) -> list[int]:
+    """Their atomic numbers: the species seen in training, or else the elements of the recorded compositions."""
+    if len(model.species):
+        return model.species.tolist()
+    return torch.nonzero(model.reference_compositions.sum(0))[:, 0].tolist()
