@@ -46,6 +46,7 @@ def start(atoms, calculator, arguments=("-log", "none")):
     periodic = bool(atoms.pbc.all())
     if periodic:  # turn a along x and b into the xy plane
         atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
+        atoms.wrap()
     else:  # shrink-wrapped boundaries begin at the atoms
         atoms.set_cell(np.diag(np.ptp(atoms.positions, axis=0) + 10.0))
         atoms.center()
@@ -66,7 +67,7 @@ def start(atoms, calculator, arguments=("-log", "none")):
     tags = list(range(1, len(atoms) + 1))
     lmp.create_atoms(len(atoms), tags, [kinds.index(z) + 1 for z in atoms.numbers], atoms.positions.ravel().tolist())
     if lmp.get_natoms() != len(atoms):
-        raise RuntimeError(f"LAMMPS keeps {lmp.get_natoms()} of {len(atoms)} atoms: wrap their positions into the cell")
+        raise RuntimeError(f"LAMMPS keeps {lmp.get_natoms()} of {len(atoms)} atoms: some are outside of the cell")
     lmp.commands_string("""
         pair_style zero 3.0 full
         pair_coeff * *

