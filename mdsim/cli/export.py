@@ -35,8 +35,10 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", choices=list(EXPORTERS), required=True, help="the engine")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the file to write")
     parser.add_argument(
-        "--structure", type=Path, help="the atoms to simulate, any file that ASE reads: for ipi, and for metatomic "
-        "with a repulsion that depends on bonds"
+        "--structure",
+        type=Path,
+        help="the atoms to simulate, any file that ASE reads: for ipi, and for metatomic "
+        "with a repulsion that depends on bonds",
     )
     parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help="factory of a custom model")
     parser.add_argument(
@@ -55,6 +57,9 @@ def export_command(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(known: argparse.Namespace) -> None:
+    from mdsim.assembly.run_folder import check_output_file
+
+    check_output_file(known.output)
     order = Order(known.checkpoint, known.output, known.allow_factory, known.energy_zero, known.structure)
     for path in export(known.to, order):
         log.info("%s -> %s", known.checkpoint, path)

@@ -81,8 +81,8 @@ class Batch:
                 atomic = self.force_field.atomic_energies(system, x, pairs)
                 (gradient,) = torch.autograd.grad(atomic.sum(), x)
             results.append((atomic.detach(), -gradient, x.new_zeros(1, 3, 3)))
-        atomic, forces, stress = (torch.cat(of_all, dim) for of_all, dim in zip(zip(*results, strict=True), (1, 1, 0)))
-        return Results(atomic[0], forces[0], None if cells is None else stress)
+        atoms, forces, stress = zip(*results, strict=True)
+        return Results(torch.cat(atoms, 1)[0], torch.cat(forces, 1)[0], None if cells is None else torch.cat(stress))
 
 
 class PairsOfSystems:
@@ -119,7 +119,9 @@ class PairsOfSystems:
             return torch.ones(len(self.sizes), dtype=torch.bool, device=positions.device)
         far = (positions - self._built_at).square().sum(-1) > (0.5 * self.skin) ** 2
         stale = torch.bincount(self.owners[far], minlength=len(self.sizes)) > 0
-        return stale if cells is None else stale | (cells != self._built_cells).any(-1).any(-1)
+        if cells is None or self._built_cells is None:
+            return stale
+        return stale | cells.ne(self._built_cells).flatten(1).any(1)
 
     def _search(self, positions: Tensor, cells: Tensor | None, numbers: Sequence[int]) -> None:
         of_systems = positions.split(list(self.sizes))

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from ase.io import read
-
 from mdsim.calculator import cell_of
 from mdsim.errors import ConfigError
 from mdsim.export.registry import Order
-from mdsim.export.script import write_script
+from mdsim.export.script import structure_of, write_script
 
 SCRIPT = '''\
 """Forces for i-PI.
@@ -77,7 +75,8 @@ $about -->
 <simulation verbosity='low'>
   <output prefix='$stem'>
     <properties filename='out' stride='10'>
-      [step, time{picosecond}, conserved{electronvolt}, temperature{kelvin}, potential{electronvolt}, kinetic_cv{electronvolt}]
+      [step, time{picosecond}, conserved{electronvolt}, temperature{kelvin},
+       potential{electronvolt}, kinetic_cv{electronvolt}]
     </properties>
     <trajectory filename='positions' stride='20' format='ase'> positions </trajectory>
   </output>
@@ -121,6 +120,6 @@ def write(order: Order) -> list[Path]:
     structure = str(order.structure.resolve())
     names = {"input": path.name, "script": order.output.name, "stem": path.stem, "address": f"mdsim_{path.stem}"}
     client = write_script(SCRIPT, order, **names, structure=json.dumps(structure), quoted=json.dumps(names["address"]))
-    cell = LARGE_CELL if cell_of(read(order.structure)) is None else ""
+    cell = LARGE_CELL if cell_of(structure_of(order.structure)) is None else ""
     names["structure"] = escape(structure)
     return [client, write_script(INPUT, replace(order, output=path), **names, cell=cell)]

@@ -14,7 +14,6 @@ import warnings
 from typing import Dict, List, Optional, Tuple
 
 import torch
-from ase.io import read
 from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import (
     AtomisticModel,
@@ -28,7 +27,7 @@ from metatomic.torch import (
 from mdsim.calculator import cell_of
 from mdsim.errors import ConfigError
 from mdsim.export.registry import Order
-from mdsim.export.script import about, elements
+from mdsim.export.script import about, elements, structure_of
 from mdsim.force_field import ForceField
 from mdsim.models.loading import load_force_field
 from mdsim.neighbors import Neighbors, pairs_within
@@ -72,6 +71,8 @@ class MetatomicModel(torch.nn.Module):
         cutoff: Å.
         only_for: atomic numbers of the only system that the model is for. Empty: any.
     """
+
+    only_for: torch.Tensor
 
     def __init__(self, energies: torch.nn.Module, cutoff: float, only_for: torch.Tensor) -> None:
         super().__init__()
@@ -142,10 +143,12 @@ def write(order: Order) -> List[os.PathLike]:
                 "--structure is missing: the repulsion of the force field depends on bonds, which no engine tells its "
                 "models; name the atoms to simulate"
             )
-        atoms = read(order.structure)
+        atoms = structure_of(order.structure)
         topology = MdsimSystem.from_geometry(atoms.numbers, atoms.positions, cell_of(atoms), torch.float64)
     elif order.structure is not None:
-        raise ConfigError("--structure: the force field depends on no bonds, and its file serves any atoms; leave it out")
+        raise ConfigError(
+            "--structure: the force field depends on no bonds, and its file serves any atoms; leave it out"
+        )
     temporary = order.output.with_name(f".{order.output.name}.{os.getpid()}.tmp")
     atomistic_model(model, topology).save(str(temporary))
     temporary.replace(order.output)

@@ -70,14 +70,22 @@ def export(engine: str, order: Order) -> list[Path]:
     """Write what an engine needs to run a force field; the paths of the files.
 
     Raises:
-        ConfigError: the engine is unknown or not installed, or does not use a part of the order.
+        ConfigError: the engine is unknown or not installed, does not use a part of the order, or would overwrite it.
         CheckpointError: the checkpoint holds no force field.
     """
     if engine not in EXPORTERS:
         raise ConfigError(f"--to: found {engine!r}; use one of {', '.join(EXPORTERS)}")
     exporter = EXPORTERS[engine]
+    _check_name(order)
     if order.structure is not None and not exporter.takes_structure:
         raise ConfigError(f"--structure: not used by {engine}; its script takes the structure as an argument")
     if order.energy_zero != "labels" and not exporter.any_energy_zero:
         raise ConfigError(f"--energy-zero {order.energy_zero}: {engine} has total energies only")
     return resolve(exporter.writer, f"--to {engine}")(order)
+
+
+def _check_name(order: Order) -> None:
+    """Refuse to overwrite what the order names."""
+    for given in (order.checkpoint, order.structure):
+        if given is not None and given.resolve() == order.output.resolve():
+            raise ConfigError(f"{order.output}: this would overwrite {given}; name another file")

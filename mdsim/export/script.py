@@ -8,9 +8,12 @@ from pathlib import Path
 from string import Template
 
 import torch
+from ase import Atoms
 from ase.data import chemical_symbols
 
 import mdsim
+from mdsim.calculator import check_energy_zero_name
+from mdsim.datasets.sources.ase_files import read_images_in_A
 from mdsim.export.registry import Order
 from mdsim.force_field import ForceField
 from mdsim.models.loading import load_force_field
@@ -24,10 +27,21 @@ def write_script(template: str, order: Order, **more: str) -> Path:
 
     Raises:
         CheckpointError: the checkpoint holds no force field.
+        ConfigError: the energy zero is unknown.
     """
+    check_energy_zero_name(order.energy_zero)
     model = load_force_field(order.checkpoint, order.allow_factory)
     known = {"script": order.output.name, "about": about(model), "force_field": arguments(order), **more}
     return write_text(order.output, Template(template).substitute(known))
+
+
+def structure_of(path: Path) -> Atoms:
+    """The last frame of a file.
+
+    Raises:
+        DatasetError: the file cannot be read.
+    """
+    return read_images_in_A(path)[0][-1]
 
 
 def about(model: ForceField) -> str:

@@ -4,12 +4,14 @@ Scripts run in this process, as with `python SCRIPT`, so that torch is imported 
 another process, without the run-time checks of shapes.
 """
 
+import ast
 import os
 import re
 import runpy
 import subprocess
 import sys
 import textwrap
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import ase.io
@@ -18,15 +20,16 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
-from ase.calculators.calculator import all_changes
 from ase.stress import voigt_6_to_full_3x3_stress
 from force_fields import build
 from paths import MOLECULES, ROOT
 
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.cli.main import main
-from mdsim.models.loading import load_force_field
+from mdsim.export.registry import EXPORTERS
+from mdsim.models.repelled import add_repulsion
 from mdsim.models.saving import save_force_field
+from mdsim.repulsion.zbl import ZBL, Window
 
 ATOMS_EV = {1: -13.6, 6: -1028.123456789012, 7: -1485.3, 8: -2041.0}
 MODELS = [
@@ -94,7 +97,9 @@ def _energies(text: str) -> list[float]:
 def test_ase(checkpoint, atoms, monkeypatch, capsys):
     script = _exported(checkpoint, "ase")
     trajectory = script.with_suffix(".traj")
-    printed = _run(script, monkeypatch, capsys, _written(atoms, script.parent), "--steps", 20, "--trajectory", trajectory)
+    printed = _run(
+        script, monkeypatch, capsys, _written(atoms, script.parent), "--steps", 20, "--trajectory", trajectory
+    )
     reference = _reference(checkpoint, ase.io.read(script.parent / "atoms.xyz"))
     assert _energies(printed) == pytest.approx([reference.get_potential_energy()], abs=2e-6)
     assert len(ase.io.read(trajectory, ":")) == 2
@@ -217,7 +222,9 @@ def test_lammps_conserves_energy(tmp_path, monkeypatch, capfd):
     assert main(["export", str(FITTED), "--to", "lammps", "-o", "run.py"]) == 0
     _lammps(tmp_path / "run.py", molecule("H2O"), ForceFieldCalculator(FITTED, energy_zero="relative"))
     arguments = (MOLECULES / "aspirin.xyz", "--steps", 200, "--trajectory", "run.xyz")
-    drift = re.search(r"drift of the total energy (\S+) meV per atom", _run(Path("run.py"), monkeypatch, capfd, *arguments))
+    drift = re.search(
+        r"drift of the total energy (\S+) meV per atom", _run(Path("run.py"), monkeypatch, capfd, *arguments)
+    )
     assert abs(float(drift[1])) < 0.2
     frames = ase.io.read("run.xyz", ":")
     assert len(frames) == 11
@@ -328,18 +335,17 @@ def test_torchsim_script(torch_sim, checkpoint, atoms, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_ipi(checkpoint, atoms):
-    """Potential energies of the beads, all at the same place, and their sum over a few steps."""
+    """The energy of four beads at the same place, and its conservation over a few steps."""
     pytest.importorskip("ipi")
     structure = _written(atoms, checkpoint.parent)
     client = _exported(checkpoint, "ipi", "--structure", str(structure))
     given = client.with_suffix(".xml").read_text()
     client.with_suffix(".xml").write_text(given.replace(" 1000 <", " 4 <").replace("stride='10'", "stride='1'"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [str(Path(sys.executable).with_name("i-pi")), "ipi.xml"]
     server = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from ipi.engine.simulation import Simulation; "
-         "s = Simulation.load_from_xml(open(sys.argv[1])); s.run()", "ipi.xml"],
-        cwd=client.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-    )  # fmt: skip
+        command, cwd=client.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     try:
         subprocess.run([sys.executable, client.name], cwd=client.parent, env=environment, check=True, timeout=120)
         log, _ = server.communicate(timeout=60)
@@ -349,7 +355,8 @@ def test_ipi(checkpoint, atoms):
     rows = np.loadtxt(client.parent / "ipi.out")
     assert len(rows) == 5, "the start and four steps"
     reference = _reference(checkpoint, ase.io.read(structure))
-    assert rows[0, 4] == pytest.approx(reference.get_potential_energy(), abs=1e-5)
+    # The electronvolt of i-PI differs from ASE's, through which the client sends energies in hartree.
+    assert rows[0, 4] == pytest.approx(reference.get_potential_energy(), rel=2e-7)
     conserved = rows[:, 2] - rows[0, 2]
     assert np.abs(conserved).max() < 0.2 * np.abs(rows[:, 4] - rows[0, 4]).max()
 
@@ -403,3 +410,221 @@ def test_metatomic(checkpoint, atoms):
     np.testing.assert_allclose(found["forces"], np.concatenate([one.get_forces() for one in references]), atol=1e-8)
     if atoms.pbc.all():
         np.testing.assert_allclose(found["stresses"][0], references[0].get_stress(), atol=1e-9)
+
+
+ATOMS_ONE_BY_ONE = """
+    import sys
+    import torch
+    from metatensor.torch import Labels
+    from metatomic.torch import ModelEvaluationOptions, ModelOutput, load_atomistic_model, systems_to_torch
+    from metatomic_ase._neighbors import AllNeighborsCalculator
+    from ase.build import molecule
+
+    model = load_atomistic_model(sys.argv[1])
+    images = [molecule("H2O"), molecule("CH4")]
+    systems = systems_to_torch(images, dtype=torch.float64)
+    from metatomic_ase import MetatomicCalculator
+    totals = []
+    for image in images:
+        image.calc = MetatomicCalculator(sys.argv[1], device="cpu")
+        totals.append(image.get_potential_energy())
+    calculator = MetatomicCalculator(sys.argv[1], device="cpu")
+    outputs = {"energy": ModelOutput(unit="eV", sample_kind="atom")}
+    of_atoms = calculator.run_model(images, outputs)["energy"].block()
+    assert of_atoms.samples.names == ["system", "atom"]
+    assert len(of_atoms.values) == 8
+    chosen = Labels(["system", "atom"], torch.tensor([[0, 2], [1, 0], [1, 4]]))
+    some = calculator.run_model(images, outputs, selected_atoms=chosen)["energy"].block()
+    whole = calculator.run_model(
+        images, {"energy": ModelOutput(unit="eV", sample_kind="system")}, selected_atoms=chosen
+    )["energy"].block()
+    assert torch.equal(some.values, of_atoms.values[[2, 3, 7]])
+    assert torch.allclose(whole.values[:, 0], torch.stack([some.values[0, 0], some.values[1:, 0].sum()]))
+    sums = [of_atoms.values[:3].sum().item(), of_atoms.values[3:].sum().item()]
+    assert all(abs(a - b) < 1e-8 for a, b in zip(sums, totals)), (sums, totals)
+"""
+
+
+@pytest.mark.slow
+def test_metatomic_energies_of_chosen_atoms(tmp_path):
+    """What domain decomposition needs: LAMMPS asks for its own atoms, and passes those of its neighbors as well."""
+    pytest.importorskip("metatomic.torch")
+    model = build("schnet")
+    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
+    save_force_field(model, tmp_path / "model.pt")
+    output = str(tmp_path / "exported.pt")
+    done = _python("-m", "mdsim.cli", "export", str(tmp_path / "model.pt"), "--to", "metatomic", "-o", output)
+    assert done.returncode == 0, done.stderr
+    done = _python("-W", "ignore", "-c", textwrap.dedent(ATOMS_ONE_BY_ONE), output)
+    assert done.returncode == 0, done.stderr
+
+
+def _with_repulsion(selection: str, path: Path) -> Path:
+    model = build("schnet")
+    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
+    pairs = combinations_with_replacement((1, 6, 7, 8), 2)
+    add_repulsion(model, ZBL.of(selection, dict.fromkeys(pairs, Window(1.0, 3.0))))
+    save_force_field(model, path)
+    return path
+
+
+@pytest.mark.slow
+def test_metatomic_with_a_repulsion_that_depends_on_bonds(tmp_path):
+    pytest.importorskip("metatomic.torch")
+    checkpoint = _with_repulsion("nonbonded", tmp_path / "model.pt")
+    ethanol = ase.io.read(_written(molecule("CH3CH2OH"), tmp_path))
+    words = ("-m", "mdsim.cli", "export", str(checkpoint), "--to", "metatomic", "-o", str(tmp_path / "out.pt"))
+    refused = _python(*words)
+    assert refused.returncode == 1
+    assert "--structure is missing" in refused.stderr
+    done = _python(*words, "--structure", str(tmp_path / "atoms.xyz"))
+    assert done.returncode == 0, done.stderr
+    moved = ethanol.copy()
+    moved.positions[2] += (0.3, 0.1, -0.2)
+    images = [ethanol, moved]
+    found = _in_metatomic(tmp_path / "out.pt", images)
+    references = [_reference(checkpoint, image) for image in images]
+    np.testing.assert_allclose(found["energies"], [one.get_potential_energy() for one in references], atol=1e-8)
+    np.testing.assert_allclose(found["forces"], np.concatenate([one.get_forces() for one in references]), atol=1e-8)
+    with pytest.raises(AssertionError, match="these atoms in this order only"):
+        _in_metatomic(tmp_path / "out.pt", [ethanol[::-1]])
+
+
+@pytest.mark.slow
+def test_metatomic_refuses_what_cannot_be_traced(tmp_path):
+    """A model that reads positions instead of pairs, and one whose sizes are fixed in the trace."""
+    pytest.importorskip("metatomic.torch")
+    script = """
+        import torch
+        from mdsim.errors import ConfigError
+        from mdsim.export.metatomic import atomistic_model
+        from mdsim.force_field import ForceField
+
+        class Counts(ForceField):
+            def __init__(self):
+                super().__init__(cutoff=3.0, species=(1, 8))
+
+            def atomic_energies(self, system, positions, neighbors):
+                lengths = neighbors.displacements(positions).square().sum(-1)
+                sums = positions.new_zeros(len(system.atomic_numbers)).index_add(0, neighbors.first, lengths)
+                return (sums * len(neighbors.first))[None]
+
+        try:
+            atomistic_model(Counts())
+        except ConfigError as error:
+            print(error)
+    """
+    done = _python("-W", "ignore", "-c", textwrap.dedent(script))
+    assert done.returncode == 0, done.stderr
+    assert "Counts cannot be traced" in done.stdout
+
+
+@pytest.mark.slow
+def test_torchsim_runs_the_metatomic_file(torch_sim, tmp_path):
+    """A file for one engine is a file for the others that run models of metatomic."""
+    pytest.importorskip("metatomic.torch")
+    model = build("schnet")
+    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
+    save_force_field(model, tmp_path / "model.pt")
+    output = str(tmp_path / "exported.pt")
+    done = _python("-m", "mdsim.cli", "export", str(tmp_path / "model.pt"), "--to", "metatomic", "-o", output)
+    assert done.returncode == 0, done.stderr
+    script = """
+        import sys
+        import torch, torch_sim
+        from ase.build import molecule
+        from torch_sim.models.metatomic import MetatomicModel
+        model = MetatomicModel(model=sys.argv[1], device="cpu")
+        boxes = [molecule(name, cell=[12.0] * 3, pbc=True) for name in ("H2O", "CH4")]
+        print(*model(torch_sim.initialize_state(boxes, model.device, model.dtype))["energy"].tolist())
+    """
+    done = _python("-W", "ignore", "-c", textwrap.dedent(script), output)
+    assert done.returncode == 0, done.stderr
+    boxes = [molecule(name, cell=[12.0] * 3, pbc=True) for name in ("H2O", "CH4")]
+    expected = [_reference(tmp_path / "model.pt", box).get_potential_energy() for box in boxes]
+    assert list(map(float, done.stdout.split()[-2:])) == pytest.approx(expected, abs=1e-8)
+
+
+# ------------------------------------------------------------------------------------------------ what every engine has
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    model = build("schnet")
+    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
+    save_force_field(model, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+SCRIPTS = ("ase", "lammps", "openmm", "torchsim", "ipi")
+
+
+@pytest.mark.parametrize("engine", SCRIPTS)
+def test_scripts_say_what_they_are(small, engine):
+    structure = ["--structure", str(MOLECULES / "aspirin.xyz")] if engine == "ipi" else []
+    script = _exported(small, engine, *structure)
+    text = script.read_text()
+    tree = ast.parse(text)
+    assert f"python {script.name}" in ast.get_docstring(tree)
+    assert "SchNet for H, C, N, O" in ast.get_docstring(tree)
+    assert max(map(len, text.replace(str(small), "").splitlines())) <= 120
+    assert str(small) in text
+    assert list(script.parent.glob(".*")) == []
+
+
+@pytest.mark.parametrize("engine", SCRIPTS)
+def test_scripts_pass_on_factory_and_energy_zero(small, engine, monkeypatch):
+    structure = ["--structure", str(MOLECULES / "aspirin.xyz")] if engine == "ipi" else []
+    flags = ["--allow-factory", "my.package:make", "--energy-zero", "relative", *structure]
+    text = _exported(small, engine, *flags).read_text()
+    literal = re.search(r"^FORCE_FIELD = (\{.*?^\})", text, re.MULTILINE | re.DOTALL)[1]
+    assert ast.literal_eval(literal) == {
+        "checkpoint": str(small),
+        "energy_zero": "relative",
+        "allow_factory": "my.package:make",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--to", "ase", "-o", "{folder}/absent/run.py"], "its folder .* is missing"),
+        (["--to", "ase", "-o", "{folder}"], "is a folder"),
+        (["--to", "ase", "-o", "{checkpoint}"], "would overwrite"),
+        (["--to", "ase", "-o", "{folder}/run.py", "--structure", "a.xyz"], "--structure: not used by ase"),
+        (["--to", "ase", "-o", "{folder}/run.py", "--energy-zero", "vacuum"], "'vacuum'; use one of labels"),
+        (["--to", "ipi", "-o", "{folder}/run.py"], "--structure is missing"),
+        (["--to", "ipi", "-o", "{folder}/run.xml", "--structure", "a.xyz"], "name of the input"),
+        (
+            ["--to", "metatomic", "-o", "{folder}/m.pt", "--energy-zero", "relative"],
+            "metatomic has total energies only",
+        ),
+    ],
+)
+def test_errors(small, tmp_path, capsys, flags, message):
+    words = [word.format(folder=tmp_path, checkpoint=small) for word in flags]
+    assert main(["export", str(small), *words]) == 1
+    printed = capsys.readouterr().err
+    assert re.search(message, printed), printed
+    assert len(printed.strip().splitlines()) == 1
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path, capsys):
+    (tmp_path / "no.pt").write_text("no")
+    assert main(["export", str(tmp_path / "no.pt"), "--to", "ase", "-o", str(tmp_path / "run.py")]) == 1
+    assert "no.pt" in capsys.readouterr().err
+    assert not (tmp_path / "run.py").exists()
+
+
+def test_help_lists_the_engines(capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    printed = capsys.readouterr().out
+    for name, exporter in EXPORTERS.items():
+        assert re.search(rf"^  {name} +{re.escape(exporter.description)}$", printed, re.MULTILINE)
+
+
+def test_the_list_of_engines_imports_none():
+    heavy = ("torch", "ase", "torch_sim", "metatomic", "openmm", "lammps", "ipi")
+    done = _python("-c", f"import sys, mdsim.cli.export; print(*[name for name in {heavy} if name in sys.modules])")
+    assert done.stdout.split() == [], done.stderr

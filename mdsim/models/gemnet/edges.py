@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -15,16 +16,13 @@ MIN_BUCKET = 32  # atoms; smaller buckets cost more in calls than they save in p
 ALIGNMENT = 16  # pairs; rows of a matrix product that lie whole multiples apart have bitwise equal results
 
 
-Size = int | Tensor  # integer tensors while a model is traced
-
-
 @dataclass(frozen=True)
 class Bucket:
     """Consecutive rows of the dense layout: some atoms, all with the same number of places for their edges."""
 
     start: int
-    n_nodes: Size
-    n_places: Size
+    n_nodes: int
+    n_places: int
 
     def of(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "node place channel"]:
         """The rows of these atoms."""
@@ -168,8 +166,8 @@ def _ranks(owners: Int[Tensor, "item"], counts: Int[Tensor, "owner"]) -> Int[Ten
 def _dense_layout(receivers: Int[Tensor, "edge"], n_nodes: int) -> tuple[Int[Tensor, "edge"], tuple[Bucket, ...]]:
     """The row of each edge, bucket by bucket, atom by atom."""
     degrees = torch.bincount(receivers, minlength=n_nodes)
-    if torch.jit.is_tracing():  # a traced model works for any number of atoms and edges, but not of buckets
-        most = degrees.max()
+    if torch.jit.is_tracing():  # sizes are tensors then, and serve any number of edges; the number of buckets is fixed
+        most = cast("int", degrees.max())
         return receivers * most + _ranks(receivers, degrees), (Bucket(0, n_nodes, most),)
     size = max(MIN_BUCKET, -(-n_nodes // MAX_BUCKETS))
     n_places = torch.stack([of_bucket.max() for of_bucket in degrees.split(size)])

@@ -70,18 +70,17 @@ class InteractionBlock(nn.Module):
 
     def __init__(self, channels: int, num_gaussians: int, num_filters: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(num_gaussians, num_filters), ShiftedSoftplus(), nn.Linear(num_filters, num_filters)
-        )
+        first, second = nn.Linear(num_gaussians, num_filters), nn.Linear(num_filters, num_filters)
+        self.mlp = nn.Sequential(first, ShiftedSoftplus(), second)
         self.conv = ContinuousFilterConvolution(channels, num_filters, self.mlp)
         self.act = ShiftedSoftplus()
         self.lin = nn.Linear(channels, channels)
-        _initialize(self.mlp[0])
-        _initialize(self.mlp[2])
+        _initialize(first)
+        _initialize(second)
         self.conv.initialize()
         _initialize(self.lin)
 
 
-def _initialize(layer: nn.Module) -> None:
+def _initialize(layer: nn.Linear) -> None:
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)

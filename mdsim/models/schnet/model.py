@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -89,7 +89,8 @@ class SchNet(ForceField):
         # At the cutoff, weight and slope are zero, so clamping smoothly removes every pair beyond it.
         distances = torch.linalg.vector_norm(neighbors.displacements(positions), dim=-1).clamp(max=self.cutoff)
         features = self.embedding(system.atomic_numbers).repeat(len(positions), 1)
-        for block, filters in zip(self.interactions, self._filters(distances), strict=True):
+        blocks = cast("list[InteractionBlock]", self.interactions)
+        for block, filters in zip(blocks, self._filters(distances), strict=True):
             features = features + _interaction(block, features, filters, neighbors)
         output = self.lin2(self.act(self.lin1(features)))
         return self.energy_scale * output.reshape(positions.shape[:2])
