@@ -11,7 +11,8 @@ Needs `metatomic-torch`.
 
 import os
 import warnings
-from typing import Dict, List, Optional, Tuple
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 from metatensor.torch import Labels, TensorBlock, TensorMap
@@ -25,7 +26,7 @@ from metatomic.torch import (
 )
 
 from mdsim.calculator import cell_of
-from mdsim.errors import ConfigError
+from mdsim.errors import ConfigError, one_line
 from mdsim.export.registry import Order
 from mdsim.export.script import about, elements, structure_of
 from mdsim.force_field import ForceField
@@ -33,8 +34,11 @@ from mdsim.models.loading import load_force_field
 from mdsim.neighbors import Neighbors, pairs_within
 from mdsim.state import System as MdsimSystem
 
-TOLERANCE = 1e-9  # of energies (eV) and their gradients, relative to the largest
-CHECKED_SIZES = (1, 2, 5, 40)  # atoms; the trace is made with another number
+TOLERANCE = 1e-9  # of the trace, see `_difference`
+SIZES = (9, 1, 2, 5, 40)  # atoms; the trace is made with the first number and checked with the others
+
+#: Arguments of `TotalEnergies`: atomic numbers, first and second atoms of the pairs, their vectors (Å).
+Structure = Tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class TotalEnergies(torch.nn.Module):
@@ -129,7 +133,7 @@ class MetatomicModel(torch.nn.Module):
         return energies.to(vectors.dtype), torch.arange(len(system), device=energies.device)
 
 
-def write(order: Order) -> List[os.PathLike]:
+def write(order: Order) -> List[Path]:
     """Write the file.
 
     Raises:
@@ -172,14 +176,10 @@ def atomistic_model(force_field: ForceField, topology: Optional[MdsimSystem] = N
     energies = TotalEnergies(force_field, topology)
     random = torch.Generator().manual_seed(0)
     if topology is None:
-        example, *others = (_structure(known, n, force_field.cutoff, random) for n in (9, *CHECKED_SIZES))
+        structures = [_structure(known, n_atoms, force_field.cutoff, random) for n_atoms in SIZES]
     else:
-        example, *others = (_structure(topology.atomic_numbers, 0, force_field.cutoff, random) for _ in range(3))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        traced = torch.jit.trace(energies, example, check_trace=False)
-    for structure in others:
-        _check(energies, traced, structure)
+        structures = [_structure(topology.atomic_numbers, None, force_field.cutoff, random) for _ in range(3)]
+    traced = _traced(energies, structures)
     only_for = torch.zeros(0, dtype=torch.int64) if topology is None else topology.atomic_numbers
     capabilities = ModelCapabilities(
         outputs={"energy": ModelOutput(unit="eV", sample_kind="system")},
@@ -197,29 +197,45 @@ def _needs_bonds(model: ForceField) -> bool:
     return model.repulsion is not None and model.repulsion.selection != "all"
 
 
-def _structure(known, n_atoms: int, cutoff: float, random: torch.Generator) -> Tuple[torch.Tensor, ...]:
-    """Random atoms as the arguments of `TotalEnergies`: of the known elements, or all of them if none are asked for."""
-    numbers = torch.as_tensor(known)
-    if n_atoms:
+def _structure(
+    numbers: Union[List[int], torch.Tensor], n_atoms: Optional[int], cutoff: float, random: torch.Generator
+) -> Structure:
+    """Atoms at random positions: of random elements among the numbers, or without `n_atoms` one of each number."""
+    numbers = torch.as_tensor(numbers)
+    if n_atoms is not None:
         numbers = numbers[torch.randint(len(numbers), (n_atoms,), generator=random)]
-    n_atoms = len(numbers)
-    positions = 1.2 * n_atoms ** (1 / 3) * torch.randn(1, n_atoms, 3, generator=random, dtype=torch.float64)
+    spread = 1.2 * len(numbers) ** (1 / 3)
+    positions = spread * torch.randn(1, len(numbers), 3, generator=random, dtype=torch.float64)
     pairs = pairs_within(None, positions, cutoff)
     return numbers, pairs.first, pairs.second, pairs.displacements(positions)
 
 
-def _check(energies: TotalEnergies, traced: torch.nn.Module, structure: Tuple[torch.Tensor, ...]) -> None:
-    """Compare the traced function and its gradient with the model."""
+def _traced(energies: TotalEnergies, structures: List[Structure]) -> torch.jit.ScriptModule:
+    """The function traced with the first structure, and compared with the model at the others."""
+    name = type(energies.force_field).__name__
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            traced = torch.jit.trace(energies, structures[0], check_trace=False)
+            differences = [_difference(energies, traced, structure) for structure in structures[1:]]
+    except Exception as error:  # models of any kind raise errors of any kind
+        raise ConfigError(f"{name} cannot be traced: {one_line(error)}") from error
+    if not all(difference <= TOLERANCE for difference in differences):
+        raise ConfigError(
+            f"{name} cannot be traced: the trace differs from it by {max(differences):.1e} for another number of "
+            "atoms; a model must use the pairs alone, and sizes from shapes"
+        )
+    return traced
+
+
+def _difference(energies: TotalEnergies, traced: torch.jit.ScriptModule, structure: Structure) -> float:
+    """Largest difference of energies (eV) and gradients (eV/Å), relative to the largest value where that exceeds 1."""
+    *arguments, vectors = structure
     results = []
     for function in (energies, traced):
-        *rest, vectors = structure
-        vectors = vectors.clone().requires_grad_()
-        values = function(*rest, vectors)
-        (gradient,) = torch.autograd.grad(values.sum(), vectors, allow_unused=True)
-        results.append((values.detach(), torch.zeros_like(vectors) if gradient is None else gradient))
-    for expected, found in zip(*results, strict=True):
-        if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-            raise ConfigError(
-                f"{type(energies.force_field).__name__} cannot be traced: for {len(structure[0])} atoms the traced "
-                f"model differs by {float((found - expected).abs().max()):.1e} eV; it must use pairs and shapes only"
-            )
+        at = vectors.clone().requires_grad_()
+        values = function(*arguments, at)
+        (gradient,) = torch.autograd.grad(values.sum(), at, allow_unused=True)
+        results.append(torch.cat([values.detach(), (torch.zeros_like(at) if gradient is None else gradient).flatten()]))
+    expected, found = results
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))

@@ -39,25 +39,36 @@ MODELS = [
 FITTED = ROOT / "qm_pretrained_checkpoints/schnet/aspirin_gfn2-aspirin_1k_schnet/checkpoints/best_checkpoint.pt"
 
 
+def _saved(name: str, path: Path) -> Path:
+    """A small model with random weights and total energies."""
+    model = build(name)
+    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
+    save_force_field(model, path)
+    return path
+
+
 @pytest.fixture(params=MODELS)
 def checkpoint(request, tmp_path) -> Path:
-    """A small model with random weights and total energies."""
-    model = build(request.param)
-    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
-    save_force_field(model, tmp_path / "model.pt")
-    return tmp_path / "model.pt"
+    return _saved(request.param, tmp_path / "model.pt")
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    return _saved("schnet", tmp_path / "model.pt")
 
 
 @pytest.fixture(params=["molecule", "crystal"])
 def atoms(request) -> Atoms:
-    if request.param == "molecule":
-        found = molecule("CH3CH2OH")
-    else:  # the cell is in the reduced form of OpenMM, so that no engine turns it
-        cell = np.array([[5.6, 0, 0], [1.9, 5.1, 0], [-1.4, 1.1, 4.7]])
-        grid = np.stack(np.meshgrid([0.1, 0.45, 0.8], [0.1, 0.6], [0.2, 0.7]), -1).reshape(-1, 3)
-        found = Atoms([6, 1, 8, 1, 6, 7, 1, 8, 6, 1, 7, 1], grid @ cell, cell=cell, pbc=True)
+    found = molecule("CH3CH2OH") if request.param == "molecule" else _crystal()
     found.rattle(0.05, seed=3)
     return found
+
+
+def _crystal() -> Atoms:
+    """Its cell is in the reduced form of OpenMM, so that no engine turns it."""
+    cell = np.array([[5.6, 0, 0], [1.9, 5.1, 0], [-1.4, 1.1, 4.7]])
+    grid = np.stack(np.meshgrid([0.1, 0.45, 0.8], [0.1, 0.6], [0.2, 0.7]), -1).reshape(-1, 3)
+    return Atoms([6, 1, 8, 1, 6, 7, 1, 8, 6, 1, 7, 1], grid @ cell, cell=cell, pbc=True)
 
 
 def _exported(checkpoint: Path, engine: str, *flags: str) -> Path:
@@ -395,21 +406,39 @@ def _in_metatomic(model: Path, images: list[Atoms]) -> dict[str, np.ndarray]:
     return dict(np.load(results))
 
 
-@pytest.mark.slow
-def test_metatomic(checkpoint, atoms):
-    """One file for molecules of several sizes, a lone atom, and crystals."""
+def _exported_to_metatomic(checkpoint: Path, *flags: str) -> Path:
     pytest.importorskip("metatomic.torch")
     output = checkpoint.with_name("exported.pt")
-    done = _python("-m", "mdsim.cli", "export", str(checkpoint), "--to", "metatomic", "-o", str(output))
+    done = _python("-m", "mdsim.cli", "export", str(checkpoint), "--to", "metatomic", "-o", str(output), *flags)
     assert done.returncode == 0, done.stderr
-    images = [atoms, molecule("H2O"), molecule("C6H6"), molecule("CH4"), Atoms("O"), 2 * molecule("N2")]
-    images = [ase.io.read(_written(image, checkpoint.parent)) for image in images]
-    found = _in_metatomic(output, images)
+    return output
+
+
+def _check_metatomic(model: Path, checkpoint: Path, images: list[Atoms]) -> None:
+    """Energies, forces and stresses of the file are those of the checkpoint."""
+    images = [ase.io.read(_written(image, checkpoint.parent)) for image in images]  # rounded
+    found = _in_metatomic(model, images)
     references = [_reference(checkpoint, image) for image in images]
     np.testing.assert_allclose(found["energies"], [one.get_potential_energy() for one in references], atol=1e-8)
     np.testing.assert_allclose(found["forces"], np.concatenate([one.get_forces() for one in references]), atol=1e-8)
-    if atoms.pbc.all():
-        np.testing.assert_allclose(found["stresses"][0], references[0].get_stress(), atol=1e-9)
+    for number, one in enumerate(references):
+        if one.pbc.all():
+            np.testing.assert_allclose(found["stresses"][number], one.get_stress(), atol=1e-9)
+
+
+@pytest.mark.slow
+def test_metatomic(checkpoint):
+    """One file for molecules of several sizes, a lone atom, and crystals narrower than the cutoff."""
+    model = _exported_to_metatomic(checkpoint)
+    molecules = [molecule(name) for name in ("H2O", "C6H6", "CH3CH2OH", "N2")]
+    _check_metatomic(model, checkpoint, [*molecules, Atoms("O"), _crystal(), _crystal()[:5]])
+
+
+@pytest.fixture(scope="module")
+def in_metatomic_format(tmp_path_factory) -> tuple[Path, Path]:
+    """A checkpoint and its export."""
+    checkpoint = _saved("schnet", tmp_path_factory.mktemp("metatomic") / "model.pt")
+    return checkpoint, _exported_to_metatomic(checkpoint)
 
 
 ATOMS_ONE_BY_ONE = """
@@ -446,16 +475,9 @@ ATOMS_ONE_BY_ONE = """
 
 
 @pytest.mark.slow
-def test_metatomic_energies_of_chosen_atoms(tmp_path):
+def test_metatomic_energies_of_chosen_atoms(in_metatomic_format):
     """What domain decomposition needs: LAMMPS asks for its own atoms, and passes those of its neighbors as well."""
-    pytest.importorskip("metatomic.torch")
-    model = build("schnet")
-    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
-    save_force_field(model, tmp_path / "model.pt")
-    output = str(tmp_path / "exported.pt")
-    done = _python("-m", "mdsim.cli", "export", str(tmp_path / "model.pt"), "--to", "metatomic", "-o", output)
-    assert done.returncode == 0, done.stderr
-    done = _python("-W", "ignore", "-c", textwrap.dedent(ATOMS_ONE_BY_ONE), output)
+    done = _python("-W", "ignore", "-c", textwrap.dedent(ATOMS_ONE_BY_ONE), str(in_metatomic_format[1]))
     assert done.returncode == 0, done.stderr
 
 
@@ -472,22 +494,17 @@ def _with_repulsion(selection: str, path: Path) -> Path:
 def test_metatomic_with_a_repulsion_that_depends_on_bonds(tmp_path):
     pytest.importorskip("metatomic.torch")
     checkpoint = _with_repulsion("nonbonded", tmp_path / "model.pt")
-    ethanol = ase.io.read(_written(molecule("CH3CH2OH"), tmp_path))
     words = ("-m", "mdsim.cli", "export", str(checkpoint), "--to", "metatomic", "-o", str(tmp_path / "out.pt"))
     refused = _python(*words)
     assert refused.returncode == 1
     assert "--structure is missing" in refused.stderr
-    done = _python(*words, "--structure", str(tmp_path / "atoms.xyz"))
-    assert done.returncode == 0, done.stderr
+    ethanol = ase.io.read(_written(molecule("CH3CH2OH"), tmp_path))
+    model = _exported_to_metatomic(checkpoint, "--structure", str(tmp_path / "atoms.xyz"))
     moved = ethanol.copy()
-    moved.positions[2] += (0.3, 0.1, -0.2)
-    images = [ethanol, moved]
-    found = _in_metatomic(tmp_path / "out.pt", images)
-    references = [_reference(checkpoint, image) for image in images]
-    np.testing.assert_allclose(found["energies"], [one.get_potential_energy() for one in references], atol=1e-8)
-    np.testing.assert_allclose(found["forces"], np.concatenate([one.get_forces() for one in references]), atol=1e-8)
+    moved.rattle(0.05, seed=2)
+    _check_metatomic(model, checkpoint, [ethanol, moved])
     with pytest.raises(AssertionError, match="these atoms in this order only"):
-        _in_metatomic(tmp_path / "out.pt", [ethanol[::-1]])
+        _in_metatomic(model, [ethanol[::-1]])
 
 
 @pytest.mark.slow
@@ -520,15 +537,9 @@ def test_metatomic_refuses_what_cannot_be_traced(tmp_path):
 
 
 @pytest.mark.slow
-def test_torchsim_runs_the_metatomic_file(torch_sim, tmp_path):
+def test_torchsim_runs_the_metatomic_file(torch_sim, in_metatomic_format):
     """A file for one engine is a file for the others that run models of metatomic."""
-    pytest.importorskip("metatomic.torch")
-    model = build("schnet")
-    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
-    save_force_field(model, tmp_path / "model.pt")
-    output = str(tmp_path / "exported.pt")
-    done = _python("-m", "mdsim.cli", "export", str(tmp_path / "model.pt"), "--to", "metatomic", "-o", output)
-    assert done.returncode == 0, done.stderr
+    checkpoint, output = in_metatomic_format
     script = """
         import sys
         import torch, torch_sim
@@ -538,22 +549,14 @@ def test_torchsim_runs_the_metatomic_file(torch_sim, tmp_path):
         boxes = [molecule(name, cell=[12.0] * 3, pbc=True) for name in ("H2O", "CH4")]
         print(*model(torch_sim.initialize_state(boxes, model.device, model.dtype))["energy"].tolist())
     """
-    done = _python("-W", "ignore", "-c", textwrap.dedent(script), output)
+    done = _python("-W", "ignore", "-c", textwrap.dedent(script), str(output))
     assert done.returncode == 0, done.stderr
     boxes = [molecule(name, cell=[12.0] * 3, pbc=True) for name in ("H2O", "CH4")]
-    expected = [_reference(tmp_path / "model.pt", box).get_potential_energy() for box in boxes]
+    expected = [_reference(checkpoint, box).get_potential_energy() for box in boxes]
     assert list(map(float, done.stdout.split()[-2:])) == pytest.approx(expected, abs=1e-8)
 
 
 # ------------------------------------------------------------------------------------------------ what every engine has
-
-
-@pytest.fixture
-def small(tmp_path) -> Path:
-    model = build("schnet")
-    model.fit_energy_zero([], torch.zeros(0), ATOMS_EV)
-    save_force_field(model, tmp_path / "model.pt")
-    return tmp_path / "model.pt"
 
 
 SCRIPTS = ("ase", "lammps", "openmm", "torchsim", "ipi")
