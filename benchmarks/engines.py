@@ -116,7 +116,7 @@ def _case(case: str, folder: Path) -> tuple[Path, Atoms]:
 
 def _exported(engine: str, checkpoint: Path, folder: Path, structure: Path | None = None) -> Path:
     suffix = "pt" if engine == "metatomic" else "py"
-    return export(engine, Order(checkpoint, folder / f"{engine}.{suffix}", structure=structure))[0]
+    return export(engine, Order(checkpoint, folder / f"run_{engine}.{suffix}", structure=structure))[0]
 
 
 def _engines(checkpoint: Path, atoms: Atoms, folder: Path, steps: int) -> Iterator[tuple[str, Engine]]:
@@ -158,7 +158,7 @@ def _metatomic(checkpoint: Path, atoms: Atoms, folder: Path, steps: int) -> Engi
     model = _exported("metatomic", checkpoint, folder, folder / "atoms.xyz" if with_bonds else None)
     moving = atoms.copy()
     moving.calc = MetatomicCalculator(str(model), device="cpu")
-    dynamics = runpy.run_path(str(folder / "ase.py"))["langevin"](moving, 300.0, 0.5)
+    dynamics = runpy.run_path(str(folder / "run_ase.py"))["langevin"](moving, 300.0, 0.5)
 
     def evaluate(at: Atoms) -> tuple[float, np.ndarray]:
         there = at.copy()
@@ -210,18 +210,23 @@ def _ipi(client: Path, steps: int) -> Engine:
     def run(n_steps: int) -> None:
         client.with_suffix(".xml").write_text(re.sub(r" 1000 <", f" {n_steps} <", template), encoding="utf-8")
         i_pi = Path(sys.executable).with_name("i-pi")
-        server = subprocess.Popen([i_pi, "ipi.xml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            [i_pi, "run_ipi.xml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-        subprocess.run([sys.executable, client.name], cwd=folder, env=environment, check=True)
-        server.wait(60)
+        try:
+            subprocess.run([sys.executable, client.name], cwd=folder, env=environment, check=True)
+            server.wait(60)
+        finally:
+            server.kill()
 
     def evaluate(at: Atoms) -> tuple[float, np.ndarray]:
         before = (folder / "atoms.xyz").read_text(encoding="utf-8")
         ase.io.write(folder / "atoms.xyz", at)
         run(1)
         (folder / "atoms.xyz").write_text(before, encoding="utf-8")
-        frames = ase.io.read(next(folder.glob("ipi.forces_0*")), ":")
-        energy = np.loadtxt(folder / "ipi.out")[0, 4]
+        frames = ase.io.read(next(folder.glob("run_ipi.forces_0*")), ":")
+        energy = np.loadtxt(folder / "run_ipi.out")[0, 4]
         return energy, frames[0].arrays.get("forces", frames[0].positions)
 
     return Engine(evaluate, lambda: run(steps), lambda: run(1))

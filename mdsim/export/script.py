@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -14,6 +15,7 @@ from ase.data import chemical_symbols
 import mdsim
 from mdsim.calculator import check_energy_zero_name
 from mdsim.datasets.sources.ase_files import read_images_in_A
+from mdsim.errors import ConfigError
 from mdsim.export.registry import Order
 from mdsim.force_field import ForceField
 from mdsim.models.loading import load_force_field
@@ -27,9 +29,10 @@ def write_script(template: str, order: Order, **more: str) -> Path:
 
     Raises:
         CheckpointError: the checkpoint holds no force field.
-        ConfigError: the energy zero is unknown.
+        ConfigError: the energy zero is unknown, or the script would hide a package of its name.
     """
     check_energy_zero_name(order.energy_zero)
+    _check_module_name(order.output)
     model = load_force_field(order.checkpoint, order.allow_factory)
     known = {"script": order.output.name, "about": about(model), "force_field": arguments(order), **more}
     return write_text(order.output, Template(template).substitute(known))
@@ -56,6 +59,15 @@ def arguments(order: Order) -> str:
     if order.allow_factory is not None:
         values["allow_factory"] = order.allow_factory
     return json.dumps(values, indent=4, ensure_ascii=False)
+
+
+def _check_module_name(path: Path) -> None:
+    """Refuse names of packages: Python looks into the folder of a script first, and a script `ase.py` hides ASE."""
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        return
+    found = find_spec(path.stem)
+    if found is not None and (found.origin is None or Path(found.origin).resolve() != path.resolve()):
+        raise ConfigError(f"{path}: a script of this name hides the package {path.stem}; name it run_{path.name}")
 
 
 def write_text(path: Path, text: str) -> Path:

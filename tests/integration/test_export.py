@@ -72,7 +72,7 @@ def _crystal() -> Atoms:
 
 
 def _exported(checkpoint: Path, engine: str, *flags: str) -> Path:
-    output = checkpoint.parent / f"{engine}.py"
+    output = checkpoint.parent / f"run_{engine}.py"
     assert main(["export", str(checkpoint), "--to", engine, "-o", str(output), *flags]) == 0
     return output
 
@@ -353,7 +353,7 @@ def test_ipi(checkpoint, atoms):
     given = client.with_suffix(".xml").read_text()
     client.with_suffix(".xml").write_text(given.replace(" 1000 <", " 4 <").replace("stride='10'", "stride='1'"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [str(Path(sys.executable).with_name("i-pi")), "ipi.xml"]
+    command = [str(Path(sys.executable).with_name("i-pi")), "run_ipi.xml"]
     server = subprocess.Popen(
         command, cwd=client.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -363,7 +363,7 @@ def test_ipi(checkpoint, atoms):
     finally:
         server.kill()
     assert server.returncode == 0, log
-    rows = np.loadtxt(client.parent / "ipi.out")
+    rows = np.loadtxt(client.parent / "run_ipi.out")
     assert len(rows) == 5, "the start and four steps"
     reference = _reference(checkpoint, ase.io.read(structure))
     # The electronvolt of i-PI differs from ASE's, through which the client sends energies in hartree.
@@ -596,6 +596,7 @@ def test_scripts_pass_on_factory_and_energy_zero(small, engine, monkeypatch):
         (["--to", "ase", "-o", "{checkpoint}"], "would overwrite"),
         (["--to", "ase", "-o", "{folder}/run.py", "--structure", "a.xyz"], "--structure: not used by ase"),
         (["--to", "ase", "-o", "{folder}/run.py", "--energy-zero", "vacuum"], "'vacuum'; use one of labels"),
+        (["--to", "ase", "-o", "{folder}/ase.py"], "hides the package ase; name it run_ase.py"),
         (["--to", "ipi", "-o", "{folder}/run.py"], "--structure is missing"),
         (["--to", "ipi", "-o", "{folder}/run.xml", "--structure", "a.xyz"], "name of the input"),
         (
