@@ -203,7 +203,7 @@ def _openmm(script: Path, atoms: Atoms, calculator: ForceFieldCalculator, steps:
 def _ipi(client: Path, steps: int) -> Engine:
     """i-PI and its client in processes of their own. A step more or less does not count among those of a start."""
     folder, template = client.parent, client.with_suffix(".xml").read_text(encoding="utf-8")
-    output = "<trajectory filename='forces' stride='1' format='ase'> forces{ev/ang} </trajectory>"
+    output = "<trajectory filename='forces' stride='1' format='xyz'> forces{ev/ang} </trajectory>"
     template = template.replace("nbeads='4'", "nbeads='1'").replace("stride='10'", "stride='1'")
     template = template.replace("</properties>", f"</properties>{output}")
 
@@ -225,9 +225,8 @@ def _ipi(client: Path, steps: int) -> Engine:
         ase.io.write(folder / "atoms.xyz", at)
         run(1)
         (folder / "atoms.xyz").write_text(before, encoding="utf-8")
-        frames = ase.io.read(next(folder.glob("run_ipi.forces_0*")), ":")
-        energy = np.loadtxt(folder / "run_ipi.out")[0, 4]
-        return energy, frames[0].arrays.get("forces", frames[0].positions)
+        forces = np.loadtxt(folder / "run_ipi.forces_0.xyz", skiprows=2, max_rows=len(at), usecols=(1, 2, 3))
+        return np.loadtxt(folder / "run_ipi.out")[0, 4], forces
 
     return Engine(evaluate, lambda: run(steps), lambda: run(1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +119,8 @@ def write(order: Order) -> list[Path]:
     if path == order.output:
         raise ConfigError(f"{path}: this is the name of the input; name the client, as {path.stem}.py")
     structure = str(order.structure.resolve())
-    names = {"input": path.name, "script": order.output.name, "stem": path.stem, "address": f"mdsim_{path.stem}"}
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # so that runs do not share a socket
+    names = {"input": path.name, "script": order.output.name, "stem": path.stem, "address": f"mdsim_{place}"}
     client = write_script(SCRIPT, order, **names, structure=json.dumps(structure), quoted=json.dumps(names["address"]))
     cell = LARGE_CELL if cell_of(structure_of(order.structure)) is None else ""
     names["structure"] = escape(structure)

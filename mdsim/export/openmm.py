@@ -1,4 +1,4 @@
-"""Export to OpenMM: a script in which the force field is a `PythonForce`, which needs OpenMM 8.4 or later."""
+"""Export to OpenMM: a script in which the force field is a `PythonForce`. Recent releases of OpenMM have it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from mdsim.export.script import write_script
 SCRIPT = '''\
 """Langevin dynamics of many systems at once with torch-sim.
 
-    python $script STRUCTURE [STRUCTURE ...] [--copies 8] [--steps 1000] [--temperature_K 300] [--timestep_fs 0.5]
+    python $script STRUCTURE [STRUCTURE ...] [--copies 8] [--steps 1000] [--temperature_K 300]
 
 Structures may have different atoms and cells. All are periodic, or none is.
 
