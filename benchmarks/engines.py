@@ -1,6 +1,6 @@
 """Benchmark of exports: agreement of each engine with the ASE calculator, and milliseconds per step.
 
-    python -m benchmarks.engines [--steps 100]
+    python -m benchmarks.engines [--steps 40] [--only GemNet]
 
 Scripts and files are those of `mdsim export`, in float64. A step is one of molecular dynamics in the engine, and ASE's
 with the calculator of this package runs alternately with it. Engines that are not installed are left out.
@@ -11,12 +11,12 @@ from __future__ import annotations
 import metatomic.torch  # isort: skip # noqa: F401 - before other extensions of torch
 
 import argparse
-import os
 import re
 import runpy
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ import torch
 from ase import Atoms, units
 from metatomic_ase import MetatomicCalculator
 
-from benchmarks.common import median_seconds
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.datasets import load_dataset
 from mdsim.export.registry import Order, export
@@ -52,27 +51,27 @@ MOVED_A = 0.1  # of all atoms, before energies and forces are compared
 
 @dataclass(frozen=True)
 class Engine:
-    """Energy (eV) and forces (eV/Å) at given atoms, and the steps of one timing."""
+    """Energy (eV) and forces (eV/Å) at given atoms, and the steps of one timing.
+
+    `advance` returns the seconds per step if it measures them itself.
+    """
 
     evaluate: Callable[[Atoms], tuple[float, np.ndarray]]
-    advance: Callable[[], object]
-    start: Callable[[], object] = lambda: None  # part of the steps that is not to be counted
+    advance: Callable[[], float | None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=50, help="of one timing")
+    parser.add_argument("--steps", type=int, default=40, help="of one timing")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     known = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for case in CASES:
+    for case in filter(lambda name: known.only in name, CASES):
         with tempfile.TemporaryDirectory() as folder:
             rows += _rows(case, Path(folder), known.steps)
-    print(
-        format_table(
-            [["model, system, atoms", "engine", "max |dE| (eV)", "max |dF| (eV/Å)", "ms", "calculator, ms"], *rows]
-        )
-    )
+    header = ["model, system, atoms", "engine", "|dE| (eV)", "max |dF| (eV/Å)", "ms", "calculator, ms"]
+    print(format_table(header, rows))
 
 
 def _rows(case: str, folder: Path, steps: int) -> list[list[str]]:
@@ -88,13 +87,18 @@ def _rows(case: str, folder: Path, steps: int) -> list[list[str]]:
         energy, forces = engine.evaluate(moved)
         moved.calc = ForceFieldCalculator(checkpoint, dtype=torch.float64)
         of_energy, of_forces = abs(energy - moved.get_potential_energy()), abs(forces - moved.get_forces()).max()
-        actions = {"engine": engine.advance, "start": engine.start, "own": lambda: dynamics.run(steps)}
-        seconds = median_seconds(actions, repetitions=3)
-        seconds["engine"] -= seconds["start"]
-        ms = [f"{1000 * seconds[who] / steps:.2f}" for who in ("engine", "own")]
+        seconds = [[_seconds(engine.advance, steps), _seconds(lambda: dynamics.run(steps), steps)] for _ in range(3)]
+        ms = [f"{1000 * value:.1f}" for value in np.median(seconds, axis=0)]
         rows.append([case, name, f"{of_energy:.0e}", f"{of_forces:.0e}", *ms])
         print(*rows[-1], sep="  ", flush=True)
     return rows
+
+
+def _seconds(advance: Callable[[], object], steps: int) -> float:
+    """Seconds per step."""
+    start = time.perf_counter()
+    measured = advance()
+    return measured if isinstance(measured, float) else (time.perf_counter() - start) / steps
 
 
 def _case(case: str, folder: Path) -> tuple[Path, Atoms]:
@@ -126,7 +130,7 @@ def _engines(checkpoint: Path, atoms: Atoms, folder: Path, steps: int) -> Iterat
     yield "metatomic (in ASE)", _metatomic(checkpoint, atoms, folder, steps)
     yield "LAMMPS", _lammps(_exported("lammps", checkpoint, folder), atoms, calculator, steps)
     yield "OpenMM", _openmm(_exported("openmm", checkpoint, folder), atoms, calculator, steps)
-    yield "i-PI, one bead", _ipi(_exported("ipi", checkpoint, folder, folder / "atoms.xyz"), steps)
+    yield "i-PI, one bead", _ipi(_exported("ipi", checkpoint, folder, folder / "atoms.xyz"), checkpoint, steps)
 
 
 def _torchsim(checkpoint: Path, atoms: Atoms, n_systems: int, steps: int) -> Engine:
@@ -200,25 +204,36 @@ def _openmm(script: Path, atoms: Atoms, calculator: ForceFieldCalculator, steps:
     return Engine(evaluate, lambda: moving.step(steps))
 
 
-def _ipi(client: Path, steps: int) -> Engine:
-    """i-PI and its client in processes of their own. A step more or less does not count among those of a start."""
+def _ipi(client: Path, checkpoint: Path, steps: int) -> Engine:
+    """i-PI in a process of its own, and its client in this one, which notes when it is asked for forces."""
     folder, template = client.parent, client.with_suffix(".xml").read_text(encoding="utf-8")
     output = "<trajectory filename='forces' stride='1' format='xyz'> forces{ev/ang} </trajectory>"
     template = template.replace("nbeads='4'", "nbeads='1'").replace("stride='10'", "stride='1'")
     template = template.replace("</properties>", f"</properties>{output}")
+    address = re.search(r"<address> (\S+) </address>", template)
+    connect = runpy.run_path(str(client))["connect"]
 
-    def run(n_steps: int) -> None:
+    class Noted(ForceFieldCalculator):
+        def calculate(self, *arguments, **options) -> None:
+            super().calculate(*arguments, **options)
+            times.append(time.perf_counter())
+
+    times: list[float] = []
+    calculator = Noted(checkpoint, dtype=torch.float64)
+
+    def run(n_steps: int) -> float:
         client.with_suffix(".xml").write_text(re.sub(r" 1000 <", f" {n_steps} <", template), encoding="utf-8")
+        times.clear()
         i_pi = Path(sys.executable).with_name("i-pi")
-        server = subprocess.Popen(
-            [i_pi, "run_ipi.xml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+        server = subprocess.Popen([i_pi, "run_ipi.xml"], cwd=folder, stdout=subprocess.DEVNULL)
         try:
-            subprocess.run([sys.executable, client.name], cwd=folder, env=environment, check=True)
+            atoms = ase.io.read(folder / "atoms.xyz")
+            atoms.calc = calculator
+            connect(address[1]).run(atoms, use_stress=bool(atoms.pbc.all()))
             server.wait(60)
         finally:
             server.kill()
+        return (times[-1] - times[0]) / max(1, len(times) - 1)
 
     def evaluate(at: Atoms) -> tuple[float, np.ndarray]:
         before = (folder / "atoms.xyz").read_text(encoding="utf-8")
@@ -228,7 +243,7 @@ def _ipi(client: Path, steps: int) -> Engine:
         forces = np.loadtxt(folder / "run_ipi.forces_0.xyz", skiprows=2, max_rows=len(at), usecols=(1, 2, 3))
         return np.loadtxt(folder / "run_ipi.out")[0, 4], forces
 
-    return Engine(evaluate, lambda: run(steps), lambda: run(1))
+    return Engine(evaluate, lambda: run(steps))
 
 
 if __name__ == "__main__":

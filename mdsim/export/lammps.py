@@ -20,7 +20,9 @@ $about
 
 import argparse
 import ctypes
+import os
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,8 @@ def load_mpi():
 
 def start(atoms, calculator, arguments=("-log", "none")):
     """LAMMPS with these atoms, in this order, and the force field as their only force."""
+    atoms.calc = calculator
+    atoms.get_potential_energy()  # raises an error for atoms that the force field does not know
     periodic = bool(atoms.pbc.all())
     if periodic:  # turn a along x and b into the xy plane
         atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
@@ -69,7 +73,7 @@ def start(atoms, calculator, arguments=("-log", "none")):
     if lmp.get_natoms() != len(atoms):
         raise RuntimeError(f"LAMMPS keeps {lmp.get_natoms()} of {len(atoms)} atoms: some are outside of the cell")
     lmp.commands_string("""
-        pair_style zero 3.0 full
+        pair_style zero 3.0
         pair_coeff * *
         fix mdsim all external pf/callback 1 1
         fix_modify mdsim energy yes virial yes
@@ -82,7 +86,7 @@ def make_callback(lmp, atoms, calculator, periodic):
     """The function that LAMMPS calls for forces; it sets the energy and, in periodic systems, the virial as well."""
     atoms.calc = calculator
 
-    def compute(_, step, n_local, tags, positions, forces):
+    def set_results(tags, positions, forces):
         order = tags - 1
         atoms.positions[order] = positions
         if periodic:
@@ -93,6 +97,13 @@ def make_callback(lmp, atoms, calculator, periodic):
             lmp.fix_external_set_virial_global("mdsim", virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]].tolist())
         forces[:] = atoms.get_forces()[order]
         lmp.fix_external_set_energy_global("mdsim", atoms.get_potential_energy())
+
+    def compute(_, step, n_local, tags, positions, forces):
+        try:
+            set_results(tags, positions, forces)
+        except BaseException:  # it would not reach LAMMPS, which would go on with wrong forces
+            traceback.print_exc()
+            os._exit(1)
 
     return compute
 

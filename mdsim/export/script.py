@@ -49,8 +49,9 @@ def structure_of(path: Path) -> Atoms:
 
 def about(model: ForceField) -> str:
     """The force field and the release in one line."""
-    elements = ", ".join(symbols(model)) or "unknown elements"
-    return f"{type(model).__name__} for {elements}, exported by mdsim {mdsim.__version__}."
+    known = ", ".join(symbols(model)) or "unknown elements"
+    repulsion = "" if model.repulsion is None else " with a repulsion of nuclei"
+    return f"{type(model).__name__}{repulsion} for {known}, exported by mdsim {mdsim.__version__}."
 
 
 def arguments(order: Order) -> str:

