@@ -51,7 +51,7 @@ def start(atoms, calculator, arguments=("-log", "none")):
     if periodic:  # turn a along x and b into the xy plane
         atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
         atoms.wrap()
-    else:  # shrink-wrapped boundaries begin at the atoms
+    else:  # boundaries that move outward with the atoms
         atoms.set_cell(np.diag(np.ptp(atoms.positions, axis=0) + 10.0))
         atoms.center()
     (xx, _, _), (xy, yy, _), (xz, yz, zz) = atoms.cell.array
@@ -62,7 +62,7 @@ def start(atoms, calculator, arguments=("-log", "none")):
         units metal
         atom_style atomic
         atom_modify map array sort 0 0
-        boundary {"p p p" if periodic else "s s s"}
+        boundary {"p p p" if periodic else "m m m"}
         region box prism 0 {xx} 0 {yy} 0 {zz} {xy} {xz} {yz}
         create_box {len(kinds)} box
     """)
