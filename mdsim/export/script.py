@@ -59,7 +59,7 @@ def arguments(order: Order) -> str:
     values = {"checkpoint": str(order.checkpoint.resolve()), "energy_zero": order.energy_zero}
     if order.allow_factory is not None:
         values["allow_factory"] = order.allow_factory
-    return json.dumps(values, indent=4, ensure_ascii=False)
+    return json.dumps(values, indent=4, ensure_ascii=False).replace("\n}", ",\n}")
 
 
 def _check_module_name(path: Path) -> None:

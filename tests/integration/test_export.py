@@ -215,6 +215,14 @@ def test_lammps(checkpoint, atoms):
         np.testing.assert_allclose(-np.array(bar) * 1e5 * units.Pascal, reference.get_stress(), rtol=1e-5, atol=1e-8)
 
 
+def test_lammps_keeps_isotopes(small):
+    water = molecule("H2O")
+    water.set_masses([15.999, 2.014, 1.008])
+    lmp = _lammps(_exported(small, "lammps"), water, ForceFieldCalculator(small))
+    types, masses = lmp.numpy.extract_atom("type"), lmp.numpy.extract_atom("mass")
+    assert [float(masses[kind]) for kind in types] == [15.999, 2.014, 1.008]
+
+
 def test_lammps_does_not_start_with_unknown_atoms(small):
     calculator = ForceFieldCalculator(small)
     _lammps(_exported(small, "lammps"), molecule("H2O"), calculator).close()
