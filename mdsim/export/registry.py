@@ -63,6 +63,11 @@ EXPORTERS = {
         takes_structure=True,
         any_energy_zero=False,
     ),
+    "native": Exporter(
+        "a file of the package that the model comes from: mace-torch, sevenn, nequip",
+        "mdsim.export.native:write",
+        any_energy_zero=False,
+    ),
 }
 
 

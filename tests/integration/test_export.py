@@ -15,6 +15,7 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 
 import ase.io
+import foreign
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,7 @@ from mdsim.calculator import ForceFieldCalculator
 from mdsim.cli.main import main
 from mdsim.errors import UnknownSpeciesError
 from mdsim.export.registry import EXPORTERS
+from mdsim.models.loading import load_force_field
 from mdsim.models.repelled import add_repulsion
 from mdsim.models.saving import save_force_field
 from mdsim.repulsion.zbl import ZBL, Window
@@ -658,6 +660,28 @@ def test_errors(small, tmp_path, capsys, flags, message):
     printed = capsys.readouterr().err
     assert re.search(message, printed), printed
     assert len(printed.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_native(tmp_path):
+    """A model of nequip, written back as a file of nequip."""
+    pytest.importorskip("nequip")
+    foreign.write_nequip(tmp_path / "original.ckpt", foreign.nequip_configuration((1, 6, 8)))
+    model = load_force_field(tmp_path / "original.ckpt", model="nequip_package", allow_unpickling=True)
+    save_force_field(model, tmp_path / "model.pt")
+    assert main(["export", str(tmp_path / "model.pt"), "--to", "native", "-o", str(tmp_path / "back.ckpt")]) == 0
+    back = load_force_field(tmp_path / "back.ckpt", model="nequip_package", allow_unpickling=True)
+    forces = []
+    for one in (model, back):
+        atoms = molecule("CH3CH2OH")
+        atoms.calc = ForceFieldCalculator(one, energy_zero="relative", dtype=torch.float64)
+        forces.append(atoms.get_forces())
+    np.testing.assert_allclose(forces[0], forces[1], atol=1e-6)
+
+
+def test_models_of_this_package_have_no_other(small, tmp_path, capsys):
+    assert main(["export", str(small), "--to", "native", "-o", str(tmp_path / "other.model")]) == 1
+    assert "SchNet is not a model of another package" in capsys.readouterr().err
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path, capsys):
