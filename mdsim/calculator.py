@@ -59,8 +59,7 @@ class ForceFieldCalculator(Calculator):
         energy_zero: str = "labels",
     ) -> None:
         super().__init__()
-        if energy_zero not in ENERGY_ZEROS:
-            raise ConfigError(f"energy_zero: found {energy_zero!r}; use one of {', '.join(ENERGY_ZEROS)}")
+        check_energy_zero_name(energy_zero)
         if isinstance(checkpoint, ForceField):
             model = checkpoint.frozen_copy()
         else:
@@ -135,6 +134,12 @@ class ForceFieldCalculator(Calculator):
                 return None
             self.force_field.check_energy_zero(system)  # may have to warn
         return self.force_field.zero_energies_eV(system).cpu()
+
+
+def check_energy_zero_name(energy_zero: str) -> None:
+    """Raise `ConfigError` unless it is one of `ENERGY_ZEROS`."""
+    if energy_zero not in ENERGY_ZEROS:
+        raise ConfigError(f"energy_zero: found {energy_zero!r}; use one of {', '.join(ENERGY_ZEROS)}")
 
 
 def _array(tensor: Tensor) -> np.ndarray:

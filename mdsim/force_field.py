@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 import logging
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -52,10 +53,16 @@ class ForceField(EnergyZero):
     hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
     made_by: dict[str, Any] | None = None  # `factory` and `options` of a model from outside this package
     repulsion: ZBL | None = None  # part of the energies that is not learned, see `mdsim.models.repelled`
+    message_steps: int | None = None  # from neighbor to neighbor, by which atoms affect an energy; None: unknown
 
     def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
         super().__init__(species, energy_shift_eV)
         self.cutoff = float(cutoff)
+
+    @property
+    def interaction_range_A(self) -> float:
+        """Distance beyond which atoms cannot affect the energy of an atom, infinite if it is unknown."""
+        return math.inf if self.message_steps is None else self.message_steps * self.cutoff
 
     def atomic_energies(
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors

@@ -85,7 +85,7 @@ class System:
 
     @property
     def n_atoms(self) -> int:
-        return len(self.atomic_numbers)
+        return self.atomic_numbers.shape[0]  # of any size in a traced model, unlike `len`
 
     @property
     def n_molecules(self) -> int:

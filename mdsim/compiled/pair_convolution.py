@@ -7,7 +7,7 @@ are linear in each argument, and each is the derivative of the other: ∂C gives
 and C(g, a). Per layer, energies need C, forces need C and D, and the gradient of a force loss needs six C and three D.
 
 On the CPU, compiled loops read each filter once. Without numba (the extra `fast`), and on a GPU, gathers and scatters
-are used instead.
+are used instead. So they are in a traced model, which can be saved only without custom autograd functions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ def convolve(
     second: Int[Tensor, "pair"],
 ) -> Float[Tensor, "node channel"]:
     """Sum the features of each node's neighbors, times the filter of each pair."""
+    if torch.jit.is_tracing():
+        return _gathered(filters, features, first, second)
     return _Convolve.apply(filters, features, first, second)
+
+
+def _gathered(filters: Tensor, features: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """C(w, h) by operations of torch."""
+    received = torch.zeros_like(features).index_add(0, first, filters * features.index_select(0, second))
+    return received.index_add_(0, second, filters * features.index_select(0, first))
 
 
 class _Convolve(Function):
@@ -39,8 +47,7 @@ class _Convolve(Function):
         ctx.save_for_backward(filters, features, first, second)
         if _compiled(filters, features):
             return _compiled_convolve(filters, features, first, second)
-        received = torch.zeros_like(features).index_add(0, first, filters * features.index_select(0, second))
-        return received.index_add_(0, second, filters * features.index_select(0, first))
+        return _gathered(filters, features, first, second)
 
     @staticmethod
     @no_type_check

@@ -32,8 +32,9 @@ def selected(
         return torch.ones_like(first, dtype=torch.bool)
     if selection == "between_molecules":
         return system.molecules[first] != system.molecules[second]
-    bonded = _bonded_keys(system.bonds, system.n_atoms)
-    keys = torch.minimum(first, second) * system.n_atoms + torch.maximum(first, second)
+    n_atoms = int(system.n_atoms)  # while a model is traced, a tensor; a trace with bonds is for one system alone
+    bonded = _bonded_keys(system.bonds, n_atoms)
+    keys = torch.minimum(first, second) * n_atoms + torch.maximum(first, second)
     place = torch.searchsorted(bonded, keys).clamp(max=len(bonded) - 1)
     return bonded[place] != keys
 

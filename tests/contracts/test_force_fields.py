@@ -466,3 +466,21 @@ def test_forces_are_differentiable_in_the_parameters(force_field, case):
 
     h = 1e-6
     torch.testing.assert_close(slope, (projected(h) - projected(-h)) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+def test_atoms_affect_an_energy_as_far_as_messages_go_and_no_farther(force_field):
+    steps = force_field.message_steps
+    if steps is None:
+        assert force_field.interaction_range_A == float("inf")
+        pytest.skip("the force field does not say how far messages go")
+    along = torch.arange(steps + 3, dtype=torch.float64)
+    positions = torch.stack([0.55 * force_field.cutoff * along, 0.3 * (along % 2), 0.2 * (along % 3)], dim=1)[None]
+    system = System.from_bonds(torch.full((steps + 3,), 6), torch.zeros(0, 2, dtype=torch.long), dtype=torch.float64)
+    positions.requires_grad_()
+    pairs = neighbors(system, positions, force_field.cutoff)
+    assert pairs.n_pairs == steps + 2, "a chain, in which only adjacent atoms are neighbors"
+    first = force_field.atomic_energies(system, positions, pairs)[0, 0]
+    affects = torch.autograd.grad(first, positions)[0][0].norm(dim=1)
+    assert (affects[: steps + 1] > 0).all()
+    assert (affects[steps + 1 :] == 0).all()
+    assert force_field.interaction_range_A == steps * force_field.cutoff

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -159,12 +160,15 @@ def _ranks(owners: Int[Tensor, "item"], counts: Int[Tensor, "owner"]) -> Int[Ten
     """Number of earlier items with the same owner, for each item."""
     order = torch.argsort(owners, stable=True)
     starts = (counts.cumsum(0) - counts).index_select(0, owners.index_select(0, order))
-    return torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device) - starts)
+    return torch.empty_like(order).index_copy(0, order, torch.arange(order.shape[0], device=order.device) - starts)
 
 
 def _dense_layout(receivers: Int[Tensor, "edge"], n_nodes: int) -> tuple[Int[Tensor, "edge"], tuple[Bucket, ...]]:
     """The row of each edge, bucket by bucket, atom by atom."""
     degrees = torch.bincount(receivers, minlength=n_nodes)
+    if torch.jit.is_tracing():  # sizes are tensors then, and serve any number of edges; the number of buckets is fixed
+        most = cast("int", degrees.max())
+        return receivers * most + _ranks(receivers, degrees), (Bucket(0, n_nodes, most),)
     size = max(MIN_BUCKET, -(-n_nodes // MAX_BUCKETS))
     n_places = torch.stack([of_bucket.max() for of_bucket in degrees.split(size)])
     buckets, start = [], 0

@@ -103,6 +103,7 @@ class GemNetT(ForceField):
         if species and max(species) > MAX_ATOMIC_NUMBER:
             raise ValueError(f"GemNet-T has embeddings up to Z = {MAX_ATOMIC_NUMBER}, found Z = {max(species)}")
         super().__init__(cutoff, tuple(species), energy_shift_eV)
+        self.message_steps = 2 * num_blocks + 1  # a block updates edges from edges, atoms from edges, edges from atoms
         self.hyperparameters = {
             "num_spherical": num_spherical,
             "num_radial": num_radial,

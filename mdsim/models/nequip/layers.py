@@ -197,7 +197,7 @@ class Convolution(nn.Module):
                 harmonics = edges.harmonics[path.ir_harmonic]
                 matrices = torch.tensordot(harmonics, getattr(self, f"coupling_{number}"), dims=1)
                 message = _transformed(matrices, message)
-            total = message.new_zeros(len(features[path.ir_in]), *message.shape[1:])
+            total = message.new_zeros(features[path.ir_in].shape[0], *message.shape[1:])
             received.append(total.index_add(0, edges.receivers, message))
         return self.collect(received)
 

@@ -75,6 +75,7 @@ class NequIP(ForceField):
         if not species:
             raise ValueError("NequIP needs to know its species: pass the atomic numbers that occur in the data")
         super().__init__(cutoff, tuple(species), energy_shift_eV)
+        self.message_steps = num_layers
         self.hyperparameters = {
             "l_max": l_max,
             "parity": parity,

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch_geometric.nn.models.schnet import GaussianSmearing, InteractionBlock, ShiftedSoftplus
 
 from mdsim.compiled import HAS_NUMBA, NEEDS_NUMBA, radial_spline
 from mdsim.compiled.pair_convolution import convolve
 from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath
 from mdsim.interfaces import Potential
+from mdsim.models.schnet.layers import GaussianSmearing, InteractionBlock, ShiftedSoftplus
 from mdsim.neighbors import Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -61,6 +61,7 @@ class SchNet(ForceField):
         energy_scale: float = 1.0,
     ) -> None:
         super().__init__(cutoff, species, energy_shift_eV)
+        self.message_steps = num_interactions
         self.hyperparameters = {
             "hidden_channels": hidden_channels,
             "num_filters": num_filters,
@@ -72,7 +73,7 @@ class SchNet(ForceField):
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, hidden_channels, padding_idx=0)
         self.distance_expansion = GaussianSmearing(0.0, self.cutoff, num_gaussians)
         self.interactions = nn.ModuleList(
-            InteractionBlock(hidden_channels, num_gaussians, num_filters, self.cutoff) for _ in range(num_interactions)
+            InteractionBlock(hidden_channels, num_gaussians, num_filters) for _ in range(num_interactions)
         )
         self.lin1 = nn.Linear(hidden_channels, hidden_channels // 2)
         self.act = ShiftedSoftplus()
@@ -88,7 +89,8 @@ class SchNet(ForceField):
         # At the cutoff, weight and slope are zero, so clamping smoothly removes every pair beyond it.
         distances = torch.linalg.vector_norm(neighbors.displacements(positions), dim=-1).clamp(max=self.cutoff)
         features = self.embedding(system.atomic_numbers).repeat(len(positions), 1)
-        for block, filters in zip(self.interactions, self._filters(distances), strict=True):
+        blocks = cast("list[InteractionBlock]", self.interactions)
+        for block, filters in zip(blocks, self._filters(distances), strict=True):
             features = features + _interaction(block, features, filters, neighbors)
         output = self.lin2(self.act(self.lin1(features)))
         return self.energy_scale * output.reshape(positions.shape[:2])

@@ -7,8 +7,10 @@ import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 from torch_geometric.nn.models import SchNet as ReferenceSchNet
+from torch_geometric.nn.models.schnet import InteractionBlock as ReferenceBlock
 
 from mdsim.models import SchNet
+from mdsim.models.schnet.layers import InteractionBlock
 from mdsim.state import System
 
 ARGUMENTS = {"hidden_channels": 32, "num_filters": 24, "num_interactions": 3, "num_gaussians": 15, "cutoff": 4.5}
@@ -51,6 +53,18 @@ def _compare(model: SchNet, system: System, positions: torch.Tensor) -> None:
         expected_energy, expected_forces = _reference_energy_and_forces(model, system, positions[replica])
         torch.testing.assert_close(energy[replica : replica + 1], expected_energy, rtol=0, atol=1e-10)
         torch.testing.assert_close(forces[replica], expected_forces, rtol=0, atol=1e-10)
+
+
+def test_layers_have_the_names_and_the_initial_values_of_the_reference():
+    torch.manual_seed(1)
+    own, after = InteractionBlock(16, 10, 12), torch.rand(1)
+    torch.manual_seed(1)
+    reference, after_reference = ReferenceBlock(16, 10, 12, 5.0), torch.rand(1)
+    assert list(own.state_dict()) == list(reference.state_dict())
+    assert [name for name, _ in own.named_parameters()] == [name for name, _ in reference.named_parameters()]
+    for name, value in reference.state_dict().items():
+        assert torch.equal(own.state_dict()[name], value), name
+    assert torch.equal(after, after_reference), "later layers have the same random numbers as well"
 
 
 def test_equals_the_reference_on_a_molecule(model, aspirin, aspirin_geometry, generator):
