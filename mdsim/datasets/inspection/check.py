@@ -10,10 +10,11 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 
 from mdsim.datasets.bonds import close_pairs
-from mdsim.datasets.folder import Dataset, Metadata, read_metadata, system_of
+from mdsim.datasets.folder import Dataset, Metadata, read_metadata
 from mdsim.datasets.npz import Frames, read_frames
 from mdsim.datasets.repeats import repeated_frames
 from mdsim.datasets.splits import parse_indices
+from mdsim.datasets.systems import system_of
 from mdsim.dynamics.velocities import angular_momentum
 from mdsim.errors import DatasetError
 from mdsim.geometry import all_pairs, center_of_mass, minimum_image, pair_distances
