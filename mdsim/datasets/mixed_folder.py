@@ -17,6 +17,7 @@ from mdsim.datasets.folder import (
     Metadata,
     described_compositions,
     open_folder,
+    read_metadata,
     verified_path,
 )
 from mdsim.datasets.mixed import MixedFrames, read_mixed_frames
@@ -108,6 +109,12 @@ def _of_formula(dataset: MixedDataset, name: str, formula: str) -> MixedFrames:
     if not chosen.any():
         raise DatasetError(f"{dataset.folder}: {name}.npz has no frames of {formula}; make it from more frames")
     return frames[chosen]
+
+
+def opened(folder: Path) -> Dataset | MixedDataset:
+    """The data set of any kind in a folder."""
+    metadata = read_metadata(folder / "metadata.json")
+    return MixedDataset(folder, metadata) if metadata.is_mixed else Dataset(folder, metadata)
 
 
 def load_mixed_dataset(root: Path | str, name: str, molecule: str, size: str) -> MixedDataset:
