@@ -79,12 +79,21 @@ def open_checked(path: Path) -> list[Checked]:
     if path.is_file():
         frames = read_frames(path)
         return [Checked(path.stem, path.parent, {path.stem: frames}, system_of(frames, torch.float64), None)]
+    return [_open(folder) for folder in folders_of(path)]
+
+
+def folders_of(path: Path) -> list[Path]:
+    """The folders of the data sets at a path or below it.
+
+    Raises:
+        DatasetError: there is none.
+    """
     folders = [path] if (path / "metadata.json").is_file() else sorted(p.parent for p in path.rglob("metadata.json"))
     if not folders:
         raise DatasetError(
             f"{path}: no data set here or below (a folder with metadata.json), and no npz file of frames"
         )
-    return [_open(folder) for folder in folders]
+    return folders
 
 
 def _open(folder: Path) -> Checked:

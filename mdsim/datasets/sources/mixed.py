@@ -25,6 +25,7 @@ from mdsim.datasets.sources.raw import RawFrames, Units
 from mdsim.datasets.sources.unit_detection import stretch_constant, with_units
 from mdsim.errors import DatasetError
 from mdsim.typing import Int
+from mdsim.units import GPA
 
 EXAMINED = 20  # kinds of frames, the most frequent ones, whose units and labels are checked
 FEWEST_TO_CHECK = 6  # frames of one kind
@@ -253,7 +254,7 @@ def _stress_text(frames: MixedFrames) -> str:
         return "none"
     known = frames.stress[frames.has_stress].double()
     rms = float(known.square().mean().sqrt())
-    return f"{len(known):,} frames, root mean square {rms:.2g} eV/Å³ ({160.21766 * rms:.2g} GPa)"
+    return f"{len(known):,} frames, root mean square {rms:.2g} eV/Å³ ({rms / GPA:.2g} GPa)"
 
 
 def _formula(piece: RawFrames) -> str:
