@@ -88,7 +88,7 @@ def evaluate(
         positions = batch.positions.detach().requires_grad_()
         shifts = shifts_of(batch.pairs, positions) if with_stress else None
         pairs = batch.pairs if shifts is None else replace(batch.pairs, shift=shifts)
-        atomic = force_field.atomic_energies(batch.system, positions, pairs)
+        atomic = force_field.atomic_energies(batch.system, positions, pairs).to(positions)
         variables = (positions,) if shifts is None else (positions, shifts)
         gradients = torch.autograd.grad(atomic.sum(), variables, create_graph=create_graph, allow_unused=True)
     with torch.set_grad_enabled(create_graph):
