@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from mdsim.datasets.mixed import MixedFrames
@@ -121,7 +119,7 @@ class MixedFit:
         Raises:
             TrainingError: they differ, because the model reads the cell, or counts on equal frames.
         """
-        frozen = copy.deepcopy(model).eval().requires_grad_(False)
+        frozen = model.frozen_copy()
         order = self.train.n_atoms.argsort(stable=True).tolist()
         periodic = [frame for frame in order if self.train.systems[frame].cell is not None]
         chosen = [*order[:COMPARED], *periodic[:COMPARED]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,7 +88,7 @@ def as_labeled(found: FlatResults) -> Labeled:
 
 def predictions(model: ForceField, frames: MixedLabels, batch_size: int, with_stress: bool) -> Labeled:
     """Energies (relative to the zero of the model), forces and stresses of all frames, a few at a time."""
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen = model.frozen_copy()
 
     def of_frames(chosen: Sequence[int]) -> Labeled:
         return as_labeled(evaluate(frozen, frames.batch(chosen, frozen.cutoff), with_stress=with_stress))
