@@ -17,7 +17,7 @@ from mdsim.assembly.evaluation import (
     departures,
     plan,
 )
-from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
+from mdsim.assembly.learning import SeveralLabeled, optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, mixed_loss, observable_loss
 from mdsim.assembly.mixed import add_repulsion_of_several, mixed_split
 from mdsim.assembly.models import (
@@ -34,6 +34,7 @@ from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
 
 __all__ = [
+    "SeveralLabeled",
     "add_repulsion",
     "add_repulsion_of_several",
     "compared_dynamical",

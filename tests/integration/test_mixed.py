@@ -8,15 +8,16 @@ import pytest
 import torch
 import yaml
 from mixed_frames import ATOMS_EV, write_mixed_data
-from tiny import pretrain_values, same_bits
+from tiny import pretrain_values, same_bits, simulate_values, train_values
 
-from mdsim import checkpoints
+from mdsim import assembly, checkpoints
 from mdsim.assembly.runs import pretraining as runs
 from mdsim.cli import main as cli
-from mdsim.config.schema import PretrainConfig
+from mdsim.config.schema import PretrainConfig, TrainConfig
 from mdsim.datasets import load_mixed_dataset, write_dataset
 from mdsim.datasets.folder import read_metadata, write_metadata
 from mdsim.models.loading import load_force_field
+from mdsim.training.terms import MixedEnergyForceTerm
 
 DATA = {"name": "toy", "molecule": "mixed", "size": "all"}
 
@@ -122,3 +123,48 @@ def test_elements_without_training_frames_are_found_before_the_fit(world, capsys
     write_dataset(folder, {"train": water, "val": data.val}, {"test": data.test}, data.metadata)
     assert cli.pretraining(["--config-yml", str(world / "pretrain.yml"), "--optim.stress_coefficient=0"]) == 1
     assert "val has frames of C, and no training frame has" in capsys.readouterr().err.splitlines()[-1]
+
+
+# --------------------------------------------------------------------------------------------- dynamics of one of them
+
+
+@pytest.fixture
+def runs_of_methanol(world) -> Path:
+    _fit(world)
+    shared = {"data": {"path": str(world / "data"), **DATA, "composition": "CH3OH"}, "model_dir": str(world / "fits")}
+    train, simulate = train_values(world) | shared, simulate_values(world) | shared
+    train["terms"][1] |= {"batch_size": 6, "stress_coefficient": 1.0}
+    simulate |= {"dynamical_observables": [], "dense_window": None}
+    for name, values in {"train": train, "simulate": simulate}.items():
+        (world / f"{name}.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return world
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_of_one_composition(runs_of_methanol):
+    world = runs_of_methanol
+    assert cli.stable_training(["--config-yml", str(world / "train.yml"), "--epochs=3"]) == 0
+    run = world / "runs" / "stable_training" / "schnet_mixed_CH3OH_default"
+    state = checkpoints.load(run / "last.pt", "stable_training")
+    assert state["training"]["replicas"]["state"]["positions"].shape == (4, 6, 3)
+    assert len(load_force_field(run / "last.pt").reference_compositions) == 4
+    assert cli.stable_training(["--config-yml", str(world / "simulate.yml")]) == 0
+    metrics = json.loads((run / "inference" / "pre" / "final_metrics.json").read_text())
+    assert metrics["force_mae_meV_per_A"] > 0
+
+
+def test_the_term_of_labels_uses_all_compositions(runs_of_methanol):
+    config = TrainConfig.model_validate(yaml.safe_load((runs_of_methanol / "train.yml").read_text()))
+    model = load_force_field(assembly.starting_checkpoint(config))
+    data, several = assembly.dataset(config.data), assembly.SeveralLabeled.of(assembly.labeled_data(config.data), model)
+    term = assembly.weighted_terms(config, data.system(), data, data, 0.0, several)[1].term
+    assert isinstance(term, MixedEnergyForceTerm) and len(term.frames) == 24 and term.batch_size == 6
+    assert float(term.energy.abs().max()) < 10.0, "relative to the zero of the force field"
+    assert term.loss.needs_stress and term.loss.energy_per_atom
+
+
+def test_dynamics_need_the_name_of_a_composition(runs_of_methanol, capsys):
+    arguments = ["--config-yml", str(runs_of_methanol / "train.yml"), "--data.composition=null"]
+    assert cli.stable_training(arguments) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "has several compositions; name one of CH4O (11 frames), H2O" in message and "data.composition" in message

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from mdsim.atomic_energies import fault_of_table
-from mdsim.config.schema.base import FolderName, Name, Section
+from mdsim.config.schema.base import FolderName, Section
 
 
 def _is_a_table(table: dict[str, float]) -> dict[str, float]:
@@ -23,7 +23,7 @@ class DataConfig(Section):
     name: FolderName = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
     molecule: FolderName = Field(description="The system within the family, a folder name.")
     size: FolderName = Field(description="Size of the split: number of frames (40, 1k, 10k) or percentage (25percent).")
-    composition: Name | None = Field(
+    composition: FolderName | None = Field(
         None,
         description="Composition to take from a data set of several, e.g. C2H6O. Dynamics need one; null: a fit uses "
         "all of them.",
