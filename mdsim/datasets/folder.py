@@ -189,8 +189,8 @@ def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Datas
     folder, metadata = open_folder(root, name, molecule, size)
     if metadata.is_mixed:
         raise DatasetError(
-            f"{folder}: has frames of several compositions or cells, and one of both is needed here; choose one of"
-            f" {described_compositions(metadata.compositions)} with data.composition"
+            f"{folder}: has frames of several compositions or cells, and one of both is needed here. In configurations,"
+            f" data.composition chooses one of {described_compositions(metadata.compositions)}"
         )
     return Dataset(folder, metadata)
 

@@ -142,13 +142,7 @@ def _with_one_unit(name: str, pieces: list[RawFrames], asked: Units) -> tuple[li
     )
     telling = [piece for piece in in_A if stretch_constant(piece) is not None]
     if telling:
-        known = [with_units(name, piece, asked) for piece in telling]
-        if len({(raw.units.length, raw.units.energy, raw.units.forces) for raw in known}) > 1:
-            raise DatasetError(
-                f"{name}: bonds to hydrogen of {_formula(known[0])} and of other compositions speak for different units"
-                " of forces; give the units with --energy-unit and --force-unit"
-            )
-        found = known[0]
+        found = _agreed(name, telling, asked)
     else:
         found = with_units(name, by_size[0], replace(asked, forces=asked.forces or _by_size(name, pieces, asked)))
     note = next(line for line in reversed(found.found) if line[0] == "units")
@@ -160,6 +154,28 @@ def _with_one_unit(name: str, pieces: list[RawFrames], asked: Units) -> tuple[li
         )
         for piece in pieces
     ], note
+
+
+def _agreed(name: str, telling: list[RawFrames], asked: Units) -> RawFrames:
+    """The most frequent of the kinds whose units can be told.
+
+    Total energies of a single composition can resemble those of another unit by chance, so that one kind is enough.
+    The labels of all kinds are compared with each other later.
+    """
+    known, problems = [], []
+    for piece in telling:
+        try:
+            known.append(with_units(name, piece, asked))
+        except DatasetError as problem:
+            problems.append(problem)
+    if not known:
+        raise problems[0]
+    if len({(raw.units.length, raw.units.energy, raw.units.forces) for raw in known}) > 1:
+        raise DatasetError(
+            f"{name}: bonds to hydrogen of {_formula(known[0])} and of other compositions speak for different units"
+            " of forces; give the units with --energy-unit and --force-unit"
+        )
+    return known[0]
 
 
 def _by_size(name: str, pieces: list[RawFrames], asked: Units) -> str | None:
