@@ -32,20 +32,29 @@ class FlatBatch:
     cells: Float[Tensor, "structure 3 3"]  # zeros with open boundaries
 
     @classmethod
-    def of(cls, systems: Sequence[System], positions: Sequence[Float[Tensor, "_ 3"]], cutoff: float) -> FlatBatch:
+    def of(
+        cls,
+        systems: Sequence[System],
+        positions: Sequence[Float[Tensor, "_ 3"]],
+        cutoff: float,
+        pairs: Sequence[Neighbors] | None = None,
+    ) -> FlatBatch:
         """A batch of one structure or more.
 
         Args:
             systems: the system of each structure, all on one device and in one precision.
             positions: its positions, Å.
             cutoff: of the force field, Å.
+            pairs: those of each structure within the cutoff, on any device. None: they are searched for.
         """
         device = positions[0].device
+        if pairs is None:
+            pairs = [pairs_within(system.cell, at[None], cutoff) for system, at in zip(systems, positions, strict=True)]
         sizes = torch.tensor([system.n_atoms for system in systems])
         return cls(
             joined(systems),
             torch.cat(list(positions))[None],
-            _pairs(systems, positions, cutoff),
+            _joined_pairs(pairs, [system.n_atoms for system in systems], positions[0]),
             torch.repeat_interleave(sizes).to(device),
             torch.stack([_cell_or_zeros(system) for system in systems]),
         )
@@ -137,17 +146,16 @@ def _starts(sizes: Sequence[int]) -> list[int]:
     return starts
 
 
-def _pairs(systems: Sequence[System], positions: Sequence[Float[Tensor, "_ 3"]], cutoff: float) -> Neighbors:
-    """The pairs of every structure, sorted by their first atom."""
-    found = [pairs_within(system.cell, at[None], cutoff) for system, at in zip(systems, positions, strict=True)]
-    starts = _starts([system.n_atoms for system in systems])
-    shift = None
-    if any(part.shift is not None for part in found):
-        none = [at.new_zeros(part.n_pairs, 3) for at, part in zip(positions, found, strict=True)]
-        shift = torch.cat([zero if part.shift is None else part.shift for zero, part in zip(none, found, strict=True)])
+def _joined_pairs(parts: Sequence[Neighbors], sizes: Sequence[int], like: Tensor) -> Neighbors:
+    """The pairs of all structures, sorted by their first atom, on the device and in the precision of a tensor."""
+    starts, shift = _starts(sizes), None
+    if any(part.shift is not None for part in parts):
+        none = (torch.zeros(part.n_pairs, 3, dtype=like.dtype, device=part.first.device) for part in parts)
+        shifts = [zero if part.shift is None else part.shift for zero, part in zip(none, parts, strict=True)]
+        shift = torch.cat(shifts).to(like)
     return Neighbors(
-        torch.cat([part.first + start for part, start in zip(found, starts, strict=True)]),
-        torch.cat([part.second + start for part, start in zip(found, starts, strict=True)]),
+        torch.cat([part.first + start for part, start in zip(parts, starts, strict=True)]).to(like.device),
+        torch.cat([part.second + start for part, start in zip(parts, starts, strict=True)]).to(like.device),
         shift,
     )
 

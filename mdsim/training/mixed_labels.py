@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -12,9 +12,31 @@ from mdsim.datasets.systems import systems_of
 from mdsim.flat_batch import FlatBatch, FlatResults, evaluate
 from mdsim.force_field import ForceField
 from mdsim.losses import Labeled
-from mdsim.memory import PiecesAtOnce
+from mdsim.memory import PiecesAtOnce, budget_bytes
+from mdsim.neighbors import Neighbors, pairs_within
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor
+
+SHARE = 0.1  # of the memory budget, for pairs that are kept
+
+
+class KnownPairs:
+    """Pairs of structures whose positions never change, up to a share of the memory."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[tuple[int, float], Neighbors] = {}
+        self._room = SHARE * budget_bytes(torch.device("cpu"))
+
+    def get(self, frame: int, cutoff: float) -> Neighbors | None:
+        return self._pairs.get((frame, cutoff))
+
+    def keep(self, frame: int, cutoff: float, pairs: Neighbors) -> None:
+        """Keep the pairs of a structure if there is room."""
+        tensors = (pairs.first, pairs.second, *(() if pairs.shift is None else (pairs.shift,)))
+        size = sum(tensor.nbytes for tensor in tensors)
+        if size <= self._room:
+            self._room -= size
+            self._pairs[frame, cutoff] = pairs
 
 
 @dataclass(frozen=True)
@@ -26,6 +48,7 @@ class MixedLabels:
     total_energy: Float[Tensor, "frame"]  # float64
     forces: tuple[Float[Tensor, "_ 3"], ...]
     stress: Float[Tensor, "frame 3 3"]
+    known_pairs: KnownPairs = field(default_factory=lambda: KnownPairs())
 
     @classmethod
     def of(cls, frames: MixedFrames, like: Tensor, find_bonds: bool = False) -> MixedLabels:
@@ -64,8 +87,18 @@ class MixedLabels:
         return torch.stack([zeros[id(system)] for system in self.systems])
 
     def batch(self, chosen: Sequence[int], cutoff: float) -> FlatBatch:
-        """Some of the structures."""
-        return FlatBatch.of([self.systems[i] for i in chosen], [self.positions[i] for i in chosen], cutoff)
+        """Some of the structures, with their pairs within the cutoff (Å)."""
+        systems, positions = [self.systems[i] for i in chosen], [self.positions[i] for i in chosen]
+        return FlatBatch.of(systems, positions, cutoff, [self._pairs(i, cutoff) for i in chosen])
+
+    def _pairs(self, frame: int, cutoff: float) -> Neighbors:
+        """The pairs of one structure. They are kept on the CPU while there is memory, because they never change."""
+        known = self.known_pairs.get(frame, cutoff)
+        if known is None:
+            cell, positions = self.systems[frame].cell, self.positions[frame].cpu()
+            known = pairs_within(cell, positions[None], cutoff)
+            self.known_pairs.keep(frame, cutoff, known)
+        return known
 
     def labels(self, chosen: Sequence[int], relative_energy: Float[Tensor, "frame"]) -> Labeled:
         """Labels of some structures, given the energies of all of them relative to the zero of the model."""
