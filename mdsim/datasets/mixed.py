@@ -116,6 +116,13 @@ class MixedFrames:
         """Number of frames of each composition, most frequent first."""
         return dict(Counter(self.formulas).most_common())
 
+    def members(self) -> dict[str, list[int]]:
+        """Indices of the frames of each composition, most frequent first."""
+        found: dict[str, list[int]] = {formula: [] for formula in self.compositions}
+        for frame, formula in enumerate(self.formulas):
+            found[formula].append(frame)
+        return found
+
     @cached_property
     def is_periodic(self) -> Bool[Tensor, "frame"]:
         """Whether each frame has periodic boundaries."""

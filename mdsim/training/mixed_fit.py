@@ -86,9 +86,7 @@ class MixedFit:
 
     def _compositions(self, energy: Float[Tensor, "frame"]) -> tuple[list[System], Float[Tensor, "composition"]]:
         """A system of each composition, and the mean energy of its frames."""
-        members: dict[str, list[int]] = {}
-        for frame, formula in enumerate(self.frames.formulas):
-            members.setdefault(formula, []).append(frame)
+        members = self.frames.members()
         systems = [self.train.systems[frames[0]] for frames in members.values()]
         means = [energy[frames].double().mean() for frames in members.values()]
         doubled = [system.cell is not None and system.n_atoms == 1 for system in systems]  # no isolated atoms

@@ -4,15 +4,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
 import torch
 import yaml
 from mixed_frames import ATOMS_EV, write_mixed_data
+from sprung_molecules import sprung
 from tiny import pretrain_values, same_bits, simulate_values, train_values
 
 from mdsim import assembly, checkpoints
 from mdsim.assembly.runs import pretraining as runs
 from mdsim.cli import main as cli
+from mdsim.cli.main import main
 from mdsim.config.schema import PretrainConfig, TrainConfig
 from mdsim.datasets import load_mixed_dataset, write_dataset
 from mdsim.datasets.folder import read_metadata, write_metadata
@@ -40,7 +44,7 @@ def _fit(world: Path, *options: str) -> Path:
 
 
 def test_a_fit(world, capfd):
-    folder = _fit(world, "--optim.max_epochs=8")
+    folder = _fit(world, "--optim.max_epochs=5")
     errors = json.loads((folder / "metrics.json").read_text())
     assert errors["train"]["frames"] == 24 and errors["n_train"] == 24
     assert errors["test"]["stress_mae_meV_per_A3"] > 0
@@ -58,6 +62,7 @@ def test_a_fit(world, capfd):
     assert cli.pretraining(["--config-yml", str(world / "pretrain.yml"), "--mode", "validate"]) == 0
 
 
+@pytest.mark.slow  # unit/training/test_mixed_fit.py does the same without the command line
 def test_stopped_and_resumed(world):
     whole = _fit(world, "--optim.max_epochs=2", "--identifier=whole")
     _fit(world, "--optim.max_epochs=1", "--identifier=part")
@@ -168,3 +173,24 @@ def test_dynamics_need_the_name_of_a_composition(runs_of_methanol, capsys):
     assert cli.stable_training(arguments) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert "has several compositions; name one of CH4O (11 frames), H2O" in message and "data.composition" in message
+
+
+# ------------------------------------------------------------------------------------- stresses of one composition
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 20.0])
+def test_stresses_of_one_composition(tmp_path, coefficient):
+    cell = np.diag([6.0, 6.5, 7.0])
+    images = [atoms for atoms in sprung("NH3", 90, cell=cell) if np.allclose(atoms.cell.array, cell)]
+    ase.io.write(tmp_path / "x.extxyz", images)
+    named = ["--name", "toy", "--molecule", "ammonia", "--db_path", str(tmp_path / "data")]
+    assert main(["data", "convert", str(tmp_path / "x.extxyz"), *named]) == 0
+    values = pretrain_values(tmp_path)
+    values["data"] = {"path": str(tmp_path / "data"), "name": "toy", "molecule": "ammonia", "size": "100percent"}
+    values["optim"] |= {"stress_coefficient": coefficient, "max_epochs": 2}
+    (tmp_path / "fit.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert cli.pretraining(["--config-yml", str(tmp_path / "fit.yml")]) == 0
+    folder = tmp_path / "fits" / "schnet" / "toy-ammonia_100percent_schnet"
+    assert json.loads((folder / "metrics.json").read_text())["test"]["stress_mae_meV_per_A3"] > 0
+    history = checkpoints.load(folder / "checkpoints" / "last.pt", "pretraining")["training"]["progress"]["history"]
+    assert ("stress_mae_meV_per_A3" in history[0]) is (coefficient > 0)

@@ -88,8 +88,8 @@ def _row(name: str, frames: MixedFrames) -> list[str]:
 def _compositions(frames: MixedFrames) -> str:
     """A line per composition, most frequent first."""
     rows = []
-    for formula, members in _members(frames).items():
-        some = frames[members]
+    for formula, members in frames.members().items():
+        some = frames[torch.tensor(members)]
         energy = some.energy - some.energy.mean()
         spread = f"{float(energy.std()):.3f}" if len(some) > 1 else "-"
         cells = "-" if some.cell is None or not some.is_periodic.any() else f"{len(some.cell.unique(dim=0))}"
@@ -100,14 +100,6 @@ def _compositions(frames: MixedFrames) -> str:
     columns = ["composition", "frames", "cells", "energy per atom", "std of energy", "force RMS", "stresses"]
     text = format_table(columns, rows[:COMPOSITIONS_SHOWN])
     return text + (f"\n... and {left_out} more compositions" if left_out > 0 else "")
-
-
-def _members(frames: MixedFrames) -> dict[str, Tensor]:
-    """Indices of the frames of each composition, most frequent first."""
-    found: dict[str, list[int]] = {}
-    for index, formula in enumerate(frames.formulas):
-        found.setdefault(formula, []).append(index)
-    return {formula: torch.tensor(found[formula]) for formula in frames.compositions}
 
 
 def _second_look(parts: Mapping[str, MixedFrames]) -> str:
@@ -132,13 +124,13 @@ def _suspects(part: str, frames: MixedFrames) -> list[str]:
 
 
 def _energy_outliers(frames: MixedFrames) -> Iterator[tuple[int, str]]:
-    for formula, members in _members(frames).items():
+    for formula, members in frames.members().items():
         if len(members) < FEWEST_FOR_OUTLIERS:
             continue
         centered = frames.energy[members] - frames.energy[members].median()
         spread = 1.4826 * float(centered.abs().median())
         for i in torch.nonzero(centered.abs() > ENERGY_OUTLIER * spread)[:, 0].tolist() if spread > 0 else []:
-            yield int(members[i]), f"{formula}, energy {float(centered[i]):+.2f} eV from the median"
+            yield members[i], f"{formula}, energy {float(centered[i]):+.2f} eV from the median"
 
 
 def _force_outliers(frames: MixedFrames) -> Iterator[tuple[int, str]]:

@@ -144,8 +144,14 @@ def _with_one_unit(name: str, pieces: list[RawFrames], asked: Units) -> tuple[li
     if telling:
         found = _agreed(name, telling, asked)
     else:
-        found = with_units(name, by_size[0], replace(asked, forces=asked.forces or _by_size(name, pieces, asked)))
+        by_force = _by_size(name, pieces, asked)
+        found = with_units(name, by_size[0], replace(asked, forces=asked.forces or by_force))
     note = next(line for line in reversed(found.found) if line[0] == "units")
+    if not telling and by_force is not None and asked.forces is None:
+        note = (
+            "units",
+            f"{found.units.energy}, {by_force}, {found.units.length}: assumed, from the size of the forces",
+        )
     known_units = found.units
     return [
         replace(
@@ -249,8 +255,7 @@ def _atomic_notes(frames: MixedFrames, atoms: Mapping[str, float]) -> list[tuple
         return []
     notes = [("atomic energies", described(atoms))]
     bindings = {}
-    for formula in frames.compositions:
-        some = [index for index, other in enumerate(frames.formulas) if other == formula]
+    for formula, some in frames.members().items():
         energies = frames.energy[some].numpy()
         bindings[formula] = binding_energy_eV(frames.numbers_of_frames[some[0]].numpy(), energies, atoms)
     if known := {formula: value for formula, value in bindings.items() if value is not None}:

@@ -9,15 +9,8 @@ import numpy as np
 from ase import Atoms
 
 from mdsim.datasets.sources import labels
-from mdsim.datasets.sources.ase_files import (
-    Reading,
-    cell_of,
-    check_all_move,
-    check_same_state,
-    chosen_frames,
-    masses_of,
-    read_images,
-)
+from mdsim.datasets.sources.ase_files import chosen_frames, read_images
+from mdsim.datasets.sources.ase_frames import Reading, cell_of, check_all_move, check_same_state, masses_of
 from mdsim.datasets.sources.deepmd import read_deepmd
 from mdsim.datasets.sources.isolated_atoms import energies_of, is_isolated
 from mdsim.datasets.sources.raw import RawFrames, check_atoms, check_finite

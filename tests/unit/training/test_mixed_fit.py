@@ -163,6 +163,24 @@ def test_reference_energies_of_all_compositions(train, val):
     assert moved != 0.0
 
 
+def test_a_pretrained_model_keeps_all_but_its_zero_of_energy(train, val):
+    """Labels of another method: other energies of atoms, the same forces."""
+    model = student().double()
+    model.fit_energy_zero([], torch.zeros(0, dtype=torch.float64), {1: -14.0, 6: -1020.0, 8: -2040.0, 26: -34000.0})
+    with torch.no_grad():
+        model.energy_scale.fill_(0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit = MixedFit(train, val, MixedLoss(1.0, 1.0), F64)
+    fit.prepare(model, pretrained=True)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before.get(name))}
+    assert changed == {"reference_energies_eV", "reference_compositions"}
+    assert float(model.reference_energies_eV[26]) == -34000.0
+    predicted = torch.cat([model(s, p[None])[0] for s, p in zip(fit.train.systems, fit.train.positions, strict=True)])
+    counts = torch.stack([composition(numbers) for numbers in train.numbers_of_frames]).double()
+    assert float((counts.T @ (fit.energy - predicted)).abs().max()) < 1e-6
+    assert abs(float(model.reference_energies_eV[8]) - ATOMS_EV[8]) < 10.0, "now those of the labels"
+
+
 def vars_of(frames: MixedFrames) -> dict:
     return {name: getattr(frames, name) for name in MixedFrames.__dataclass_fields__}
 
