@@ -76,6 +76,20 @@ def test_stopped_and_resumed(world):
     assert (whole / "metrics.json").read_bytes() == (part / "metrics.json").read_bytes()
 
 
+def test_a_fit_that_starts_from_a_checkpoint(world):
+    first = _fit(world, "--optim.max_epochs=4") / "checkpoints"
+    values = yaml.safe_load((world / "pretrain.yml").read_text())
+    values["model"] = {"name": "schnet", "checkpoint": str(first / "best_checkpoint.pt")}
+    (world / "pretrain.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    second = _fit(world, "--optim.max_epochs=1", "--identifier=on") / "checkpoints"
+    before, after = (
+        checkpoints.load(folder / "last.pt", "pretraining")["training"]["progress"] for folder in (first, second)
+    )
+    best = before["history"][before["best"]]
+    assert after["history"][0]["force_mae_meV_per_A"] == pytest.approx(best["force_mae_meV_per_A"], rel=1e-5)
+    assert after["history"][0]["energy_mae_meV_per_atom"] < before["history"][0]["energy_mae_meV_per_atom"]
+
+
 def test_one_composition_of_it(world):
     folder = _fit(world, "--data.composition=CH3OH", "--optim.stress_coefficient=0")
     errors = json.loads((folder / "metrics.json").read_text())
