@@ -22,6 +22,7 @@ from benchmarks.peers import PublishedStyleSchNet
 from mdsim.datasets.folder import load_dataset
 from mdsim.datasets.npz import Frames
 from mdsim.losses import energy_force_loss, mean_absolute_error
+from mdsim.training.fit_data import OneSystem
 from mdsim.training.pretrain import FitSettings, Pretraining
 from mdsim.training.schedule import OptimizerSettings
 
@@ -38,18 +39,20 @@ mae_loss = partial(
 def our_fit(case: Case, frames: Frames, folder: Path, batch: int) -> Pretraining:
     """The fit of `pretraining.py`, from the bundled weights."""
     settings = FitSettings(OptimizerSettings(learning_rate=1e-5), batch, eval_batch_size=batch, max_epochs=1)
-    return Pretraining(case.force_field, case.system, frames, frames, settings, folder, mae_loss)
+    return Pretraining(case.force_field, OneSystem(case.system, frames, frames, mae_loss), settings, folder)
 
 
 class PublishedFit:
     """Epochs over a DataLoader, with the loss of each step."""
 
     def __init__(self, fit: Pretraining, batch: int) -> None:
-        self.model = PublishedStyleSchNet(fit.model, fit.system)
+        given = fit.data
+        self.model = PublishedStyleSchNet(fit.model, given.system)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5)
-        numbers = fit.system.atomic_numbers
+        numbers = given.system.atomic_numbers
         data = [
-            Data(z=numbers, pos=r, y=e, force=f) for r, e, f in zip(fit.positions, fit.energy, fit.forces, strict=True)
+            Data(z=numbers, pos=r, y=e, force=f)
+            for r, e, f in zip(given.positions, given.energy, given.forces, strict=True)
         ]
         self.loader = DataLoader(data, batch_size=batch, shuffle=False)
 

@@ -50,10 +50,11 @@ from openmm_water import (
 )
 from xtb_dynamics import block_files, collect
 
-from mdsim.datasets.folder import Metadata, system_of, write_dataset
+from mdsim.datasets.folder import Metadata, write_dataset
 from mdsim.datasets.npz import UNITS, Frames
 from mdsim.datasets.reference_run import ReferenceRun, tabulate
 from mdsim.datasets.splits import block_holdout, format_indices, nested_splits
+from mdsim.datasets.systems import system_of
 from mdsim.state import Trajectory
 
 MOLECULE = "water"

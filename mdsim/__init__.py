@@ -11,6 +11,11 @@ __version__ = "0.2.0.dev0"
 if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imported on first use
     from mdsim.calculator import ForceFieldCalculator as ForceFieldCalculator
     from mdsim.datasets.folder import Dataset as Dataset, load_dataset as load_dataset
+    from mdsim.datasets.mixed import MixedFrames as MixedFrames
+    from mdsim.datasets.mixed_folder import (
+        MixedDataset as MixedDataset,
+        load_mixed_dataset as load_mixed_dataset,
+    )
     from mdsim.datasets.npz import Frames as Frames
     from mdsim.errors import (
         CheckpointError as CheckpointError,
@@ -104,6 +109,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
 _HOMES = {
     "calculator": ("ForceFieldCalculator",),
     "datasets.folder": ("Dataset", "load_dataset"),
+    "datasets.mixed": ("MixedFrames",),
+    "datasets.mixed_folder": ("MixedDataset", "load_mixed_dataset"),
     "datasets.npz": ("Frames",),
     "dynamics.stretch": ("Stretch", "initial_conditions"),
     "errors": ("CheckpointError", "ConfigError", "DatasetError", "UnknownSpeciesError", "UserError"),

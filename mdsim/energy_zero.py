@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
+import scipy.linalg
 import torch
 from torch import nn
 
@@ -17,6 +19,8 @@ from mdsim.typing import Float, Int, Tensor
 
 log = logging.getLogger("mdsim")
 
+MOST_RECORDED = 64  # compositions; of more, independent ones determine the same energies
+SHOWN = 12  # compositions in messages
 _REMEDY = (
     'ask for energies relative to the model\'s zero or for an estimate, energy_zero="relative" or "estimated" '
     "(--energy-zero on the command line); forces need neither"
@@ -95,7 +99,8 @@ class EnergyZero(nn.Module):
             return None
         known = self.reference_compositions.cpu()
         if len(known) and undetermined_part(counts, known).any():
-            fitted_to = ", ".join(map(formula, known))
+            more = f" and {len(known) - SHOWN} others" if len(known) > SHOWN else ""
+            fitted_to = ", ".join(map(formula, known[:SHOWN])) + more
             return f"the total energy of {asked} is not determined: the zero of energy was fitted to {fitted_to}"
         return None
 
@@ -122,6 +127,19 @@ class EnergyZero(nn.Module):
         self.energy_shift_eV.zero_()
         pure = torch.eye(N_ELEMENTS, dtype=torch.long)[~isolated.isnan()]
         self._record(torch.cat([pure, counts[~single]]))
+
+    def correct_energy_zero(self, systems: Sequence[System], errors: Float[Tensor, "system"]) -> None:
+        """Change the reference energies by the smallest change that is a least-squares fit to errors.
+
+        Args:
+            systems: the compositions, which are recorded besides those that are known already.
+            errors: mean label minus mean total energy of each, eV.
+        """
+        counts = torch.stack([composition(system.atomic_numbers).cpu() for system in systems])
+        unknown = torch.full((N_ELEMENTS,), torch.nan, dtype=torch.float64)
+        change = fitted(counts, errors.detach().cpu().double(), unknown)
+        self.reference_energies_eV += change.to(self.reference_energies_eV.device)
+        self._record(torch.cat([self.reference_compositions.cpu(), counts]))
 
     def record_composition(self, atomic_numbers: Int[Tensor, "atom"]) -> None:
         """Record the composition of the constant of an earlier release, which is divided equally among its atoms.
@@ -177,7 +195,10 @@ class EnergyZero(nn.Module):
         return table
 
     def _record(self, compositions: Int[Tensor, "composition element"]) -> None:
-        self.reference_compositions = compositions.unique(dim=0).to(self.reference_compositions.device)
+        compositions = compositions.unique(dim=0)
+        if len(compositions) > MOST_RECORDED:
+            compositions = _independent(compositions)
+        self.reference_compositions = compositions.to(self.reference_compositions.device)
 
     def upgraded(self, state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
         """A state of any release, under current names. Earlier releases had one constant per system."""
@@ -200,6 +221,16 @@ class EnergyZero(nn.Module):
         rows = state_dict.get(f"{prefix}reference_compositions", self.reference_compositions)
         self.reference_compositions = self.reference_compositions.new_zeros(len(rows), N_ELEMENTS)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def _independent(compositions: Int[Tensor, "composition element"]) -> Int[Tensor, "kept element"]:
+    """All isolated atoms, and as many independent compositions as determine all others."""
+    isolated = compositions.sum(1) == 1
+    others = compositions[~isolated]
+    beyond = others.double() * (compositions[isolated].sum(0) == 0)
+    _, triangular, order = scipy.linalg.qr(beyond.T.numpy(), mode="economic", pivoting=True)
+    rank = int(np.linalg.matrix_rank(triangular))
+    return torch.cat([compositions[isolated], others[torch.from_numpy(order[:rank]).long()]]).unique(dim=0)
 
 
 def _table(atoms: Mapping[int, float]) -> Float[Tensor, "element"]:

@@ -105,6 +105,16 @@ class ForceField(EnergyZero):
         """Set the zero of energy, the scale and similar constants from the training set (Å, eV, eV/Å) before a fit."""
         self.fit_energy_zero([system], energy.double().mean()[None])
 
+    def fit_scales(
+        self, system: System, positions: Float[Tensor, "replica atom 3"], pairs: Neighbors, force_rms: float
+    ) -> None:
+        """Set scales and similar constants before a fit to frames of several compositions or cells, as `normalize_to`.
+
+        Args:
+            system, positions, pairs: some training frames as one replica, see `mdsim.flat_batch`.
+            force_rms: root mean square of the force components of all training frames, eV/Å.
+        """
+
     def recenter(
         self,
         system: System,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from mdsim.typing import Float, Tensor
+from mdsim.typing import Bool, Float, Int, Tensor
 
 #: Maps a prediction and a target of equal shape to a scalar.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -142,3 +144,85 @@ def energy_force_errors(
     errors["force_mae_meV_per_A"] = force_error.abs().mean()
     errors["force_rmse_meV_per_A"] = force_error.square().mean().sqrt()
     return {name: float(value) for name, value in errors.items()}
+
+
+class Labeled(NamedTuple):
+    """Energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures of any sizes, predicted or as labels."""
+
+    energy: Float[Tensor, "structure"]
+    forces: Float[Tensor, "atom 3"]
+    stress: Float[Tensor, "structure 3 3"] | None = None  # NaN where a structure has none
+
+
+@dataclass(frozen=True)
+class MixedLoss:
+    """Weighted sum of losses of energies per atom (eV), force components (eV/Å) and stresses (eV/Å³).
+
+    Every structure counts equally in the energy, every atom in the forces, and every label in the stress.
+
+    Args:
+        energy_weight, force_weight, stress_weight: weights of the sum.
+        energy_loss, force_loss, stress_loss: losses that are means over their entries.
+        energy_per_atom: divide energies by the number of atoms. Otherwise they are those of whole structures.
+    """
+
+    energy_weight: float
+    force_weight: float
+    stress_weight: float = 0.0
+    energy_loss: Loss = mean_squared_error
+    force_loss: Loss = mean_squared_error
+    stress_loss: Loss = mean_squared_error
+    energy_per_atom: bool = True
+
+    @property
+    def needs_stress(self) -> bool:
+        return self.stress_weight > 0
+
+    def __call__(
+        self,
+        predicted: Labeled,
+        labels: Labeled,
+        n_atoms: Int[Tensor, "structure"],
+        shares: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    ) -> Float[Tensor, ""]:
+        """The loss. If the structures are a part of a batch, the losses of all parts sum to that of the batch.
+
+        Args:
+            predicted, labels: of the same structures.
+            n_atoms: atoms of each.
+            shares: fraction of the structures, of the atoms and of the stress labels of the batch.
+        """
+        per = n_atoms.to(predicted.energy) if self.energy_per_atom else torch.ones_like(predicted.energy)
+        total = shares[0] * self.energy_weight * self.energy_loss(predicted.energy / per, labels.energy / per)
+        total = total + shares[1] * self.force_weight * self.force_loss(predicted.forces, labels.forces)
+        if not self.needs_stress or predicted.stress is None or labels.stress is None:
+            return total
+        known = has_stress(labels.stress)
+        if not known.any():
+            return total
+        return total + shares[2] * self.stress_weight * self.stress_loss(predicted.stress[known], labels.stress[known])
+
+
+def has_stress(stress: Float[Tensor, "structure 3 3"]) -> Bool[Tensor, "structure"]:
+    """Whether each structure has a stress label."""
+    return stress.isfinite().all(2).all(1)
+
+
+def mixed_errors(predicted: Labeled, labels: Labeled, n_atoms: Int[Tensor, "structure"]) -> dict[str, float]:
+    """Errors as in `energy_force_errors`, and those of stresses where there are labels."""
+    energy_error = 1000 * (predicted.energy.double() - labels.energy.double()).detach()
+    found = {
+        "energy_{}_meV": energy_error,
+        "energy_{}_meV_per_atom": energy_error / n_atoms,
+        "force_{}_meV_per_A": 1000 * (predicted.forces.double() - labels.forces.double()).detach(),
+    }
+    if predicted.stress is not None and labels.stress is not None and (known := has_stress(labels.stress)).any():
+        error = predicted.stress[known].double() - labels.stress[known].double()
+        found["stress_{}_meV_per_A3"] = 1000 * error.detach()
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {
+        "mae": lambda error: error.abs().mean(),
+        "rmse": lambda error: error.square().mean().sqrt(),
+    }
+    return {
+        name.format(kind): float(measure(error)) for name, error in found.items() for kind, measure in kinds.items()
+    }

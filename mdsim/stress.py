@@ -63,30 +63,30 @@ def atomic_energies_forces_stress(
     with torch.enable_grad():
         if not positions.requires_grad:
             positions = positions.detach().requires_grad_()
-        cell, shifts = system.cell.detach().requires_grad_(), _shifts(neighbors_of_all, positions)
+        cell, shifts = system.cell.detach().requires_grad_(), shifts_of(neighbors_of_all, positions)
         strained = replace(system, cell=cell), positions, replace(neighbors_of_all, shift=shifts)
         atomic = force_field.atomic_energies(*strained)
         of_positions, of_shifts, of_cell = torch.autograd.grad(
             atomic.sum(), (positions, shifts, cell), create_graph=create_graph, allow_unused=True
         )
     with torch.set_grad_enabled(create_graph):
-        virial = _outer(positions, of_positions).sum(1)
+        virial = outer(positions, of_positions).sum(1)
         if of_shifts is not None:
-            virial = virial.index_add(0, neighbors_of_all.first // system.n_atoms, _outer(shifts, of_shifts))
+            virial = virial.index_add(0, neighbors_of_all.first // system.n_atoms, outer(shifts, of_shifts))
         if of_cell is not None:
             _check_alone(len(positions))
-            virial = virial + _outer(cell, of_cell).sum(0)
+            virial = virial + outer(cell, of_cell).sum(0)
         stress = 0.5 * (virial + virial.mT) / torch.linalg.det(system.cell).abs()
     return (atomic if create_graph else atomic.detach()), -of_positions, stress
 
 
-def _shifts(pairs: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:
+def shifts_of(pairs: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:
     """The shifts of all pairs (Å), as a variable to differentiate with respect to."""
     shifts = positions.new_zeros(pairs.n_pairs, 3) if pairs.shift is None else pairs.shift.detach()
     return shifts.requires_grad_()
 
 
-def _outer(a: Float[Tensor, "*vectors 3"], b: Float[Tensor, "*vectors 3"]) -> Float[Tensor, "*vectors 3 3"]:
+def outer(a: Float[Tensor, "*vectors 3"], b: Float[Tensor, "*vectors 3"]) -> Float[Tensor, "*vectors 3 3"]:
     """Outer products of vectors. Not as matrix products, which lose digits in mixed precision."""
     return a[..., :, None] * b[..., None, :]
 

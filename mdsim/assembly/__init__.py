@@ -8,7 +8,7 @@ from mdsim.assembly.checkpoint_paths import (
     starting_checkpoint,
     variant,
 )
-from mdsim.assembly.data import dataset
+from mdsim.assembly.data import dataset, labeled_data
 from mdsim.assembly.dynamics import integrator, prior, stretch
 from mdsim.assembly.evaluation import (
     compared_dynamical,
@@ -17,8 +17,9 @@ from mdsim.assembly.evaluation import (
     departures,
     plan,
 )
-from mdsim.assembly.learning import optimizer_settings, sampling, stable_settings, weighted_terms
-from mdsim.assembly.losses import energy_force_loss, observable_loss
+from mdsim.assembly.learning import SeveralLabeled, optimizer_settings, sampling, stable_settings, weighted_terms
+from mdsim.assembly.losses import energy_force_loss, mixed_loss, observable_loss
+from mdsim.assembly.mixed import add_repulsion_of_several, mixed_split
 from mdsim.assembly.models import (
     add_repulsion,
     device,
@@ -33,7 +34,9 @@ from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
 
 __all__ = [
+    "SeveralLabeled",
     "add_repulsion",
+    "add_repulsion_of_several",
     "compared_dynamical",
     "compared_energy",
     "compared_structural",
@@ -46,7 +49,10 @@ __all__ = [
     "evaluated_checkpoint",
     "force_field",
     "integrator",
+    "labeled_data",
     "log_recentering",
+    "mixed_loss",
+    "mixed_split",
     "observable",
     "observables",
     "observable_loss",

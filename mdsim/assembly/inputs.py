@@ -10,6 +10,7 @@ from typing import Any
 
 from mdsim.config.schema import Section
 from mdsim.datasets.folder import Dataset
+from mdsim.datasets.mixed_folder import MixedDataset
 from mdsim.errors import ConfigError
 
 #: Keys that may differ between a stopped run and its continuation: they say how long, how it is shown, or where things
@@ -29,7 +30,9 @@ MAY_CHANGE = {
 NOT_IN_THE_RESULTS = ("sha256", "n_frames", "program_versions", "command", "source", "license")  # of the metadata
 
 
-def inputs_of(config: Section, datasets: Iterable[tuple[Dataset, Iterable[str]]], **files: Path) -> dict[str, str]:
+def inputs_of(
+    config: Section, datasets: Iterable[tuple[Dataset | MixedDataset, Iterable[str]]], **files: Path
+) -> dict[str, str]:
     """The sha256 of everything that a run reads, by name.
 
     Args:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mdsim.assembly.losses import energy_force_loss, observable_loss
+from dataclasses import dataclass
+
+from mdsim.assembly.losses import energy_force_loss, mixed_loss, observable_loss
 from mdsim.assembly.observables import observables
 from mdsim.assembly.references import reference, reference_structures, reference_temperature
 from mdsim.config.schema import (
@@ -17,25 +19,58 @@ from mdsim.config.schema import (
 )
 from mdsim.config.schema.terms import BoundedTerm
 from mdsim.datasets.folder import Dataset
+from mdsim.datasets.mixed_folder import MixedDataset
 from mdsim.errors import ConfigError
 from mdsim.estimator.loss_term import LossTerm
 from mdsim.estimator.neighborhoods import NeighborhoodSampler
 from mdsim.estimator.samples import Sampling
+from mdsim.force_field import ForceField
 from mdsim.memory import PiecesAtOnce
 from mdsim.plugins import make
 from mdsim.state import System
 from mdsim.training.explore import ExploreSettings
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.learn import LearnSettings
+from mdsim.training.mixed_labels import MixedLabels
 from mdsim.training.schedule import OptimizerSettings, UnstableFraction
 from mdsim.training.stable import Limits, StableSettings
 from mdsim.training.steps import StepSettings
-from mdsim.training.terms import ContrastTerm, EnergyForceTerm, LabeledFrames, ObservableTerm, Target
+from mdsim.training.terms import (
+    ContrastTerm,
+    EnergyForceTerm,
+    LabeledFrames,
+    MixedEnergyForceTerm,
+    ObservableTerm,
+    Target,
+)
+from mdsim.typing import Float, Tensor
 from mdsim.units import kT_eV
 
 
+@dataclass(frozen=True)
+class SeveralLabeled:
+    """Labeled frames of several compositions, and their energies (eV) relative to the zero of a force field."""
+
+    frames: MixedLabels
+    energy: Float[Tensor, "frame"]
+
+    @classmethod
+    def of(cls, data: Dataset | MixedDataset, force_field: ForceField) -> SeveralLabeled | None:
+        """The training frames of a mixed set; None if it has one composition."""
+        if not isinstance(data, MixedDataset):
+            return None
+        like = next(force_field.parameters())
+        frames = MixedLabels.of(data.train, like, find_bonds=force_field.repulsion is not None)
+        return cls(frames, frames.relative_energy(force_field))
+
+
 def weighted_terms(
-    config: TrainConfig, system: System, data: Dataset, reference_data: Dataset, zero_energy_eV: float
+    config: TrainConfig,
+    system: System,
+    data: Dataset,
+    reference_data: Dataset,
+    zero_energy_eV: float,
+    several: SeveralLabeled | None = None,
 ) -> list[WeightedTerm]:
     """The loss terms with their weights.
 
@@ -45,10 +80,11 @@ def weighted_terms(
         data: provides the labeled frames.
         reference_data: provides the references of observables.
         zero_energy_eV: total energy at which the energy of the force field is zero.
+        several: the labeled frames of all compositions of a mixed set, in place of those of ``data``.
     """
     weighted = []
     for chosen in config.terms:
-        term = loss_term(chosen, config, system, data, reference_data, zero_energy_eV)
+        term = loss_term(chosen, config, system, data, reference_data, zero_energy_eV, several)
         if isinstance(chosen, BoundedTerm):
             weighted.append(WeightedTerm(term, chosen.weight, chosen.min_ratio, chosen.max_ratio))
         else:
@@ -63,6 +99,7 @@ def loss_term(
     data: Dataset,
     reference_data: Dataset,
     zero_energy_eV: float,
+    several: SeveralLabeled | None = None,
 ) -> LossTerm:
     """One loss term. Arguments as in `weighted_terms`."""
     match chosen:
@@ -75,8 +112,16 @@ def loss_term(
             only_after_break = chosen.simulated == "after_break"
             return ContrastTerm(system, *structures, chosen.structures_per_gradient, only_after_break, sampler)
         case EnergiesForcesTermConfig():
-            loss = energy_force_loss(chosen.loss, chosen.energy_coefficient, chosen.force_coefficient)
             at_once = PiecesAtOnce(config.estimator.minibatch_size, "labeled frames of a minibatch")
+            weights = chosen.energy_coefficient, chosen.force_coefficient
+            if several is not None:
+                of_several = mixed_loss(chosen.loss, *weights, chosen.stress_coefficient)
+                return MixedEnergyForceTerm(several.frames, several.energy, of_several, chosen.batch_size, at_once)
+            if chosen.stress_coefficient:
+                raise ConfigError(
+                    "terms.energies_forces.stress_coefficient: the data set has one composition; set it to 0"
+                )
+            loss = energy_force_loss(chosen.loss, *weights)
             labels = LabeledFrames.of(data.train, system, zero_energy_eV)
             return EnergyForceTerm(system, labels, loss, chosen.batch_size, at_once)
         case CustomTermConfig():

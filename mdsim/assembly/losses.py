@@ -12,12 +12,7 @@ def energy_force_loss(
     kind: str, energy_weight: float, force_weight: float, energy_per_atom: bool = False
 ) -> losses.EnergyForceLoss:
     """The loss of the energy/force fit."""
-    energy_loss, force_loss = {
-        "mae": (losses.mean_absolute_error, losses.mean_absolute_error),
-        "mse": (losses.mean_squared_error, losses.mean_squared_error),
-        "huber": (losses.huber, losses.huber),
-        "l2mae": (losses.mean_absolute_error, losses.l2_mean_absolute_error),
-    }[kind]
+    energy_loss, force_loss = _kinds(kind)
     return partial(
         losses.energy_force_loss,
         energy_weight=energy_weight,
@@ -26,6 +21,26 @@ def energy_force_loss(
         force_loss=force_loss,
         energy_per_atom=energy_per_atom,
     )
+
+
+def mixed_loss(
+    kind: str, energy_weight: float, force_weight: float, stress_weight: float = 0.0, energy_per_atom: bool = True
+) -> losses.MixedLoss:
+    """The loss of frames of several compositions and cells, and of stresses."""
+    of_energies, of_forces = _kinds(kind)
+    return losses.MixedLoss(
+        energy_weight, force_weight, stress_weight, of_energies, of_forces, of_energies, energy_per_atom
+    )
+
+
+def _kinds(kind: str) -> tuple[losses.Loss, losses.Loss]:
+    """The losses of energies and of forces."""
+    return {
+        "mae": (losses.mean_absolute_error, losses.mean_absolute_error),
+        "mse": (losses.mean_squared_error, losses.mean_squared_error),
+        "huber": (losses.huber, losses.huber),
+        "l2mae": (losses.mean_absolute_error, losses.l2_mean_absolute_error),
+    }[kind]
 
 
 def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:

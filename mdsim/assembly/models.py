@@ -95,7 +95,7 @@ def add_repulsion(model: ForceField, config: ModelConfig | ModelReference, syste
     try:
         given = parsed(wanted.windows_A)
         if model.repulsion is not None:
-            _check_kept(model.repulsion, wanted.pairs, given)
+            check_kept(model.repulsion, wanted.pairs, given)
             return
         known = model.species.tolist()
         repulsion = zbl_from_frames(system, frames.positions, model.cutoff, wanted.pairs, known, given)
@@ -105,7 +105,8 @@ def add_repulsion(model: ForceField, config: ModelConfig | ModelReference, syste
     log.info("repulsion of nuclei (ZBL), pairs: %s, %s", wanted.pairs, repulsion)
 
 
-def _check_kept(saved: ZBL, selection: str, given: dict[tuple[int, int], Window]) -> None:
+def check_kept(saved: ZBL, selection: str, given: dict[tuple[int, int], Window]) -> None:
+    """Raise an error if the repulsion of a checkpoint is not the one that a section asks for."""
     differing = [pair for pair, window in given.items() if dict(saved.windows).get(pair) != window]
     if saved.selection != selection or differing:
         raise ValueError(f"the checkpoint was trained with another one, {saved.settings}; leave the key out to keep it")

@@ -8,12 +8,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mdsim.atomic_energies import fault_of_table
 from mdsim.cli.shared import key_value, positive, run
-from mdsim.datasets.sources import own
+from mdsim.datasets.folder import Dataset
+from mdsim.datasets.mixed_folder import MixedDataset
+from mdsim.datasets.sources import mixed, own
 from mdsim.datasets.sources.ase_files import Reading
 from mdsim.datasets.sources.convert import NOT_STATED, Description, Excerpt, describe_again, is_there
 from mdsim.datasets.sources.raw import ENERGY_UNITS_EV, FORCE_UNITS_EV_PER_A, LENGTH_UNITS_A, Units
@@ -30,6 +33,7 @@ Examples:
     python data/convert.py mace.xyz --energy-key REF_energy --forces-key REF_forces --name mine --molecule x
     python data/convert.py run1.traj run2.traj --split blocks --gap-frames 50 --size 1k --name mine --molecule x \\
         --frame-interval-fs 0.5 --contiguous 0:5000 --temperature-K 300
+    python data/convert.py many_molecules.extxyz --mixed --name mine --molecule all
     python data/convert.py water_system/ --name water_dft --molecule water --size 200
 
 Sizes count training and validation frames together; all sizes share their test frames.
@@ -78,6 +82,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--molecule", required=True, help="the system")
     add("--size", nargs="+", default=["100percent"], help="frames (40, 1k) or per cent (25percent) [100percent]")
     add("--db_path", "--db-path", type=Path, default=Path("DATAPATH"), help="root of the data sets [DATAPATH]")
+    add("--mixed", action="store_true", help="make a data set of several compositions and cells")
     add("--dry_run", "--dry-run", action="store_true", help="print the findings, write nothing")
     _add_reading(parser.add_argument_group("reading"))
     _add_dividing(parser.add_argument_group("dividing"))
@@ -88,6 +93,9 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
 def _add_reading(reading: argparse._ArgumentGroup) -> None:
     reading.add_argument("--energy-key", help="name of the energies in the file")
     reading.add_argument("--forces-key", help="name of the forces in the file")
+    reading.add_argument(
+        "--stress-key", help="name of the stresses or virials in the file; none: leave them aside [recognized]"
+    )
     reading.add_argument("--format", help="name of the format in ASE")
     reading.add_argument("--formula", help="keep the frames of this composition, e.g. C9H8O4")
     reading.add_argument(
@@ -181,6 +189,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
         known.open,
         as_cell(known.cell),
         tuple(known.type_map),
+        known.stress_key,
     )
     return own.Conversion(
         tuple(known.files),
@@ -196,6 +205,7 @@ def as_conversion(known: argparse.Namespace) -> own.Conversion:
         validation_fraction=known.validation_fraction,
         seed=known.seed,
         contiguous=known.contiguous,
+        mixed=known.mixed,
     )
 
 
@@ -221,8 +231,8 @@ def _convert(known: argparse.Namespace, arguments: Sequence[str] | None) -> None
             print(f"{folder}: is there already" + (f"; took in its {', '.join(new)}" if new else ""))
     if not missing:
         return
-    prepared = own.prepare(conversion)
-    print(format_table(["found", ""], own.table(prepared)))
+    prepared = mixed.prepare(conversion) if conversion.mixed else own.prepare(conversion)
+    print(format_table(["found", ""], prepared.table()))
     command = shlex.join(["mdsim", "data", "convert", *(sys.argv[1:] if arguments is None else arguments)])
     for folder in missing:
         if known.dry_run:
@@ -230,6 +240,18 @@ def _convert(known: argparse.Namespace, arguments: Sequence[str] | None) -> None
             counts = f"train {len(division.train):,}, val {len(division.val):,}, test {len(division.test):,}"
             print(f"{folder}: would hold {counts}")
             continue
-        dataset = own.make(prepared, conversion, folder, settings, command)
+        dataset = _make(prepared, conversion, folder, settings, command)
         frames = ", ".join(f"{name} {count:,}" for name, count in dataset.metadata.n_frames.items())
         print(f"{folder}: wrote {frames}")
+
+
+def _make(
+    prepared: own.Prepared | mixed.PreparedMixed,
+    conversion: own.Conversion,
+    folder: Path,
+    settings: dict[str, Any],
+    command: str,
+) -> Dataset | MixedDataset:
+    if isinstance(prepared, own.Prepared):
+        return own.make(prepared, conversion, folder, settings, command)
+    return mixed.make(prepared, conversion, folder, settings, command)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mdsim.cli.shared import flag, run
-from mdsim.datasets.inspection.check import Checked, open_checked, suspects
+from mdsim.datasets.inspection.check import Checked, folders_of, open_checked, suspects
 from mdsim.datasets.inspection.figure import data_figure
+from mdsim.datasets.inspection.mixed import open_mixed, report_mixed
 from mdsim.datasets.inspection.report import report
 from mdsim.datasets.sources import md17, md22, water
 from mdsim.datasets.sources.convert import Excerpt
@@ -90,14 +91,23 @@ def check_parser() -> argparse.ArgumentParser:
 
 
 def _check_all(known: argparse.Namespace) -> None:
-    for checked in open_checked(known.path):
-        found = suspects(checked)
-        print(report(checked, found))
-        if not known.no_figure:
-            figure = _figure_path(checked, known.output)
-            data_figure(figure, checked, found)
-            print(f"\n{figure}")
+    for place in [known.path] if known.path.is_file() else folders_of(known.path):
+        mixed = open_mixed(place)
+        if mixed is not None:
+            print(report_mixed(mixed))
+        else:
+            for checked in open_checked(place):
+                _check(checked, known)
         print()
+
+
+def _check(checked: Checked, known: argparse.Namespace) -> None:
+    found = suspects(checked)
+    print(report(checked, found))
+    if not known.no_figure:
+        figure = _figure_path(checked, known.output)
+        data_figure(figure, checked, found)
+        print(f"\n{figure}")
 
 
 def _figure_path(checked: Checked, output: Path | None) -> Path:

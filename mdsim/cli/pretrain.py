@@ -83,6 +83,8 @@ def _prediction_flags(parser: argparse.ArgumentParser, mode: str, required: bool
     parser.add_argument("--format", help=f"{mode}name of the frames' format in ASE")
     parser.add_argument("--energy-key", help=f"{mode}name of the energies in the file, for errors [recognized]")
     parser.add_argument("--forces-key", help=f"{mode}name of the forces in the file, for errors [recognized]")
+    parser.add_argument("--stress", action="store_true", help=f"{mode}also write the stress of periodic frames, eV/Å³")
+    parser.add_argument("--stress-key", help=f"{mode}name of the stresses or virials in the file [recognized]")
     parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help=f"{mode}factory of a custom model")
     shared.foreign_flags(parser, mode)
     parser.add_argument(
@@ -107,6 +109,8 @@ def _predict(known: argparse.Namespace) -> None:
         known.model,
         dict(known.model_option),
         known.allow_unpickling,
+        known.stress,
+        known.stress_key,
     )
 
 

@@ -13,7 +13,7 @@ from mdsim.config.schema import Section
 from mdsim.errors import one_line
 
 MOST_PROBLEMS = 10
-LONGEST = 300
+LONGEST = 390
 ALIKE = 0.7  # similarity of a key in another section that is worth a hint; 1: equal
 #: In the words of YAML instead of those of Python.
 MESSAGES = {

@@ -18,10 +18,20 @@ from typing import Any
 import torch
 
 from mdsim.atomic_energies import fault_of_table
-from mdsim.datasets.bonds import bond_matrix
-from mdsim.datasets.npz import HEAVIEST, UNITS, Frames, holds, read_frames, write_atomically, write_frames
+from mdsim.datasets.array_checks import HEAVIEST
+from mdsim.datasets.npz import (
+    UNITS,
+    UNITS_WITH_STRESS,
+    Frames,
+    Storable,
+    holds,
+    read_frames,
+    write_atomically,
+    write_frames,
+)
 from mdsim.datasets.reference_run import ReferenceRun, read_reference_run, write_reference_run
 from mdsim.datasets.splits import is_indices
+from mdsim.datasets.systems import bonds_of, system_of, with_bonds
 from mdsim.errors import DatasetError
 from mdsim.geometry import angles_deg, pair_distances, unwrapped_in_time, whole_molecules
 from mdsim.observables.adf import bonded_triplets
@@ -29,8 +39,8 @@ from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
 
 LABELED = ("train", "val", "test")  # these must hold forces
-FRAMES_TO_FIND_BONDS = 200
 COORDINATES_AT_ONCE = 200_000  # bond lengths or angles of several frames; limits the memory
+COMPOSITIONS_SHOWN = 12  # in messages
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,17 @@ class Metadata:
     n_frames: dict[str, int]  # per file; written by `write_dataset`
     sha256: dict[str, str]  # per file; written by `write_dataset`
     atomic_energies_eV: dict[str, float] = field(default_factory=dict)  # of isolated atoms, by chemical symbol
+    compositions: dict[str, int] = field(default_factory=dict)  # frames of each, in a set of several
 
     def stated(self) -> dict[str, Any]:
         """The content of the file, without what has no value."""
-        return {key: value for key, value in asdict(self).items() if key != "atomic_energies_eV" or value}
+        optional = ("atomic_energies_eV", "compositions")
+        return {key: value for key, value in asdict(self).items() if key not in optional or value}
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether frames differ in composition or cell; the atomic numbers are then those of all elements."""
+        return bool(self.compositions)
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ class Dataset:
 
     def system(self, dtype: torch.dtype = torch.float32) -> System:
         """The system of all frames. Two atoms are bonded if they are in at least half of the training frames."""
-        return _system(self.train, self._bonds, dtype)
+        return with_bonds(self.train, self._bonds, dtype)
 
     @cached_property
     def _bonds(self) -> Int[Tensor, "bond 2"]:
@@ -119,16 +136,7 @@ class Dataset:
 
     def _verified(self, name: str) -> Path:
         """Path of an existing file that matches the metadata."""
-        path = _locate(self.folder, name)
-        if path is None:
-            raise DatasetError(f"{name}.npz is neither in {self.folder} nor one level up; make the data set again")
-        if (digest := sha256_of(path)) != self.metadata.sha256.get(path.name):
-            raise DatasetError(
-                f"{path}: sha256 is {digest[:12]}…, but metadata.json says"
-                f" {self.metadata.sha256.get(path.name, 'nothing')[:12]}…: the file is truncated or was changed;"
-                " download or make the data set again"
-            )
-        return path
+        return verified_path(self.folder, self.metadata, name)
 
     def _read(self, name: str) -> Frames:
         path = self._verified(name)
@@ -138,10 +146,31 @@ class Dataset:
                 f"{path}: holds {len(frames.atomic_numbers)} atoms with other atomic numbers than the"
                 f" {len(self.metadata.atomic_numbers)} of metadata.json"
             )
+        return self._with_whole_molecules(name, frames)
+
+    def _with_whole_molecules(self, name: str, frames: Frames) -> Frames:
         if frames.cell is None:
             return frames
         bonds = system_of(frames if name == "train" else self.train).bonds
         return unwrapped(frames, bonds, in_time_order=name == "contiguous")
+
+
+def verified_path(folder: Path, metadata: Metadata, name: str) -> Path:
+    """Path of the file of a split.
+
+    Raises:
+        DatasetError: there is none, or it does not match the metadata.
+    """
+    path = _locate(folder, name)
+    if path is None:
+        raise DatasetError(f"{name}.npz is neither in {folder} nor one level up; make the data set again")
+    if (digest := sha256_of(path)) != metadata.sha256.get(path.name):
+        raise DatasetError(
+            f"{path}: sha256 is {digest[:12]}…, but metadata.json says"
+            f" {metadata.sha256.get(path.name, 'nothing')[:12]}…: the file is truncated or was changed;"
+            " download or make the data set again"
+        )
+    return path
 
 
 def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Dataset:
@@ -154,8 +183,20 @@ def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Datas
         size: number of frames, e.g. ``1k``.
 
     Raises:
-        DatasetError: there is no such data set (the message lists the existing ones), or its metadata is not valid.
+        DatasetError: there is no such data set (the message lists the existing ones), its metadata is not valid, or it
+            has several compositions or cells, see `mdsim.datasets.mixed_folder`.
     """
+    folder, metadata = open_folder(root, name, molecule, size)
+    if metadata.is_mixed:
+        raise DatasetError(
+            f"{folder}: has frames of several compositions or cells, and one of both is needed here. In configurations,"
+            f" data.composition chooses one of {described_compositions(metadata.compositions)}"
+        )
+    return Dataset(folder, metadata)
+
+
+def open_folder(root: Path | str, name: str, molecule: str, size: str) -> tuple[Path, Metadata]:
+    """Folder and metadata of a data set. Arguments and errors as in `load_dataset`."""
     root = Path(root)
     folder = root / name / molecule / size
     if not (folder / "metadata.json").is_file():
@@ -164,7 +205,13 @@ def load_dataset(root: Path | str, name: str, molecule: str, size: str) -> Datas
             f"{folder}: no data set here (metadata.json is missing). Under {root} there are:"
             f" {', '.join(found) or 'none'}. Make this one with {_maker(root, name, molecule, size)}"
         )
-    return Dataset(folder, read_metadata(folder / "metadata.json"))
+    return folder, read_metadata(folder / "metadata.json")
+
+
+def described_compositions(compositions: Mapping[str, int]) -> str:
+    """Compositions with their numbers of frames: ``C2H6O (120 frames), CH4 (80 frames)``."""
+    shown = [f"{formula} ({count} frames)" for formula, count in list(compositions.items())[:COMPOSITIONS_SHOWN]]
+    return ", ".join([*shown, *(["…"] if len(compositions) > COMPOSITIONS_SHOWN else [])])
 
 
 def _maker(root: Path, name: str, molecule: str, size: str) -> str:
@@ -181,8 +228,8 @@ def _maker(root: Path, name: str, molecule: str, size: str) -> str:
 
 def write_dataset(
     folder: Path,
-    own: Mapping[str, Frames],
-    shared: Mapping[str, Frames],
+    own: Mapping[str, Storable],
+    shared: Mapping[str, Storable],
     metadata: Metadata,
     reference_run: ReferenceRun | None = None,
 ) -> None:
@@ -233,7 +280,7 @@ def read_metadata(path: Path) -> Metadata:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise DatasetError(f"{path}: unknown key {key[:80]!r}; the nearest known one is {nearest!r}")
-    if content["units"] != UNITS:
+    if content["units"] not in (UNITS, UNITS_WITH_STRESS):
         raise DatasetError(f"{path}: units are {str(content['units'])[:200]}, but the format has {UNITS}")
     for key, value in content.items():
         if (fault := _fault(key, value)) is not None:
@@ -256,6 +303,9 @@ def _fault(key: str, value: Any) -> str | None:
         return fault_of_table(value)
     if not isinstance(value, dict):
         return "an object"
+    if key == "compositions":
+        right = all(formula and _is_integer(one, 1, 2**53) for formula, one in value.items())
+        return None if right else "numbers of frames by formula"
     if key == "n_frames":
         return None if all(_is_integer(one, 0, 2**53) for one in value.values()) else "numbers of frames by file"
     if key in ("units", "sha256", "program_versions"):
@@ -269,25 +319,6 @@ def _fault(key: str, value: Any) -> str | None:
 
 def _is_integer(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def system_of(frames: Frames, dtype: torch.dtype = torch.float32) -> System:
-    """The system with the bonds that are present in at least half of the frames.
-
-    Up to 200 evenly spaced frames are used.
-    """
-    return _system(frames, bonds_of(frames), dtype)
-
-
-def bonds_of(frames: Frames) -> Int[Tensor, "bond 2"]:
-    """The bonds of `system_of`."""
-    some = frames.positions[:: -(-len(frames) // FRAMES_TO_FIND_BONDS)]
-    bonded, pairs = bond_matrix(frames.atomic_numbers, some, frames.cell)
-    return pairs[bonded.double().mean(0) >= 0.5]
-
-
-def _system(frames: Frames, bonds: Int[Tensor, "bond 2"], dtype: torch.dtype) -> System:
-    return System.from_bonds(frames.atomic_numbers, bonds, frames.cell, frames.masses, dtype)
 
 
 def unwrapped(frames: Frames, bonds: Int[Tensor, "bond 2"], in_time_order: bool) -> Frames:

@@ -8,6 +8,7 @@ Arrays have names that are common in the field, always in these units:
     F     (frame, atom, 3)  forces, eV/Å
     V     (frame, atom, 3)  velocities, Å/fs (converted to ASE units when read)
     cell  (3, 3)            lattice vectors as rows, Å; absent with open boundaries
+    stress (frame, 3, 3)    eV/Å³, negative under compression; NaN where a frame has none; absent if no frame has one
     masses (atom)           amu; absent if all atoms have their natural isotope mixture
 
 Positions of periodic systems are unwrapped: molecules are whole, and atoms leave the cell as they move. Wrapped
@@ -25,17 +26,19 @@ import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from mdsim.datasets.array_checks import check_cell, check_forces, check_names, check_numbers, check_shapes, check_stress
 from mdsim.errors import DatasetError
 from mdsim.state import Trajectory
 from mdsim.typing import Bool, Float, Int, Tensor
 from mdsim.units import FS
 
 UNITS = {"R": "angstrom", "E": "eV", "F": "eV/angstrom", "V": "angstrom/fs", "cell": "angstrom"}
+UNITS_WITH_STRESS = UNITS | {"stress": "eV/angstrom^3"}
 SHAPES: dict[str, tuple[str | int, ...]] = {
     "z": ("atom",),
     "R": ("frame", "atom", 3),
@@ -43,10 +46,9 @@ SHAPES: dict[str, tuple[str | int, ...]] = {
     "F": ("frame", "atom", 3),
     "V": ("frame", "atom", 3),
     "cell": (3, 3),
+    "stress": ("frame", 3, 3),
     "masses": ("atom",),
 }
-# Thermal forces are near 2 eV/Å even for the stiffest bonds; in kcal/mol/Å they are around 30 for an organic molecule.
-PLAUSIBLE_FORCE_RMS_EV_PER_A = (0.01, 10.0)
 #: Exceptions from reading a damaged npz file: headers are Python literals, members may be encrypted or compressed.
 DAMAGED = (
     OSError,
@@ -66,8 +68,6 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-HEAVIEST = 118  # atomic number
-SMALLEST_VOLUME_A3 = 0.5  # cell volume per atom
 MAXIMUM_RATIO = 2000  # size of an array over its compressed size: deflate reaches at most 1032
 
 
@@ -82,6 +82,7 @@ class Frames:
     velocities: Float[Tensor, "frame atom 3"] | None = None
     cell: Float[Tensor, "3 3"] | None = None
     masses: Float[Tensor, "atom"] | None = None  # amu; None for natural isotope mixtures
+    stress: Float[Tensor, "frame 3 3"] | None = None  # eV/Å³; NaN where a frame has none
 
     @property
     def labels(self) -> Float[Tensor, "frame atom 3"]:
@@ -105,6 +106,7 @@ class Frames:
             energy=self.energy[index],
             forces=None if self.forces is None else self.forces[index],
             velocities=None if self.velocities is None else self.velocities[index],
+            stress=None if self.stress is None else self.stress[index],
         )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Frames:
@@ -123,41 +125,53 @@ class Frames:
             frame_interval_fs,
         )
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of an npz file: energies, cells and masses in double, all else in single precision."""
+        arrays: dict[str, np.ndarray] = {
+            "z": self.atomic_numbers.numpy().astype(np.int64),
+            "R": self.positions.numpy().astype(np.float32),
+            "E": self.energy.numpy().astype(np.float64),
+        }
+        if self.forces is not None:
+            arrays["F"] = self.forces.numpy().astype(np.float32)
+        if self.velocities is not None:
+            arrays["V"] = (self.velocities.numpy() * FS).astype(np.float32)
+        if self.cell is not None:
+            arrays["cell"] = self.cell.numpy().astype(np.float64)
+        if self.stress is not None:
+            arrays["stress"] = self.stress.numpy().astype(np.float32)
+        if self.masses is not None:
+            arrays["masses"] = self.masses.numpy().astype(np.float64)
+        return arrays
 
-def write_frames(path: Path, frames: Frames) -> None:
-    """Write frames as npz: energies in double, all else in single precision; velocities as Å/fs."""
-    write_npz(path, _as_arrays(frames))
+
+@runtime_checkable
+class Storable(Protocol):
+    """Frames that a file can hold."""
+
+    def __len__(self) -> int: ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of the file, by name."""
 
 
-def holds(path: Path, frames: Frames) -> bool:
+def write_frames(path: Path, frames: Storable) -> None:
+    """Write frames as npz."""
+    write_npz(path, frames.arrays())
+
+
+def holds(path: Path, frames: Storable) -> bool:
     """Whether a file exists and contains exactly these frames, for any compression."""
     if not zipfile.is_zipfile(path):
         return False
-    arrays = _as_arrays(frames)
+    arrays = frames.arrays()
     try:
         with np.load(path, allow_pickle=False) as archive:
             return set(archive.files) == set(arrays) and all(
-                np.array_equal(archive[name], arrays[name]) for name in arrays
+                np.array_equal(archive[name], arrays[name], equal_nan=True) for name in arrays
             )
     except DAMAGED:
         return False
-
-
-def _as_arrays(frames: Frames) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {
-        "z": frames.atomic_numbers.numpy().astype(np.int64),
-        "R": frames.positions.numpy().astype(np.float32),
-        "E": frames.energy.numpy().astype(np.float64),
-    }
-    if frames.forces is not None:
-        arrays["F"] = frames.forces.numpy().astype(np.float32)
-    if frames.velocities is not None:
-        arrays["V"] = (frames.velocities.numpy() * FS).astype(np.float32)
-    if frames.cell is not None:
-        arrays["cell"] = frames.cell.numpy().astype(np.float64)
-    if frames.masses is not None:
-        arrays["masses"] = frames.masses.numpy().astype(np.float64)
-    return arrays
 
 
 def read_frames(path: Path, require_forces: bool = False) -> Frames:
@@ -167,8 +181,13 @@ def read_frames(path: Path, require_forces: bool = False) -> Frames:
         DatasetError: the file is damaged, or an array is missing, unknown, misshapen, not finite or in other units.
     """
     arrays = read_arrays(path)
-    _check_names(path, arrays, required={"z", "R", "E", "F"} if require_forces else {"z", "R", "E"})
-    _check_shapes(path, arrays)
+    if "n_atoms" in arrays:
+        raise DatasetError(f"{path}: holds frames of several compositions or cells, and one of both is needed here")
+    check_names(path, arrays, {"z", "R", "E", "F"} if require_forces else {"z", "R", "E"}, SHAPES)
+    lengths = {"atom": arrays["z"].size, "frame": len(arrays["R"]) if arrays["R"].ndim else 0}
+    check_shapes(path, arrays, SHAPES, lengths)
+    if 0 in lengths.values():
+        raise DatasetError(f"{path}: holds {lengths['frame']} frames of {lengths['atom']} atoms")
     _check_values(path, arrays)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     velocities = tensors.get("V")
@@ -180,7 +199,20 @@ def read_frames(path: Path, require_forces: bool = False) -> Frames:
         None if velocities is None else velocities / FS,
         tensors.get("cell"),
         tensors.get("masses"),
+        tensors.get("stress"),
     )
+
+
+def _check_values(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    check_numbers(path, arrays)
+    if "masses" in arrays and not (arrays["masses"] > 0).all():
+        raise DatasetError(f"{path}: masses must be positive, found {arrays['masses'].min():g}")
+    if "cell" in arrays:
+        check_cell(str(path), arrays["cell"], len(arrays["z"]))
+    if "stress" in arrays:
+        check_stress(path, arrays["stress"], np.full(len(arrays["R"]), "cell" in arrays))
+    if "F" in arrays:
+        check_forces(path, arrays["F"])
 
 
 def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
@@ -223,52 +255,6 @@ def _member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} is not an array")
     return array
-
-
-def _check_names(path: Path, arrays: Mapping[str, np.ndarray], required: set[str]) -> None:
-    if missing := sorted(required - set(arrays)):
-        raise DatasetError(f"{path}: misses {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
-    if unknown := sorted(set(arrays) - set(SHAPES)):
-        raise DatasetError(f"{path}: does not know the arrays {', '.join(unknown)}; the format has {', '.join(SHAPES)}")
-
-
-def _check_shapes(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    lengths = {"atom": arrays["z"].size, "frame": len(arrays["R"]) if arrays["R"].ndim else 0}
-    for name, array in arrays.items():
-        expected = tuple(lengths[axis] if isinstance(axis, str) else axis for axis in SHAPES[name])
-        if array.shape != expected:
-            axes = ", ".join(map(str, SHAPES[name]))
-            raise DatasetError(f"{path}: {name} has shape {array.shape}, expected ({axes}) = {expected}")
-    if 0 in lengths.values():
-        raise DatasetError(f"{path}: holds {lengths['frame']} frames of {lengths['atom']} atoms")
-
-
-def _check_values(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
-        if array.dtype.kind not in ("iu" if name == "z" else "f") or (name == "E" and array.dtype != np.float64):
-            wanted = {"z": "integers", "E": "float64, which total energies need"}.get(name, "floating-point numbers")
-            raise DatasetError(f"{path}: {name} is {array.dtype}, expected {wanted}")
-        if bad := int(np.count_nonzero(~np.isfinite(array))):
-            raise DatasetError(f"{path}: {name} holds {bad} values that are not finite; remove those frames")
-    numbers = arrays["z"]
-    if len(bad_atoms := np.flatnonzero((numbers < 1) | (numbers > HEAVIEST))):
-        raise DatasetError(f"{path}: z of atom {bad_atoms[0]} is {numbers[bad_atoms[0]]}, which is not an element")
-    if "masses" in arrays and not (arrays["masses"] > 0).all():
-        raise DatasetError(f"{path}: masses must be positive, found {arrays['masses'].min():g}")
-    if "cell" in arrays:
-        volume = abs(float(np.linalg.det(arrays["cell"].astype(np.float64))))
-        if not SMALLEST_VOLUME_A3 * len(numbers) < volume:
-            raise DatasetError(
-                f"{path}: a cell of {volume:.3g} Å³ cannot hold {len(numbers)} atoms: is it in Å, and complete?"
-            )
-    if "F" in arrays:
-        rms = float(np.sqrt(np.mean(np.square(arrays["F"], dtype=np.float64))))
-        low, high = PLAUSIBLE_FORCE_RMS_EV_PER_A
-        if not low < rms < high:
-            raise DatasetError(
-                f"{path}: the forces have a root mean square of {rms:.3g}, which cannot be eV/Å ({low} to {high}):"
-                " were they in kcal/mol/Å (then multiply forces and energies by 0.0433641) or in atomic units?"
-            )
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -71,9 +71,38 @@ def windows_from_frames(
             f"pairs: between_molecules, but the system is a single molecule of {system.n_atoms} atoms; use nonbonded"
         )
     known = sorted({*elements, *system.atomic_numbers.tolist()})
+    return _windows(selection, [(system, positions)], known, cutoff_A)
+
+
+def zbl_from_several(
+    systems: Sequence[tuple[System, Float[Tensor, "_ _ 3"]]],
+    cutoff_A: float,
+    selection: str = "nonbonded",
+    elements: Sequence[int] = (),
+    given: Windows = NONE_GIVEN,
+) -> ZBL:
+    """A repulsion that is zero in the reference frames of several systems.
+
+    Args:
+        systems: each system with its frames, Å.
+        cutoff_A, selection, elements, given: as in `zbl_from_frames`.
+
+    Raises:
+        ValueError: the repulsion would act between molecules, and every system is a single one.
+    """
+    if selection == "between_molecules" and all(system.n_molecules < 2 for system, _ in systems):
+        raise ValueError("pairs: between_molecules, but every system is a single molecule; use nonbonded")
+    known = sorted({*elements, *(number for system, _ in systems for number in system.atomic_numbers.tolist())})
+    return ZBL.of(selection, {**_windows(selection, systems, known, cutoff_A), **given})
+
+
+def _windows(
+    selection: str, systems: Sequence[tuple[System, Tensor]], known: Sequence[int], cutoff_A: float
+) -> dict[tuple[int, int], Window]:
     pairs = list(combinations_with_replacement(known, 2))
     reach_A = min(cutoff_A, max(van_der_waals_A(*pair) for pair in pairs))
-    contacts = closest_contacts(selection, system, positions, reach_A)
+    of_each = [closest_contacts(selection, system, positions, reach_A) for system, positions in systems]
+    contacts = torch.stack(of_each).amin(0)
     return {pair: window(*pair, float(contacts[pair]), cutoff_A) for pair in pairs}
 
 

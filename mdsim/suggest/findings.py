@@ -239,8 +239,8 @@ def inspect(path: Path, temperature_K: float | None = None, allow_reactions: boo
         DatasetError: there is no such data set, it is damaged, has too few frames, or its temperature is not known.
     """
     place = place_of(path)
-    checked = open_checked(place.folder)[0]
     dataset = load_dataset(place.root, place.name, place.molecule, place.size)
+    checked = open_checked(place.folder)[0]
     n_train = len(dataset.train)
     if n_train < FEWEST_FRAMES:
         raise DatasetError(

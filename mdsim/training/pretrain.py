@@ -14,16 +14,12 @@ from typing import Any
 import torch
 
 from mdsim import checkpoints
-from mdsim.datasets.npz import Frames
 from mdsim.errors import TrainingError
-from mdsim.evaluation.errors import predictions_and_labels
 from mdsim.force_field import ForceField
-from mdsim.losses import EnergyForceLoss, energy_force_errors
 from mdsim.models.loading import load_force_field, model_config
-from mdsim.neighbors import neighbors
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.state import System
 from mdsim.training.average import ParameterAverage
+from mdsim.training.fit_data import FitData
 from mdsim.training.schedule import OptimizerSettings, Schedule
 from mdsim.training.skips import skipped_in_a_row
 from mdsim.typing import Float, Int, Tensor
@@ -65,15 +61,13 @@ class Progress:
 
 
 class Pretraining:
-    """Fits one force field to the labeled frames of one system.
+    """Fits one force field to labeled frames.
 
     Args:
         model: the force field. Its shift and scale are set from the training frames.
-        system: the system, on the training device and in the training precision.
-        train, val: labeled frames.
+        data: the labeled frames with their loss.
         settings: optimizer, schedule and stopping.
         run_dir: folder for checkpoints, scalars and metrics.
-        loss: loss of energies, forces and their references.
         seed: seed of the order of the minibatches.
         amp: run the forward pass under bfloat16 autocast.
         provenance: facts about the data, stored in every checkpoint.
@@ -83,33 +77,20 @@ class Pretraining:
     def __init__(
         self,
         model: ForceField,
-        system: System,
-        train: Frames,
-        val: Frames,
+        data: FitData,
         settings: FitSettings,
         run_dir: Path,
-        loss: EnergyForceLoss,
         seed: int = 0,
         amp: bool = False,
         provenance: dict[str, Any] | None = None,
         pretrained: bool = False,
     ) -> None:
-        device = system.masses.device
-        if pretrained:
-            model.to(device, system.masses.dtype).recenter(system, train.positions, train.energy)
-        else:
-            model.normalize_to(system, train.positions, train.energy, train.labels)
-        self.model = model.to(device, system.masses.dtype)
-        self.system = system
+        self.model = data.prepare(model, pretrained)
+        self.data = data
         self.settings = settings
-        self.train, self.val = train, val
-        self.positions = train.positions.to(system.masses)
-        self.energy = (train.energy.to(device) - self.model.zero_energy_eV(system)).to(system.masses)
-        self.forces = train.labels.to(system.masses)
         self.run_dir = run_dir
         self.amp = amp
         self.provenance = provenance or {}
-        self.loss = loss
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters = self.model.trainable_parameters
         self.schedule = Schedule(self.parameters, settings.optimizer)
@@ -163,7 +144,7 @@ class Pretraining:
         return None
 
     def _train_epoch(self, writer: ScalarWriter, print_every: int) -> float:
-        order = torch.randperm(len(self.positions), generator=self.generator).to(self.positions.device)
+        order = torch.randperm(self.data.n_train, generator=self.generator)
         losses = []
         for batch in order.split(self.settings.batch_size):
             losses.append(self._step(batch))
@@ -179,13 +160,9 @@ class Pretraining:
         return float(torch.stack(losses).mean())
 
     def _step(self, batch: Int[Tensor, "sample"]) -> Float[Tensor, ""]:
-        positions = self.positions[batch]
-        pairs = neighbors(self.system, positions, self.model.cutoff)
         self.schedule.optimizer.zero_grad(set_to_none=True)
         self.model.train()
-        with torch.autocast(positions.device.type, torch.bfloat16, enabled=self.amp):
-            energy, forces = self.model(self.system, positions, pairs, create_graph=True)
-        loss = self.loss(energy.to(positions), forces.to(positions), self.energy[batch], self.forces[batch])
+        loss = self.data.loss_of(self.model, batch, self.amp)
         loss.backward(inputs=self.parameters)  # not with respect to positions, whose gradient is unused
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
@@ -200,8 +177,7 @@ class Pretraining:
     def _evaluate(self, writer: ScalarWriter, train_loss: float = math.nan) -> None:
         """Validate, lower the learning rate on a plateau, and keep the model if it is the best so far."""
         with self.average.applied() as model:
-            compared = predictions_and_labels(model, self.system, self.val, self.settings.eval_batch_size)
-        errors, loss = energy_force_errors(*compared), float(self.loss(*compared))
+            errors, loss = self.data.validate(model, self.settings.eval_batch_size)
         self.schedule.observe(loss)
         self.progress.history.append({"epoch": self.progress.epoch, "train_loss": train_loss, "loss": loss, **errors})
         writer.log(self.progress.step, {f"val/{key}": value for key, value in {"loss": loss, **errors}.items()})
@@ -228,8 +204,8 @@ class Pretraining:
         payload = checkpoints.load(path, "force_field")
         if "recentered_eV" in payload["provenance"]:
             return  # by a process that was killed at its end: a second shift would be one of rounding
-        model = load_force_field(path, (self.model.made_by or {}).get("factory")).to(self.system.masses.device)
-        moved = model.recenter(self.system, self.positions, self.train.energy, self.settings.eval_batch_size)
+        model = load_force_field(path, (self.model.made_by or {}).get("factory"))
+        moved = self.data.recenter(model, self.settings.eval_batch_size)
         facts = {**payload["provenance"], "recentered_eV": moved}
         checkpoints.save_atomically(path, checkpoints.force_field_payload(model, model_config(model), facts))
         log.info("zero of energy moved by %.3g eV to the mean of the training labels", moved)

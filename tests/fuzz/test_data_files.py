@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from ase.io import write
 from ase_ethanols import images
-from toy_frames import molecule
+from toy_frames import liquid, molecule
 
 from mdsim.datasets.folder import Dataset, Metadata, read_metadata, sha256_of, write_dataset
 from mdsim.datasets.inspection.check import open_checked
+from mdsim.datasets.mixed import MixedFrames, read_mixed_frames
 from mdsim.datasets.npz import UNITS, read_frames, write_frames
 from mdsim.datasets.sources.ase_files import Reading, read_ase
 from mdsim.datasets.sources.sgdml import read_sgdml
@@ -94,6 +95,15 @@ def test_headers_of_arrays(frames_file, reader, text):
     for name in ("R", "E", "z"):
         write_members(frames_file, members_of(frames_file) | {f"{name}.npy": header(text)})
         assert refused_in_one_line(reader, frames_file)
+
+
+@pytest.mark.parametrize("text", HEADERS)
+def test_headers_of_flat_arrays(tmp_path, text):
+    path = tmp_path / "train.npz"
+    write_frames(path, MixedFrames.cat([MixedFrames.of(molecule(3, 0)), MixedFrames.of(liquid(2, 1))]))
+    for name in ("n_atoms", "z", "R", "cell"):
+        write_members(path, members_of(path) | {f"{name}.npy": header(text)})
+        assert refused_in_one_line(read_mixed_frames, path)
 
 
 @pytest.mark.parametrize("reader", [read_frames, read_sgdml])

@@ -8,14 +8,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 from paths import ROOT
+from sprung_molecules import isolated_atoms, many_molecules
 from toy_sources import archive, ethanol
 
 from mdsim.cli.main import main
-from mdsim.datasets import load_dataset
+from mdsim.datasets import load_dataset, load_mixed_dataset
 from mdsim.datasets.splits import parse_indices
 from mdsim.units import KCAL_PER_MOL
 
@@ -102,6 +104,27 @@ def test_a_dry_run_writes_nothing(convert, trajectory, tmp_path, capsys):
     assert not (tmp_path / "db").exists()
 
 
+def test_several_compositions(convert, tmp_path, capsys):
+    path = tmp_path / "many.extxyz"
+    ase.io.write(path, [*isolated_atoms(), *many_molecules()])
+    assert convert(path) == 1
+    assert "--mixed makes a data set of several compositions" in capsys.readouterr().err
+    assert convert(path, "--mixed") == 0
+    out = capsys.readouterr().out
+    assert "C2H6O 12, CH4 12, H3N 12" in out and "wrote train 30, val 2, test 4" in out
+    dataset = load_mixed_dataset(tmp_path / "db", "mine", "x", "100percent")
+    assert sum(dataset.metadata.compositions.values()) == 36
+    assert dataset.metadata.atomic_numbers == [1, 6, 7, 8] and dataset.metadata.units["stress"] == "eV/angstrom^3"
+    assert dataset.metadata.atomic_energies_eV == {"H": -13.0, "C": -1030.0, "N": -1480.0, "O": -2040.0}
+    indices = {name: parse_indices(text) for name, text in dataset.metadata.split["indices"].items()}
+    assert sorted(np.concatenate(list(indices.values()))) == list(range(4, 40))
+    assert len(dataset.of_composition("CH4").train) == dataset.train.compositions["CH4"]
+    assert convert(path, "--mixed") == 0
+    assert "is there already" in capsys.readouterr().out
+    assert convert(path, "--mixed", "--seed", "7", size="20") == 1
+    assert "was made with other settings (seed: 123, now 7)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -109,6 +132,7 @@ def test_a_dry_run_writes_nothing(convert, trajectory, tmp_path, capsys):
         (["RUN", "--contiguous", "0:100"], "--contiguous needs --frame-interval-fs"),
         (["RUN", "--validation-fraction", "1.5"], "--validation-fraction must be between 0 and 1"),
         (["RUN", "--cell", "1", "2"], "--cell takes 3 or 9 numbers, found 2"),
+        (["RUN", "--mixed", "--contiguous", "0:9", "--frame-interval-fs", "1"], "no frames in time order"),
         (["RUN", "--negate-forces"], "these are gradients of the energy"),
         (["RUN", "--contiguous", "0:300", "--frame-interval-fs", "0.5"], "need 306 frames, but there are 300"),
         (["RUN", "RUN", "--contiguous", "0:50", "--frame-interval-fs", "0.5"], "300 frames repeat earlier ones"),

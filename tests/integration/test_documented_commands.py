@@ -23,6 +23,7 @@ import ase.io
 import pytest
 from ase import Atoms
 from documents import ROOT, blocks, documents, indented_code, unknown_keys
+from sprung_molecules import many_molecules
 
 from mdsim.assembly import runs
 from mdsim.cli import data as data_cli
@@ -49,7 +50,7 @@ RUN = [
     (r"mdsim compare runs/aspirin_gfn2/schnet_aspirin_default", ""),
     (r"python download_data\.py .*", "--dry-run"),
     (r"python data/(md17|md22|water)\.py .*", "--dry-run"),
-    (r"(python data/convert\.py|mdsim data convert) (frames\.extxyz|aspirin\.xyz) .*", ""),
+    (r"(python data/convert\.py|mdsim data convert) (frames\.extxyz|aspirin\.xyz|molecules\.extxyz) .*", ""),
     (r"(python data/convert\.py|mdsim data convert) .*", "--dry-run"),
     (r"mdsim (data check|init) .*", ""),
     (r"mdsim export qm_pretrained_checkpoints/.*", ""),
@@ -148,6 +149,7 @@ def _write_frames_of_the_user(folder: Path) -> None:
     shutil.copy(folder / "frames.extxyz", folder / "aspirin.xyz")
     ase.io.write(folder / "mace.xyz", renamed[:200], format="extxyz")
     ase.io.write(folder / "run1.traj", ase.io.read(folder / "frames.extxyz", index=":700"))
+    ase.io.write(folder / "molecules.extxyz", many_molecules(), format="extxyz")
 
 
 @pytest.fixture

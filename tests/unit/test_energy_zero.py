@@ -203,3 +203,35 @@ def test_shifts_of_species_in_earlier_states_of_nequip():
     expected = -5.0 - 6 * 13.6 - 2 * 1028.0 - 2041.0
     assert model.zero_energy_eV(ETHANOL).item() == pytest.approx(expected, abs=1e-9)
     assert model.zero_energies_eV(ETHANOL).sum().item() == pytest.approx(expected, abs=1e-9)
+
+
+def _of_counts(n: int, m: int, k: int) -> System:
+    """C_n H_m O_k, without bonds."""
+    return System.from_bonds(torch.tensor([6] * n + [1] * m + [8] * k), torch.zeros(0, 2, dtype=torch.long))
+
+
+def test_of_many_compositions_independent_ones_are_recorded(model):
+    atoms = {6: -1029.0, 1: -13.6, 8: -2043.0}
+    counts = [(n, m, k) for n in range(1, 7) for m in range(1, 6) for k in range(4)]
+    energies = torch.tensor([n * atoms[6] + m * atoms[1] + k * atoms[8] for n, m, k in counts], dtype=torch.float64)
+    model.fit_energy_zero([_of_counts(*one) for one in counts], energies)
+    assert len(model.reference_compositions) == 3 < energy_zero.MOST_RECORDED < len(counts)
+    assert not any(model.why_undetermined(_of_counts(*one)) for one in [*counts, (0, 2, 1), (0, 0, 2)])
+    assert model.why_undetermined(_system("NH3")) is not None
+    for number, energy in atoms.items():
+        assert model.reference_energies_eV[number].item() == pytest.approx(energy, abs=1e-6)
+    model.fit_energy_zero(
+        [HYDROGEN, *(_of_counts(*one) for one in counts)], torch.cat([energies[:1] * 0 - 13.6, energies])
+    )
+    rows = model.reference_compositions
+    assert (rows.sum(1) == 1).sum() == 1 and len(rows) == 3, "isolated atoms stay"
+
+
+def test_a_correction_is_the_smallest_that_removes_the_errors(model):
+    model.fit_energy_zero([], torch.zeros(0).double(), {1: -13.0, 6: -1030.0, 8: -2040.0})
+    model.correct_energy_zero([WATER, METHANE], torch.tensor([-6.0, 5.0], dtype=torch.float64))
+    assert model.zero_energy_eV(WATER).item() == pytest.approx(-2066.0 - 6.0)
+    assert model.zero_energy_eV(METHANE).item() == pytest.approx(-1082.0 + 5.0)
+    model.correct_energy_zero([WATER], torch.tensor([3.0], dtype=torch.float64))
+    assert model.zero_energy_eV(WATER).item() == pytest.approx(-2066.0 - 3.0)
+    assert len(model.reference_compositions) == 5

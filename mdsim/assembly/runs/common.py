@@ -14,6 +14,7 @@ import mdsim
 from mdsim import assembly
 from mdsim.config.schema import PretrainConfig, RunConfig
 from mdsim.datasets.folder import Dataset
+from mdsim.datasets.mixed_folder import MixedDataset
 from mdsim.datasets.npz import Frames
 from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
@@ -48,7 +49,7 @@ def scalar_writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: 
     return ScalarWriter(folder, config.model_dump(mode="json"), wandb, purge_step)
 
 
-def provenance(data: Dataset) -> dict[str, Any]:
+def provenance(data: Dataset | MixedDataset) -> dict[str, Any]:
     """Origin of a force field, for its checkpoint."""
     return {
         "mdsim_version": mdsim.__version__,

@@ -68,7 +68,8 @@ def build_stable_training(config: TrainConfig, checkpoint: Path, debug: bool = F
     assembly.train_only(force_field, config.trainable)
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))
-    terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV)
+    several = assembly.SeveralLabeled.of(assembly.labeled_data(config.data), force_field)
+    terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV, several)
     return StableTraining(
         force_field,
         stretch,

@@ -23,6 +23,11 @@ class DataConfig(Section):
     name: FolderName = Field(description="Family of data sets, e.g. md17 or aspirin_gfn2.")
     molecule: FolderName = Field(description="The system within the family, a folder name.")
     size: FolderName = Field(description="Size of the split: number of frames (40, 1k, 10k) or percentage (25percent).")
+    composition: FolderName | None = Field(
+        None,
+        description="Composition to take from a data set of several, e.g. C2H6O. Dynamics need one; null: a fit uses "
+        "all of them.",
+    )
 
 
 class PretrainDataConfig(DataConfig):

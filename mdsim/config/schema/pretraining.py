@@ -25,7 +25,12 @@ class OptimizationConfig(OptimizerConfig):
     )
     energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy loss (eV).")
     force_coefficient: NonNegative = Field(0.95, description="Weight of the force loss (eV/Å).")
-    energy_per_atom: bool = Field(False, description="Divide energy errors by the number of atoms.")
+    stress_coefficient: NonNegative = Field(
+        0.0, description="Weight of the stress loss (eV/Å³), for periodic frames with a stress label; 0: no stresses."
+    )
+    energy_per_atom: bool = Field(
+        False, description="Divide energy errors by the number of atoms. Always so if frames differ in composition."
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
         5000, description="Steps over which the learning rate grows linearly."
     )

@@ -59,4 +59,5 @@ class RunConfig(Section):
 
     @property
     def run_path(self) -> Path:
-        return Path(self.log_dir, self.results_dir, f"{model_label(self.model)}_{self.data.molecule}_{self.exp_name}")
+        parts = model_label(self.model), self.data.molecule, self.data.composition, self.exp_name
+        return Path(self.log_dir, self.results_dir, "_".join(part for part in parts if part is not None))

@@ -94,6 +94,9 @@ class EnergiesForcesTermConfig(Section):
     )
     energy_coefficient: NonNegative = Field(0.05, description="Weight of the energy error (eV).")
     force_coefficient: NonNegative = Field(0.95, description="Weight of the force error (eV/Å).")
+    stress_coefficient: NonNegative = Field(
+        0.0, description="Weight of the stress error (eV/Å³), for frames of a data set of several compositions."
+    )
 
 
 class CustomTermConfig(BoundedTerm, CustomConfig):

@@ -10,10 +10,11 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 
 from mdsim.datasets.bonds import close_pairs
-from mdsim.datasets.folder import Dataset, Metadata, read_metadata, system_of
+from mdsim.datasets.folder import Dataset, Metadata, read_metadata
 from mdsim.datasets.npz import Frames, read_frames
 from mdsim.datasets.repeats import repeated_frames
 from mdsim.datasets.splits import parse_indices
+from mdsim.datasets.systems import system_of
 from mdsim.dynamics.velocities import angular_momentum
 from mdsim.errors import DatasetError
 from mdsim.geometry import all_pairs, center_of_mass, minimum_image, pair_distances
@@ -78,12 +79,21 @@ def open_checked(path: Path) -> list[Checked]:
     if path.is_file():
         frames = read_frames(path)
         return [Checked(path.stem, path.parent, {path.stem: frames}, system_of(frames, torch.float64), None)]
+    return [_open(folder) for folder in folders_of(path)]
+
+
+def folders_of(path: Path) -> list[Path]:
+    """The folders of the data sets at a path or below it.
+
+    Raises:
+        DatasetError: there is none.
+    """
     folders = [path] if (path / "metadata.json").is_file() else sorted(p.parent for p in path.rglob("metadata.json"))
     if not folders:
         raise DatasetError(
             f"{path}: no data set here or below (a folder with metadata.json), and no npz file of frames"
         )
-    return [_open(folder) for folder in folders]
+    return folders
 
 
 def _open(folder: Path) -> Checked:

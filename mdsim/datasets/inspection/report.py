@@ -26,7 +26,7 @@ from mdsim.datasets.label_checks import mismatch
 from mdsim.datasets.npz import Frames
 from mdsim.reporting.console import format_table
 from mdsim.state import kinetic_temperature_K
-from mdsim.units import FS
+from mdsim.units import FS, GPA
 
 AMU_PER_A3_IN_G_PER_CM3 = 1.66053907
 SUSPECTS_SHOWN = 8
@@ -46,6 +46,7 @@ def report(checked: Checked, found: Sequence[Suspect]) -> str:
             _parts(checked),
         )
         + "\n(eV, eV/Å; energies relative to the mean of the first line; net force and torque: root mean square)",
+        *_stress(checked),
         format_table(["bond", "number", "mean", "std", "min", "max"], _bonds(checked)) + "\n(Å)",
     ]
     if dynamics := _dynamics(checked):
@@ -90,6 +91,21 @@ def _forces(frames: Frames, checked: Checked) -> list[str]:
     rms, largest = frames.forces.double().square().mean().sqrt(), frames.forces.norm(dim=-1).max()
     torque = "-" if frames.cell is not None else f"{_rms(net_torque_eV(frames, checked.system)):.2g}"
     return [f"{float(rms):.3f}", f"{float(largest):.2f}", f"{_rms(net_force_eV_per_A(frames)):.2g}", torque]
+
+
+def _stress(checked: Checked) -> list[str]:
+    """A line on the stresses, if any."""
+    known = [
+        frames.stress[frames.stress.isfinite().all(2).all(1)]
+        for frames in checked.parts.values()
+        if frames.stress is not None
+    ]
+    values = torch.cat(known).double() if known else torch.zeros(0, 3, 3)
+    if not len(values):
+        return []
+    pressures = -values.diagonal(dim1=1, dim2=2).mean(1) / GPA
+    span = f"{float(pressures.min()):.3g} to {float(pressures.max()):.3g} GPa"
+    return [f"stress: {len(values):,} frames, root mean square {_rms(values):.2g} eV/Å³; pressures from {span}"]
 
 
 def _rms(values: torch.Tensor) -> float:

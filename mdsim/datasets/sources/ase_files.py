@@ -9,27 +9,31 @@ CP2K writes positions and forces to two xyz files: `NAME-frc-1.xyz` is read toge
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
 from ase.formula import Formula
 
-from mdsim.datasets.sources import labels
+from mdsim.datasets.sources import labels, stress_labels
 from mdsim.datasets.sources.ase_databases import DATABASES, read_database
+from mdsim.datasets.sources.ase_frames import (
+    Reading,
+    as_text,
+    cell_of,
+    check_all_move,
+    check_same_state,
+    info_of,
+    masses_of,
+)
+from mdsim.datasets.sources.cleaning import OR_MIXED
 from mdsim.datasets.sources.isolated_atoms import energies_of
 from mdsim.datasets.sources.raw import RawFrames, Units, check_atoms, check_finite
 from mdsim.datasets.sources.xyz_counts import check_counts
 from mdsim.errors import DatasetError
 
-SAME_CELL_A = 1e-4
-SAME_MASS = 5e-3  # relative; larger than differences between tables, smaller than those between isotopes
-#: Words in names of quantities that distinguish systems of one composition.
-ELECTRONIC_STATE = ("charge", "total charge", "net charge", "spin", "total spin", "multiplicity", "spin multiplicity")
-HARMLESS_CONSTRAINTS = ("FixCom", "FixSubsetCom")
 #: Formats whose readers convert to eV and Å. The units of others are unknown.
 CONVERTED = {"vasp-xml", "vasp-out", "espresso-out", "traj", "aims-output", "gpaw-out", "castep-castep"}
 FREE_ENERGY_EV = 1e-3  # largest difference from the energy per frame without a message
@@ -37,20 +41,6 @@ FREE_ENERGY_EV = 1e-3  # largest difference from the energy per frame without a 
 
 CP2K_UNITS = Units("angstrom", "Hartree", "Hartree/bohr", "ase")
 ASE_UNITS = Units("angstrom", "eV", "eV/angstrom", "ase")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Options for reading files."""
-
-    energy_key: str | None = None
-    forces_key: str | None = None
-    format: str | None = None  # name of the format in ASE
-    formula: str | None = None  # composition of the frames to keep
-    where: tuple[tuple[str, str], ...] = ()  # required values of the frames to keep, e.g. charge and 0
-    open_boundaries: bool = False  # remove the cell
-    cell: np.ndarray | None = None  # cell of frames without one, rows in Å
-    type_map: tuple[str, ...] = ()  # elements of the types of DeePMD systems
 
 
 def read_ase(path: Path, reading: Reading) -> RawFrames:
@@ -68,8 +58,8 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
     kept, singles = _kept(path, images, reading)
     images = [images[index] for index in kept]
     _check_composition(path, images, kept)
-    _check_same_state(path, images)
-    _check_all_move(path, images, kept)
+    check_same_state(path, images)
+    check_all_move(path, images, kept)
     cp2k_forces = path.with_name(path.name.replace("-pos-", "-frc-"))
     if cp2k_forces != path and cp2k_forces.is_file():
         images, units = _with_cp2k_forces(images, cp2k_forces), CP2K_UNITS
@@ -82,23 +72,38 @@ def read_ase(path: Path, reading: Reading) -> RawFrames:
         labels.collect(path, images, "energy", energy_key).reshape(len(images)),
         labels.collect(path, images, "forces", forces_key),
         velocities=_velocities(images),
-        cell=_cell(path, images, reading),
+        cell=cell_of(path, images, reading),
         units=units,
         index=np.array(kept),
         n_in_file=total,
-        masses=_masses(path, images),
+        masses=masses_of(path, images),
         atomic_energies={number: atoms[number] for number in set(images[0].numbers.tolist()) & atoms.keys()},
     )
+    raw, stress_key = _with_stress(path, images, reading, raw)
     check_finite(str(path), raw)
     check_atoms(str(path), raw)
-    raw = raw.note("labels", f"{energy_key} and {forces_key}")
-    if aside := labels.names(images[0]) - {energy_key, forces_key, "momenta"}:
+    used = [energy_key, forces_key, *([] if stress_key is None else [stress_key])]
+    raw = raw.note("labels", f"{', '.join(used[:-1])} and {used[-1]}")
+    if aside := labels.names(images[0]) - {*used, "momenta"}:
         raw = raw.note("left aside", ", ".join(sorted(aside)))
     if singles:
         raw = raw.note("isolated atoms", f"{singles} frames of one atom left out")
     for remark in remarks:
         raw = raw.note("warning", remark)
     return _compare_free_energy(images, energy_key, raw)
+
+
+def _with_stress(path: Path, images: list[Atoms], reading: Reading, raw: RawFrames) -> tuple[RawFrames, str | None]:
+    """The frames with their stresses, and the name of the label. Without a cell there are none."""
+    if raw.cell is None:
+        return raw, None
+    key, stresses, remarks = stress_labels.stresses_of(path, images, reading.stress_key)
+    for remark in remarks:
+        raw = raw.note("stress", remark)
+    if key is None or all(stress is None for stress in stresses):
+        return raw, None
+    blank = np.full((3, 3), np.nan)
+    return replace(raw, stress=np.stack([blank if stress is None else stress for stress in stresses])), key
 
 
 def read_images(path: Path, format: str | None = None) -> tuple[list[Atoms], Units]:
@@ -163,6 +168,13 @@ def _kept(path: Path, images: list[Atoms], reading: Reading) -> tuple[list[int],
 
     Some programs store isolated atoms with the frames. Their number is also returned.
     """
+    chosen = chosen_frames(path, images, reading)
+    several = [index for index in chosen if len(images[index]) > 1]
+    return (several, len(chosen) - len(several)) if several else (chosen, 0)
+
+
+def chosen_frames(path: Path, images: list[Atoms], reading: Reading) -> list[int]:
+    """Indices of the frames that the filters keep."""
     chosen, formula = list(range(len(images))), reading.formula
     if formula is not None:
         try:
@@ -173,67 +185,13 @@ def _kept(path: Path, images: list[Atoms], reading: Reading) -> tuple[list[int],
     if not chosen:
         raise DatasetError(f"{path}: has no frames of {formula}; {_compositions(images)}")
     for key, value in reading.where:
-        there = [_as_text(_info(images[index], key)) for index in chosen]
+        there = [as_text(info_of(images[index], key)) for index in chosen]
         found = Counter(there)
-        chosen = [index for index, text in zip(chosen, there, strict=True) if text == _as_text(value)]
+        chosen = [index for index, text in zip(chosen, there, strict=True) if text == as_text(value)]
         if not chosen:
             shown = ", ".join(f"{text} ({count} frames)" for text, count in found.most_common(5))
             raise DatasetError(f"{path}: has no frames with {key} = {value}; found {shown}")
-    several = [index for index in chosen if len(images[index]) > 1]
-    return (several, len(chosen) - len(several)) if several else (chosen, 0)
-
-
-def _info(image: Atoms, key: str) -> object:
-    return next((place[key] for place in labels.places(image) if key in place), "nothing")
-
-
-def _as_text(value: object) -> str:
-    """Canonical text of a number, or the word itself."""
-    try:
-        return f"{float(value):g}"  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _check_same_state(path: Path, images: list[Atoms]) -> None:
-    """Check that all frames have one charge and spin, and therefore one energy surface."""
-    names = dict.fromkeys(name for image in images for place in labels.places(image)[:2] for name in place)
-    for name in names:
-        if " ".join(labels.words(name)) not in ELECTRONIC_STATE:
-            continue
-        found = Counter(_as_text(_info(image, name)) for image in images)
-        if len(found) > 1:
-            shown = ", ".join(f"{value} ({count} frames)" for value, count in found.most_common(5))
-            raise DatasetError(
-                f"{path}: frames differ in {name}: {shown}; a data set here has one, choose it with --where"
-                f" {name}={found.most_common(1)[0][0]}"
-            )
-
-
-def _check_all_move(path: Path, images: list[Atoms], places: list[int]) -> None:
-    """Raise an error for constraints and force masks, with which forces are not the gradient of an energy."""
-    for place, image in zip(places, images, strict=True):
-        holding = [type(constraint).__name__ for constraint in image.constraints]
-        holding = [name for name in holding if name not in HARMLESS_CONSTRAINTS]
-        masks = [name for name, values in image.arrays.items() if "mask" in labels.words(name) and not np.all(values)]
-        if holding or masks:
-            what = f"constraints ({', '.join(holding)})" if holding else f"atoms left out by {', '.join(masks)}"
-            raise DatasetError(
-                f"{path}: frame {place} has {what}. All atoms move here, and all need forces: if those of the file are"
-                " without constraints, remove the constraints or masks from the file"
-            )
-
-
-def _masses(path: Path, images: list[Atoms]) -> np.ndarray | None:
-    """Masses in amu if they differ from those of natural isotope mixtures, as for deuterium."""
-    if not any(image.has("masses") for image in images):
-        return None
-    first = images[0].get_masses()
-    if changed := [index for index, image in enumerate(images) if not np.allclose(image.get_masses(), first)]:
-        raise DatasetError(f"{path}: frame {changed[0]} has other masses than frame 0; a data set here has one system")
-    if not (np.isfinite(first).all() and (first > 0).all()):
-        raise DatasetError(f"{path}: masses must be positive, found {first.min():g}")
-    return None if np.allclose(first, atomic_masses[images[0].numbers], rtol=SAME_MASS) else first
+    return chosen
 
 
 def _check_composition(path: Path, images: list[Atoms], places: list[int]) -> None:
@@ -242,7 +200,9 @@ def _check_composition(path: Path, images: list[Atoms], places: list[int]) -> No
     if all(np.array_equal(image.numbers, first) for image in images):
         return
     if len({image.get_chemical_formula() for image in images}) > 1:
-        raise DatasetError(f"{path}: {_compositions(images)}; a data set here has one, choose it with --formula")
+        raise DatasetError(
+            f"{path}: {_compositions(images)}; a data set here has one, choose it with --formula; or {OR_MIXED}"
+        )
     frame = next(index for index, image in enumerate(images) if not np.array_equal(image.numbers, first))
     atom = int(np.flatnonzero(images[frame].numbers != first)[0])
     raise DatasetError(
@@ -261,33 +221,6 @@ def _velocities(images: list[Atoms]) -> np.ndarray | None:
     if not all("momenta" in image.arrays for image in images):
         return None
     return np.stack([image.get_velocities() for image in images])
-
-
-def _cell(path: Path, images: list[Atoms], reading: Reading) -> np.ndarray | None:
-    """The one cell of all frames, or None with open boundaries."""
-    periodic = {tuple(map(bool, image.pbc)) for image in images}
-    if reading.open_boundaries or periodic == {(False, False, False)}:
-        return None if reading.open_boundaries else reading.cell
-    if periodic != {(True, True, True)}:
-        raise DatasetError(
-            f"{path}: is periodic in {sorted(periodic)}; all frames must be periodic in three directions, or none"
-            " (--open removes the cells)"
-        )
-    if reading.cell is not None and not any(image.cell.any() for image in images):
-        return reading.cell
-    cells = np.stack([image.cell.array for image in images])
-    if incomplete := [index for index, image in enumerate(images) if image.cell.rank < 3]:
-        raise DatasetError(
-            f"{path}: frame {incomplete[0]} is periodic, but its three lattice vectors are missing or incomplete: give"
-            " the cell with --cell, or use --open"
-        )
-    change = float(np.ptp(cells, axis=0).max())
-    if change > SAME_CELL_A:
-        raise DatasetError(
-            f"{path}: the cell changes between frames, by up to {change:.3g} Å (constant pressure?);"
-            " a data set here has one cell"
-        )
-    return cells[0]
 
 
 def _compare_free_energy(images: list[Atoms], key: str, raw: RawFrames) -> RawFrames:

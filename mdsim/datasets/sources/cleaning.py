@@ -12,11 +12,12 @@ from mdsim.datasets.bonds import bond_matrix
 from mdsim.datasets.repeats import repeated_frames
 from mdsim.datasets.sources.raw import RawFrames
 from mdsim.errors import DatasetError
-from mdsim.typing import Bool, Int, Tensor
+from mdsim.typing import Bool, Float, Int, Tensor
 
 #: Metals and noble gases, whose close contacts are not bonds of a molecule.
 _METALS = [3, 4, *range(11, 14), *range(19, 32), *range(37, 51), *range(55, 84), *range(87, 117)]
 NO_MOLECULES = [2, 10, 18, 36, 54, 86, 118, *_METALS]
+OR_MIXED = "--mixed makes a data set of several compositions and cells"
 SAME_CELL = 1e-4  # in the unit of the file
 SAME_POSITION = 2e-5  # in the unit of the file: text files round; in 0.1 fs atoms move by 5e-4 Å
 SAME_ENERGY = 1e-3  # in the unit of the file
@@ -33,22 +34,18 @@ def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, 
         against = f"{name}: differs from {names[0]} in"
         if not np.array_equal(piece.atomic_numbers, first.atomic_numbers):
             same = sorted(piece.atomic_numbers) == sorted(first.atomic_numbers)
-            raise DatasetError(f"{against} {'the order of its atoms' if same else 'composition'}")
+            raise DatasetError(f"{against} {'the order of its atoms' if same else 'composition'} ({OR_MIXED})")
         if (piece.cell is None) != (first.cell is None) or (
             piece.cell is not None and first.cell is not None and np.abs(piece.cell - first.cell).max() > SAME_CELL
         ):
-            raise DatasetError(f"{against} its cell; a data set here has one cell")
+            raise DatasetError(f"{against} its cell; a data set here has one cell ({OR_MIXED})")
         if (piece.masses is None) != (first.masses is None) or (
             piece.masses is not None and first.masses is not None and not np.allclose(piece.masses, first.masses)
         ):
             raise DatasetError(f"{against} the masses of its atoms")
         if piece.units != first.units:
             raise DatasetError(f"{against} its units: {piece.units} and {first.units}")
-    atoms: dict[int, float] = {}
-    for name, piece in zip(names, pieces, strict=True):
-        for number, energy in piece.atomic_energies.items():
-            if abs(atoms.setdefault(number, energy) - energy) > SAME_ENERGY:
-                raise DatasetError(f"{name}: differs from the files before in the energies of isolated atoms")
+    atoms = joined_atomic_energies(names, pieces)
     counts = [piece.n_in_file or len(piece) for piece in pieces]
     starts = np.cumsum([0, *counts[:-1]])
     have_velocities = all(piece.velocities is not None for piece in pieces)
@@ -62,8 +59,32 @@ def join(names: Sequence[str], pieces: Sequence[RawFrames]) -> tuple[RawFrames, 
         n_in_file=sum(counts),
         found=tuple(dict.fromkeys(line for piece in pieces for line in piece.found)),
         atomic_energies=atoms,
+        stress=_joined_stress(pieces),
     )
     return joined, np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
+
+
+def joined_atomic_energies(names: Sequence[str], pieces: Sequence[RawFrames]) -> dict[int, float]:
+    """Energies of the isolated atoms of all files.
+
+    Raises:
+        DatasetError: two files have different ones.
+    """
+    atoms: dict[int, float] = {}
+    for name, piece in zip(names, pieces, strict=True):
+        for number, energy in piece.atomic_energies.items():
+            if abs(atoms.setdefault(number, energy) - energy) > SAME_ENERGY:
+                raise DatasetError(f"{name}: differs from the files before in the energies of isolated atoms")
+    return atoms
+
+
+def _joined_stress(pieces: Sequence[RawFrames]) -> Float[np.ndarray, "frame 3 3"] | None:
+    if all(piece.stress is None for piece in pieces):
+        return None
+    blank = (np.full((len(piece), 3, 3), np.nan) for piece in pieces)
+    return np.concatenate(
+        [none if piece.stress is None else piece.stress for piece, none in zip(pieces, blank, strict=True)]
+    )
 
 
 def first_of_each(name: str, raw: RawFrames) -> Int[np.ndarray, "kept"]:

@@ -9,13 +9,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mdsim.datasets.contiguous import contiguous_frames
 from mdsim.datasets.divide import Division
 from mdsim.datasets.folder import Dataset, Metadata, read_metadata, write_dataset, write_metadata
-from mdsim.datasets.npz import UNITS
+from mdsim.datasets.mixed_folder import opened
+from mdsim.datasets.npz import UNITS, UNITS_WITH_STRESS
 from mdsim.datasets.sources.raw import RawFrames
 from mdsim.datasets.splits import format_indices
 from mdsim.errors import DatasetError
+from mdsim.typing import Int
 
 NOT_STATED = "not stated"
 
@@ -64,10 +68,12 @@ def is_there(folder: Path, settings: Mapping[str, Any], wanted: Excerpt | None) 
             )
     if not (folder / "metadata.json").is_file():
         return False
-    dataset = Dataset(folder, read_metadata(folder / "metadata.json"))
+    dataset = opened(folder)
     if wanted is not None and dataset.metadata.settings.get("contiguous") is None:
         return False
-    _ = dataset.train, dataset.val, dataset.test, dataset.contiguous if wanted else None  # read, and checked
+    _ = dataset.train, dataset.val, dataset.test  # read, and checked
+    if wanted is not None and isinstance(dataset, Dataset):
+        _ = dataset.contiguous
     return True
 
 
@@ -139,32 +145,54 @@ def write(
         shared["contiguous"], settings["velocities"] = contiguous_frames(
             description.source, raw, wanted.n_frames, wanted.start, interval_fs
         )
-    split = {
-        "method": division.method,
-        "seed": settings["seed"],
-        "indices": {name: format_indices(raw.place[chosen]) for name, chosen in parts.items()},  # in the source
-    }
-    metadata = _metadata(raw, description, settings, split, interval_fs, command)
+    metadata = metadata_of(
+        description,
+        settings,
+        split_of(division, settings["seed"], raw.place),
+        command,
+        raw.atomic_numbers.tolist(),
+        atomic_energies_eV(raw, description),
+        raw.stress is not None,
+        interval_fs,
+    )
     write_dataset(folder, own, shared, metadata)
     dataset = Dataset(folder, read_metadata(folder / "metadata.json"))
     _ = dataset.train, dataset.val, dataset.test  # read, and checked
     return dataset
 
 
-def _metadata(
-    raw: RawFrames,
+def split_of(division: Division, seed: int, place: Int[np.ndarray, "frame"]) -> dict[str, Any]:
+    """The division for the metadata, with the index of each frame in the source."""
+    parts = {name: getattr(division, name) for name in ("train", "val", "test")}
+    indices = {name: format_indices(np.sort(place[chosen])) for name, chosen in parts.items()}
+    return {"method": division.method, "seed": seed, "indices": indices}
+
+
+def metadata_of(
     description: Description,
     settings: dict[str, Any],
     split: dict[str, Any],
-    contiguous_interval_fs: float | None,
     command: str,
+    atomic_numbers: list[int],
+    atoms_eV: Mapping[str, float],
+    has_stress: bool,
+    contiguous_interval_fs: float | None = None,
 ) -> Metadata:
+    """The metadata of a new data set, without the counts and hashes of its files.
+
+    Args:
+        description, settings, split, command: parts of the metadata.
+        atomic_numbers: of the system, or the elements of a mixed set.
+        atoms_eV: energies of isolated atoms by chemical symbol.
+        has_stress: whether frames have stresses.
+        contiguous_interval_fs: time between contiguous frames.
+    """
     programs = {name: version(name) for name in ("mdsim", "ase", "numpy")}
     return Metadata(
         source=description.source,
         level_of_theory=description.level_of_theory,
         license=description.license,
-        atomic_numbers=raw.atomic_numbers.tolist(),
+        atomic_numbers=atomic_numbers,
         temperature_K=description.temperature_K,
         timestep_fs=description.timestep_fs,
         structural_frame_interval_fs=None,
@@ -173,10 +201,10 @@ def _metadata(
         program_versions=programs | {"python": platform.python_version()},
         command=command,
         settings=settings,
-        units=UNITS,
+        units=UNITS_WITH_STRESS if has_stress else UNITS,
         n_frames={},
         sha256={},
-        atomic_energies_eV=atomic_energies_eV(raw, description),
+        atomic_energies_eV=dict(atoms_eV),
     )
 
 

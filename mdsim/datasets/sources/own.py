@@ -47,6 +47,7 @@ class Conversion:
     validation_fraction: float = 0.05
     seed: int = 0
     contiguous: Excerpt | None = None
+    mixed: bool = False  # several compositions or cells
 
     def settings(self) -> dict[str, Any]:
         """Settings that determine the content of all sizes, as JSON data."""
@@ -64,7 +65,16 @@ class Conversion:
             "gap_frames": self.gap_frames,
             "validation_fraction": self.validation_fraction,
             "seed": self.seed,
-        } | ({"where": [list(pair) for pair in self.reading.where]} if self.reading.where else {})
+        } | self._further_settings()
+
+    def _further_settings(self) -> dict[str, Any]:
+        """Settings that are stated only where they are used, as in data sets of earlier releases."""
+        further = {
+            "where": [list(pair) for pair in self.reading.where],
+            "stress_key": self.reading.stress_key,
+            "mixed": self.mixed,
+        }
+        return {key: value for key, value in further.items() if value}
 
 
 @dataclass(frozen=True)
@@ -76,13 +86,20 @@ class Prepared:
 
     def divide(self, conversion: Conversion, size: str) -> Division:
         """The frames of one size."""
-        n_frames = len(self.raw)
-        n_test = conversion.test_frames or max(1, min(MOST_TEST_FRAMES, round(TEST_FRACTION * n_frames)))
-        if conversion.split == "random":
-            return at_random(n_frames, size, n_test, conversion.seed, conversion.validation_fraction)
-        return in_blocks(
-            self.lengths, size, n_test, conversion.gap_frames, conversion.seed, conversion.validation_fraction
-        )
+        return divided(self.lengths, conversion, size)
+
+    def table(self) -> list[list[str]]:
+        """The findings as lines of a table."""
+        return table(self)
+
+
+def divided(lengths: list[int], conversion: Conversion, size: str) -> Division:
+    """The frames of one size, given the number of frames of each file."""
+    n_frames = sum(lengths)
+    n_test = conversion.test_frames or max(1, min(MOST_TEST_FRAMES, round(TEST_FRACTION * n_frames)))
+    if conversion.split == "random":
+        return at_random(n_frames, size, n_test, conversion.seed, conversion.validation_fraction)
+    return in_blocks(lengths, size, n_test, conversion.gap_frames, conversion.seed, conversion.validation_fraction)
 
 
 def fingerprint(paths: Sequence[Path]) -> str:

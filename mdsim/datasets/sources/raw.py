@@ -68,6 +68,7 @@ class RawFrames:
     n_in_file: int | None = None  # frames in the file, if some were removed
     masses: Float[np.ndarray, "atom"] | None = None  # amu; None for natural isotope mixtures
     atomic_energies: dict[int, float] = field(default_factory=dict)  # of isolated atoms by atomic number
+    stress: Float[np.ndarray, "frame 3 3"] | None = None  # energy per volume; NaN where a frame has none
 
     @property
     def place(self) -> Int[np.ndarray, "frame"]:
@@ -85,6 +86,7 @@ class RawFrames:
             energy=self.energy[index],
             forces=None if self.forces is None else self.forces[index],
             velocities=None if self.velocities is None else self.velocities[index],
+            stress=None if self.stress is None else self.stress[index],
             index=self.place[index],
             n_in_file=self.n_in_file or len(self),
         )
@@ -94,6 +96,11 @@ class RawFrames:
         """Energies of isolated atoms by chemical symbol, once the units are known."""
         unit = ENERGY_UNITS_EV[str(self.units.energy)]
         return {chemical_symbols[number]: unit * energy for number, energy in sorted(self.atomic_energies.items())}
+
+    @property
+    def stress_unit_eV_per_A3(self) -> float:
+        """The unit of energy per cubed unit of length."""
+        return ENERGY_UNITS_EV[str(self.units.energy)] / LENGTH_UNITS_A[str(self.units.length)] ** 3
 
     def note(self, label: str, text: str) -> RawFrames:
         """The same frames with one more finding."""
@@ -119,6 +126,7 @@ class RawFrames:
             None if chosen.velocities is None else _scaled(chosen.velocities, velocity),
             None if self.cell is None else _scaled(self.cell, length),
             None if self.masses is None else _scaled(self.masses, 1.0),
+            None if chosen.stress is None else _scaled(chosen.stress, self.stress_unit_eV_per_A3),
         )
 
 

@@ -210,6 +210,14 @@ class GemNetT(ForceField):
         self.energy_scale.fill_(forces.square().mean().sqrt())
         self.fit_scale_factors(system, positions)
 
+    def fit_scales(
+        self, system: System, positions: Float[Tensor, "replica atom 3"], pairs: Neighbors, force_rms: float
+    ) -> None:
+        """Scale by the root mean square force component, and fit the scaling factors."""
+        self.energy_scale.fill_(force_rms)
+        with fitting(self):
+            self.atomic_energies(system, positions, pairs)
+
     def fit_scale_factors(self, system: System, positions: Float[Tensor, "frame atom 3"]) -> None:
         """Fit the variance-preserving scaling factors on frames spread evenly over the given ones.
 

@@ -185,11 +185,17 @@ class NequIP(ForceField):
     ) -> None:
         """Shift energies by their mean, scale by the root mean square force component, and count the neighbors."""
         super().normalize_to(system, positions, energy, forces)
-        self.energy_scale.fill_(forces.square().mean().sqrt())
         every = max(1, len(positions) // STATISTICS_FRAMES)
         counted = positions[::every].to(system.masses)
-        n_pairs = find_neighbors(system, counted, self.cutoff).n_pairs
-        self.avg_num_neighbors.fill_(max(1.0, 2 * n_pairs / (len(counted) * system.n_atoms)))
+        pairs = find_neighbors(system, counted, self.cutoff)
+        self.fit_scales(system, counted, pairs, float(forces.square().mean().sqrt()))
+
+    def fit_scales(
+        self, system: System, positions: Float[Tensor, "replica atom 3"], pairs: Neighbors, force_rms: float
+    ) -> None:
+        """Scale by the root mean square force component, and count the neighbors."""
+        self.energy_scale.fill_(force_rms)
+        self.avg_num_neighbors.fill_(max(1.0, 2 * pairs.n_pairs / (len(positions) * system.n_atoms)))
 
 
 def _needed(hidden: Sequence[Irrep], harmonics: Sequence[Irrep], num_layers: int) -> list[list[Irrep]]:

@@ -188,3 +188,45 @@ def test_content_of_databases_is_kept_on_one_line(checkpoint, tmp_path):
     np.testing.assert_allclose(found.info["spectrum"], [1.0, 2.0])
     np.testing.assert_allclose(found.arrays["modes"], 1.0)
     assert "energy_error_eV" in found.info
+
+
+CELL = np.diag([6.0, 6.5, 7.0])
+
+
+def test_stresses_of_periodic_frames(checkpoint, tmp_path, caplog):
+    images = [labeled(number) for number in range(3)]
+    calculator, expected = ForceFieldCalculator(checkpoint), []
+    for atoms in images[:2]:
+        atoms.cell, atoms.pbc = CELL, True
+        own = atoms.copy()
+        own.calc = calculator
+        expected.append(own.get_stress(voigt=False))
+    images[0].calc.results["stress"] = expected[0] + 0.002
+    with caplog.at_level(logging.INFO, "mdsim"):
+        found = predicted(tmp_path, checkpoint, images, stress=True)
+    for atoms, stress in zip(found[:2], expected, strict=True):
+        np.testing.assert_allclose(atoms.get_stress(voigt=False), stress, atol=1e-7)
+    np.testing.assert_allclose(found[0].info["REF_stress"], expected[0] + 0.002, atol=1e-7)
+    assert found[0].info["stress_mae_eV_per_A3"] == pytest.approx(0.002, abs=1e-7)
+    assert "stress" not in found[2].calc.results and "stress_mae_eV_per_A3" not in found[1].info
+    assert "stress, eV/Å³" in caplog.text and "energy, forces and stress" in caplog.text
+    (tmp_path / "out.extxyz").rename(tmp_path / "again.extxyz")
+    again = predicted_of(tmp_path, checkpoint, "again.extxyz", stress=True)
+    assert again[0].info["stress_mae_eV_per_A3"] == found[0].info["stress_mae_eV_per_A3"]
+    plain = predicted_of(tmp_path, checkpoint, "again.extxyz")
+    assert "stress" not in plain[0].calc.results and "REF_stress" in plain[0].info
+
+
+def test_virials_are_labels_of_stresses(checkpoint, tmp_path):
+    atoms = labeled()
+    atoms.cell, atoms.pbc = CELL, True
+    own = atoms.copy()
+    own.calc = ForceFieldCalculator(checkpoint)
+    atoms.info["REF_virial"] = -atoms.get_volume() * own.get_stress(voigt=False)
+    atoms.info["other_stress"] = np.eye(3)
+    (found,) = predicted(tmp_path, checkpoint, [atoms], stress=True)
+    assert "stress_mae_eV_per_A3" not in found.info, "ambiguous"
+    (found,) = predicted_of(tmp_path, checkpoint, stress=True, stress_key="REF_virial")
+    assert found.info["stress_mae_eV_per_A3"] < 1e-7
+    with pytest.raises(DatasetError, match="no periodic frame has a stress named 'nothing'"):
+        predicted_of(tmp_path, checkpoint, stress=True, stress_key="nothing")

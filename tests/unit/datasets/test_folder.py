@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mdsim.datasets import Frames, load_dataset, write_dataset
-from mdsim.datasets.folder import read_metadata, system_of
+from mdsim.datasets.folder import read_metadata
+from mdsim.datasets.systems import system_of
 from mdsim.errors import DatasetError
 from mdsim.geometry import pair_distances, wrap
 

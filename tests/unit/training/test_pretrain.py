@@ -10,6 +10,7 @@ from mdsim import checkpoints, losses
 from mdsim.errors import CheckpointError, TrainingError
 from mdsim.evaluation.errors import errors_on, predict
 from mdsim.models.loading import load_force_field
+from mdsim.training.fit_data import OneSystem
 from mdsim.training.pretrain import FitSettings, Pretraining
 from mdsim.training.schedule import OptimizerSettings
 
@@ -24,12 +25,9 @@ def _fit(run_dir, amp: bool = False, **settings) -> Pretraining:
     loss = partial(losses.energy_force_loss, energy_weight=0.5, force_weight=0.5, force_loss=losses.mean_absolute_error)
     return Pretraining(
         model,
-        water(torch.float32),
-        frames(N_TRAIN, seed=1),
-        frames(6, seed=2),
+        OneSystem(water(torch.float32), frames(N_TRAIN, seed=1), frames(6, seed=2), loss),
         fit,
         run_dir,
-        loss,
         seed=3,
         amp=amp,
     )
@@ -37,9 +35,9 @@ def _fit(run_dir, amp: bool = False, **settings) -> Pretraining:
 
 def test_the_loss_goes_down(tmp_path):
     trainer, writer = _fit(tmp_path, max_epochs=40, learning_rate=0.02, evaluate_every_epochs=5), SilentWriter()
-    before = errors_on(trainer.model, trainer.system, trainer.val, 100)
+    before = errors_on(trainer.model, trainer.data.system, trainer.data.val, 100)
     trainer.fit(writer, print_every=1000)
-    after = errors_on(trainer.model, trainer.system, trainer.val, 100)
+    after = errors_on(trainer.model, trainer.data.system, trainer.data.val, 100)
     assert after["force_mae_meV_per_A"] < 0.8 * before["force_mae_meV_per_A"]
     validation = writer.all("val/loss")
     assert [step for step, _ in validation] == [20 * i for i in range(9)], "before, then every fifth epoch of 4 steps"
@@ -48,14 +46,14 @@ def test_the_loss_goes_down(tmp_path):
 
 def _loses_its_way(trainer, loss: float, until: int = 10**9) -> None:
     """Give the steps up to one another loss, with the gradient that they have."""
-    own = trainer.loss
+    own = trainer.data.loss
 
     def wrong(*arguments):
         value = own(*arguments)
         changed = value.requires_grad and trainer.progress.step < until
         return value - value.detach() + loss if changed else value
 
-    trainer.loss = wrong
+    trainer.data.loss = wrong
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
@@ -109,9 +107,9 @@ def test_a_fit_that_is_resumed_after_its_end_changes_nothing(tmp_path):
 
 def test_the_zero_of_energy_is_the_mean_label(tmp_path):
     trainer = _fit(tmp_path)
-    zero = trainer.model.zero_energy_eV(trainer.system).item()
-    assert zero == pytest.approx(float(trainer.train.energy.mean()), abs=1e-9)
-    assert abs(trainer.energy.mean()) < 1e-4
+    zero = trainer.model.zero_energy_eV(trainer.data.system).item()
+    assert zero == pytest.approx(float(trainer.data.train.energy.mean()), abs=1e-9)
+    assert abs(trainer.data.energy.mean()) < 1e-4
 
 
 def test_warm_up(tmp_path):
@@ -170,7 +168,7 @@ def test_the_best_is_kept_and_the_last_is_the_last(tmp_path):
     payload = checkpoints.load(tmp_path / "checkpoints" / "best_checkpoint.pt", "force_field")
     assert payload["provenance"]["epoch"] == best["epoch"] == trainer.progress.history[trainer.progress.best]["epoch"]
     model = load_force_field(tmp_path / "checkpoints" / "best_checkpoint.pt")
-    errors = errors_on(model, trainer.system, trainer.val, 100)
+    errors = errors_on(model, trainer.data.system, trainer.data.val, 100)
     assert errors["force_mae_meV_per_A"] == pytest.approx(best["force_mae_meV_per_A"], rel=1e-5)
     last = load_force_field(tmp_path / "checkpoints" / "last.pt")
     assert torch.equal(last.lin1.weight, trainer.model.lin1.weight)
@@ -250,8 +248,8 @@ def test_a_fit_ends_with_energies_that_are_right_on_average(tmp_path):
     trainer = _fit(tmp_path, max_epochs=2)
     trainer.fit(SilentWriter())
     model = load_force_field(tmp_path / "checkpoints" / "best_checkpoint.pt")
-    energy, _ = predict(model, trainer.system, trainer.positions, 100)
-    residual = trainer.train.energy - energy.double() - model.zero_energy_eV(trainer.system)
+    energy, _ = predict(model, trainer.data.system, trainer.data.positions, 100)
+    residual = trainer.data.train.energy - energy.double() - model.zero_energy_eV(trainer.data.system)
     assert abs(float(residual.mean())) < 1e-5
     moved = checkpoints.load(tmp_path / "checkpoints" / "best_checkpoint.pt")["provenance"]["recentered_eV"]
     assert abs(moved) > 1e-3, "without it they would not be"

@@ -15,12 +15,12 @@ from ase.db import connect
 from ase.io import write
 from ase_ethanols import DESCRIPTION, N_FRAMES, assert_same, images, labels, periodic, prepared
 
-from mdsim.datasets.folder import system_of
 from mdsim.datasets.npz import read_frames, write_frames
 from mdsim.datasets.sources.ase_files import Reading, read_ase
 from mdsim.datasets.sources.labels import words
 from mdsim.datasets.sources.own import Conversion, prepare
 from mdsim.datasets.sources.raw import Units
+from mdsim.datasets.systems import system_of
 from mdsim.errors import DatasetError
 from mdsim.units import BOHR, KB_EV_PER_K, KCAL_PER_MOL, RYDBERG
 
