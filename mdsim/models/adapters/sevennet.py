@@ -11,6 +11,7 @@ import sevenn._keys as KEY
 import torch
 from sevenn._const import DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG
 from sevenn.model_build import build_E3_equivariant_model
+from sevenn.nn.node_embedding import OnehotEmbedding
 from sevenn.nn.scale import Rescale, SpeciesWiseRescale
 from sevenn.util import get_available_pretrained_models, load_checkpoint, pretrained_name_to_path
 
@@ -63,6 +64,9 @@ class SevenNet(EdgeModel):
         self.network.set_is_batch_data(True)
         self.network.key_grad = None
         self.network.eval_modal_map = False
+        for module in self.network.modules():
+            if isinstance(module, OnehotEmbedding):
+                module.register_forward_hook(_in_the_precision_of_the_vectors)
 
     def node_energies(self, graph: Graph) -> Float[Tensor, "node"]:
         """Energy of each node in eV, without the shift of its species."""
@@ -83,6 +87,13 @@ class SevenNet(EdgeModel):
         """The shift of the network's energies: one per species, or one number. None: it depends on the modality."""
         rescale = self.network._modules[RESCALE]
         return rescale.shift if isinstance(rescale, Rescale | SpeciesWiseRescale) else None
+
+
+def _in_the_precision_of_the_vectors(module: OnehotEmbedding, arguments: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """The species in any precision: sevenn has them in single precision only."""
+    for key in filter(None, (module.key_output, module.key_additional_output)):
+        data[key] = data[key].to(data[KEY.EDGE_VEC].dtype)
+    return data
 
 
 def located(name: str) -> Path | None:
