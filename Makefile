@@ -48,7 +48,8 @@ test: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
 
 test-mace: setup-mace
-	$(VENV_MACE)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" -k mace tests/unit/models/adapters tests/contracts
+	$(VENV_MACE)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" -k "mace or packages" \
+		tests/unit/models/adapters tests/contracts tests/integration/test_documented_commands.py
 
 test-all: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS)

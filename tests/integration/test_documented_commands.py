@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import ase.io
+import foreign
 import pytest
+import torch
 from ase import Atoms
 from documents import ROOT, blocks, documents, indented_code, unknown_keys
 from sprung_molecules import many_molecules
@@ -35,6 +37,8 @@ TINY_FIT = "--debug --cpu --print-every 1000"
 TINY_RUN = "--debug --exp_name=default --cpu --dynamics.fast=false --dynamics.replicas=2"
 TINY_TRAINING = TINY_RUN + " --epochs=2 --dynamics.steps_per_epoch=8 --learning.reruns=2 --learning.steps_per_rerun=2"
 TINY_EVALUATION = TINY_RUN + " --dynamics.steps_per_epoch=28"
+
+TINY_FOREIGN = "--debug --exp_name=100percent --cpu --dynamics.replicas=2 --epochs=1 --dynamics.steps_per_epoch=20"
 
 #: Run as written, with these flags appended.
 RUN = [
@@ -53,7 +57,8 @@ RUN = [
     (r"(python data/convert\.py|mdsim data convert) (frames\.extxyz|aspirin\.xyz|molecules\.extxyz) .*", ""),
     (r"(python data/convert\.py|mdsim data convert) .*", "--dry-run"),
     (r"mdsim (data check|init) .*", ""),
-    (r"mdsim export qm_pretrained_checkpoints/.*", ""),
+    (r"mdsim export (qm_pretrained_checkpoints|runs)/.*", ""),
+    (r"mdsim (train|simulate) .*configs/aspirin/aspirin_100percent_mace/.*", TINY_FOREIGN),
     (r"python run_(ase|lammps|openmm|torchsim)\.py .*", "--steps 5"),
     (r"mdsim( \w+)* --(help|version)", ""),
     (r"export PYTHONPATH=\S+", ""),
@@ -91,7 +96,10 @@ BEFORE = {
     ],
 }
 #: What a page needs besides the packages of the project. Without it, the page is left out.
-NEEDED = {"docs/engines.md": ("torch_sim", "lammps", "openmm", "metatomic_ase")}
+NEEDED = {
+    "docs/engines.md": ("torch_sim", "lammps", "openmm", "metatomic_ase"),
+    "docs/packages.md": ("mace",),
+}
 LANGUAGES = {"bash", "python", "yaml", "text", "toml", "json"}
 MADE_BY_THE_USER = {"my.xyz"}
 WITH_CODE = [name for name in documents() if any(block.language in LANGUAGES for block in blocks(name))]
@@ -150,6 +158,9 @@ def _write_frames_of_the_user(folder: Path) -> None:
     ase.io.write(folder / "mace.xyz", renamed[:200], format="extxyz")
     ase.io.write(folder / "run1.traj", ase.io.read(folder / "frames.extxyz", index=":700"))
     ase.io.write(folder / "molecules.extxyz", many_molecules(), format="extxyz")
+    ase.io.write(folder / "aspirin.extxyz", renamed[:100], format="extxyz")
+    if "mace" in foreign.INSTALLED:
+        torch.save(foreign.mace_network((1, 6, 8)), folder / "my.model")
 
 
 @pytest.fixture
