@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import ase.io
@@ -192,8 +193,8 @@ def test_blocks_say_what_they_are(document):
 
 @pytest.mark.parametrize("document", WITH_CODE)
 def test_commands(document, inside, monkeypatch):
-    for module in NEEDED.get(document, ()):
-        pytest.importorskip(module)
+    if missing := [module for module in NEEDED.get(document, ()) if find_spec(module) is None]:
+        pytest.skip(f"{', '.join(missing)} is not installed")
     for command in BEFORE.get(document, []):
         _carry_out(command, inside, monkeypatch, document)
     namespace: dict = {"__name__": "__documented__"}
