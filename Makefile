@@ -49,7 +49,7 @@ test: setup
 
 test-mace: setup-mace
 	$(VENV_MACE)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" -k "mace or packages" \
-		tests/unit/models/adapters tests/contracts tests/integration/test_documented_commands.py
+		tests/unit/models/adapters tests/contracts/test_stress.py tests/integration/test_documented_commands.py
 
 test-all: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS)

@@ -30,7 +30,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
-autodoc_mock_imports = ["torch_sim", "metatomic", "metatensor"]  # engines, which the manual does without
+autodoc_mock_imports = ["torch_sim", "metatomic", "metatensor", "mace"]  # which the manual does without
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

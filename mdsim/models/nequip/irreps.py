@@ -7,15 +7,10 @@ slices. Here they are allowed, and nothing else.
 import torch
 
 with torch.serialization.safe_globals([slice]):
-    from e3nn.math import normalize2mom
-    from e3nn.o3 import FullyConnectedTensorProduct, Irrep, Irreps, Linear, spherical_harmonics, wigner_3j
-
-__all__ = [
-    "FullyConnectedTensorProduct",
-    "Irrep",
-    "Irreps",
-    "Linear",
-    "normalize2mom",
-    "spherical_harmonics",
-    "wigner_3j",
-]
+    from e3nn.math import normalize2mom as normalize2mom
+    from e3nn.o3 import FullyConnectedTensorProduct as FullyConnectedTensorProduct
+    from e3nn.o3 import Irrep as Irrep
+    from e3nn.o3 import Irreps as Irreps
+    from e3nn.o3 import Linear as Linear
+    from e3nn.o3 import spherical_harmonics as spherical_harmonics
+    from e3nn.o3 import wigner_3j as wigner_3j
