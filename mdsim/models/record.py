@@ -116,6 +116,7 @@ class StartingPoint:
         most_frames_per_batch: largest batch of the fit, for small systems.
         frames_per_gradient: structures per backward pass in StABlE training, for molecules up to a tetrapeptide.
         pairs_per_second: pairs within the cutoff that one CPU core evaluates per second of training, overhead included.
+        learning_rate: that of StABlE training, if the recipe's is too small for weights of this kind.
         has_loops: whether the extra `fast` makes dynamics on a CPU faster.
         sizes: settings of the model that are written out on every machine.
         sizes_on_cpu: settings that replace these on a CPU.
@@ -128,6 +129,7 @@ class StartingPoint:
     most_frames_per_batch: int
     frames_per_gradient: int
     pairs_per_second: int
+    learning_rate: Chosen | None = None
     has_loops: bool = False
     sizes: Mapping[str, Chosen] = field(default_factory=dict)
     sizes_on_cpu: Mapping[str, Chosen] = field(default_factory=dict)

@@ -101,6 +101,7 @@ def training(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         "estimator": estimator,
         "learning": {
             "reruns": Chosen(number.value, "of the parked stretches, each with its own noise: one for each replica"),
+            **({} if model.start.learning_rate is None else {"learning_rate": model.start.learning_rate}),
         },
     }
 

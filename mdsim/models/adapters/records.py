@@ -20,6 +20,7 @@ def _start(learning_rate: float, pairs_per_second: int) -> StartingPoint:
         most_frames_per_batch=5,
         frames_per_gradient=10,
         pairs_per_second=pairs_per_second,
+        learning_rate=Chosen(1.0e-3, "1e-4 changes little: weights of equivariant layers are of order one"),
     )
 
 

@@ -52,6 +52,14 @@ def test_the_learning_recipe_is_that_of_the_package(write_set, tmp_path):
     assert new.terms[-1].weight == ours.terms[-1].weight
 
 
+def test_models_whose_weights_need_larger_steps_get_them(write_set, tmp_path):
+    found = inspect(write_set())
+    for name, expected in (("schnet", 1e-4), ("nequip", 3e-4)):
+        files.write(found, MODELS[name], CPU, tmp_path / name)
+        train = load_config(tmp_path / name / "train.yml", {"train": TrainConfig})
+        assert train.learning.learning_rate == expected
+
+
 def test_reasons_stand_beside_the_values(write_set, tmp_path):
     files.write(inspect(write_set()), SCHNET, CPU, tmp_path / "out")
     text = (tmp_path / "out" / "common.yml").read_text()
