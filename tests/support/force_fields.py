@@ -96,9 +96,10 @@ FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "schnet_repelled": lambda: _repelled(_schnet()),
 }
 
+SLOW = ("gemnet_t_repelled", "nequip_repelled", "sevenn")
 #: The names for parametrized tests. One force field with repulsion is enough for a quick run.
 PARAMETERS = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in ("gemnet_t_repelled", "nequip_repelled") else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in sorted(FORCE_FIELDS)
     if name not in foreign.PACKAGES or name in foreign.INSTALLED
 ]

@@ -12,7 +12,7 @@ from mdsim.models import MODELS, load_force_field
 pytestmark = pytest.mark.skipif("sevenn" not in foreign.INSTALLED, reason="sevenn is not installed")
 
 
-@pytest.mark.parametrize(("name", "modal"), [("7net-0", ""), ("7net-mf-0", "PBE")])
+@pytest.mark.parametrize(("name", "modal"), [("7net-0", ""), pytest.param("7net-mf-0", "PBE", marks=pytest.mark.slow)])
 def test_published_weights(name, modal):
     from sevenn.calculator import SevenNetCalculator
 
