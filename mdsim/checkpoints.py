@@ -117,12 +117,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return payload
 
 
-def is_own(path: str | os.PathLike) -> bool:
-    """Whether a file is a checkpoint of this package, whole or not, rather than a file of another one."""
-    try:
-        return read(path).get("format") == FORMAT
-    except CheckpointError:
-        return False
+def is_own(payload: dict[str, Any]) -> bool:
+    """Whether the content of a file was written by this package, whole or not."""
+    return payload.get("format") == FORMAT
 
 
 def _verified(file: BinaryIO) -> io.BytesIO | None:
@@ -163,7 +160,7 @@ def load(path: str | os.PathLike, kind: str | None = None) -> dict[str, Any]:
 
 def checked(payload: dict[str, Any], path: str | os.PathLike, kind: str | None = None) -> dict[str, Any]:
     """What was read from a file, once it is clear that this package wrote it; see `load`."""
-    if payload.get("format") != FORMAT:
+    if not is_own(payload):
         raise CheckpointError(
             f"{path} was not written by mdsim (it has the keys {one_line(sorted(map(str, payload))[:8])})"
         )

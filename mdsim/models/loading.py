@@ -68,25 +68,31 @@ def load_force_field(
         ConfigError: the factory or the other package cannot make the model.
     """
     record = MODELS.get(model or "")
-    if record is not None and record.foreign is not None and not checkpoints.is_own(path):
-        return _foreign(record, Path(path), options or {}, allow_unpickling)
-    with _hint_at_other_packages(path):
-        payload = checkpoints.read(path)
+    foreign = record if record is not None and record.foreign is not None else None
+    with _hint_at_other_packages(path, model):
+        try:
+            payload = checkpoints.read(path)
+        except CheckpointError:
+            if foreign is None:
+                raise
+            payload = {}
         with payloads.restoring(path, "is no checkpoint of a force field"):
             published = _published(payload, path)
+        if published is None and foreign is not None and not checkpoints.is_own(payload):
+            return _foreign(foreign, Path(path), options or {}, allow_unpickling)
         found = _own(payload, path, allow_factory) if published is None else published
     checkpoints.check_model(found, path)
     return found
 
 
 @contextmanager
-def _hint_at_other_packages(path: str | os.PathLike) -> Iterator[None]:
-    """Add to an error how a file that has the name of one of another package is read."""
+def _hint_at_other_packages(path: str | os.PathLike, model: str | None) -> Iterator[None]:
+    """Add to an error how a file that has the name of one of another package is read, unless a model is named."""
     try:
         yield
     except CheckpointError as error:
         suffixes = {r.foreign.suffix: r.name for r in MODELS.values() if r.foreign is not None and r.is_foreign}
-        if (name := suffixes.get(Path(path).suffix)) is None:
+        if model is not None or (name := suffixes.get(Path(path).suffix)) is None:
             raise
         raise CheckpointError(f"{error}; if it is a file of another package, name its model, such as {name}") from error
 

@@ -49,6 +49,15 @@ def test_energies_and_forces(weights, golden, stage, dtype):
     np.testing.assert_allclose(energy_differences, expected - expected.mean(), rtol=0, atol=5e-3)
 
 
+def test_a_published_file_needs_no_package_under_the_name_that_a_package_shares(weights, tmp_path):
+    for name in (FILES["qm"], CONFIG):
+        shutil.copy(weights / name, tmp_path)
+    path = tmp_path / "best_model.pth"
+    named, plain = load_force_field(path, model="nequip"), load_force_field(path)
+    assert type(named) is NequIP
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in named.state_dict().items())
+
+
 def test_dynamics_that_skipped_the_scale(weights, golden):
     """In training mode the published code left out the scale, in energies and forces."""
     system = System.from_geometry(golden["z"], golden["positions"][0], dtype=torch.float64)
