@@ -54,7 +54,7 @@ class FlatBatch:
         return cls(
             joined(systems),
             torch.cat(list(positions))[None],
-            _joined_pairs(pairs, [system.n_atoms for system in systems], positions[0]),
+            joined_pairs(pairs, [system.n_atoms for system in systems], positions[0]),
             torch.repeat_interleave(sizes).to(device),
             torch.stack([_cell_or_zeros(system) for system in systems]),
         )
@@ -78,6 +78,7 @@ class FlatResults:
     """Energies (eV, from the zero of the force field), forces (eV/Å) and stresses (eV/Å³; NaN without a cell)."""
 
     energy: Float[Tensor, "structure"]
+    atomic: Float[Tensor, "atom"]  # energy of each atom
     forces: Float[Tensor, "atom 3"]
     stress: Float[Tensor, "structure 3 3"] | None
 
@@ -103,7 +104,8 @@ def evaluate(
     with torch.set_grad_enabled(create_graph):
         stress = None if shifts is None else _stress(batch, positions, shifts, gradients)
         energy = batch.sums(atomic[0])
-    return FlatResults(energy if create_graph else energy.detach(), -gradients[0][0], stress)
+    kept = (energy, atomic[0]) if create_graph else (energy.detach(), atomic[0].detach())
+    return FlatResults(*kept, -gradients[0][0], stress)
 
 
 def _stress(
@@ -146,7 +148,7 @@ def _starts(sizes: Sequence[int]) -> list[int]:
     return starts
 
 
-def _joined_pairs(parts: Sequence[Neighbors], sizes: Sequence[int], like: Tensor) -> Neighbors:
+def joined_pairs(parts: Sequence[Neighbors], sizes: Sequence[int], like: Tensor) -> Neighbors:
     """The pairs of all structures, sorted by their first atom, on the device and in the precision of a tensor."""
     starts, shift = _starts(sizes), None
     if any(part.shift is not None for part in parts):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
 
 import torch
 
+from mdsim.flat_batch import FlatBatch, FlatResults, evaluate, joined, joined_pairs
 from mdsim.force_field import ForceField
 from mdsim.neighbors import Neighbors, pairs_within
 from mdsim.state import System
@@ -15,15 +15,6 @@ from mdsim.stress import atomic_energies_forces_stress
 from mdsim.typing import Bool, Float, Tensor
 
 Cells = Float[Tensor, "system 3 3"]
-
-
-@dataclass(frozen=True)
-class Results:
-    """Energy of each atom (eV), forces (eV/Å) and, with boundaries, the stress of each system (eV/Å³)."""
-
-    atomic: Float[Tensor, "atom"]
-    forces: Float[Tensor, "atom 3"]
-    stress: Cells | None
 
 
 class Batch:
@@ -44,31 +35,22 @@ class Batch:
         device = systems[0].masses.device
         self.owners = torch.arange(len(systems)).repeat_interleave(torch.tensor(self.sizes)).to(device)
         self.pairs = PairsOfSystems(self.sizes, self.owners, force_field.cutoff, skin)
-        self._merged = merged(systems)
+        self._joined = joined(systems)
 
-    def __call__(self, positions: Float[Tensor, "atom 3"], cells: Cells | None) -> Results:
+    def __call__(self, positions: Float[Tensor, "atom 3"], cells: Cells | None) -> FlatResults:
         """Results at positions (Å) in cells (rows are lattice vectors, Å), which may have changed since the last."""
         pairs = self.pairs(positions, cells)
         if self.force_field.message_steps is None:
             return self._one_by_one(positions, cells)
         return self._together(positions, cells, pairs)
 
-    def _together(self, positions: Float[Tensor, "atom 3"], cells: Cells | None, pairs: Neighbors) -> Results:
-        """One call; the virial of each system is that of its atoms and pairs, see `mdsim.stress`."""
-        shifts = positions.new_zeros(pairs.n_pairs, 3) if pairs.shift is None else pairs.shift
-        with torch.enable_grad():
-            x, shifts = positions.detach()[None].requires_grad_(), shifts.detach().requires_grad_()
-            atomic = self.force_field.atomic_energies(self._merged, x, replace(pairs, shift=shifts))
-            of_positions, of_shifts = torch.autograd.grad(atomic.sum(), (x, shifts))
-        with torch.no_grad():
-            stress = None
-            if cells is not None:
-                virial = torch.zeros_like(cells).index_add(0, self.owners, _outer(x[0], of_positions[0]))
-                virial = virial.index_add(0, self.owners[pairs.first], _outer(shifts, of_shifts))
-                stress = 0.5 * (virial + virial.mT) / torch.linalg.det(cells).abs()[:, None, None]
-        return Results(atomic.detach()[0], -of_positions[0], stress)
+    def _together(self, positions: Float[Tensor, "atom 3"], cells: Cells | None, pairs: Neighbors) -> FlatResults:
+        """One call for all systems."""
+        of_systems = positions.new_zeros(len(self.systems), 3, 3) if cells is None else cells
+        batch = FlatBatch(self._joined, positions[None], pairs, self.owners, of_systems)
+        return evaluate(self.force_field, batch, with_stress=cells is not None)
 
-    def _one_by_one(self, positions: Float[Tensor, "atom 3"], cells: Cells | None) -> Results:
+    def _one_by_one(self, positions: Float[Tensor, "atom 3"], cells: Cells | None) -> FlatResults:
         results = []
         for number, x in enumerate(positions.split(self.sizes)):
             system, pairs = self.systems[number], self.pairs.of_each[number]
@@ -82,7 +64,9 @@ class Batch:
                 (gradient,) = torch.autograd.grad(atomic.sum(), x)
             results.append((atomic.detach(), -gradient, x.new_zeros(1, 3, 3)))
         atoms, forces, stress = zip(*results, strict=True)
-        return Results(torch.cat(atoms, 1)[0], torch.cat(forces, 1)[0], None if cells is None else torch.cat(stress))
+        energy = torch.cat([atomic.sum(1) for atomic in atoms])
+        atomic = torch.cat(atoms, 1)[0]
+        return FlatResults(energy, atomic, torch.cat(forces, 1)[0], None if cells is None else torch.cat(stress))
 
 
 class PairsOfSystems:
@@ -133,32 +117,4 @@ class PairsOfSystems:
         }
         self.of_each = [found[n] if n in found else self.of_each[n] for n in range(len(self.sizes))]
         self.searched += len(found)
-        starts = _starts(self.sizes)
-        shifts = [pairs.shift for pairs in self.of_each if pairs.shift is not None]
-        self._joined = Neighbors(
-            torch.cat([pairs.first + start for pairs, start in zip(self.of_each, starts, strict=True)]),
-            torch.cat([pairs.second + start for pairs, start in zip(self.of_each, starts, strict=True)]),
-            torch.cat(shifts) if shifts else None,
-        )
-
-
-def merged(systems: Sequence[System]) -> System:
-    """One system with the atoms, bonds and molecules of all, without a cell."""
-    atoms = _starts([system.n_atoms for system in systems])
-    molecules = _starts([system.n_molecules for system in systems])
-    return System(
-        torch.cat([system.atomic_numbers for system in systems]),
-        torch.cat([system.masses for system in systems]),
-        None,
-        torch.cat([system.bonds + start for system, start in zip(systems, atoms, strict=True)]),
-        torch.cat([system.molecules + start for system, start in zip(systems, molecules, strict=True)]),
-    )
-
-
-def _starts(sizes: Sequence[int]) -> list[int]:
-    """The number of the first of each."""
-    return [0, *accumulate(sizes)][:-1]
-
-
-def _outer(a: Float[Tensor, "vector 3"], b: Float[Tensor, "vector 3"]) -> Float[Tensor, "vector 3 3"]:
-    return a[:, :, None] * b[:, None]
+        self._joined = joined_pairs(self.of_each, self.sizes, positions)

@@ -8,7 +8,8 @@ from ase import Atoms
 from ase.build import molecule
 from force_fields import PARAMETERS, build
 
-from mdsim.export.batch import Batch, merged
+from mdsim.export.batch import Batch
+from mdsim.flat_batch import joined
 from mdsim.force_field import ForceField
 from mdsim.neighbors import neighbors
 from mdsim.state import System
@@ -129,9 +130,9 @@ def test_an_atom_that_is_not_finite_leaves_other_systems_alone(images):
     assert not results.atomic[0].isfinite()
 
 
-def test_merged_systems_keep_bonds_and_molecules_apart():
+def test_joined_systems_keep_bonds_and_molecules_apart():
     water, ethanol = _systems([molecule("H2O"), molecule("CH3CH2OH")])
-    both = merged([water, ethanol, water])
+    both = joined([water, ethanol, water])
     assert both.n_molecules == 3
     assert len(both.bonds) == 2 + 8 + 2
     assert bool((both.molecules[both.bonds[:, 0]] == both.molecules[both.bonds[:, 1]]).all())
