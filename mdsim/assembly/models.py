@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -89,23 +89,38 @@ def add_repulsion(model: ForceField, config: ModelConfig | ModelReference, syste
     Raises:
         ConfigError: the section does not fit the system, the cutoff, or the repulsion that is there already.
     """
+    add_repulsion_with_windows(model, config, lambda *rule: zbl_from_frames(system, frames.positions, *rule))
+
+
+def add_repulsion_with_windows(
+    model: ForceField, config: ModelConfig | ModelReference, from_data: Callable[..., ZBL]
+) -> None:
+    """The same, with windows from any data.
+
+    Args:
+        model: the force field.
+        config: its section.
+        from_data: makes the repulsion, from the cutoff (Å), the selection of pairs, the elements and the given windows.
+
+    Raises:
+        ConfigError: see `add_repulsion`.
+    """
     wanted = config.repulsion
     if wanted is None:
         return
     try:
         given = parsed(wanted.windows_A)
         if model.repulsion is not None:
-            check_kept(model.repulsion, wanted.pairs, given)
+            _check_kept(model.repulsion, wanted.pairs, given)
             return
-        known = model.species.tolist()
-        repulsion = zbl_from_frames(system, frames.positions, model.cutoff, wanted.pairs, known, given)
+        repulsion = from_data(model.cutoff, wanted.pairs, model.species.tolist(), given)
         repelled.add_repulsion(model, repulsion)
     except ValueError as error:
         raise ConfigError(f"model.repulsion: {error}") from error
     log.info("repulsion of nuclei (ZBL), pairs: %s, %s", wanted.pairs, repulsion)
 
 
-def check_kept(saved: ZBL, selection: str, given: dict[tuple[int, int], Window]) -> None:
+def _check_kept(saved: ZBL, selection: str, given: dict[tuple[int, int], Window]) -> None:
     """Raise an error if the repulsion of a checkpoint is not the one that a section asks for."""
     differing = [pair for pair, window in given.items() if dict(saved.windows).get(pair) != window]
     if saved.selection != selection or differing:

@@ -5,7 +5,6 @@ Needs torch-sim (`torch-sim-atomistic` on PyPI, Python 3.11 or later).
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
@@ -13,10 +12,9 @@ import torch
 from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
 
-from mdsim.calculator import check_energy_zero_name
+from mdsim.calculator import check_energy_zero_name, frozen_force_field
 from mdsim.export.batch import Batch
 from mdsim.force_field import ForceField
-from mdsim.models.loading import load_force_field
 from mdsim.state import System
 from mdsim.typing import Tensor
 
@@ -56,11 +54,7 @@ class TorchSimModel(ModelInterface):
     ) -> None:
         super().__init__()
         check_energy_zero_name(energy_zero)
-        if isinstance(checkpoint, ForceField):
-            model = copy.deepcopy(checkpoint)
-        else:
-            model = load_force_field(checkpoint, allow_factory)
-        self.force_field = model.to(device, dtype).eval().requires_grad_(False)
+        self.force_field = frozen_force_field(checkpoint, allow_factory).to(device, dtype)
         self.skin, self.energy_zero = skin, energy_zero
         self._device, self._dtype = torch.device(device), dtype
         self._compute_forces, self._compute_stress = True, compute_stress

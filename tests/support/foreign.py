@@ -6,42 +6,30 @@ Each function imports its package when it is called.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mdsim.models.adapters.common import default_precision
+
 PACKAGES = {"mace": "mace", "nequip_package": "nequip", "sevenn": "sevenn"}  # by the name of the model
 INSTALLED = [name for name, module in PACKAGES.items() if find_spec(module) is not None]
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O"}
 
 
-@contextlib.contextmanager
-def double_precision() -> Iterator[None]:
+def double_precision() -> contextlib.AbstractContextManager[None]:
     """Constants with all their digits."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    return default_precision(torch.float64)
 
 
-@contextlib.contextmanager
-def nequip_state() -> Iterator[None]:
+def nequip_state() -> contextlib.AbstractContextManager[None]:
     """The global state that nequip sets for the whole process, for a while."""
-    import e3nn
-    from nequip.utils.global_state import set_global_state
+    from mdsim.models.adapters.nequip_package import global_state_kept
 
-    code = e3nn.get_optimization_defaults()
-    try:
-        with double_precision():
-            set_global_state()
-            yield
-    finally:
-        e3nn.set_optimization_defaults(**code)
+    return global_state_kept()
 
 
 def mace_network(species: Sequence[int], heads: Sequence[str] = ("Default",), cutoff: float = 4.0) -> Any:

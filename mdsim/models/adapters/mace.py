@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mdsim.errors import CheckpointError, ConfigError, one_line
-from mdsim.models.adapters.origin import origin_of
+from mdsim.models.adapters.common import default_precision, origin_of
 from mdsim.models.edge_model import EdgeModel, Graph
 from mdsim.typing import Float, Tensor
 
@@ -33,17 +33,6 @@ def _environment_kept() -> Iterator[None]:
         os.environ.pop(UNSAFE, None)
         if before is not None:
             os.environ[UNSAFE] = before
-
-
-@contextmanager
-def _default_precision(dtype: torch.dtype) -> Iterator[None]:
-    """Compute the constants of a network in its precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 with _environment_kept():
@@ -96,7 +85,7 @@ class MACE(EdgeModel):
             "origin": origin or {},
         }
         self.head = head
-        with _default_precision(getattr(torch, precision)):
+        with default_precision(getattr(torch, precision)):
             self.network = ScaleShiftMACE(**_arguments(architecture))
         index = torch.zeros(int(self.species.max()) + 1, dtype=torch.long)
         index[self.network.atomic_numbers] = torch.arange(len(self.network.atomic_numbers))

@@ -23,7 +23,7 @@ from nequip.utils import get_current_code_versions
 from nequip.utils.global_state import set_global_state
 
 from mdsim.errors import CheckpointError, one_line
-from mdsim.models.adapters.origin import origin_of
+from mdsim.models.adapters.common import default_precision, leave_shift_to_zero, origin_of
 from mdsim.models.edge_model import EdgeModel, Graph
 from mdsim.reference_energies import N_ELEMENTS
 from mdsim.typing import Float, Tensor
@@ -108,7 +108,7 @@ def read(path: Path) -> NequIPPackage:
     Raises:
         CheckpointError: the file holds something else, or types of atoms that are no elements.
     """
-    with _global_state_kept():
+    with global_state_kept():
         try:
             network, configuration = load_saved_model(path), _configuration_in(path)
             numbers = numbers_of(configuration)
@@ -119,7 +119,7 @@ def read(path: Path) -> NequIPPackage:
         model.network.load_state_dict(network.state_dict())
     except RuntimeError as error:
         raise CheckpointError(f"{path}: holds a model that cannot be rebuilt ({one_line(error, 200)})") from error
-    _move_shift(model)
+    leave_shift_to_zero(model, numbers, model.shift_eV)
     return model
 
 
@@ -129,7 +129,7 @@ def write(model: NequIPPackage, path: Path) -> None:
     base = _base(configuration)
     energies = model.reference_energies_eV[numbers_of(configuration)].tolist()
     base["per_type_energy_shifts"] = dict(zip(base["type_names"], energies, strict=True))
-    with _global_state_kept():
+    with global_state_kept():
         module = NequIPLightningModule(
             model=configuration,
             num_datasets={"train": 1, "val": 0, "test": 0, "predict": 0},
@@ -145,17 +145,6 @@ def write(model: NequIPPackage, path: Path) -> None:
         trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
         trainer.strategy.connect(module)
         trainer.save_checkpoint(path)
-
-
-def _move_shift(model: NequIPPackage) -> None:
-    """Leave the shift of each type to the zero of energy, which keeps more digits."""
-    numbers = numbers_of(model.hyperparameters["configuration"])
-    energies = dict.fromkeys(numbers, 0.0)
-    if (shift := model.shift_eV) is not None:
-        energies = dict(zip(numbers, shift.detach().double().flatten().expand(len(numbers)).tolist(), strict=True))
-        with torch.no_grad():
-            shift.zero_()
-    model.fit_energy_zero([], torch.zeros(0), energies)
 
 
 # ----------------------------------------------------------------------------------------------------- configuration
@@ -202,7 +191,7 @@ def _targets(value: Any) -> Iterator[str]:
 def _built(configuration: Mapping[str, Any]) -> Any:
     """The network without its derivatives, which are taken here."""
     arguments = _checked(copy.deepcopy(dict(configuration))) | {"compile_mode": "eager"}
-    with _global_state_kept():
+    with global_state_kept():
         network = get_method(arguments.pop("_target_"))(**arguments)
     for module in network.modules():
         if hasattr(module, "do_derivatives"):
@@ -211,16 +200,15 @@ def _built(configuration: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def _global_state_kept() -> Iterator[None]:
+def global_state_kept() -> Iterator[None]:
     """Let nequip work in the global state that it needs, and restore that of everything else."""
-    dtype, random, code = torch.get_default_dtype(), torch.get_rng_state(), e3nn.get_optimization_defaults()
+    random, code = torch.get_rng_state(), e3nn.get_optimization_defaults()
     try:
-        set_global_state()
-        e3nn.set_optimization_defaults(**_optimization())
-        torch.set_default_dtype(torch.float64)
-        yield
+        with default_precision(torch.float64):
+            set_global_state()
+            e3nn.set_optimization_defaults(**_optimization())
+            yield
     finally:
-        torch.set_default_dtype(dtype)
         torch.set_rng_state(random)
         e3nn.set_optimization_defaults(**code)
 

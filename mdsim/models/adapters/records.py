@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from mdsim.models.record import Chosen, Foreign, ModelRecord, Setting, StartingPoint
 
-
-def _start(learning_rate: float, pairs_per_second: int) -> StartingPoint:
-    """A fit that fine-tunes: small steps, and energies per atom, since the weights fit already."""
-    return StartingPoint(
-        fit={
-            "optimizer": Chosen("adam"),
-            "learning_rate": Chosen(learning_rate, "small: the weights are fitted already"),
-            "loss": Chosen("mse"),
-            "energy_per_atom": Chosen(True),
-            "energy_coefficient": Chosen(1000.0),
-            "force_coefficient": Chosen(1000.0),
-        },
-        warmup_steps=0,
-        most_frames_per_batch=5,
-        frames_per_gradient=10,
-        pairs_per_second=pairs_per_second,
-        learning_rate=Chosen(1.0e-3, "1e-4 changes little: weights of equivariant layers are of order one"),
-    )
-
+#: A fit that fine-tunes: small steps, and energies per atom, since the weights fit already.
+FINE_TUNING = StartingPoint(
+    fit={
+        "optimizer": Chosen("adam"),
+        "learning_rate": Chosen(1.0e-3, "small: the weights are fitted already"),
+        "loss": Chosen("mse"),
+        "energy_per_atom": Chosen(True),
+        "energy_coefficient": Chosen(1000.0),
+        "force_coefficient": Chosen(1000.0),
+    },
+    warmup_steps=0,
+    most_frames_per_batch=5,
+    frames_per_gradient=10,
+    pairs_per_second=20_000,
+    learning_rate=Chosen(1.0e-3, "1e-4 changes little: weights of equivariant layers are of order one"),
+)
 
 MACE = ModelRecord(
     name="mace",
@@ -30,7 +27,7 @@ MACE = ModelRecord(
     description="A MACE (Batatia et al., NeurIPS 2022) of the package mace-torch.",
     factory="mdsim.models.adapters.mace:MACE",
     settings={},
-    start=_start(1.0e-3, 20_000),
+    start=FINE_TUNING,
     foreign=Foreign(
         reader="mdsim.models.adapters.mace:read",
         files="a `.model` file of `mace_run_train`, or of a foundation model",
@@ -48,7 +45,7 @@ SEVENNET = ModelRecord(
     description="A SevenNet (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)) of the package sevenn.",
     factory="mdsim.models.adapters.sevennet:SevenNet",
     settings={},
-    start=_start(1.0e-3, 20_000),
+    start=FINE_TUNING,
     foreign=Foreign(
         reader="mdsim.models.adapters.sevennet:read",
         files="a `.pth` checkpoint of `sevenn`, or the name of one that its package has, such as `7net-0`",
@@ -67,7 +64,7 @@ NEQUIP_PACKAGE = ModelRecord(
     description="A NequIP or Allegro of the package nequip.",
     factory="mdsim.models.adapters.nequip_package:NequIPPackage",
     settings={},
-    start=_start(1.0e-3, 20_000),
+    start=FINE_TUNING,
     foreign=Foreign(
         reader="mdsim.models.adapters.nequip_package:read",
         files="a `.ckpt` of `nequip-train` or a `.nequip.zip` of `nequip-package`",

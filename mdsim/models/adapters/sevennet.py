@@ -16,7 +16,7 @@ from sevenn.nn.scale import Rescale, SpeciesWiseRescale
 from sevenn.util import get_available_pretrained_models, load_checkpoint, pretrained_name_to_path
 
 from mdsim.errors import CheckpointError, ConfigError, one_line
-from mdsim.models.adapters.origin import origin_of
+from mdsim.models.adapters.common import leave_shift_to_zero, origin_of
 from mdsim.models.edge_model import EdgeModel, Graph
 from mdsim.typing import Float, Tensor
 
@@ -120,7 +120,7 @@ def read(path: Path, modal: str = "") -> SevenNet:
     _check_modal(path, modal, configuration.get(KEY.MODAL_MAP) or {})
     model = SevenNet(configuration[KEY.TYPE_MAP], network.cutoff, configuration, modal, origin_of(path, PACKAGE))
     model.network.load_state_dict(network.state_dict(), strict=False)  # all but `force_output`, which has no weights
-    _move_shift(model)
+    leave_shift_to_zero(model, configuration[KEY.TYPE_MAP], model.shift_eV)
     return model
 
 
@@ -145,17 +145,6 @@ def _check_modal(path: Path, modal: str, known: Mapping[str, int]) -> None:
     if (modal or known) and modal not in known:
         there = f"one of {', '.join(known)}" if known else "none: leave it out"
         raise ConfigError(f"model.modal: found {modal!r}, but {path} needs {there}")
-
-
-def _move_shift(model: SevenNet) -> None:
-    """Leave the shift of each species to the zero of energy, which keeps more digits."""
-    energies = dict.fromkeys(model.species.tolist(), 0.0)
-    if (shift := model.shift_eV) is not None:
-        species = model.hyperparameters["configuration"][KEY.TYPE_MAP]
-        energies = dict(zip(species, shift.detach().double().expand(len(species)).tolist(), strict=True))
-        with torch.no_grad():
-            shift.zero_()
-    model.fit_energy_zero([], torch.zeros(0), energies)
 
 
 # ----------------------------------------------------------------------------------------------- plain configuration
