@@ -60,7 +60,7 @@ class ForceFieldCalculator(Calculator):
     ) -> None:
         super().__init__()
         check_energy_zero_name(energy_zero)
-        self.force_field = frozen_force_field(checkpoint, allow_factory).to(device, dtype)
+        self.force_field = frozen_force_field(checkpoint, device, dtype, allow_factory)
         self.device = torch.device(device)
         self.dtype = dtype
         self.skin = skin
@@ -138,11 +138,18 @@ def check_energy_zero_name(energy_zero: str) -> None:
         raise ConfigError(f"energy_zero: found {energy_zero!r}; use one of {', '.join(ENERGY_ZEROS)}")
 
 
-def frozen_force_field(checkpoint: ForceField | str | os.PathLike, allow_factory: str | None = None) -> ForceField:
+def frozen_force_field(
+    checkpoint: ForceField | str | os.PathLike,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    allow_factory: str | None = None,
+) -> ForceField:
     """The force field in a file, or a copy of one, in evaluation mode and without gradients of its parameters."""
     if isinstance(checkpoint, ForceField):
-        return checkpoint.frozen_copy()
-    return load_force_field(checkpoint, allow_factory).eval().requires_grad_(False)
+        model = checkpoint.frozen_copy()
+    else:
+        model = load_force_field(checkpoint, allow_factory)
+    return model.to(device, dtype).eval().requires_grad_(False)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -54,7 +54,7 @@ class TorchSimModel(ModelInterface):
     ) -> None:
         super().__init__()
         check_energy_zero_name(energy_zero)
-        self.force_field = frozen_force_field(checkpoint, allow_factory).to(device, dtype)
+        self.force_field = frozen_force_field(checkpoint, device, dtype, allow_factory)
         self.skin, self.energy_zero = skin, energy_zero
         self._device, self._dtype = torch.device(device), dtype
         self._compute_forces, self._compute_stress = True, compute_stress

@@ -130,7 +130,8 @@ def test_a_checkpoint_needs_the_file_no_more(package, force_field, atoms, tmp_pa
     again = load_force_field(tmp_path / "copy.pt")
     assert again.hyperparameters["origin"]["file"] == f"mine{package.suffix}"
     assert len(again.hyperparameters["origin"]["sha256"]) == 64
-    found, expected = (results(atoms, ForceFieldCalculator(m, dtype=package.dtype)) for m in (again, force_field))
+    with torch.jit.optimized_execution(False):  # the last bit of optimized code depends on how often it has run
+        found, expected = (results(atoms, ForceFieldCalculator(m, dtype=package.dtype)) for m in (again, force_field))
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
