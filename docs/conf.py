@@ -21,6 +21,7 @@ extensions = [
     "docstrings",
     "mathml",
     "modules",
+    "source_pages",
 ]
 exclude_patterns = ["examples"]
 default_role = "code"  # docstrings write names in single backticks
