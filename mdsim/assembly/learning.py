@@ -193,6 +193,7 @@ def stable_settings(config: TrainConfig, terms: list[WeightedTerm]) -> StableSet
             config.start_learning_at,
             config.max_explore_epochs,
             config.reset_probability,
+            config.restart_probability,
             config.learn_while_exploring,
             config.exploration == "persistent",
         ),

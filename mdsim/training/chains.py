@@ -6,22 +6,14 @@ The samples then follow the ensemble of the current parameters without any rerun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
-from mdsim.dynamics.stretch import Outcome, Stretch, initial_conditions
+from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.force_field import ForceField
 from mdsim.training.explore import Replicas
-from mdsim.typing import Float, Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Restarts:
-    """The initial conditions of chains that restart: one of the structures (Å), and thermal velocities."""
-
-    positions: Float[Tensor, "structure atom 3"]
-    temperature_K: float
+from mdsim.training.restarts import Restarts
 
 
 def move_chains(
@@ -37,6 +29,5 @@ def move_chains(
     stable_ps = replicas.stable_ps + outcome.stable_ps.to(replicas.stable_ps)
     state = outcome.state
     if n_broken := int(broke.sum()):
-        again = initial_conditions(stretch.system, restarts.positions, n_broken, restarts.temperature_K, generator)
-        state = state.assign(broke, stretch.begin(force_field, *again))
+        state = state.assign(broke, restarts.begin(n_broken, force_field, stretch, generator))
     return replace(replicas, state=state, stable_ps=torch.where(broke, 0.0, stable_ps)), outcome

@@ -22,6 +22,7 @@ class ExploreSettings:
         start_learning_at: fraction of parked replicas that ends the phase.
         max_epochs: epochs after which learning starts with the replicas parked so far. None: no limit.
         reset_probability: probability per epoch that a moving replica rewinds.
+        restart_probability: probability per cycle that a replica begins again from a reference structure.
         learn_while_exploring: also step the parameters after exploring epochs in which a replica broke.
         persistent: replicas are chains that never park, and every epoch steps the parameters. A cycle has `max_epochs`.
     """
@@ -29,6 +30,7 @@ class ExploreSettings:
     start_learning_at: float = 0.75
     max_epochs: int | None = None
     reset_probability: float = 0.05
+    restart_probability: float = 0.0
     learn_while_exploring: bool = False
     persistent: bool = False
 

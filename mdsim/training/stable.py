@@ -22,11 +22,12 @@ from mdsim.force_field import ForceField
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
 from mdsim.training.average import ParameterAverage
-from mdsim.training.chains import Restarts, move_chains
+from mdsim.training.chains import move_chains
 from mdsim.training.explore import ExploreSettings, Replicas, explore, rewind
 from mdsim.training.joint_gradient import LossIncreases, WeightedTerm
 from mdsim.training.learn import Learner, LearnSettings
 from mdsim.training.progress import Progress
+from mdsim.training.restarts import Restarts
 from mdsim.training.saved_weights import LabelMean, saved_weights
 from mdsim.training.schedule import OptimizerSettings, Schedule
 from mdsim.training.steps import ParameterSteps, StepSettings
@@ -73,11 +74,11 @@ class StableTraining:
         run_dir: folder for checkpoints and scalars.
         generator: all random numbers of the run.
         provenance: facts stored in every checkpoint.
-        restarts: initial conditions of persistent chains that break.
+        restarts: initial conditions of replicas that begin again.
         label_mean: labeled frames whose mean energy error is removed from checkpoints. None: it is kept.
 
     Raises:
-        ValueError: persistent chains without restarts.
+        ValueError: persistent chains, or a restart probability, without restarts.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class StableTraining:
         restarts: Restarts | None = None,
         label_mean: LabelMean | None = None,
     ) -> None:
-        if settings.explore.persistent and restarts is None:
-            raise ValueError("persistent chains need `restarts`, from which broken ones continue")
+        if restarts is None and (settings.explore.persistent or settings.explore.restart_probability):
+            raise ValueError("persistent chains and a restart probability need `restarts`")
         self.force_field = force_field
         self.stretch = stretch
         self.replicas = Replicas.at(start)
@@ -178,8 +179,14 @@ class StableTraining:
             self._save_force_field(f"cycle{self.progress.cycle}_epoch{self.progress.cycle_epoch}.pt")
         if reason is not None:
             log.info("cycle %d ends: %s", self.progress.cycle, reason)
-            self.replicas = self.replicas.released()
+            self.replicas = self._restarted(self.replicas.released())
             self._end_cycle()
+
+    def _restarted(self, replicas: Replicas) -> Replicas:
+        probability = self.settings.explore.restart_probability
+        if self.restarts is None or probability == 0:
+            return replicas
+        return self.restarts.of_some(replicas, probability, self.force_field, self.stretch, self.generator)
 
     def _end_cycle(self) -> None:
         self._save_force_field(f"end_of_cycle{self.progress.cycle}.pt")

@@ -22,7 +22,7 @@ from mdsim.assembly.runs.common import (
 )
 from mdsim.config.schema import TrainConfig
 from mdsim.evaluation import report
-from mdsim.training.chains import Restarts
+from mdsim.training.restarts import Restarts
 from mdsim.training.saved_weights import LabelMean
 from mdsim.training.stable import StableTraining
 

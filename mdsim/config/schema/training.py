@@ -129,6 +129,11 @@ class TrainConfig(RunConfig):
         None, description="Two-sided confidence of the upper bound that is compared; null: the fraction itself."
     )
     reset_probability: Fraction = Field(0.05, description="Probability per epoch that an exploring replica rewinds.")
+    restart_probability: Fraction = Field(
+        0.0,
+        description="Probability per cycle that a replica begins again from a structure of the reference data, with "
+        "new velocities, when the parked replicas are released.",
+    )
     trainable: tuple[str, ...] | None = Field(
         None,
         min_length=1,

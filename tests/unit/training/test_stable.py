@@ -11,8 +11,8 @@ from mdsim.estimator.samples import Sampling
 from mdsim.memory import PiecesAtOnce
 from mdsim.models.loading import load_force_field
 from mdsim.training import stable
-from mdsim.training.chains import Restarts
 from mdsim.training.joint_gradient import WeightedTerm
+from mdsim.training.restarts import Restarts
 from mdsim.training.saved_weights import saved_weights
 from mdsim.training.stable import StableTraining
 from mdsim.training.terms import EnergyForceTerm, LabeledFrames, ObservableTerm, Target
@@ -142,6 +142,17 @@ def test_exploring_can_be_bounded(tmp_path):
     writer = SilentWriter()
     trainer.run(writer)
     assert _phases(writer) == "eelleeel"
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_replicas_may_begin_again_with_each_cycle(tmp_path, probability):
+    trainer = _trainer(tmp_path, Script(4, 0), epochs=2, start_learning_at=1.0, restart_probability=probability)
+    before = trainer.replicas.state.positions
+    trainer.run(SilentWriter())
+    after, structures = trainer.replicas.state.positions, trainer.restarts.positions
+    begun_again = (after[:, None] == structures).all(-1).all(-1).any(-1)
+    assert begun_again.all() if probability else torch.equal(after, before)
+    assert not trainer.replicas.parked.any()
 
 
 def test_learning_while_exploring_steps_when_a_replica_broke(tmp_path):
