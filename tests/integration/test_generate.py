@@ -77,6 +77,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     return db_path
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit(uninterrupted, tmp_path):
     process = start(tmp_path, *TINY)
     first_block = tmp_path / "work" / "toy" / "water" / "trajectory000" / "block00000.npz"

@@ -33,7 +33,7 @@ def _interrupted(world: Path, signals: int, *arguments: str) -> tuple[int, str]:
     return process.wait(PATIENCE_S), process.communicate()[0]
 
 
-@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_interrupt_is_no_traceback(world, signals):
     status, output = _interrupted(world, signals, "--epochs=100000")
     assert status == 130

@@ -102,6 +102,7 @@ def soft_spheres(height, diameter, edge):
     return potential
 
 
+@pytest.mark.slow
 def test_slow_atoms_run_hot_in_a_nose_hoover_chain():
     """The chain holds the mean of K; atoms share what Verlet conserves, and fast ones show less of it in K.
 

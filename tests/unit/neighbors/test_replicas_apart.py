@@ -123,7 +123,7 @@ PATHS = [
     ("gemnet_t", False, torch.float64, 1e-11),
     ("gemnet_t", True, torch.float64, 1e-11),
     ("nequip_l1", False, torch.float64, 1e-11),
-    ("nequip_l1", True, torch.float64, 0.0),
+    pytest.param("nequip_l1", True, torch.float64, 0.0, marks=pytest.mark.slow),
     ("schnet", False, torch.float64, 1e-11),
     ("schnet", True, torch.float32, 0.0),
 ]
