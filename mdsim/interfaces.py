@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Bool, Float, Tensor
 
@@ -34,8 +32,12 @@ class Integrator(Protocol):
         """The initial state, with forces and with the thermostat at rest."""
         ...
 
-    def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later."""
+    def noise_shape(self, system: System) -> tuple[int, ...] | None:
+        """Shape of the normal numbers that a step needs for each replica; None for deterministic dynamics."""
+        ...
+
+    def step(self, system: System, potential: Potential, state: MDState, noise: Tensor | None = None) -> MDState:
+        """The state one time step later, with standard normal numbers of that shape for each replica."""
         ...
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:

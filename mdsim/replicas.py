@@ -119,9 +119,7 @@ def simulate(
     draws = torch.Generator().manual_seed(seed)
     first, velocities = initial_conditions(stretch.system, structures, n_replicas, temperature_K, draws)
     force_field = force_field.to(device)
-    outcome = stretch.run(
-        force_field, stretch.begin(force_field, first, velocities), torch.Generator(device).manual_seed(seed)
-    )
+    outcome = stretch.run(force_field, stretch.begin(force_field, first, velocities), draws)
     return Simulation(stretch.system, outcome.trajectory, outcome.state, outcome.verdict)
 
 

@@ -39,17 +39,22 @@ class StochasticVelocityRescaling(BaseIntegrator):
 
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs", "temperature_K", "relaxation_time_fs")
 
-    def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later. The generator draws N_f normal numbers per replica."""
+    def noise_shape(self, system: System) -> tuple[int, ...]:
+        """N_f normal numbers: one common factor of all velocities leaves conserved momenta at zero."""
+        return (self.degrees_of_freedom(system),)
+
+    def step(
+        self, system: System, potential: Potential, state: MDState, noise: Float[Tensor, "replica N_f"] | None = None
+    ) -> MDState:
+        """The state one time step later."""
+        noise = self.required(system, state, noise)
         state = VelocityVerlet(self.timestep_fs).step(system, potential, state)
-        return replace(state, velocities=self._rescaled(system, state.velocities, generator))
+        return replace(state, velocities=self._rescaled(system, state.velocities, noise))
 
     def _rescaled(
-        self, system: System, velocities: Float[Tensor, "replica atom 3"], generator: torch.Generator | None
+        self, system: System, velocities: Float[Tensor, "replica atom 3"], noise: Float[Tensor, "replica N_f"]
     ) -> Float[Tensor, "replica atom 3"]:
-        freedom = self.degrees_of_freedom(system)  # one common factor leaves conserved momenta at zero
         kinetic = kinetic_energy_eV(velocities, system.masses.to(velocities))
-        noise = self.noise((len(velocities), freedom), velocities, generator)
         kept = math.exp(-self.timestep_fs / self.relaxation_time_fs)
         share = (1 - kept) * kT_eV(self.temperature_K) / (2 * kinetic)  # (1 - c) K̄ / (N_f K)
         along = math.sqrt(kept) + torch.sqrt(share) * noise[:, 0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.autograd.function import once_differentiable
 
+from mdsim.integrators.noise import ReplicaNoise, noise_for
 from mdsim.interfaces import Integrator, Potential
 from mdsim.state import MDState, System
 from mdsim.typing import Tensor
@@ -39,7 +40,7 @@ def differentiable_simulate(
         integrator: makes the steps.
         state: initial state, not changed.
         n_steps: number of steps.
-        generator: generator of the integrator's noise, if any. It advances as in `simulate`.
+        generator: gives the seed of the integrator's noise, if it has any. It advances as in `simulate`.
         segment: steps per segment, by default √n_steps, rounded up. With ``n_steps``, no state is stored and one graph
             is kept.
 
@@ -58,11 +59,11 @@ def differentiable_simulate(
     if segment < 1:
         raise ValueError(f"segment must be at least one step, but it is {segment}")
     parameters = _parameters_of(potential, state.positions)
-    names = tuple(state.tensors())
+    names, noise = tuple(state.tensors()), noise_for(integrator, system, generator)
     for start in range(0, n_steps, segment):
         length = min(segment, n_steps - start)
-        run = _Segment(system, potential, integrator, length, names)
-        tensors = _Checkpoint.apply(run, generator, *state.tensors().values(), *parameters)
+        run = _Segment(system, potential, integrator, noise, start, length, names)
+        tensors = _Checkpoint.apply(run, *state.tensors().values(), *parameters)
         state = MDState(**dict(zip(names, tensors, strict=True)))
     return state
 
@@ -74,38 +75,41 @@ class _Segment:
     system: System
     potential: Potential
     integrator: Integrator
+    noise: ReplicaNoise | None
+    first_step: int
     n_steps: int
     names: tuple[str, ...]
 
-    def __call__(self, tensors: Sequence[Tensor], generator: torch.Generator | None) -> tuple[Tensor, ...]:
+    def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         state = MDState(**dict(zip(self.names, tensors, strict=True)))
-        for _ in range(self.n_steps):
-            state = self.integrator.step(self.system, self.potential, state, generator)
+        for noise in self._noise(state):
+            state = self.integrator.step(self.system, self.potential, state, noise)
         return tuple(state.tensors().values())
+
+    def _noise(self, state: MDState) -> Sequence[Tensor | None] | Tensor:
+        shape = self.integrator.noise_shape(self.system)
+        if self.noise is None or shape is None:
+            return [None] * self.n_steps
+        replicas = torch.arange(state.n_replicas, device=state.positions.device)
+        return self.noise(replicas, self.first_step, self.n_steps, shape, state.velocities)
 
 
 class _Checkpoint(torch.autograd.Function):
     """A segment that stores its input instead of its graph, and is run again in the backward pass."""
 
     @staticmethod
-    def forward(ctx, run: _Segment, generator: torch.Generator | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx, run: _Segment, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.run = run
-        ctx.device = None if generator is None else generator.device
-        ctx.generator_state = None if generator is None else generator.get_state()
         ctx.save_for_backward(*tensors)
-        return tuple(output.detach() for output in run(tensors[: len(run.names)], generator))
+        return tuple(output.detach() for output in run(tensors[: len(run.names)]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         run, saved = ctx.run, ctx.saved_tensors
         inputs = [tensor.detach().requires_grad_() for tensor in saved[: len(run.names)]]
-        replay = None
-        if ctx.device is not None:  # repeats the noise without changing the caller's generator
-            replay = torch.Generator(ctx.device)
-            replay.set_state(ctx.generator_state)
         with torch.enable_grad():
-            outputs = run(inputs, replay)
+            outputs = run(inputs)
         pairs = [
             (output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if output.requires_grad
         ]
@@ -116,7 +120,7 @@ class _Checkpoint(torch.autograd.Function):
             allow_unused=True,
             retain_graph=True,  # the graph of computed parameters lies outside, and other segments need it again
         )
-        return None, None, *of_inputs
+        return None, *of_inputs
 
 
 def _parameters_of(potential: Potential, positions: Tensor) -> list[Tensor]:

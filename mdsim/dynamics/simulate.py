@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mdsim.integrators.noise import noise_of_steps
 from mdsim.interfaces import Integrator, Potential
 from mdsim.state import MDState, System, Trajectory
 
@@ -29,13 +30,14 @@ def simulate(
         state: initial state, not changed.
         n_steps: number of steps, a multiple of ``dump_every``.
         dump_every: steps between frames. The first frame is this many steps after ``state``.
-        generator: generator of the integrator's noise, if any.
+        generator: gives the seed of the integrator's noise, if it has any (`mdsim.integrators.noise`).
 
     Returns:
         The last state, and a trajectory of n_steps / dump_every frames, the last of which is that state.
 
     Raises:
-        ValueError: ``n_steps`` is not a multiple of a positive ``dump_every``.
+        ValueError: ``n_steps`` is not a multiple of a positive ``dump_every``, or the integrator needs noise and there
+            is no generator.
     """
     if n_steps < 0 or dump_every < 1 or n_steps % dump_every:
         raise ValueError(f"n_steps must be a multiple of dump_every, but they are {n_steps} and {dump_every}")
@@ -43,11 +45,12 @@ def simulate(
     positions, velocities, energy = (
         field.new_empty(n_frames, *field.shape) for field in (state.positions, state.velocities, state.energy)
     )
+    noise = noise_of_steps(integrator, system, state, n_steps, generator)
     # Not inference_mode: the neighbor list that a potential caches here must remain usable with gradients.
     with torch.no_grad():
         for frame in range(n_frames):
             for _ in range(dump_every):
-                state = integrator.step(system, potential, state, generator)
+                state = integrator.step(system, potential, state, next(noise))
             positions[frame] = state.positions
             velocities[frame] = state.velocities
             energy[frame] = state.energy

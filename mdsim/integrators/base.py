@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-import torch
 
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System, kinetic_energy_eV
@@ -52,8 +49,14 @@ class BaseIntegrator(ABC):
         return MDState(positions, velocities, forces, energy)
 
     @abstractmethod
-    def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later."""
+    def step(
+        self, system: System, potential: Potential, state: MDState, noise: Float[Tensor, "replica ..."] | None = None
+    ) -> MDState:
+        """The state one time step later, with standard normal numbers of the shape `noise_shape` for each replica."""
+
+    def noise_shape(self, system: System) -> tuple[int, ...] | None:
+        """Shape of the normal numbers that a step needs for each replica; None for deterministic dynamics."""
+        return None
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
         """Total energy in eV. A thermostat does not conserve it."""
@@ -63,12 +66,14 @@ class BaseIntegrator(ABC):
         """Degrees of freedom that remain when the conserved momenta are zero; 3N if none are conserved."""
         return system.internal_degrees_of_freedom if self.conserves_momentum else 3 * system.n_atoms
 
-    def noise(self, shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Standard normal numbers with the type and on the device of ``like``.
+    def required(self, system: System, state: MDState, noise: Tensor | None) -> Float[Tensor, "replica ..."]:
+        """The noise of a step.
 
         Raises:
-            ValueError: no generator is given.
+            ValueError: there is none, or it has another shape.
         """
-        if generator is None:
-            raise ValueError(f"{type(self).__name__}: its noise needs a torch.Generator, but none was given")
-        return torch.randn(tuple(shape), generator=generator, dtype=like.dtype, device=like.device)
+        shape = (state.n_replicas, *(self.noise_shape(system) or ()))
+        if noise is None or noise.shape != shape:
+            found = "none was given" if noise is None else f"the given ones have the shape {tuple(noise.shape)}"
+            raise ValueError(f"{type(self).__name__}: a step needs normal numbers of the shape {shape}, but {found}")
+        return noise

@@ -64,11 +64,21 @@ class LangevinBAOAB(BaseIntegrator):
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs", "temperature_K", "friction_per_ps")
     conserves_momentum: ClassVar[bool] = False
 
-    def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later. The generator draws one normal number per velocity component."""
+    def noise_shape(self, system: System) -> tuple[int, ...]:
+        """One normal number per velocity component."""
+        return system.n_atoms, 3
+
+    def step(
+        self,
+        system: System,
+        potential: Potential,
+        state: MDState,
+        noise: Float[Tensor, "replica atom 3"] | None = None,
+    ) -> MDState:
+        """The state one time step later."""
         dt = self.timestep_fs * FS
         masses = system.masses.to(state.positions)
-        noise = self.noise(state.velocities.shape, state.velocities, generator)
+        noise = self.required(system, state, noise)
         positions, velocities = self._kick_and_noisy_drift(state, noise, masses, dt)
         energy, forces = potential(positions)
         return MDState(positions, kick(velocities, forces, masses, dt), forces, energy)

@@ -142,10 +142,8 @@ class NoseHooverChain(BaseIntegrator):
         state = super().init(system, potential, positions, velocities)
         return replace(state, thermostat=positions.new_zeros(len(positions), 2, self.chain_length))
 
-    def step(
-        self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None = None
-    ) -> MDState:
-        """The state one time step later. The generator is not used."""
+    def step(self, system: System, potential: Potential, state: MDState, noise: Tensor | None = None) -> MDState:
+        """The state one time step later. There is no noise."""
         masses, constants = system.masses.to(state.positions), self.constants(system)
         positions, velocities, thermostat = self._before_forces(constants, masses, state)
         energy, forces = potential(positions)

@@ -26,12 +26,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from mdsim.integrators._moves import kick, kick_and_drift
 from mdsim.integrators.base import BaseIntegrator
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System
+from mdsim.typing import Tensor
 from mdsim.units import FS
 
 
@@ -43,10 +42,8 @@ class VelocityVerlet(BaseIntegrator):
         timestep_fs: Δt, fs.
     """
 
-    def step(
-        self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None = None
-    ) -> MDState:
-        """The state one time step later. The generator is not used."""
+    def step(self, system: System, potential: Potential, state: MDState, noise: Tensor | None = None) -> MDState:
+        """The state one time step later. There is no noise."""
         dt = self.timestep_fs * FS
         masses = system.masses.to(state.positions)
         positions, velocities = kick_and_drift(state.positions, state.velocities, state.forces, masses, dt)

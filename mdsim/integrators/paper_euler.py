@@ -33,6 +33,7 @@ import torch
 from mdsim.integrators.base import BaseIntegrator
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System
+from mdsim.typing import Float, Tensor
 from mdsim.units import FS, PS, kT_eV
 
 
@@ -52,12 +53,22 @@ class PaperEuler(BaseIntegrator):
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs", "temperature_K", "friction_per_ps")
     conserves_momentum: ClassVar[bool] = False
 
-    def step(self, system: System, potential: Potential, state: MDState, generator: torch.Generator | None) -> MDState:
-        """The state one time step later. The generator draws one normal number per velocity component."""
+    def noise_shape(self, system: System) -> tuple[int, ...]:
+        """One normal number per velocity component."""
+        return system.n_atoms, 3
+
+    def step(
+        self,
+        system: System,
+        potential: Potential,
+        state: MDState,
+        noise: Float[Tensor, "replica atom 3"] | None = None,
+    ) -> MDState:
+        """The state one time step later."""
         dt = self.timestep_fs * FS
         friction = self.friction_per_ps / PS
         masses = system.masses.to(state.positions)[:, None]
-        noise = self.noise(state.velocities.shape, state.velocities, generator)
+        noise = self.required(system, state, noise)
 
         drift = dt * (state.forces / masses - friction * state.velocities)
         velocities = (

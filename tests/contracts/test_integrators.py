@@ -7,6 +7,7 @@ import torch
 from analytic_potentials import lennard_jones, system_of, wells
 
 from mdsim.integrators import LangevinBAOAB, NoseHooverChain, PaperEuler, VelocityVerlet
+from mdsim.integrators.noise import noise_of_steps
 from mdsim.interfaces import Integrator
 from mdsim.state import MDState
 
@@ -52,9 +53,8 @@ def start(system, integrator, potential, n_replicas=3, dtype=torch.float64, seed
 
 
 def run(system, integrator, potential, state, n_steps=5, seed=1) -> MDState:
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(n_steps):
-        state = integrator.step(system, potential, state, generator)
+    for noise in noise_of_steps(integrator, system, state, n_steps, torch.Generator().manual_seed(seed)):
+        state = integrator.step(system, potential, state, noise)
     return state
 
 
@@ -158,10 +158,15 @@ def test_the_seed_decides_the_bits(integrator, system):
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)
-def test_noise_needs_a_generator(name, system):
-    state = start(system, STOCHASTIC[name], wells(2.0))
+def test_noise_is_required(name, system):
+    integrator = STOCHASTIC[name]
+    state = start(system, integrator, wells(2.0))
+    with pytest.raises(ValueError, match="none was given"):
+        integrator.step(system, wells(2.0), state)
+    with pytest.raises(ValueError, match=r"have the shape \(3, 5, 3\)"):
+        integrator.step(system, wells(2.0), state, torch.zeros(3, 5, 3))
     with pytest.raises(ValueError, match=r"needs a torch\.Generator"):
-        STOCHASTIC[name].step(system, wells(2.0), state, None)
+        noise_of_steps(integrator, system, state, 1, None)
 
 
 def test_degrees_of_freedom(integrator):

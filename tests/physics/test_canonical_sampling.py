@@ -11,6 +11,7 @@ from ase.cluster import Octahedron
 from mdsim.dynamics.simulate import simulate
 from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.integrators import LangevinBAOAB, NoseHooverChain
+from mdsim.integrators.noise import noise_of_steps
 from mdsim.state import kinetic_energy_eV, kinetic_temperature_K
 from mdsim.units import FS, kT_eV
 
@@ -95,9 +96,8 @@ def test_langevin_samples_a_harmonic_well_at_a_large_time_step():
     integrator = LangevinBAOAB(omega_dt / math.sqrt(20.0) / FS, temperature_K, 100.0)
     origin = torch.zeros(n_replicas, 3, 3, dtype=torch.float64)
     state = integrator.init(system, wells(stiffness), origin, origin)
-    generator = torch.Generator().manual_seed(3)
-    for _ in range(150):
-        state = integrator.step(system, wells(stiffness), state, generator)
+    for noise in noise_of_steps(integrator, system, state, 150, torch.Generator().manual_seed(3)):
+        state = integrator.step(system, wells(stiffness), state, noise)
     kT = kT_eV(temperature_K)
     reduced = state.positions * torch.sqrt(stiffness / kT)
     speeds = state.velocities * torch.sqrt(system.masses[:, None] / kT)
@@ -117,10 +117,9 @@ def test_langevin_thermalizes_all_momenta_of_a_molecule():
     integrator = LangevinBAOAB(0.5, temperature_K, 50.0)
     positions = torch.tensor([[0.0, 0, 0], [length, 0, 0]], dtype=torch.float64).repeat(n_replicas, 1, 1)
     potential = bond(stiffness, length)
-    generator = torch.Generator().manual_seed(5)
     state = integrator.init(system, potential, positions, torch.zeros_like(positions))
-    for _ in range(400):
-        state = integrator.step(system, potential, state, generator)
+    for noise in noise_of_steps(integrator, system, state, 400, torch.Generator().manual_seed(5)):
+        state = integrator.step(system, potential, state, noise)
     kT = kT_eV(temperature_K)
     # p(r) ∝ r² exp(-k (r - r0)²/2kT): moments of a Gaussian of variance s² about r0, weighted by r².
     s2 = kT / stiffness

@@ -29,7 +29,7 @@ def test_it_is_what_the_pieces_do_by_hand():
     positions, velocities = initial_conditions(system, tiny.GEOMETRY[None], 4, 300.0, generator)
     potential = field.bind(system)
     state = LANGEVIN.init(system, potential, positions, velocities)
-    state, trajectory = run_steps(system, potential, LANGEVIN, state, 100, 10, torch.Generator().manual_seed(3))
+    state, trajectory = run_steps(system, potential, LANGEVIN, state, 100, 10, generator)
     simulation = springs_run(seed=3)
     torch.testing.assert_close(simulation.trajectory.positions, trajectory.positions, rtol=0, atol=1e-12)
     torch.testing.assert_close(simulation.state.velocities, state.velocities, rtol=0, atol=1e-12)

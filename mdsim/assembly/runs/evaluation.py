@@ -90,7 +90,7 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
         assembly.compared_dynamical(config, system, data),
         assembly.plan(config),
         out_dir,
-        torch.Generator(system.masses.device).manual_seed(config.seed),
+        torch.Generator().manual_seed(config.seed),
         sha256_of(checkpoint),
         assembly.departures(config, system, reference_data, stretch, force_field),
     )

@@ -78,7 +78,7 @@ def build_stable_training(config: TrainConfig, checkpoint: Path, debug: bool = F
         assembly.sampling(config, system, data),
         assembly.stable_settings(config, terms),
         config.run_path,
-        torch.Generator(system.masses.device).manual_seed(config.seed),
+        torch.Generator().manual_seed(config.seed),
         provenance=provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
         restarts=Restarts(reference_data.train.positions, config.dynamics.temperature_K),
         label_mean=LabelMean(system, data.train),

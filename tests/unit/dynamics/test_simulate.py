@@ -1,4 +1,5 @@
 import weakref
+from itertools import islice
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from mdsim.dynamics.differentiable import differentiable_simulate
 from mdsim.dynamics.simulate import simulate
 from mdsim.force_field import ForceField
 from mdsim.integrators import LangevinBAOAB, NoseHooverChain, VelocityVerlet
+from mdsim.integrators.noise import noise_of_steps
 
 TRIANGLE = [[0.0, 0, 0], [1.1, 0, 0], [0.2, 1.2, 0]]
-INTEGRATORS = [VelocityVerlet(0.5), NoseHooverChain(0.5, 300.0, 10.0), LangevinBAOAB(0.5, 300.0, 20.0)]
+DETERMINISTIC = [VelocityVerlet(0.5), NoseHooverChain(0.5, 300.0, 10.0)]
+INTEGRATORS = [*DETERMINISTIC, LangevinBAOAB(0.5, 300.0, 20.0)]
 
 
 class Morse(ForceField):
@@ -46,8 +49,8 @@ def seeded():
 
 
 def plain_loop(system, potential, integrator, state, n_steps, generator):
-    for _ in range(n_steps):
-        state = integrator.step(system, potential, state, generator)
+    for noise in noise_of_steps(integrator, system, state, n_steps, generator):
+        state = integrator.step(system, potential, state, noise)
     return state
 
 
@@ -58,10 +61,11 @@ def test_frames_are_the_states_after_each_interval(system, start, integrator):
     last, trajectory = simulate(system, potential, integrator, state, 12, 4, seeded())
     assert trajectory.n_frames == 3
     assert trajectory.frame_interval_fs == 2.0
-    generator = seeded()
+    noise = noise_of_steps(integrator, system, state, 12, seeded())
     for frame in range(3):
         with torch.no_grad():
-            state = plain_loop(system, potential, integrator, state, 4, generator)
+            for of_step in islice(noise, 4):
+                state = integrator.step(system, potential, state, of_step)
         assert torch.equal(trajectory.positions[frame], state.positions)
         assert torch.equal(trajectory.velocities[frame], state.velocities)
         assert torch.equal(trajectory.energy[frame], state.energy)
@@ -69,14 +73,14 @@ def test_frames_are_the_states_after_each_interval(system, start, integrator):
         assert torch.equal(last.tensors()[name], value)
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("integrator", DETERMINISTIC)
 def test_two_stretches_give_the_bits_of_one(system, start, integrator):
+    """Without noise, which has a seed for each stretch."""
     potential = Morse().bind(system)
     state = integrator.init(system, potential, *start)
-    whole, trajectory = simulate(system, potential, integrator, state, 20, 5, seeded())
-    generator = seeded()
-    middle, first = simulate(system, potential, integrator, state, 10, 5, generator)
-    end, second = simulate(system, potential, integrator, middle, 10, 5, generator)
+    whole, trajectory = simulate(system, potential, integrator, state, 20, 5)
+    middle, first = simulate(system, potential, integrator, state, 10, 5)
+    end, second = simulate(system, potential, integrator, middle, 10, 5)
     assert torch.equal(end.positions, whole.positions)
     assert torch.equal(torch.cat([first.positions, second.positions]), trajectory.positions)
 
