@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from mdsim.distributed.launch import n_local_ranks
 from mdsim.typing import Tensor
 
 log = logging.getLogger("mdsim")
@@ -36,7 +37,9 @@ def set_budget_GB(budget_GB: float | None) -> None:
 
 def budget_bytes(device: torch.device) -> float:
     """The memory budget of a batch on this device, in bytes."""
-    return 1e9 * _budget_GB if _budget_GB is not None else SHARE * _machine_bytes(str(device))
+    if _budget_GB is not None:
+        return 1e9 * _budget_GB
+    return SHARE * _machine_bytes(str(device)) / (n_local_ranks() if device.type == "cpu" else 1)
 
 
 @lru_cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import ase.data
@@ -177,14 +177,14 @@ class Trajectory:
     def __getitem__(self, frames: slice | Int[Tensor, "chosen"]) -> Trajectory:
         """The chosen frames. The frame interval is scaled by the step of a slice."""
         step = (frames.step or 1) if isinstance(frames, slice) else 1
-        return self._map(lambda field: field[frames], self.frame_interval_fs * step)
+        return self.map(lambda field: field[frames], self.frame_interval_fs * step)
 
     def replicas(self, index: Int[Tensor, "chosen"] | Bool[Tensor, "replica"] | slice) -> Trajectory:
         """The chosen replicas."""
-        return self._map(lambda field: field[:, index], self.frame_interval_fs)
+        return self.map(lambda field: field[:, index])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Trajectory:
-        return self._map(lambda field: field.to(device, dtype), self.frame_interval_fs)
+        return self.map(lambda field: field.to(device, dtype))
 
     @staticmethod
     def cat(pieces: Sequence[Trajectory]) -> Trajectory:
@@ -197,12 +197,13 @@ class Trajectory:
         positions = torch.cat([piece.positions for piece in pieces])
         return Trajectory(positions, joined("velocities"), joined("energy"), pieces[0].frame_interval_fs)
 
-    def _map(self, function, frame_interval_fs: float) -> Trajectory:
+    def map(self, function: Callable[[Tensor], Tensor], frame_interval_fs: float | None = None) -> Trajectory:
+        """A function of the positions, velocities and energies, at the same interval unless another one is given."""
         return Trajectory(
             function(self.positions),
             None if self.velocities is None else function(self.velocities),
             None if self.energy is None else function(self.energy),
-            frame_interval_fs,
+            self.frame_interval_fs if frame_interval_fs is None else frame_interval_fs,
         )
 
 

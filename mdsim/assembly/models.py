@@ -12,6 +12,7 @@ import torch
 from mdsim.assembly.checkpoint_paths import starting_file
 from mdsim.config.schema import CustomModelConfig, CustomModelReference, ModelConfig, ModelReference
 from mdsim.datasets.npz import Frames
+from mdsim.distributed.launch import local_rank
 from mdsim.errors import ConfigError
 from mdsim.force_field import ForceField
 from mdsim.models import repelled
@@ -26,8 +27,8 @@ log = logging.getLogger("mdsim")
 
 
 def device(cpu: bool) -> torch.device:
-    """The GPU if there is one and the CPU is not requested."""
-    return torch.device("cpu" if cpu or not torch.cuda.is_available() else "cuda")
+    """The GPU of this rank if there is one and the CPU is not requested."""
+    return torch.device("cpu") if cpu or not torch.cuda.is_available() else torch.device("cuda", local_rank())
 
 
 def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:

@@ -47,8 +47,10 @@ def until_stopped(known: argparse.Namespace, action: Callable[[Callable[[], bool
         known: the flags of the command.
         action: is given the function that says whether to stop; returns whether it reached its end.
     """
+    from mdsim.distributed.launch import process_group  # imports torch, which takes a second
+
     stops = StopRequests(known.time_limit)
-    with stops.listening():
+    with process_group(), stops.listening():
         if action(stops):
             return 0
         change = " with --resume instead of --overwrite" if known.overwrite else " with --resume"

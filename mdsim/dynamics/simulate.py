@@ -7,6 +7,7 @@ import torch
 from mdsim.integrators.noise import noise_of_steps
 from mdsim.interfaces import Integrator, Potential
 from mdsim.state import MDState, System, Trajectory
+from mdsim.typing import Int, Tensor
 
 
 def simulate(
@@ -17,6 +18,7 @@ def simulate(
     n_steps: int,
     dump_every: int,
     generator: torch.Generator | None = None,
+    replicas: Int[Tensor, "replica"] | None = None,
 ) -> tuple[MDState, Trajectory]:
     """Run all replicas for a number of steps, without gradients.
 
@@ -31,6 +33,7 @@ def simulate(
         n_steps: number of steps, a multiple of ``dump_every``.
         dump_every: steps between frames. The first frame is this many steps after ``state``.
         generator: gives the seed of the integrator's noise, if it has any (`mdsim.integrators.noise`).
+        replicas: numbers of the replicas, which their noise depends on. None: in their order.
 
     Returns:
         The last state, and a trajectory of n_steps / dump_every frames, the last of which is that state.
@@ -45,7 +48,7 @@ def simulate(
     positions, velocities, energy = (
         field.new_empty(n_frames, *field.shape) for field in (state.positions, state.velocities, state.energy)
     )
-    noise = noise_of_steps(integrator, system, state, n_steps, generator)
+    noise = noise_of_steps(integrator, system, state, n_steps, generator, replicas)
     # Not inference_mode: the neighbor list that a potential caches here must remain usable with gradients.
     with torch.no_grad():
         for frame in range(n_frames):

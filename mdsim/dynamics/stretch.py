@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mdsim import distributed
 from mdsim.dynamics.simulate import simulate
 from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.force_field import FAST_TOLERANCE, ForceField, Together
@@ -33,6 +34,19 @@ class Outcome:
     def after_break(self) -> Bool[Tensor, "frame replica"]:
         """Mask of the first unstable frame of each replica and of all later ones."""
         return self.frame >= self.verdict.first_frame.to(self.frame.device)
+
+    def of_all_ranks(self, n_replicas: int) -> Outcome:
+        """The outcome of all replicas, from the shares of all ranks."""
+        gathered, verdict = distributed.gathered, self.verdict
+        return Outcome(
+            MDState(**{name: gathered(value, n_replicas) for name, value in self.state.tensors().items()}),
+            self.trajectory.map(lambda frames: gathered(frames, n_replicas, dim=1)),
+            Verdict(
+                gathered(verdict.first_frame, n_replicas),
+                gathered(verdict.unstable, n_replicas),
+                tuple(distributed.gathered_objects(verdict.reason, n_replicas)),
+            ),
+        )
 
     @property
     def stable_ps(self) -> Float[Tensor, "replica"]:
@@ -62,22 +76,27 @@ class Stretch:
     ) -> Outcome:
         """Simulate from ``state``. The neighbor list is new, so that the result depends on the arguments alone.
 
+        With several ranks each simulates and judges its share of the replicas. All have the outcome of all.
+
         Args:
             force_field: its parameters are frozen for the stretch.
             state: initial state of all replicas.
             generator: generator of the thermostat's noise.
             keep_every: smaller interval between frames, in steps. It must divide ``dump_every``.
         """
-        state, trajectory = simulate(
+        mine = distributed.share_of_equals(state.n_replicas, state.energy.device)
+        end, trajectory = simulate(
             self.system,
             self.potential(force_field),
             self.integrator,
-            state,
+            state[mine],
             self.n_steps,
             keep_every or self.dump_every,
             generator,
+            mine,
         )
-        return Outcome(state, trajectory, first_unstable(self.criteria, self.system, trajectory))
+        own = Outcome(end, trajectory, first_unstable(self.criteria, self.system, trajectory))
+        return own if distributed.n_ranks() == 1 else own.of_all_ranks(state.n_replicas)
 
     def begin(self, force_field: ForceField, positions: Float[Tensor, "replica atom 3"], velocities: Tensor) -> MDState:
         """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from mdsim import distributed
 from mdsim.estimator.sample_energies import SampleEnergies
 from mdsim.typing import Float, Int, Tensor
 
@@ -27,7 +28,7 @@ def energy_gradient(
     minibatch_size: int,
     order: Int[Tensor, "sample"] | None = None,
 ) -> EnergyGradient:
-    """Gradient of the weighted sum of energies, Σ c_i ∂U_i/∂θ, accumulated over minibatches.
+    """Gradient of the weighted sum of energies, Σ c_i ∂U_i/∂θ, accumulated over minibatches and summed over ranks.
 
     Args:
         energy: energies of the samples in eV, with a graph to the parameters.
@@ -41,8 +42,12 @@ def energy_gradient(
     """
     if order is None:
         order = torch.arange(len(coefficients), device=coefficients.device)
-    total, values = tuple(torch.zeros_like(parameter) for parameter in parameters), []
-    for index, coefficient in zip(order.split(minibatch_size), coefficients.split(minibatch_size), strict=True):
+    total, mine = tuple(torch.zeros_like(parameter) for parameter in parameters), distributed.share(len(coefficients))
+    values = total[0].new_zeros(len(coefficients))
+    for part in torch.arange(mine.start, mine.stop, device=order.device).split(minibatch_size):
+        if not len(part):
+            break
+        index, coefficient = order[part], coefficients[part]
         with torch.enable_grad():
             energies = energy(index)
         _check(energies, index)
@@ -51,8 +56,9 @@ def energy_gradient(
         )
         for accumulated, gradient in zip(total, gradients, strict=True):
             accumulated += gradient
-        values.append(energies.detach())
-    return EnergyGradient(total, torch.cat(values) if values else coefficients[:0])
+        values[part] = energies.detach()
+    *sums, values = distributed.summed([*total, values])
+    return EnergyGradient(tuple(sums), values)
 
 
 def _check(energies: Tensor, index: Int[Tensor, "sample"]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from mdsim import distributed
+from mdsim.dynamics.by_rank import by_rank
 from mdsim.dynamics.stretch import Outcome
 from mdsim.estimator.boltzmann import boltzmann_weights, effective_sample_size
 from mdsim.estimator.neighborhoods import Neighborhoods, NeighborhoodSampler
@@ -109,8 +111,8 @@ class Samples:
         """Energies of all samples in eV with the current parameters, without a graph."""
         energies, size = self.energies(force_field), self.minibatch_size(force_field)
         with torch.no_grad():
-            index = torch.arange(len(self), device=self.replica.device)
-            return torch.cat([energies(part) for part in index.split(size)])
+            index = distributed.share_of_equals(len(self), self.replica.device)
+            return distributed.gathered(torch.cat([energies(part) for part in index.split(size)]), len(self))
 
     def subset(self, kept: Int[Tensor, "sample"]) -> Samples:
         """Some of the samples, by ascending index."""
@@ -132,10 +134,10 @@ class Samples:
             everyone, kept = self._parent
             return everyone.values(observable)[kept]
         if self.neighborhoods is None:
-            return observable(self.system, self.trajectory)[self.mask]
+            return by_rank(observable, self.system, self.trajectory)[self.mask]
         if not isinstance(observable, LocalObservable):
             raise ValueError(f"{observable.name} has no contributions of molecules, which the local estimator needs")
-        of_molecules = observable.per_molecule(self.system, self.trajectory)[self.mask]
+        of_molecules = by_rank(observable.per_molecule, self.system, self.trajectory)[self.mask]
         return of_molecules[self.neighborhoods.frames, self.neighborhoods.molecules]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mdsim import checkpoints, payloads
+from mdsim.dynamics.by_rank import by_rank
 from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.errors import CheckpointError
 from mdsim.evaluation import saved
@@ -189,7 +190,7 @@ class Evaluation:
             if reason is not None:
                 self.reasons[replica] = reason
         for name, compared in self.structural.items():
-            values = compared.observable(self.stretch.system, outcome.trajectory).double().cpu()
+            values = by_rank(compared.observable, self.stretch.system, outcome.trajectory).double().cpu()
             counted = torch.where(stable[..., None], values, torch.zeros_like(values)).sum(0)
             self.sums[name][alive] += counted
 

@@ -72,10 +72,12 @@ def noise_of_steps(
     state: MDState,
     n_steps: int,
     generator: torch.Generator | None,
+    replicas: Int[Tensor, "replica"] | None = None,
 ) -> Iterator[Tensor | None]:
     """The noise of each step of a simulation, None for an integrator without noise.
 
-    One number is drawn from the generator, as the seed of all noise.
+    One number is drawn from the generator, as the seed of all noise. The replicas are numbered in their order, unless
+    their numbers are given.
 
     Raises:
         ValueError: the integrator needs noise and there is no generator.
@@ -83,7 +85,9 @@ def noise_of_steps(
     noise, shape = noise_for(integrator, system, generator), integrator.noise_shape(system)
     if noise is None or shape is None:
         return repeat(None, n_steps)
-    return _in_blocks(noise, shape, state, n_steps)
+    if replicas is None:
+        replicas = torch.arange(state.n_replicas, device=state.positions.device)
+    return _in_blocks(noise, shape, replicas, state, n_steps)
 
 
 def noise_for(integrator: Integrator, system: System, generator: torch.Generator | None) -> ReplicaNoise | None:
@@ -99,8 +103,9 @@ def noise_for(integrator: Integrator, system: System, generator: torch.Generator
     return ReplicaNoise.drawn_from(generator)
 
 
-def _in_blocks(noise: ReplicaNoise, shape: tuple[int, ...], state: MDState, n_steps: int) -> Iterator[Tensor]:
-    replicas = torch.arange(state.n_replicas, device=state.positions.device)
+def _in_blocks(
+    noise: ReplicaNoise, shape: tuple[int, ...], replicas: Int[Tensor, "replica"], state: MDState, n_steps: int
+) -> Iterator[Tensor]:
     at_once = max(1, NUMBERS_AT_ONCE // max(1, state.n_replicas * math.prod(shape)))
     for first in range(0, n_steps, at_once):
         yield from noise(replicas, first, min(at_once, n_steps - first), shape, state.velocities)

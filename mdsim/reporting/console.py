@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -35,7 +36,8 @@ def setup_logging(run_dir: Path | None, verbose: bool = False) -> logging.Logger
     for handler in [handler for handler in logger.handlers if isinstance(handler.formatter, _LineFormatter)]:
         logger.removeHandler(handler)
         handler.close()
-    _add_handler(logger, _ConsoleHandler(), "%H:%M:%S")
+    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun only one writes to the console
+        _add_handler(logger, _ConsoleHandler(), "%H:%M:%S")
     if run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
         _add_handler(logger, logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8"), "%Y-%m-%d %H:%M:%S")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mdsim import checkpoints
+from mdsim import checkpoints, distributed
 from mdsim.dynamics.stretch import Stretch
 from mdsim.estimator.samples import Sampling
 from mdsim.force_field import ForceField
@@ -127,6 +127,7 @@ class StableTraining:
                 self._learn(writer)
             else:
                 self._explore(writer)
+            distributed.check_same(self.force_field.trainable_parameters, "the parameters")
             writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
             self._save_last()
         log.info("done: %d epochs, %d finished cycles", self.progress.epoch, self.progress.cycle - 1)

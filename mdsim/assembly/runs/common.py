@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import mdsim
-from mdsim import assembly
+from mdsim import assembly, distributed
 from mdsim.config.schema import PretrainConfig, RunConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.mixed_folder import MixedDataset
@@ -44,7 +44,7 @@ def mistakes_in_the_configuration() -> Iterator[None]:
 def scalar_writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: int) -> ScalarWriter:
     """The scalars of a run, without those that an earlier process wrote from ``purge_step`` on."""
     wandb = None
-    if config.wandb is not None:
+    if config.wandb is not None and distributed.rank() == 0:
         wandb = {"project": config.wandb.project, "mode": config.wandb.mode, "name": folder.name}
     return ScalarWriter(folder, config.model_dump(mode="json"), wandb, purge_step)
 

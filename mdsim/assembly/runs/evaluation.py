@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mdsim import assembly, memory
+from mdsim import assembly, distributed, memory
 from mdsim.assembly.inputs import inputs_of
 from mdsim.assembly.run_folder import check_folder, open_folder
 from mdsim.assembly.runs.common import (
@@ -21,6 +21,7 @@ from mdsim.assembly.runs.common import (
 )
 from mdsim.config.schema import SimulateConfig
 from mdsim.datasets.folder import Dataset, sha256_of
+from mdsim.distributed.launch import own_folder, restarted
 from mdsim.evaluation import metrics, report, tables
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
@@ -37,7 +38,18 @@ def evaluate(
     debug: bool = False,
 ) -> bool:
     """Evaluate the force field that `eval_model` names; False where it was stopped before its end."""
-    out_dir = config.run_path / "inference" / config.eval_model
+    with own_folder(config.run_path / "inference" / config.eval_model) as out_dir:
+        return _evaluate(config, out_dir, resume or restarted(), overwrite, distributed.agreed(stop_requested), debug)
+
+
+def _evaluate(
+    config: SimulateConfig,
+    out_dir: Path,
+    resume: bool,
+    overwrite: bool,
+    stop_requested: Callable[[], bool],
+    debug: bool,
+) -> bool:
     checkpoint = assembly.evaluated_checkpoint(config, config.eval_model, debug)
     check_folder(out_dir, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)

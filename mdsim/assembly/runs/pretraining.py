@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from ase.data import chemical_symbols
 
-from mdsim import assembly
+from mdsim import assembly, distributed
 from mdsim.assembly.inputs import inputs_of
 from mdsim.assembly.resume import resume_training
 from mdsim.assembly.run_folder import check_folder, open_folder
@@ -39,6 +39,8 @@ def pretrain(
     stop_requested: Callable[[], bool] = never,
 ) -> bool:
     """Fit a force field, then report its errors; False where it was stopped before its end."""
+    if distributed.n_ranks() > 1:
+        raise ConfigError("a fit runs in one process: start it without torchrun, and then its StABlE training with it")
     folder = assembly.pretraining_run_path(config)
     check_folder(folder, config, resume, overwrite)
     data = fitted_data(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mdsim import assembly, memory
+from mdsim import assembly, distributed, memory
 from mdsim.assembly.inputs import inputs_of
 from mdsim.assembly.resume import resume_training
 from mdsim.assembly.run_folder import check_folder, open_folder
@@ -21,6 +21,7 @@ from mdsim.assembly.runs.common import (
     starting_state,
 )
 from mdsim.config.schema import TrainConfig
+from mdsim.distributed.launch import own_folder, restarted
 from mdsim.evaluation import report
 from mdsim.training.restarts import Restarts
 from mdsim.training.saved_weights import LabelMean
@@ -37,28 +38,38 @@ def train_stable(
     debug: bool = False,
 ) -> bool:
     """Run StABlE training; False where it was stopped before its end."""
-    check_folder(config.run_path, config, resume, overwrite)
+    with own_folder(config.run_path) as folder:
+        return _train(config, folder, resume or restarted(), overwrite, distributed.agreed(stop_requested), debug)
+
+
+def _train(
+    config: TrainConfig, folder: Path, resume: bool, overwrite: bool, stop_requested: Callable[[], bool], debug: bool
+) -> bool:
+    check_folder(folder, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
     checkpoint = assembly.starting_checkpoint(config, debug)
     with mistakes_in_the_configuration():
-        trainer = build_stable_training(config, checkpoint, debug)
+        trainer = build_stable_training(config, checkpoint, debug, folder)
     inputs = inputs_of(config, datasets_of(config), pretrained_checkpoint=checkpoint)
-    with open_folder(config.run_path, config, resume, overwrite, inputs) as run:
+    with open_folder(folder, config, resume, overwrite, inputs) as run:
         trainer.provenance["run"] = run.identity
         log.info(
             "StABlE training of %s, %d replicas at %g K",
             *(checkpoint, config.dynamics.replicas, config.dynamics.temperature_K),
         )
         if resume:
-            resume_training(trainer, config.run_path / "last.pt", run)
-        with scalar_writer(config.run_path, config, trainer.progress.epoch + 1) as writer:
+            resume_training(trainer, folder / "last.pt", run)
+        with scalar_writer(folder, config, trainer.progress.epoch + 1) as writer:
             if not trainer.run(writer, stop_requested):
                 return False
-        report.draw_training(config.run_path)
+        report.draw_training(folder)
     return True
 
 
-def build_stable_training(config: TrainConfig, checkpoint: Path, debug: bool = False) -> StableTraining:
+def build_stable_training(
+    config: TrainConfig, checkpoint: Path, debug: bool = False, folder: Path | None = None
+) -> StableTraining:
+    """The training of a configuration, in its own run folder unless another one is given."""
     data = assembly.dataset(config.data)
     reference_data = assembly.dataset(config.data, config.reference_size)
     system = data.system().to(assembly.device(config.cpu))
@@ -77,7 +88,7 @@ def build_stable_training(config: TrainConfig, checkpoint: Path, debug: bool = F
         terms,
         assembly.sampling(config, system, data),
         assembly.stable_settings(config, terms),
-        config.run_path,
+        folder or config.run_path,
         torch.Generator().manual_seed(config.seed),
         provenance=provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
         restarts=Restarts(reference_data.train.positions, config.dynamics.temperature_K),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mdsim import distributed
 from mdsim.datasets.npz import Frames
 from mdsim.estimator.loss_term import TermGradient
 from mdsim.estimator.samples import Samples
@@ -68,17 +69,18 @@ class EnergyForceTerm:
         return self.gradient_of(force_field, chosen)
 
     def gradient_of(self, force_field: ForceField, chosen: Int[Tensor, "chosen"]) -> TermGradient:
-        """Gradient over the chosen frames."""
+        """Gradient over the chosen frames, summed over the shares of all ranks."""
         parameters = force_field.trainable_parameters
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         total, frames = 0.0, self.frames
-        for batch in chosen.split(self._at_once(force_field)):
+        for batch in chosen[distributed.share(len(chosen))].split(self._at_once(force_field)):
             energy, forces = force_field(self.system, frames.positions[batch], create_graph=True)
             loss = self.loss(energy, forces, frames.energy[batch], frames.forces[batch]) * (len(batch) / len(chosen))
             parts = torch.autograd.grad(loss, parameters, allow_unused=True)
             gradients = [old if new is None else old + new for old, new in zip(gradients, parts, strict=True)]
             total += float(loss.detach())
-        return TermGradient(tuple(gradients), total, n_evaluated=len(chosen))
+        *gradients, loss = distributed.summed([*gradients, gradients[0].new_tensor([total])])
+        return TermGradient(tuple(gradients), float(loss), n_evaluated=len(chosen))
 
     def _at_once(self, force_field: ForceField) -> int:
         first = self.frames.positions[:1]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mdsim import distributed
 from mdsim.estimator.loss_term import TermGradient
 from mdsim.estimator.samples import Samples
 from mdsim.flat_batch import evaluate
@@ -44,17 +45,18 @@ class MixedEnergyForceTerm:
         )
 
     def gradient_of(self, force_field: ForceField, chosen: Int[Tensor, "chosen"]) -> TermGradient:
-        """Gradient over the chosen frames."""
+        """Gradient over the chosen frames, summed over the shares of all ranks."""
         parameters = force_field.trainable_parameters
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         total = 0.0
-        for batch in chosen.split(self._at_once(force_field)):
+        for batch in chosen[distributed.share(len(chosen))].split(self._at_once(force_field)):
             predicted, labels, n_atoms = self._compared(force_field, batch.tolist())
             loss = self.loss(predicted, labels, n_atoms, self._shares(batch, chosen))
             parts = torch.autograd.grad(loss, parameters, allow_unused=True)
             gradients = [old if new is None else old + new for old, new in zip(gradients, parts, strict=True)]
             total += float(loss.detach())
-        return TermGradient(tuple(gradients), total, n_evaluated=len(chosen))
+        *gradients, loss = distributed.summed([*gradients, gradients[0].new_tensor([total])])
+        return TermGradient(tuple(gradients), float(loss), n_evaluated=len(chosen))
 
     def _compared(self, force_field: ForceField, batch: list[int]) -> tuple[Labeled, Labeled, Int[Tensor, "frame"]]:
         structures = self.frames.batch(batch, force_field.cutoff)
