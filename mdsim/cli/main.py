@@ -7,6 +7,7 @@ mdsim simulate --config-yml CONFIG         held-out evaluation
 mdsim compare RUN_DIR [RUN_DIR ...]        results before and after training, as a table and figures
 mdsim predict --checkpoint FILE ...        energies and forces of frames
 mdsim export CHECKPOINT --to ENGINE ...    a force field for LAMMPS, OpenMM, torch-sim, i-PI, metatomic, ASE
+mdsim doctor                               versions, devices and kernels here, and what is missing
 mdsim data check PATH                      statistics, warnings and a figure of a data set
 mdsim data convert FILE ...                conversion of custom frames to a data set
 
@@ -61,6 +62,7 @@ COMMANDS = {
     ),
     "predict": Command("write energies and forces of frames", "mdsim.cli.pretrain", "predict", "predict_parser"),
     "export": Command("hand a force field to another engine", "mdsim.cli.export", "export_command", "export_parser"),
+    "doctor": Command("show this environment and what it lacks", "mdsim.cli.doctor", "doctor", "doctor_parser"),
     "completion": Command(
         "print a completion script for a shell", "mdsim.cli.completion", "completion", "completion_parser"
     ),
