@@ -13,7 +13,7 @@ from typing import Any
 
 from mdsim.errors import ConfigError, UserError, one_line
 from mdsim.models.registry import MODELS
-from mdsim.reporting.console import setup_logging
+from mdsim.reporting.console import STYLE, setup_logging
 from mdsim.reporting.interrupts import orderly_interrupts
 from mdsim.reporting.stops import STOPPED, StopRequests, seconds
 
@@ -120,6 +120,8 @@ def run_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
         metavar="LIMIT",
         help=f"minutes or HH:MM:SS; stop before an epoch that would exceed it, with exit status {STOPPED}",
     )
+    flag(parser, "--quiet", action="store_true", help="show warnings and errors alone; log.txt has all lines")
+    flag(parser, "--json_logs", action="store_true", help="show each line of the log as a JSON object")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="continue a stopped run from its last saved state")
     existing.add_argument("--overwrite", action="store_true", help="start an existing run from the beginning")
@@ -132,6 +134,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> t
     for argument in rest:
         if not (argument.startswith("--") and "=" in argument):
             parser.error(f"{argument!r} is neither a flag nor an override of the form --any.key=value")
+    STYLE.quiet, STYLE.as_json = getattr(known, "quiet", False), getattr(known, "json_logs", False)
+    setup_logging(None)
     return known, rest
 
 

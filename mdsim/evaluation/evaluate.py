@@ -22,6 +22,7 @@ from mdsim.errors import CheckpointError
 from mdsim.evaluation import saved
 from mdsim.evaluation.plan import Compared, Plan
 from mdsim.force_field import ForceField
+from mdsim.reporting.pace import Pace
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.reporting.trajectories import LARGEST_COORDINATE_A, write_gsd
 from mdsim.stability.departures import Departures
@@ -32,6 +33,7 @@ from mdsim.typing import Bool, Float, Int, Tensor
 log = logging.getLogger("mdsim")
 
 STABLE = "stable"
+LINES = 20  # of the log over the whole horizon, and one for every stretch in which a replica breaks
 DENSE, FOLLOWED = "frames/dense{:06d}.pt", "frames/followed{:06d}.pt"  # one file per stretch
 
 
@@ -146,11 +148,14 @@ class Evaluation:
         Returns:
             True at the end; False where it was asked to stop before, in a state that can be resumed.
         """
+        pace = Pace(self.horizon_ps)
         while not self._done():
             if stop_requested():
                 return False
+            stable_before = len(self.reasons) - int(self.broken.sum())
             self._advance()
-            self._report(writer)
+            pace.measure(self.epoch * self.stretch.length_ps)
+            self._report(writer, pace, stable_before)
             writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
             self._save()
         self._write_saved_trajectories()
@@ -241,7 +246,8 @@ class Evaluation:
                 path = self.out_dir / "trajectories" / f"replica{replica:04d}.gsd"
                 write_gsd(path, self.stretch.system, _drawable(whole[:stable], column), column)
 
-    def _report(self, writer: ScalarWriter) -> None:
+    def _report(self, writer: ScalarWriter, pace: Pace, stable_before: int) -> None:
+        """Write the scalars of a stretch, and a line where a replica broke or another part of the horizon is done."""
         time_ps = self.epoch * self.stretch.length_ps
         stable = 1.0 - float(self.broken.double().mean())
         scalars = {"evaluate/fraction_stable": stable, "evaluate/mean_stable_time_ps": float(self.stable_ps.mean())}
@@ -251,7 +257,13 @@ class Evaluation:
             scalars["evaluate/fraction_within_support"] = within
             line += f"  within the support {100 * within:3.0f} %"
         writer.log(self.epoch, scalars)
-        log.info("%s", line)
+        if stable * len(self.reasons) < stable_before or self._part(self.epoch) > self._part(self.epoch - 1):
+            speed = [] if pace.per_second is None else [f"{86.4 * pace.per_second:.3g} ns/day", pace.left or ""]
+            log.info("%s", "  ".join([line, *filter(None, speed)]))
+
+    def _part(self, epoch: int) -> int:
+        """The number of parts of the horizon that are done after so many stretches."""
+        return LINES * epoch // self.plan.epochs
 
     def structural_means(self) -> dict[str, Float[Tensor, "replica bin"]]:
         """Mean over the stable frames of each replica. NaN for a replica that broke at once."""

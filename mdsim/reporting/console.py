@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,6 +18,22 @@ LOGGER_NAME = "mdsim"
 LOG_FILE = "log.txt"
 _NUMBER = re.compile(r"[-+−±<>≤≥~]?\s*(\d|\.\d|nan\b|inf\b)")
 _BLANK = {"", "-", "–", "—"}
+
+
+@dataclass
+class ConsoleStyle:
+    """What the log shows on the console, for the whole process.
+
+    Attributes:
+        quiet: warnings and errors alone.
+        as_json: one JSON object per line, with time, level and message.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+
+
+STYLE = ConsoleStyle()
 
 
 def setup_logging(run_dir: Path | None, verbose: bool = False) -> logging.Logger:
@@ -37,15 +55,17 @@ def setup_logging(run_dir: Path | None, verbose: bool = False) -> logging.Logger
         logger.removeHandler(handler)
         handler.close()
     if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun only one writes to the console
-        _add_handler(logger, _ConsoleHandler(), "%H:%M:%S")
+        console = _ConsoleHandler(logging.WARNING if STYLE.quiet else logging.NOTSET)
+        _add_handler(logger, console, _JSONFormatter() if STYLE.as_json else _LineFormatter(datefmt="%H:%M:%S"))
     if run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _add_handler(logger, logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8"), "%Y-%m-%d %H:%M:%S")
+        file = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
+        _add_handler(logger, file, _LineFormatter(datefmt="%Y-%m-%d %H:%M:%S"))
     return logger
 
 
-def _add_handler(logger: logging.Logger, handler: logging.Handler, date_format: str) -> None:
-    handler.setFormatter(_LineFormatter(datefmt=date_format))
+def _add_handler(logger: logging.Logger, handler: logging.Handler, formatter: logging.Formatter) -> None:
+    handler.setFormatter(formatter)
     logger.addHandler(handler)
 
 
@@ -58,6 +78,14 @@ class _LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
         return f"{record.asctime}  {level}{record.message}"
+
+
+class _JSONFormatter(_LineFormatter):
+    """One object per record, with the time in seconds since 1970."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(fields, ensure_ascii=False)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -19,6 +19,7 @@ from mdsim import checkpoints, distributed
 from mdsim.dynamics.stretch import Stretch
 from mdsim.estimator.samples import Sampling
 from mdsim.force_field import ForceField
+from mdsim.reporting.pace import Pace
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
 from mdsim.training.average import ParameterAverage
@@ -44,9 +45,13 @@ class Limits:
     force_evaluations: int | None = None
 
     def reached(self, progress: Progress) -> bool:
+        return self.used(progress) >= 1
+
+    def used(self, progress: Progress) -> float:
+        """The fraction that is used of the limit that is nearest."""
         used = (progress.epoch, progress.cycle - 1, progress.force_evaluations)
         limits = (self.epochs, self.cycles, self.force_evaluations)
-        return any(limit is not None and n >= limit for n, limit in zip(used, limits, strict=True))
+        return max((n / limit for n, limit in zip(used, limits, strict=True) if limit is not None), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,11 @@ class StableTraining:
 
     def run(self, writer: ScalarWriter, stop_requested: Callable[[], bool] = lambda: False) -> bool:
         """Train until a limit is reached and return True, or until asked to stop and return False."""
+        pace = Pace(1.0)
         while not self.settings.limits.reached(self.progress):
             if stop_requested():
                 return False
+            cycle = self.progress.cycle
             self.progress.epoch += 1
             if self.restarts is not None and self.settings.explore.persistent:
                 self._move_chains(self.restarts, writer)
@@ -130,6 +137,10 @@ class StableTraining:
             distributed.check_same(self.force_field.trainable_parameters, "the parameters")
             writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
             self._save_last()
+            pace.measure(self.settings.limits.used(self.progress))
+            if self.progress.cycle > cycle:
+                left = "" if pace.left is None else f", {pace.left}"
+                log.info("%.0f %% of the training is done%s", 100 * pace.done, left)
         log.info("done: %d epochs, %d finished cycles", self.progress.epoch, self.progress.cycle - 1)
         return True
 

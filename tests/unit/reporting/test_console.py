@@ -1,6 +1,7 @@
 """Log lines, bars with and without a terminal, tables, intervals and durations."""
 
 import io
+import json
 import logging
 import re
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from mdsim.reporting.console import format_duration, format_interval, format_table, progress, setup_logging
+from mdsim.reporting.console import STYLE, format_duration, format_interval, format_table, progress, setup_logging
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,22 @@ def test_lines_go_to_console_and_file(tmp_path, capsys):
     written = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line[11:] for line in written] == console
     assert re.match(r"\d{4}-\d\d-\d\d ", written[0])
+
+
+def test_quiet_and_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(STYLE, "quiet", True)
+    logger = setup_logging(tmp_path)
+    logger.info("epoch 1")
+    logger.warning("replica 2 broke")
+    assert capsys.readouterr().err.splitlines()[0].endswith("WARNING: replica 2 broke")
+    assert "epoch 1" in (tmp_path / "log.txt").read_text()
+    monkeypatch.setattr(STYLE, "quiet", False)
+    monkeypatch.setattr(STYLE, "as_json", True)
+    setup_logging(tmp_path).info("two\nlines of %s", "Å")
+    (line,) = capsys.readouterr().err.splitlines()
+    found = json.loads(line)
+    assert found["level"] == "info" and found["message"] == "two\nlines of Å"
+    assert abs(found["time"] - time.time()) < 60
 
 
 def test_log_file_is_appended_to_and_handlers_do_not_pile_up(tmp_path, capsys):
