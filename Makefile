@@ -3,6 +3,7 @@
 # make test-mace  the same for tests of MACE, in an environment with its release of e3nn
 # make bench    set everything up, then run the benchmarks (about ten minutes, nothing else running)
 # make soak     set everything up, then look for growing memory over long runs (about ten minutes)
+# make gpu      set everything up, then measure what needs a GPU (under eight minutes, on a machine that has one)
 # make docs     set everything up, then build the manual into build/docs
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -15,7 +16,7 @@ STABLE := configs/stable_training/aspirin_gfn2
 RUN := runs/aspirin_gfn2/schnet_aspirin_seed$(SEED)
 RUN_FLAGS := --seed $(SEED) --exp_name=seed$(SEED) --resume
 
-.PHONY: setup setup-mace stable soak bench test test-mace test-all lint docs clean-runs clean
+.PHONY: setup setup-mace stable soak bench gpu test test-mace test-all lint docs clean-runs clean
 
 setup: $(VENV)/.installed
 
@@ -61,6 +62,10 @@ bench: setup
 
 soak: setup
 	$(BIN)/python -m benchmarks.soak
+
+gpu: setup
+	$(BIN)/python -m pytest -q -m "not slow" tests/device
+	$(BIN)/python -m benchmarks.gpu
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
