@@ -5,6 +5,7 @@ mdsim pretrain --config-yml CONFIG         fit energies and forces, or validate 
 mdsim train --config-yml CONFIG            StABlE training
 mdsim simulate --config-yml CONFIG         held-out evaluation
 mdsim compare RUN_DIR [RUN_DIR ...]        results before and after training, as a table and figures
+mdsim report RUN [RUN ...]                  the HTML report of evaluations, drawn anew
 mdsim predict --checkpoint FILE ...        energies and forces of frames
 mdsim export CHECKPOINT --to ENGINE ...    a force field for LAMMPS, OpenMM, torch-sim, i-PI, metatomic, ASE
 mdsim doctor                               versions, devices and kernels here, and what is missing
@@ -60,6 +61,7 @@ COMMANDS = {
     "compare": Command(
         "compare evaluations before and after training", "mdsim.cli.stable", "compare", "compare_parser"
     ),
+    "report": Command("write the HTML report of evaluations", "mdsim.cli.stable", "report", "report_parser"),
     "predict": Command("write energies and forces of frames", "mdsim.cli.pretrain", "predict", "predict_parser"),
     "export": Command("hand a force field to another engine", "mdsim.cli.export", "export_command", "export_parser"),
     "doctor": Command("show this environment and what it lacks", "mdsim.cli.doctor", "doctor", "doctor_parser"),

@@ -1,4 +1,4 @@
-"""`mdsim train`, `mdsim simulate` and `mdsim compare`: StABlE training, evaluation, and comparison of evaluations."""
+"""`mdsim train`, `simulate`, `compare` and `report`: StABlE training, evaluation, comparison, reports."""
 
 from __future__ import annotations
 
@@ -77,6 +77,26 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     """`mdsim compare`."""
     known = compare_parser().parse_args(arguments)
     return shared.run(lambda: shared.runs().compare(known.run_dir, known.before, known.after))
+
+
+def report_parser() -> argparse.ArgumentParser:
+    """The arguments of `mdsim report`."""
+    parser = argparse.ArgumentParser(
+        prog="mdsim report",
+        description="Write the HTML report of evaluations anew from their files. Several are compared in one report.",
+    )
+    parser.add_argument(
+        "run", type=Path, nargs="+", help="run folders, with all their evaluations, or folders of single evaluations"
+    )
+    words = "the HTML file; figures are drawn beside it [report.html of the evaluation, or of inference/ if several]"
+    parser.add_argument("--output", type=Path, help=words)
+    return parser
+
+
+def report(arguments: Sequence[str] | None = None) -> int:
+    """`mdsim report`."""
+    known = report_parser().parse_args(arguments)
+    return shared.run(lambda: shared.runs().draw_report(known.run, known.output))
 
 
 def stable_debug(config: Section) -> tuple[str, ...]:

@@ -19,12 +19,11 @@ from mdsim import checkpoints, payloads
 from mdsim.dynamics.by_rank import by_rank
 from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.errors import CheckpointError
-from mdsim.evaluation import saved
+from mdsim.evaluation import kept_frames, saved
 from mdsim.evaluation.plan import Compared, Plan
 from mdsim.force_field import ForceField
 from mdsim.reporting.pace import Pace
 from mdsim.reporting.scalars import ScalarWriter
-from mdsim.reporting.trajectories import LARGEST_COORDINATE_A, write_gsd
 from mdsim.stability.departures import Departures
 from mdsim.stability.verdict import first_unstable
 from mdsim.state import MDState, Trajectory
@@ -208,10 +207,9 @@ class Evaluation:
         for replica, first in zip(alive.tolist(), outcome.verdict.first_frame.tolist(), strict=True):
             if first < new:
                 end = history.n_frames - new + first + 1
-                frames = _drawable(history[max(0, end - n_frames) : end], replica)
-                if frames.n_frames:
-                    path = self.out_dir / "trajectories" / f"break_replica{replica:04d}.gsd"
-                    write_gsd(path, self.stretch.system, frames, replica)
+                frames = history[max(0, end - n_frames) : end]
+                last_ps = (self.epoch * new + first + 1) * self.frame_interval_fs / 1000
+                kept_frames.write_break(self.out_dir, self.stretch.system, frames, replica, last_ps)
         self.recent = history[max(0, history.n_frames - n_frames) :]
         if self._followed:
             self.saved.append(everyone.replicas(torch.tensor(self._followed, dtype=torch.long)))
@@ -237,14 +235,18 @@ class Evaluation:
         checkpoints.save_atomically(self.out_dir / "state.pt", payload)
 
     def _write_saved_trajectories(self) -> None:
+        """The whole trajectories that are asked for, and the last frames of a stable replica."""
+        still = torch.nonzero(~self.broken).squeeze(-1).tolist()
+        if still and self.recent is not None:
+            system, end_ps = self.stretch.system, self.epoch * self.stretch.length_ps
+            kept_frames.write_stable(self.out_dir, system, self.recent, still[0], end_ps)
         if not self.saved:
             return
         whole = Trajectory.cat(self.saved)
         for column, replica in enumerate(self._followed):
             stable = int(self.stable_frames[replica])
             if stable:
-                path = self.out_dir / "trajectories" / f"replica{replica:04d}.gsd"
-                write_gsd(path, self.stretch.system, _drawable(whole[:stable], column), column)
+                kept_frames.write_whole(self.out_dir, self.stretch.system, whole[:stable], column, replica)
 
     def _report(self, writer: ScalarWriter, pace: Pace, stable_before: int) -> None:
         """Write the scalars of a stretch, and a line where a replica broke or another part of the horizon is done."""
@@ -340,9 +342,3 @@ def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: i
         None if trajectory.energy is None else spread(trajectory.energy),
         trajectory.frame_interval_fs,
     )
-
-
-def _drawable(trajectory: Trajectory, replica: int) -> Trajectory:
-    """The frames of a replica with positions that a file can hold: finite, and not too large."""
-    drawable = (trajectory.positions[:, replica].abs() <= LARGEST_COORDINATE_A).all(-1).all(-1)
-    return trajectory[torch.nonzero(drawable).squeeze(-1)]

@@ -1,39 +1,37 @@
-"""Figures of one evaluation, and the comparison of two kinds of evaluation, from the files of their runs."""
+"""Figures of evaluations, and the comparison of two kinds of evaluation, from the files of their runs."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from mdsim.errors import ConfigError
 from mdsim.evaluation.averages import mean_and_error
-from mdsim.evaluation.metrics import (
-    SEED,
-    departure_times,
-    energy_offset,
-    followed_ps,
-    observable_errors,
-    stable_times,
-    value_interval,
-)
-from mdsim.evaluation.results import Results, check_comparable, read_results
-from mdsim.evaluation.tables import cell, conditions, is_shown, label, legend
+from mdsim.evaluation.comparison import pooled, rows, warn_of_other_conditions
+from mdsim.evaluation.metrics import SEED
+from mdsim.evaluation.page import BREAKS, SURVIVAL, Drawn, Evaluated, endings, evaluation_page
+from mdsim.evaluation.results import SUMMARY, Results, check_comparable, read_results
+from mdsim.evaluation.tables import conditions, legend
 from mdsim.observables.dihedrals import EMPTY, free_energy_eV
-from mdsim.reporting.console import format_interval, format_table
-from mdsim.reporting.figures import Panel, observable_figure, panels_figure, survival_figure, training_figure
+from mdsim.reporting.console import format_table
+from mdsim.reporting.figures import (
+    Panel,
+    breaks_figure,
+    observable_figure,
+    panels_figure,
+    survival_figure,
+    training_figure,
+)
+from mdsim.reporting.html.page import write_page
 from mdsim.reporting.scalars import read_scalars
-from mdsim.stability.intervals import Interval
-from mdsim.stability.stable_times import restricted_mean_ratio_over_groups, survival_band
+from mdsim.stability.stable_times import survival_band
 from mdsim.stability.survival import Lifetimes, kaplan_meier
 
-log = logging.getLogger("mdsim")
-
-CONDITIONS = ("thermostat", "timestep_fs")  # on which rates of breaks depend
+REPORT, TRAINING = "report.html", "training.png"
 AXES = {
     "rdf": ("r (Å)", "h(r) (1/Å)"),
     "adf": ("angle (deg)", "density (1/deg)"),
@@ -49,20 +47,25 @@ def draw_training(run_dir: Path) -> None:
     """Draw all scalars of a training run as `training.png` in its folder."""
     scalars = read_scalars(run_dir)
     if scalars:
-        training_figure(run_dir / "training.png", scalars, xlabel="step" if "train/loss" in scalars else "epoch")
+        training_figure(run_dir / TRAINING, scalars, xlabel="step" if "train/loss" in scalars else "epoch")
 
 
-def draw(folder: Path, results: dict[str, Results]) -> None:
-    """Draw survival curves, and every observable with its reference, as PNG files in ``folder``.
+def draw(folder: Path, results: Mapping[str, Results]) -> list[Drawn]:
+    """Draw survival curves, breaks, and every observable with its reference, as PNG files in ``folder``.
 
     All dihedrals are in one figure, as free energies, and so are all distances by elements.
     """
+    drawn = [Drawn(folder / "survival.png", SURVIVAL)]
     survival_figure(
         folder / "survival.png",
         {name: _survival(r, r.lifetimes) for name, r in results.items()},
         {name: _survival(r, Lifetimes.together(r.departures)) for name, r in results.items() if r.departures},
         title="\n".join(dict.fromkeys(conditions(summary) for r in results.values() for summary in r.summaries)),
     )
+    breaks = {name: _breaks(r) for name, r in results.items()}
+    if any(breaks.values()):
+        drawn.append(Drawn(folder / "breaks.png", BREAKS))
+        breaks_figure(drawn[-1].path, breaks, max(r.horizon_ps for r in results.values()))
     first = next(iter(results.values()))
     temperature_K, periodic = first.summaries[0]["temperature_K"], first.summaries[0].get("periodic", False)
     dihedrals: dict[str, Panel] = {}
@@ -77,13 +80,30 @@ def draw(folder: Path, results: dict[str, Results]) -> None:
             bounds = {key: (mean, mean - 2 * error, mean + 2 * error) for key, (mean, error) in curves.items()}
             distances[_title(name, DISTANCES)] = Panel(axis, reference, bounds)
         else:
-            observable_figure(folder / f"{name}.png", axis, reference, curves, *axis_labels(name, periodic))
+            drawn.append(Drawn(folder / f"{name}.png", name.replace("_", " "), (name,)))
+            observable_figure(drawn[-1].path, axis, reference, curves, *axis_labels(name, periodic))
     if dihedrals:
         floor = f"bins with less than {EMPTY:g} of the density of free rotation"
         labels = ("dihedral angle (deg)", "free energy, $-kT$ ln $p$ (meV)", floor)
-        panels_figure(folder / "dihedrals.png", dihedrals, *labels, ticks=(-180.0, -90.0, 0.0, 90.0, 180.0))
+        drawn.append(Drawn(folder / "dihedrals.png", "dihedrals", _of_kind(first, DIHEDRAL)))
+        panels_figure(drawn[-1].path, dihedrals, *labels, ticks=(-180.0, -90.0, 0.0, 90.0, 180.0))
     if distances:
-        panels_figure(folder / "distances.png", distances, *AXES["rdf"], share_y=False)
+        drawn.append(Drawn(folder / "distances.png", "distances by elements", _of_kind(first, DISTANCES)))
+        panels_figure(drawn[-1].path, distances, *AXES["rdf"], share_y=False)
+    return drawn
+
+
+def _of_kind(results: Results, prefix: str) -> tuple[str, ...]:
+    return tuple(name for name in results.observables if name.startswith(prefix))
+
+
+def _breaks(results: Results) -> dict[str, list[float]]:
+    """Times of the breaks in ps by reason, where the summaries say what it was."""
+    found: dict[str, list[float]] = {}
+    for one in endings(results):
+        if "broke_by" in one:
+            found.setdefault(str(one["broke_by"]).replace("_", " "), []).append(float(one["stable_time_ps"]))
+    return found
 
 
 def _title(name: str, kind: str) -> str:
@@ -150,7 +170,7 @@ def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
-    """The table that compares two evaluations, before and after. Figures are saved in the first run folder.
+    """The table that compares two evaluations, before and after. Figures and report are saved in the first run folder.
 
     Args:
         run_dirs: run folders, each with both evaluations. Several seeds are averaged.
@@ -158,77 +178,69 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
     """
     results = {name: read_results(*(run / "inference" / name for run in run_dirs)) for name in (before, after)}
     check_comparable(results)
-    _warn_of_other_conditions(results)
-    folder = run_dirs[0] / "inference"
-    draw(folder, {f"before ({before})": results[before], f"after ({after})": results[after]})
-    summaries = [_pooled(results[name]) for name in (before, after)]
-    table = format_table(["", before, after, "change"], _rows(summaries, results[before], results[after]))
+    warn_of_other_conditions(results)
+    evaluated = [
+        Evaluated(f"{role} ({name})", tuple(run / "inference" / name for run in run_dirs), results[name])
+        for role, name in (("before", before), ("after", after))
+    ]
+    write(run_dirs[0] / "inference" / REPORT, evaluated, run_dirs)
+    table = format_table(["", before, after, "change"], list(rows(list(results.values())).values()))
     caption = conditions(results[before].summaries[0])
-    return f"{caption}\n{table}\n{legend(summaries[0], len(run_dirs))}"
+    return f"{caption}\n{table}\n{legend(pooled(results[before]), len(run_dirs))}"
 
 
-def _warn_of_other_conditions(results: Mapping[str, Results]) -> None:
-    """Warn of thermostats and time steps that differ, because rates of breaks depend on them."""
-    for key in CONDITIONS:
-        stated = {name: [summary[key] for summary in r.summaries if summary.get(key)] for name, r in results.items()}
-        every = [value for values in stated.values() for value in values]
-        if any(value != every[0] for value in every):
-            text = "; ".join(f"{name}: {conditions(r.summaries[0])}" for name, r in results.items())
-            log.warning("%s differs: stable times are not comparable (%s)", key, text)
+def report(paths: Sequence[Path], output: Path | None = None) -> tuple[Path, str]:
+    """Draw the report of the evaluations in folders anew: of runs with all their evaluations, or of single evaluations.
+
+    Args:
+        paths: folders of runs or of evaluations.
+        output: the HTML file. None: ``report.html`` in the folder of a single evaluation, or in ``inference/`` of the
+            first run if there are several.
+
+    Returns:
+        The HTML file, and its verdict.
+
+    Raises:
+        ConfigError: a folder holds no finished evaluation, or the evaluations cannot be compared.
+    """
+    folders = list(dict.fromkeys(folder for path in paths for folder in _evaluations_in(path)))
+    labels = _labels(folders)
+    results = {label: read_results(folder) for label, folder in zip(labels, folders, strict=True)}
+    check_comparable(results)
+    warn_of_other_conditions(results)
+    evaluated = [Evaluated(label, (folder,), results[label]) for label, folder in zip(labels, folders, strict=True)]
+    place = folders[0] if len(folders) == 1 else folders[0].parent
+    runs = list(dict.fromkeys(folder.parent.parent for folder in folders))
+    return write(output or place / REPORT, evaluated, runs)
 
 
-def _rows(summaries: Sequence[dict[str, Any]], before: Results, after: Results) -> list[list[str]]:
-    """The rows of the table of two evaluations, given their metrics."""
-    rows = []
-    for key in max(summaries, key=len) | summaries[0] | summaries[1]:  # one may lack departures
-        if any(is_shown(key, summary) for summary in summaries):
-            change = _change(key, summaries, before, after)
-            rows.append([label(key), *(cell(summary, key) for summary in summaries), change])
-    return rows
+def write(path: Path, evaluated: Sequence[Evaluated], run_dirs: Sequence[Path] = ()) -> tuple[Path, str]:
+    """Draw the figures beside ``path``, and write the page to it. Returns the path and the verdict."""
+    drawn = draw(path.parent, {one.label: one.results for one in evaluated})
+    page = evaluation_page(evaluated, drawn, [run / TRAINING for run in run_dirs if (run / TRAINING).exists()])
+    write_page(path, page)
+    return path, page.verdict
 
 
-def _pooled(results: Results) -> dict[str, Any]:
-    """The metrics of all replicas pooled. Energy and force errors are averaged over runs."""
-    pooled: dict[str, Any] = dict(stable_times(results.groups, results.horizon_ps))
-    if results.departures is not None:
-        pooled |= departure_times(results.departures, results.horizon_ps)
-    for name, (values, axis, reference) in results.observables.items():
-        pooled |= observable_errors(name, axis, reference, values, results.weights_of(name))
-        if name.startswith("diffusivity"):
-            pooled |= value_interval(name, values[:, 0])
-        if name == "potential_energy":
-            pooled |= energy_offset(axis, reference, values, results.weights_of(name))
-    for key in results.summaries[0]:
-        if key.startswith(("energy_mae_meV", "force_mae")):
-            errors = [summary[key] for summary in results.summaries]
-            pooled[key] = None if None in errors else float(np.mean(errors))
-    return pooled
+def _evaluations_in(path: Path) -> list[Path]:
+    """The evaluation in a folder, or those of a run, that of the initial force field first."""
+    if (path / SUMMARY).exists():
+        return [path]
+    found = sorted(one.parent for one in (path / "inference").glob(f"*/{SUMMARY}"))
+    if not found:
+        raise ConfigError(
+            f"{path}: holds no finished evaluation; name a run folder with inference/*/{SUMMARY}, or one such folder"
+        )
+    return sorted(found, key=lambda folder: folder.name != "pre")
 
 
-def _change(key: str, summaries: Sequence[dict[str, Any]], before: Results, after: Results) -> str:
-    if key in ("stable_time_mean_ps", "departure_time_mean_ps"):
-        ratio = stable_time_ratio(before, after) if key.startswith("stable") else departure_time_ratio(before, after)
-        return "-" if ratio is None else "× " + format_interval(ratio.estimate, ratio.low, ratio.high)
-    if key.startswith(("energy_mae", "force_mae")):
-        old, new = (summary[key] for summary in summaries)
-        return "-" if None in (old, new) or old == 0 else f"{100 * (new / old - 1):+.1f} %"
-    return ""
-
-
-def stable_time_ratio(before: Results, after: Results) -> Interval | None:
-    """Ratio of mean stable times, paired by replica, up to the time at which both survivals are known."""
-    return _ratio(before.groups, after.groups, min(before.horizon_ps, after.horizon_ps))
-
-
-def departure_time_ratio(before: Results, after: Results) -> Interval | None:
-    """The same ratio of mean times within the support. None if one of them was not measured."""
-    if before.departures is None or after.departures is None:
-        return None
-    return _ratio(before.departures, after.departures, min(before.horizon_ps, after.horizon_ps))
-
-
-def _ratio(before: Sequence[Lifetimes], after: Sequence[Lifetimes], horizon_ps: float) -> Interval | None:
-    horizon = min(horizon_ps, *(followed_ps(group) for group in (*before, *after)))
-    if horizon == 0 or Lifetimes.together(before).times.max() == 0:
-        return None
-    return restricted_mean_ratio_over_groups(before, after, horizon, rng=np.random.default_rng(SEED))
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """Names of evaluations: before and after for those of one run, with its folder for those of several."""
+    names = [folder.name for folder in folders]
+    if len({folder.parent for folder in folders}) == 1:
+        if len(names) == 2 and names[0] == "pre" and names[1].startswith("post"):
+            return [f"before ({names[0]})", f"after ({names[1]})"]
+        return names
+    runs = [folder.parent.parent for folder in folders]
+    distinct = len({(run.name, name) for run, name in zip(runs, names, strict=True)}) == len(folders)
+    return [f"{run.name if distinct else run.as_posix()}/{name}" for run, name in zip(runs, names, strict=True)]

@@ -168,16 +168,17 @@ def _read(folders: Sequence[Path]) -> Results:
 
 
 def check_comparable(results: Mapping[str, Results]) -> None:
-    """Raise an error if two evaluations had different settings.
+    """Raise an error if evaluations had different settings.
 
     Raises:
         ConfigError: a setting differs. The message names it.
     """
-    (before, first), (after, second) = results.items()
-    for one, other in zip(first.summaries, second.summaries, strict=True):
-        for key in NUMBERS:
-            if one[key] != other[key]:
-                raise ConfigError(f"{key} differs between {before} ({one[key]}) and {after} ({other[key]})")
+    (before, first), *others = results.items()
+    for after, second in others:
+        for one, other in zip(first.summaries, second.summaries, strict=False):
+            for key in NUMBERS:
+                if one[key] != other[key]:
+                    raise ConfigError(f"{key} differs between {before} ({one[key]}) and {after} ({other[key]})")
     kinds = ((name, found.observables.keys()) for name, found in results.items())
     errors = ((n, {k for k in s if k.startswith(ERRORS)}) for n, found in results.items() for s in found.summaries)
     for what, found in (("observables", list(kinds)), ("errors", list(errors))):

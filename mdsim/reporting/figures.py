@@ -59,6 +59,29 @@ def survival_figure(
     _save(figure, path)
 
 
+def breaks_figure(path: Path, breaks: Mapping[str, Mapping[str, Sequence[float]]], end_ps: float) -> None:
+    """When replicas broke, by reason: a row for each reason and label, a mark for each replica, and their number.
+
+    Args:
+        path: path of the PNG.
+        breaks: by label, times in ps by reason.
+        end_ps: end of the axis.
+    """
+    colors = _colors(breaks)
+    marks = [(reason, label, times) for label, found in breaks.items() for reason, times in sorted(found.items())]
+    figure = Figure(figsize=(5.2, 0.32 * len(marks) + 1.1), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for row, (_, label, times) in enumerate(marks):
+        axes.plot(times, [row] * len(times), "|", color=colors[label], markersize=12, markeredgewidth=1.6)
+        axes.text(1.01, row, str(len(times)), transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    _declutter(axes)
+    several = len(breaks) > 1
+    names = [f"{reason}\n{label}" if several else reason for reason, label, _ in marks]
+    axes.set_yticks(range(len(marks)), names, fontsize=8)
+    axes.set(xlabel="time of the break (ps)", xlim=(0, end_ps), ylim=(len(marks) - 0.5, -0.5))
+    _save(figure, path)
+
+
 def observable_figure(
     path: Path,
     x: Float[np.ndarray, "bin"],

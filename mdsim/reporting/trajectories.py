@@ -128,6 +128,12 @@ def read_gsd(path: Path) -> tuple[System, Trajectory]:
     return _system_of(path, first, cell), trajectory
 
 
+def start_time_ps(path: Path) -> float:
+    """Time of the first frame in a file of `write_gsd`."""
+    with gsd.hoomd.open(str(path), "r") as file:
+        return float(file[0].log["time_ps"][0])
+
+
 def to_ase(system: System, trajectory: Trajectory, replica: int) -> list[Atoms]:
     """The frames of one replica for `ase.io.write`: unwrapped positions, cell, momenta, and energies as results."""
     cell = None if system.cell is None else _array(system.cell)

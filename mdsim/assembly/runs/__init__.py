@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mdsim.assembly.runs.evaluation import build_evaluation, compare, evaluate
+from mdsim.assembly.runs.evaluation import build_evaluation, compare, draw_report, evaluate
 from mdsim.assembly.runs.prediction import predict
 from mdsim.assembly.runs.pretraining import pretrain, report_fit, validate
 from mdsim.assembly.runs.stable import build_stable_training, train_stable
@@ -14,6 +14,7 @@ __all__ = [
     "build_evaluation",
     "build_stable_training",
     "compare",
+    "draw_report",
     "evaluate",
     "flush_denormals",
     "predict",

@@ -11,7 +11,7 @@ import torch
 
 from mdsim import assembly, distributed, memory
 from mdsim.assembly.inputs import inputs_of
-from mdsim.assembly.run_folder import check_folder, open_folder
+from mdsim.assembly.run_folder import check_folder, check_output_file, open_folder
 from mdsim.assembly.runs.common import (
     datasets_of,
     mistakes_in_the_configuration,
@@ -25,7 +25,8 @@ from mdsim.distributed.launch import own_folder, restarted
 from mdsim.evaluation import metrics, report, tables
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
-from mdsim.evaluation.results import SUMMARY, read_results, write_summary
+from mdsim.evaluation.provenance import versions
+from mdsim.evaluation.results import SUMMARY, write_summary
 
 log = logging.getLogger("mdsim")
 
@@ -81,8 +82,10 @@ def _write_results(
     temperature_K = config.dynamics.temperature_K
     summary = metrics.final_metrics(evaluation, errors, config.eval_model, temperature_K, thermostat)
     arrays = metrics.save_arrays(out_dir, evaluation)
-    write_summary(out_dir, {"checkpoint": checkpoint.as_posix(), **summary}, arrays)
-    report.draw(out_dir, {config.eval_model: read_results(out_dir)})
+    origin = {"checkpoint": checkpoint.as_posix(), "checkpoint_sha256": evaluation.checkpoint_sha256}
+    write_summary(out_dir, {**origin, "seed": config.seed, "versions": versions(), **summary}, arrays)
+    page, verdict = report.report([out_dir])
+    log.info("%s\n%s", page, verdict)
     log.info("%s\n%s", out_dir / SUMMARY, tables.table({config.eval_model: summary}))
 
 
@@ -111,3 +114,11 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
     """Compare evaluations before and after training, in one or several run folders, as one table and set of figures."""
     log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
+
+
+def draw_report(paths: Sequence[Path], output: Path | None = None) -> None:
+    """Draw the report of one or several evaluations anew from their files."""
+    if output is not None:
+        check_output_file(output)
+    page, verdict = report.report(paths, output)
+    log.info("%s\n%s", page, verdict)

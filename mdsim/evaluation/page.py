@@ -1,0 +1,248 @@
+"""The page about one or several evaluations: its verdict and its sections."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdsim.evaluation.comparison import pooled, rows, stable_time_ratio
+from mdsim.evaluation.replays import Kept, chosen, read_kept
+from mdsim.evaluation.results import Results
+from mdsim.evaluation.tables import cell, conditions, legend, thermostat_text
+from mdsim.reporting.console import format_interval
+from mdsim.reporting.html.page import Block, Listing, Page, Picture, Replays, Section, Table, Text
+
+SURVIVAL, BREAKS = "survival", "breaks"
+TIMES = ("stable_time", "fraction_stable", "departure_time", "fraction_never")  # beginnings of keys of stability
+MOST_ROWS = 60
+MOST_LISTED_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Evaluations of one kind, such as those of several seeds, under one label."""
+
+    label: str
+    folders: tuple[Path, ...]
+    results: Results
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was drawn: survival curves, breaks, or the observables with these names."""
+
+    path: Path
+    title: str
+    names: tuple[str, ...] = ()
+
+
+def evaluation_page(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], trainings: Sequence[Path] = ()) -> Page:
+    """The report of evaluations.
+
+    Args:
+        evaluated: one, or several to be compared.
+        drawn: figures of them.
+        trainings: figures of their training.
+    """
+    metrics = rows([one.results for one in evaluated])
+    kept = {one.label: _kept(one) for one in evaluated}
+    verdict, outcome = _verdict(evaluated)
+    sections = [
+        Section("Stability", _stability(evaluated, drawn, metrics)),
+        Section("Breaks", _breaks(evaluated, drawn, kept)),
+        Section("Replay", _replays(kept)),
+        Section("Observables and errors", _observables(evaluated, drawn, metrics)),
+        Section("Training", [_training(path) for path in trainings]),
+        Section("Runs", [_runs(evaluated)]),
+        Section("Configuration and provenance", [_origin(evaluated), *_files(evaluated)]),
+    ]
+    what = evaluated[0].folders[0].parent.parent.name
+    title = f"Stability of {what}" if len(evaluated) == 1 else f"Comparison of {len(evaluated)} evaluations: {what}"
+    return Page(title, verdict, sections, outcome, conditions(evaluated[0].results.summaries[0]))
+
+
+def endings(results: Results) -> list[dict[str, Any]]:
+    """What happened to each replica that broke or left the support. Results of early versions do not say it."""
+    return [one for summary in results.summaries for one in summary.get("endings") or [] if isinstance(one, dict)]
+
+
+def _kept(one: Evaluated) -> list[Kept]:
+    pairs = zip(one.folders, one.results.summaries, strict=True)
+    return [kept for folder, summary in pairs for kept in read_kept(folder, summary.get("endings") or [])]
+
+
+def _broke(results: Results) -> str:
+    broken = results.lifetimes.broken
+    return f"{int(broken.sum())} of {len(broken)} replicas broke"
+
+
+def _verdict(evaluated: Sequence[Evaluated]) -> tuple[str, str]:
+    """The result in words, and whether it is good, bad or open."""
+    if len(evaluated) == 1:
+        return _verdict_of_one(evaluated[0].results)
+    counts = "; ".join(f"{one.label}: {_broke(one.results)}" for one in evaluated)
+    text = f"Within {evaluated[0].results.horizon_ps:g} ps, {counts}."
+    if len(evaluated) > 2:
+        return text, "open"
+    first, second = evaluated
+    ratio = stable_time_ratio(first.results, second.results)
+    if ratio is None:
+        return f"{text} The ratio of their mean stable times is unknown.", "open"
+    interval = format_interval(ratio.estimate, ratio.low, ratio.high)
+    outcome = "good" if ratio.low > 1 else "bad" if ratio.high < 1 else "open"
+    words = {"good": "more stable", "bad": "less stable", "open": "not distinguishable from the first in stability"}
+    return f"{second.label} is {words[outcome]}: mean stable time × {interval}. {text}", outcome
+
+
+def _verdict_of_one(results: Results) -> tuple[str, str]:
+    summary, broken = pooled(results), results.lifetimes.broken
+    if not broken.any():
+        high = summary["break_rate_per_ns_high"]
+        rate = "" if high is None else f" The 95 % interval of the rate of breaks is 0 to {high:.3g} per ns."
+        count = f"None of {len(broken)} replicas" if len(broken) > 1 else "The only replica did not break:"
+        verb = " broke within" if len(broken) > 1 else " stable for"
+        return f"Stable: {count}{verb} {results.horizon_ps:g} ps.{rate}".replace("Stable: The", "The"), "good"
+    mean = cell(summary, "stable_time_mean_ps")
+    outcome = "bad" if 2 * broken.sum() >= len(broken) else "open"
+    word = "Unstable" if outcome == "bad" else "Partly unstable"
+    return f"{word}: {_broke(results)} within {results.horizon_ps:g} ps; mean stable time {mean} ps.", outcome
+
+
+def _header(evaluated: Sequence[Evaluated]) -> list[str]:
+    return ["quantity", *(one.label for one in evaluated), *(["change"] if len(evaluated) == 2 else [])]
+
+
+def _stability(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], metrics: dict[str, list[str]]) -> list[Block]:
+    counts = "; ".join(f"{one.label}: {_broke(one.results)}" for one in evaluated)
+    mean = "; ".join(f"{one.label}: {cell(pooled(one.results), 'stable_time_mean_ps')} ps" for one in evaluated)
+    alt = f"Survival curves: fraction of stable replicas over time. {counts}. Mean stable times: {mean}."
+    caption = "Fraction of replicas that are still stable (Kaplan-Meier), with 95 % intervals."
+    return [
+        *[Picture(one.path, alt, caption) for one in drawn if one.title == SURVIVAL],
+        Table("Stable times, with 95 % intervals", _header(evaluated), _some(metrics, stability=True)),
+        Text(legend(pooled(evaluated[0].results), len(evaluated[0].folders))),
+    ]
+
+
+def _some(metrics: dict[str, list[str]], stability: bool) -> list[list[str]]:
+    return [row for key, row in metrics.items() if key.startswith(TIMES) == stability]
+
+
+def _breaks(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], kept: dict[str, list[Kept]]) -> list[Block]:
+    if not any(one.results.lifetimes.broken.any() for one in evaluated):
+        return [Text("No replica broke.")]
+    found = {one.label: endings(one.results) for one in evaluated}
+    counts = {label: Counter(str(e["broke_by"]) for e in ends if "broke_by" in e) for label, ends in found.items()}
+    reasons = sorted({reason for count in counts.values() for reason in count})
+    if not reasons:
+        return [Text("Replicas broke, but these results do not say how (an earlier version).")]
+    table = [[reason.replace("_", " "), *(str(count[reason]) for count in counts.values())] for reason in reasons]
+    alt = "When replicas broke, by reason. " + "; ".join(
+        f"{label}: {', '.join(f'{name} {n}' for name, n in count.most_common()) or 'none'}"
+        for label, count in counts.items()
+    )
+    caption = "Each mark is the break of one replica; the number on the right counts them."
+    return [
+        *[Picture(one.path, alt, caption) for one in drawn if one.title == BREAKS],
+        Table("Replicas that broke, by reason", ["reason", *counts], table),
+        *_places(evaluated, kept),
+    ]
+
+
+def _places(evaluated: Sequence[Evaluated], kept: dict[str, list[Kept]]) -> list[Block]:
+    """Every break with its place, the first ones first."""
+    found = []
+    for one in evaluated:
+        places = {each.replica: each.place for each in kept[one.label] if each.broke} if len(one.folders) == 1 else {}
+        for end in endings(one.results):
+            if "broke_by" in end:
+                time, place = float(end["stable_time_ps"]), places.get(end["replica"], "-")
+                name = f"replica {end['replica']}" if len(evaluated) == 1 else f"{one.label}, replica {end['replica']}"
+                reason = str(end["broke_by"]).replace("_", " ")
+                found.append((time, [name, f"{time:.3f}", reason, place, str(end.get("departed_by") or "-")]))
+    found.sort(key=lambda entry: entry[0])
+    header = ["replica", "stable (ps)", "reason", "place in the last frame", "left the support first by"]
+    more = f"; the first {MOST_ROWS} of {len(found)}" if len(found) > MOST_ROWS else ""
+    note = "Atoms are numbered from zero. Lengths: the median over the kept frames → the last of them."
+    return [Table(f"Breaks in order of time{more}", header, [row for _, row in found[:MOST_ROWS]]), Text(note)]
+
+
+def _replays(kept: dict[str, list[Kept]]) -> list[Block]:
+    several = len(kept) > 1
+    found = [each.replay(label if several else "") for label, some in kept.items() for each in chosen(some)]
+    return [Replays(found)] if found else [Text("No frames were kept.")]
+
+
+def _observables(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], metrics: dict[str, list[str]]) -> list[Block]:
+    summaries = [pooled(one.results) for one in evaluated]
+    blocks: list[Block] = [
+        Table("Errors against the reference, with 95 % intervals", _header(evaluated), _some(metrics, stability=False))
+    ]
+    for one in (figure for figure in drawn if figure.names):
+        errors = [
+            f"{name.replace('_', ' ')} of {each.label}: {cell(summary, f'{name}_mae')}"
+            for name in one.names
+            for each, summary in zip(evaluated, summaries, strict=True)
+        ]
+        title = one.title.upper() if len(one.title) < 5 else one.title.capitalize()
+        alt = f"{title} of the simulations and of the reference. Mean absolute errors: {'; '.join(errors)}."
+        blocks.append(Picture(one.path, alt, f"{title} against the reference, shaded: ± 2 standard errors."))
+    return blocks
+
+
+def _training(path: Path) -> Picture:
+    alt = f"The scalars that the training {path.parent.name} recorded, one panel each, over its epochs."
+    return Picture(path, alt, f"Training of {path.parent.name}.")
+
+
+def _runs(evaluated: Sequence[Evaluated]) -> Table:
+    found = []
+    for one in evaluated:
+        for number, (folder, summary) in enumerate(zip(one.folders, one.results.summaries, strict=True), start=1):
+            lives = one.results.groups[number - 1]
+            name = one.label if len(one.folders) == 1 else f"{one.label}, {number}"
+            mean = cell(summary, "stable_time_mean_ps")
+            counts = [f"{summary['replicas']}", f"{int(lives.broken.sum())}", f"{summary['horizon_ps']:g}", mean]
+            found.append([name, folder.parent.parent.name, *counts, str(summary.get("checkpoint", "-"))])
+    header = ["evaluation", "run", "replicas", "broke", "length (ps)", "mean stable time (ps)", "checkpoint"]
+    return Table("Evaluations in this report", header, found)
+
+
+def _origin(evaluated: Sequence[Evaluated]) -> Table:
+    """What is known of the origin of each evaluation: a column each."""
+    summaries = [(one.label, summary) for one in evaluated for summary in one.results.summaries]
+    found = {
+        "checkpoint (sha256)": [str(s.get("checkpoint_sha256", "-"))[:16] for _, s in summaries],
+        "seed": [str(s.get("seed", "-")) for _, s in summaries],
+        "temperature (K)": [f"{s['temperature_K']:g}" for _, s in summaries],
+        "thermostat": [_thermostat(s) for _, s in summaries],
+        "time step (fs)": [str(s.get("timestep_fs", "-")) for _, s in summaries],
+    }
+    versions = [s["versions"] if isinstance(s.get("versions"), dict) else {} for _, s in summaries]
+    for name in dict.fromkeys(name for each in versions for name in each):
+        found[f"{name} version"] = [str(each.get(name, "-")) for each in versions]
+    header = ["", *(label for label, _ in summaries)]
+    return Table("Origin of the results", header, [[name, *cells] for name, cells in found.items()])
+
+
+def _thermostat(summary: dict[str, Any]) -> str:
+    found = summary.get("thermostat")
+    return thermostat_text(found) if isinstance(found, dict) else "-"
+
+
+def _files(evaluated: Sequence[Evaluated]) -> list[Block]:
+    """The configuration of each evaluation, its inputs, and its metrics."""
+    blocks: list[Block] = []
+    for one in evaluated:
+        for folder, summary in zip(one.folders, one.results.summaries, strict=True):
+            name = f"{folder.parent.parent.name}/{folder.name}"
+            for file in ("config.yml", "inputs.json"):
+                if (folder / file).is_file():
+                    text = (folder / file).read_bytes()[:MOST_LISTED_BYTES].decode(errors="replace")
+                    blocks.append(Listing(f"{file} of {name}", text))
+            blocks.append(Listing(f"All metrics of {name}", json.dumps(summary, indent=2)[:MOST_LISTED_BYTES]))
+    return blocks

@@ -1,0 +1,149 @@
+"""The kept frames of an evaluation: where its replicas broke, and what a report plays of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mdsim.errors import one_line
+from mdsim.evaluation.kept_frames import FOLDER, REPLICA
+from mdsim.geometry import all_pairs, minimum_image, pair_distances
+from mdsim.reporting.html.replay import MOST_COORDINATES, Replay, pair_name
+from mdsim.reporting.trajectories import read_gsd, start_time_ps
+from mdsim.state import System
+from mdsim.typing import Float, Tensor
+
+log = logging.getLogger("mdsim")
+
+MOST_READ = 200  # files of one evaluation
+MOST_PAIRS = 2**22  # of atoms whose distances are looked at
+MOST_BREAKS = 3  # shown of one evaluation
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The kept frames of one replica.
+
+    Attributes:
+        replica: its index.
+        broke: whether these are the frames before its break.
+        reason: name of the criterion; empty for a stable replica.
+        system: the simulated system.
+        positions: of the frames, Å; molecules start in the cell.
+        times_ps: of the frames.
+        marked: the two atoms where it broke; None for a stable replica.
+    """
+
+    replica: int
+    broke: bool
+    reason: str
+    system: System
+    positions: Float[np.ndarray, "frame atom 3"]
+    times_ps: Float[np.ndarray, "frame"]
+    marked: tuple[int, int] | None
+
+    @property
+    def place(self) -> str:
+        """Where it broke, such as "bond C4–N6: 1.38 → 1.71 Å"."""
+        if self.marked is None:
+            return "-"
+        i, j = self.marked
+        lengths = np.linalg.norm(self.positions[:, i] - self.positions[:, j], axis=-1)
+        is_bond = bool((self.system.bonds == torch.tensor(sorted(self.marked))).all(-1).any())
+        kind = "bond" if is_bond else "contact"
+        return f"{kind} {pair_name(self.system, self.marked)}: {np.median(lengths):.2f} → {lengths[-1]:.2f} Å"
+
+    def replay(self, label: str) -> Replay:
+        """The last frames of it that fit into a page."""
+        n_frames = max(1, MOST_COORDINATES // (3 * self.positions.shape[1]))
+        if self.broke:
+            note = f"The frames before replica {self.replica} broke ({self.reason}). Marked: {self.place}."
+        else:
+            note = f"The last frames of replica {self.replica}, which was stable to the end."
+        kind = f"breaks at {self.times_ps[-1]:.2f} ps" if self.broke else "stable"
+        name = " · ".join(part for part in (label, f"replica {self.replica}", kind) if part)
+        return Replay(name, note, self.system, self.positions[-n_frames:], self.times_ps[-n_frames:], self.marked)
+
+
+def read_kept(folder: Path, endings: Sequence[Mapping[str, Any]]) -> list[Kept]:
+    """The kept frames of an evaluation by replica, first the broken ones. Files that cannot be read are left out.
+
+    Args:
+        folder: of the evaluation.
+        endings: what happened to its replicas, from its summary.
+    """
+    reasons = {one.get("replica"): str(one.get("broke_by", "")) for one in endings}
+    paths = sorted(path for path in (folder / FOLDER).glob("*.gsd") if REPLICA.fullmatch(path.name))
+    return list(_read_each(paths[:MOST_READ], reasons))
+
+
+def _read_each(paths: Sequence[Path], reasons: Mapping[Any, str]) -> Iterator[Kept]:
+    for path in paths:
+        match = REPLICA.fullmatch(path.name)
+        assert match is not None
+        replica, broke = int(match[2]), match[1] == "break"
+        if broke and not reasons.get(replica):
+            continue  # of an earlier evaluation in this folder
+        try:
+            system, frames = read_gsd(path)
+            positions = _in_cell(system, frames.positions[:, 0])
+        except Exception as error:  # damaged files raise many kinds of errors
+            log.warning("%s: left out of the report (%s)", path, one_line(error))
+            continue
+        marked = _where(system, positions, reasons[replica]) if broke else None
+        if marked is not None:
+            positions = _beside(system, positions, marked)
+        times = start_time_ps(path) + np.arange(frames.n_frames) * frames.frame_interval_fs / 1000
+        yield Kept(replica, broke, reasons.get(replica, ""), system, positions.numpy(), times, marked)
+
+
+def chosen(kept: Sequence[Kept]) -> list[Kept]:
+    """A few replicas that broke, of different places if there are, and a stable one."""
+    broken = [one for one in kept if one.broke]
+    first_of_each = list({(one.reason, one.marked): one for one in reversed(broken)}.values())[::-1]
+    others = [one for one in broken if not any(one is other for other in first_of_each)]
+    return [*[*first_of_each, *others][:MOST_BREAKS], *[one for one in kept if not one.broke][:1]]
+
+
+def _in_cell(system: System, positions: Float[Tensor, "frame atom 3"]) -> Float[Tensor, "frame atom 3"]:
+    """Molecules at the origin, or, in a cell, each moved by lattice vectors so that it starts in the cell."""
+    if system.cell is None:
+        return positions - positions.mean(1, keepdim=True)
+    sizes = torch.bincount(system.molecules, minlength=system.n_molecules)[:, None]
+    of_molecule = torch.zeros(system.n_molecules, 3, dtype=positions.dtype)
+    centers = of_molecule.index_add(0, system.molecules, positions[0]) / sizes
+    steps = torch.floor(centers @ torch.linalg.inv(system.cell) + 0.5)
+    return positions - (steps @ system.cell)[system.molecules]
+
+
+def _where(system: System, positions: Float[Tensor, "frame atom 3"], reason: str) -> tuple[int, int] | None:
+    """The bond that differs most from its median length in the last frame, or the closest contact of two molecules."""
+    if "intermolecular" in reason and system.n_atoms**2 <= 2 * MOST_PAIRS:
+        pairs = all_pairs(system.n_atoms)
+        pairs = pairs[system.molecules[pairs[:, 0]] != system.molecules[pairs[:, 1]]]
+        return _pair(pairs, pair_distances(positions[-1:], pairs, system.cell)[0].argmin()) if len(pairs) else None
+    if not len(system.bonds):
+        return None
+    lengths = pair_distances(positions, system.bonds, system.cell)
+    return _pair(system.bonds, (lengths[-1] - lengths.median(0).values).abs().argmax())
+
+
+def _pair(pairs: Tensor, index: Tensor) -> tuple[int, int]:
+    i, j = pairs[int(index)].tolist()
+    return i, j
+
+
+def _beside(system: System, positions: Float[Tensor, "frame atom 3"], marked: tuple[int, int]) -> Tensor:
+    """Move the molecule of the second marked atom next to the first one in the last frame."""
+    i, j = marked
+    apart = positions[-1, j] - positions[-1, i]
+    if system.cell is None:
+        return positions
+    move = minimum_image(apart, system.cell) - apart
+    return positions + move * (system.molecules == system.molecules[j])[:, None]

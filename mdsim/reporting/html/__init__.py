@@ -1,0 +1,1 @@
+"""Self-contained HTML pages of sections: text, tables, figures, listings and a 3D replay."""
