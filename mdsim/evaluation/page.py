@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdsim.evaluation.comparison import pooled, rows, stable_time_ratio
+from mdsim.evaluation.endings import breaks_of
 from mdsim.evaluation.replays import Kept, chosen, read_kept
 from mdsim.evaluation.results import Results
 from mdsim.evaluation.tables import cell, conditions, legend, thermostat_text
@@ -17,8 +18,9 @@ from mdsim.reporting.console import format_interval
 from mdsim.reporting.html.page import Block, Listing, Page, Picture, Replays, Section, Table, Text
 
 SURVIVAL, BREAKS = "survival", "breaks"
+ABBREVIATIONS = ("rdf", "adf", "vacf")
 TIMES = ("stable_time", "fraction_stable", "departure_time", "fraction_never")  # beginnings of keys of stability
-MOST_ROWS = 60
+MOST_ROWS, MOST_UNFOLDED = 60, 8
 MOST_LISTED_BYTES = 100_000
 
 
@@ -65,14 +67,9 @@ def evaluation_page(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], trai
     return Page(title, verdict, sections, outcome, conditions(evaluated[0].results.summaries[0]))
 
 
-def endings(results: Results) -> list[dict[str, Any]]:
-    """What happened to each replica that broke or left the support. Results of early versions do not say it."""
-    return [one for summary in results.summaries for one in summary.get("endings") or [] if isinstance(one, dict)]
-
-
 def _kept(one: Evaluated) -> list[Kept]:
     pairs = zip(one.folders, one.results.summaries, strict=True)
-    return [kept for folder, summary in pairs for kept in read_kept(folder, summary.get("endings") or [])]
+    return [kept for folder, summary in pairs for kept in read_kept(folder, breaks_of(summary))]
 
 
 def _broke(results: Results) -> str:
@@ -95,7 +92,17 @@ def _verdict(evaluated: Sequence[Evaluated]) -> tuple[str, str]:
     interval = format_interval(ratio.estimate, ratio.low, ratio.high)
     outcome = "good" if ratio.low > 1 else "bad" if ratio.high < 1 else "open"
     words = {"good": "more stable", "bad": "less stable", "open": "not distinguishable from the first in stability"}
-    return f"{second.label} is {words[outcome]}: mean stable time × {interval}. {text}", outcome
+    name = second.label[:1].upper() + second.label[1:]
+    costs = _costs(first.results, second.results)
+    return f"{name} is {words[outcome]}: mean stable time × {interval}. {text}{costs}", outcome
+
+
+def _costs(before: Results, after: Results) -> str:
+    """The change of the force errors in words."""
+    old, new = (pooled(one).get("force_mae_meV_per_A") for one in (before, after))
+    if not old or not new:
+        return ""
+    return f" Its force MAE on the test frames is {new:.3g} meV/Å, from {old:.3g} ({100 * (new / old - 1):+.0f} %)."
 
 
 def _verdict_of_one(results: Results) -> tuple[str, str]:
@@ -135,12 +142,14 @@ def _some(metrics: dict[str, list[str]], stability: bool) -> list[list[str]]:
 def _breaks(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], kept: dict[str, list[Kept]]) -> list[Block]:
     if not any(one.results.lifetimes.broken.any() for one in evaluated):
         return [Text("No replica broke.")]
-    found = {one.label: endings(one.results) for one in evaluated}
-    counts = {label: Counter(str(e["broke_by"]) for e in ends if "broke_by" in e) for label, ends in found.items()}
+    counts = {
+        one.label: Counter(each.reason for summary in one.results.summaries for each in breaks_of(summary))
+        for one in evaluated
+    }
     reasons = sorted({reason for count in counts.values() for reason in count})
     if not reasons:
         return [Text("Replicas broke, but these results do not say how (an earlier version).")]
-    table = [[reason.replace("_", " "), *(str(count[reason]) for count in counts.values())] for reason in reasons]
+    table = [[reason, *(str(count[reason]) for count in counts.values())] for reason in reasons]
     alt = "When replicas broke, by reason. " + "; ".join(
         f"{label}: {', '.join(f'{name} {n}' for name, n in count.most_common()) or 'none'}"
         for label, count in counts.items()
@@ -150,25 +159,40 @@ def _breaks(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], kept: dict[s
         *[Picture(one.path, alt, caption) for one in drawn if one.title == BREAKS],
         Table("Replicas that broke, by reason", ["reason", *counts], table),
         *_places(evaluated, kept),
+        _each_break(evaluated, kept),
     ]
 
 
 def _places(evaluated: Sequence[Evaluated], kept: dict[str, list[Kept]]) -> list[Block]:
-    """Every break with its place, the first ones first."""
+    """The places where replicas broke, the most frequent ones first, as far as their frames were kept."""
+    counts = {one.label: Counter(each.group for each in kept[one.label] if each.group) for one in evaluated}
+    total = sum(counts.values(), Counter())
+    if not total:
+        return []
+    table = [[place, *(str(count[place]) for count in counts.values())] for place, _ in total.most_common(MOST_ROWS)]
+    note = (
+        "The place is the bond whose length differs most from its median in the last frame that was kept, or the "
+        "closest atoms of two molecules if these are what the criterion is about. Atoms are numbered from zero."
+    )
+    return [Table("Where they broke, by place in the last frame", ["place", *counts], table), Text(note)]
+
+
+def _each_break(evaluated: Sequence[Evaluated], kept: dict[str, list[Kept]]) -> Table:
+    """Every break, the first ones first."""
     found = []
     for one in evaluated:
-        places = {each.replica: each.place for each in kept[one.label] if each.broke} if len(one.folders) == 1 else {}
-        for end in endings(one.results):
-            if "broke_by" in end:
-                time, place = float(end["stable_time_ps"]), places.get(end["replica"], "-")
-                name = f"replica {end['replica']}" if len(evaluated) == 1 else f"{one.label}, replica {end['replica']}"
-                reason = str(end["broke_by"]).replace("_", " ")
-                found.append((time, [name, f"{time:.3f}", reason, place, str(end.get("departed_by") or "-")]))
+        places = {(each.folder, each.replica): f"{each.place}{each.change}" for each in kept[one.label] if each.broke}
+        for folder, summary in zip(one.folders, one.results.summaries, strict=True):
+            for one_break in breaks_of(summary):
+                name = f"replica {one_break.replica}" + (f" of {one.label}" if len(evaluated) > 1 else "")
+                place = places.get((folder, one_break.replica), "-")
+                time = one_break.stable_time_ps
+                found.append((time, [name, f"{time:.3f}", one_break.reason, place, one_break.departed_by or "-"]))
     found.sort(key=lambda entry: entry[0])
-    header = ["replica", "stable (ps)", "reason", "place in the last frame", "left the support first by"]
-    more = f"; the first {MOST_ROWS} of {len(found)}" if len(found) > MOST_ROWS else ""
-    note = "Atoms are numbered from zero. Lengths: the median over the kept frames → the last of them."
-    return [Table(f"Breaks in order of time{more}", header, [row for _, row in found[:MOST_ROWS]]), Text(note)]
+    header = ["replica", "stable (ps)", "reason", "place, with its length", "left the support first by"]
+    more = f", the first {MOST_ROWS} of {len(found)}" if len(found) > MOST_ROWS else ""
+    shown = [row for _, row in found[:MOST_ROWS]]
+    return Table(f"All breaks in order of time{more}", header, shown, folded=len(found) > MOST_UNFOLDED)
 
 
 def _replays(kept: dict[str, list[Kept]]) -> list[Block]:
@@ -188,10 +212,16 @@ def _observables(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], metrics
             for name in one.names
             for each, summary in zip(evaluated, summaries, strict=True)
         ]
-        title = one.title.upper() if len(one.title) < 5 else one.title.capitalize()
+        title = _title(one.title)
         alt = f"{title} of the simulations and of the reference. Mean absolute errors: {'; '.join(errors)}."
         blocks.append(Picture(one.path, alt, f"{title} against the reference, shaded: ± 2 standard errors."))
     return blocks
+
+
+def _title(name: str) -> str:
+    """Name of an observable at the beginning of a sentence: RDF OH, Bond length distribution OH."""
+    kind, *others = name.split()
+    return " ".join([kind.upper() if kind in ABBREVIATIONS else kind.capitalize(), *others])
 
 
 def _training(path: Path) -> Picture:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from mdsim.errors import one_line
+from mdsim.evaluation.endings import Break
 from mdsim.evaluation.kept_frames import FOLDER, REPLICA
 from mdsim.geometry import all_pairs, minimum_image, pair_distances
 from mdsim.reporting.html.replay import MOST_COORDINATES, Replay, pair_name
@@ -31,6 +32,7 @@ class Kept:
     """The kept frames of one replica.
 
     Attributes:
+        folder: of the evaluation.
         replica: its index.
         broke: whether these are the frames before its break.
         reason: name of the criterion; empty for a stable replica.
@@ -40,6 +42,7 @@ class Kept:
         marked: the two atoms where it broke; None for a stable replica.
     """
 
+    folder: Path
     replica: int
     broke: bool
     reason: str
@@ -50,20 +53,33 @@ class Kept:
 
     @property
     def place(self) -> str:
-        """Where it broke, such as "bond C4–N6: 1.38 → 1.71 Å"."""
+        """Where it broke, such as "bond C4–N6"; empty if that is unknown."""
         if self.marked is None:
-            return "-"
+            return ""
+        is_bond = bool((self.system.bonds == torch.tensor(sorted(self.marked))).all(-1).any())
+        return f"{'bond' if is_bond else 'contact'} {pair_name(self.system, self.marked)}"
+
+    @property
+    def group(self) -> str:
+        """The place without the indices of atoms where there are many like it, in a liquid."""
+        return self.place if self.system.n_molecules == 1 else re.sub(r"\d+", "", self.place)
+
+    @property
+    def change(self) -> str:
+        """The median distance of the marked atoms, and that in the last frame, such as ": 1.38 → 1.71 Å"."""
+        if self.marked is None:
+            return ""
         i, j = self.marked
         lengths = np.linalg.norm(self.positions[:, i] - self.positions[:, j], axis=-1)
-        is_bond = bool((self.system.bonds == torch.tensor(sorted(self.marked))).all(-1).any())
-        kind = "bond" if is_bond else "contact"
-        return f"{kind} {pair_name(self.system, self.marked)}: {np.median(lengths):.2f} → {lengths[-1]:.2f} Å"
+        return f": {np.median(lengths):.2f} → {lengths[-1]:.2f} Å"
 
     def replay(self, label: str) -> Replay:
         """The last frames of it that fit into a page."""
         n_frames = max(1, MOST_COORDINATES // (3 * self.positions.shape[1]))
         if self.broke:
-            note = f"The frames before replica {self.replica} broke ({self.reason}). Marked: {self.place}."
+            note = f"The frames before replica {self.replica} broke ({self.reason})."
+            if self.marked is not None:
+                note += f" Marked: {self.place}{self.change} (median → last frame)."
         else:
             note = f"The last frames of replica {self.replica}, which was stable to the end."
         kind = f"breaks at {self.times_ps[-1]:.2f} ps" if self.broke else "stable"
@@ -71,19 +87,19 @@ class Kept:
         return Replay(name, note, self.system, self.positions[-n_frames:], self.times_ps[-n_frames:], self.marked)
 
 
-def read_kept(folder: Path, endings: Sequence[Mapping[str, Any]]) -> list[Kept]:
+def read_kept(folder: Path, breaks: Sequence[Break]) -> list[Kept]:
     """The kept frames of an evaluation by replica, first the broken ones. Files that cannot be read are left out.
 
     Args:
         folder: of the evaluation.
-        endings: what happened to its replicas, from its summary.
+        breaks: of its replicas, from its summary.
     """
-    reasons = {one.get("replica"): str(one.get("broke_by", "")) for one in endings}
+    reasons = {one.replica: one.reason for one in breaks}
     paths = sorted(path for path in (folder / FOLDER).glob("*.gsd") if REPLICA.fullmatch(path.name))
     return list(_read_each(paths[:MOST_READ], reasons))
 
 
-def _read_each(paths: Sequence[Path], reasons: Mapping[Any, str]) -> Iterator[Kept]:
+def _read_each(paths: Sequence[Path], reasons: Mapping[int, str]) -> Iterator[Kept]:
     for path in paths:
         match = REPLICA.fullmatch(path.name)
         assert match is not None
@@ -100,7 +116,9 @@ def _read_each(paths: Sequence[Path], reasons: Mapping[Any, str]) -> Iterator[Ke
         if marked is not None:
             positions = _beside(system, positions, marked)
         times = start_time_ps(path) + np.arange(frames.n_frames) * frames.frame_interval_fs / 1000
-        yield Kept(replica, broke, reasons.get(replica, ""), system, positions.numpy(), times, marked)
+        yield Kept(
+            path.parent.parent, replica, broke, reasons.get(replica, ""), system, positions.numpy(), times, marked
+        )
 
 
 def chosen(kept: Sequence[Kept]) -> list[Kept]:
@@ -112,9 +130,11 @@ def chosen(kept: Sequence[Kept]) -> list[Kept]:
 
 
 def _in_cell(system: System, positions: Float[Tensor, "frame atom 3"]) -> Float[Tensor, "frame atom 3"]:
-    """Molecules at the origin, or, in a cell, each moved by lattice vectors so that it starts in the cell."""
+    """A molecule seen from its widest side; in a cell, molecules that start in it, moved by lattice vectors."""
     if system.cell is None:
-        return positions - positions.mean(1, keepdim=True)
+        centered = positions - positions.mean(1, keepdim=True)
+        axes = torch.linalg.svd(centered[-1], full_matrices=True).Vh.T  # the flattest view of it
+        return centered @ (axes * torch.linalg.det(axes).sign())
     sizes = torch.bincount(system.molecules, minlength=system.n_molecules)[:, None]
     of_molecule = torch.zeros(system.n_molecules, 3, dtype=positions.dtype)
     centers = of_molecule.index_add(0, system.molecules, positions[0]) / sizes

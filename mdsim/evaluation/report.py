@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from mdsim.errors import ConfigError
 from mdsim.evaluation.averages import mean_and_error
 from mdsim.evaluation.comparison import pooled, rows, warn_of_other_conditions
+from mdsim.evaluation.endings import breaks_of
 from mdsim.evaluation.metrics import SEED
-from mdsim.evaluation.page import BREAKS, SURVIVAL, Drawn, Evaluated, endings, evaluation_page
+from mdsim.evaluation.page import BREAKS, SURVIVAL, Drawn, Evaluated, evaluation_page
 from mdsim.evaluation.results import SUMMARY, Results, check_comparable, read_results
 from mdsim.evaluation.tables import conditions, legend
 from mdsim.observables.dihedrals import EMPTY, free_energy_eV
@@ -41,6 +43,15 @@ AXES = {
 }
 DIHEDRAL, DISTANCES = "dihedral_", "distances_"  # prefixes of results that share a figure
 ELEMENT, FOUR_ATOMS = re.compile(r"[A-Z][a-z]?"), re.compile(r"([A-Z][a-z]?\d+_){3}[A-Z][a-z]?\d+")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written: its file, its verdict, and the files of its figures."""
+
+    path: Path
+    verdict: str
+    figures: tuple[Path, ...]
 
 
 def draw_training(run_dir: Path) -> None:
@@ -98,11 +109,10 @@ def _of_kind(results: Results, prefix: str) -> tuple[str, ...]:
 
 
 def _breaks(results: Results) -> dict[str, list[float]]:
-    """Times of the breaks in ps by reason, where the summaries say what it was."""
+    """Times of the breaks in ps by reason, where the summaries state them."""
     found: dict[str, list[float]] = {}
-    for one in endings(results):
-        if "broke_by" in one:
-            found.setdefault(str(one["broke_by"]).replace("_", " "), []).append(float(one["stable_time_ps"]))
+    for one in (one for summary in results.summaries for one in breaks_of(summary)):
+        found.setdefault(one.reason, []).append(one.stable_time_ps)
     return found
 
 
@@ -189,16 +199,13 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
     return f"{caption}\n{table}\n{legend(pooled(results[before]), len(run_dirs))}"
 
 
-def report(paths: Sequence[Path], output: Path | None = None) -> tuple[Path, str]:
+def report(paths: Sequence[Path], output: Path | None = None) -> Report:
     """Draw the report of the evaluations in folders anew: of runs with all their evaluations, or of single evaluations.
 
     Args:
         paths: folders of runs or of evaluations.
         output: the HTML file. None: ``report.html`` in the folder of a single evaluation, or in ``inference/`` of the
             first run if there are several.
-
-    Returns:
-        The HTML file, and its verdict.
 
     Raises:
         ConfigError: a folder holds no finished evaluation, or the evaluations cannot be compared.
@@ -214,12 +221,12 @@ def report(paths: Sequence[Path], output: Path | None = None) -> tuple[Path, str
     return write(output or place / REPORT, evaluated, runs)
 
 
-def write(path: Path, evaluated: Sequence[Evaluated], run_dirs: Sequence[Path] = ()) -> tuple[Path, str]:
-    """Draw the figures beside ``path``, and write the page to it. Returns the path and the verdict."""
+def write(path: Path, evaluated: Sequence[Evaluated], run_dirs: Sequence[Path] = ()) -> Report:
+    """Draw the figures beside ``path``, and write the page to it."""
     drawn = draw(path.parent, {one.label: one.results for one in evaluated})
     page = evaluation_page(evaluated, drawn, [run / TRAINING for run in run_dirs if (run / TRAINING).exists()])
     write_page(path, page)
-    return path, page.verdict
+    return Report(path, page.verdict, tuple(one.path for one in drawn))
 
 
 def _evaluations_in(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -50,6 +51,12 @@ class EventFile:
     def add_text(self, name: str, content: str, step: int) -> None:
         """Write Markdown at a step."""
         self._add(text(name, content), step)
+
+    def add_png(self, name: str, content: bytes, step: int) -> None:
+        """Write an image as it is in its file."""
+        width, height = struct.unpack(">II", content[16:24])  # the first chunk of a PNG
+        image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=content)
+        self._add(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     def flush(self) -> None:
         """Hand everything to the file system; refuse to go on writing into a file that was removed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,15 @@ class ScalarWriter:
             self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log({"step": step, **scalars})
+
+    def log_figures(self, step: int, paths: Iterable[Path]) -> None:
+        """Write figures, PNG files, at a step. Their names are those of the files."""
+        named = {f"figures/{path.stem}": path for path in paths}
+        for name, path in named.items():
+            self._tensorboard.add_png(name, path.read_bytes(), step)
+        if self._wandb is not None and named:
+            image = importlib.import_module("wandb").Image
+            self._wandb.log({"step": step, **{name: image(str(path)) for name, path in named.items()}})
 
     def flush(self) -> None:
         """Write everything to disk. W&B sends its data by itself."""

@@ -69,14 +69,15 @@ def _evaluate(
         with scalar_writer(out_dir, config, evaluation.epoch + 1) as writer:
             if not evaluation.run(writer, stop_requested):
                 return False
-        _write_results(evaluation, config, data, checkpoint, out_dir)
+            figures = _write_results(evaluation, config, data, checkpoint, out_dir)
+            writer.log_figures(evaluation.epoch, figures)
     return True
 
 
 def _write_results(
     evaluation: Evaluation, config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path
-) -> None:
-    """Metrics, arrays, figures and the table of a finished evaluation."""
+) -> tuple[Path, ...]:
+    """Write metrics, arrays, the table and the report of a finished evaluation. Returns the figures."""
     errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
     thermostat = config.dynamics.integrator.model_dump(mode="json")
     temperature_K = config.dynamics.temperature_K
@@ -84,9 +85,10 @@ def _write_results(
     arrays = metrics.save_arrays(out_dir, evaluation)
     origin = {"checkpoint": checkpoint.as_posix(), "checkpoint_sha256": evaluation.checkpoint_sha256}
     write_summary(out_dir, {**origin, "seed": config.seed, "versions": versions(), **summary}, arrays)
-    page, verdict = report.report([out_dir])
-    log.info("%s\n%s", page, verdict)
     log.info("%s\n%s", out_dir / SUMMARY, tables.table({config.eval_model: summary}))
+    written = report.report([out_dir])
+    log.info("%s\n%s", written.path, written.verdict)
+    return written.figures
 
 
 def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
@@ -114,11 +116,12 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
     """Compare evaluations before and after training, in one or several run folders, as one table and set of figures."""
     log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
+    log.info("figures and report: %s", run_dirs[0] / "inference" / report.REPORT)
 
 
 def draw_report(paths: Sequence[Path], output: Path | None = None) -> None:
     """Draw the report of one or several evaluations anew from their files."""
     if output is not None:
         check_output_file(output)
-    page, verdict = report.report(paths, output)
-    log.info("%s\n%s", page, verdict)
+    written = report.report(paths, output)
+    log.info("%s\n%s", written.path, written.verdict)

@@ -30,12 +30,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, whose first column names its rows."""
+    """A table, whose first column names its rows. It can be folded away below its caption."""
 
     kind: ClassVar[str] = "table"
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    folded: bool = False
 
 
 @dataclass(frozen=True)

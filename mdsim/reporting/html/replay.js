@@ -5,7 +5,7 @@
   const at = (name) => document.getElementById("replay-" + name);
   const [choice, note, stage, state, play, slider, legend] =
     ["choice", "note", "stage", "state", "play", "frame", "legend"].map(at);
-  const INTERVAL_MS = 120, MARK = "#e4572e";
+  const INTERVAL_MS = 150, MARK = "#e6009e", MANY_ATOMS = 100, NEAR_A = 4.5;
   const point = ([x, y, z]) => ({ x, y, z });
   let viewer = null, model = null, replay = null, timer = null, drawing = Promise.resolve();
 
@@ -55,8 +55,17 @@
     model = viewer.addModel();
     model.addAtoms(atoms);
     model.setCoordinates(replay.frames, "array");
-    const scheme = { prop: "elem", map: replay.colors };
-    model.setStyle({}, { stick: { radius: 0.12, colorscheme: scheme }, sphere: { scale: 0.24, colorscheme: scheme } });
+    style({ prop: "elem", map: replay.colors });
+  }
+
+  // in a liquid, only the surroundings of the marked pair are drawn in full
+  function style(scheme) {
+    const full = { stick: { radius: 0.12, colorscheme: scheme }, sphere: { scale: 0.24, colorscheme: scheme } };
+    const last = replay.frames[replay.frames.length - 1];
+    if (!replay.marked || last.length < MANY_ATOMS) return model.setStyle({}, full);
+    const near = (place) => replay.marked.some((atom) => Math.hypot(...place.map((x, k) => x - last[atom][k])) < NEAR_A);
+    model.setStyle({}, { stick: { radius: 0.05, colorscheme: scheme } });
+    return model.setStyle({ serial: last.flatMap((place, serial) => (near(place) ? [serial] : [])) }, full);
   }
 
   function mark(frame) {
@@ -64,8 +73,8 @@
     for (const [start, end] of replay.edges) viewer.addLine({ start: point(start), end: point(end), color: "#7a8694" });
     if (!replay.marked) return;
     const [start, end] = replay.marked.map((atom) => point(replay.frames[frame][atom]));
-    viewer.addCylinder({ start, end, radius: 0.2, color: MARK, alpha: 0.85, fromCap: 1, toCap: 1 });
-    for (const center of [start, end]) viewer.addSphere({ center, radius: 0.5, color: MARK, alpha: 0.35 });
+    viewer.addCylinder({ start, end, radius: 0.22, color: MARK, fromCap: 1, toCap: 1 });
+    for (const center of [start, end]) viewer.addSphere({ center, radius: 0.55, color: MARK, alpha: 0.5 });
   }
 
   function distance(frame) {

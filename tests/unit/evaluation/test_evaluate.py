@@ -301,7 +301,7 @@ def test_trajectories_are_written(tmp_path):
     names = sorted(path.name for path in (tmp_path / "trajectories").iterdir())
     first = outcome.verdict.first_frame.tolist()
     expected = ["break_replica0001.gsd", "break_replica0003.gsd", "replica0000.gsd"]
-    assert names == expected + (["replica0001.gsd"] if first[1] else [])
+    assert names == expected + (["replica0001.gsd"] if first[1] else []) + ["stable_replica0000.gsd"]
     system, whole = read_gsd(tmp_path / "trajectories" / "replica0000.gsd")
     assert system.atomic_numbers.tolist() == [8, 1, 1]
     assert whole.frame_interval_fs == 2.0

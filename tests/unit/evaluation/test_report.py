@@ -298,9 +298,16 @@ def test_dihedrals_share_a_figure_of_free_energies(run, monkeypatch):
             _add(folder, f"dihedral_{label}", values, axis, reference)
         _add(folder, "distances_ClO_within_molecules", values, np.array([0.5, 1.5, 2.5, 3.5, 4.5, 5.5]), reference)
     drawn = {}
-    monkeypatch.setattr(report, "panels_figure", lambda path, panels, *_, **__: drawn.update({path.name: panels}))
+    draw = report.panels_figure
+
+    def spy(path: Path, panels: dict, *labels, **options) -> None:
+        drawn[path.name] = panels
+        draw(path, panels, *labels, **options)
+
+    monkeypatch.setattr(report, "panels_figure", spy)
     report.compare([run], "pre", "post")
-    assert {path.name for path in (run / "inference").glob("*.png")} == {"survival.png", "rdf.png"}
+    names = {path.name for path in (run / "inference").glob("*.png")}
+    assert names == {"survival.png", "rdf.png", "dihedrals.png", "distances.png"}
     assert list(drawn["distances.png"]) == ["Cl-O within molecules"]
     assert list(drawn["dihedrals.png"]) == ["C4-N6-C8-Cl14", "phi 1"]
     panel = drawn["dihedrals.png"]["phi 1"]

@@ -7,10 +7,12 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mdsim.reporting.figures import survival_figure
 from mdsim.reporting.scalars import WANDB_ID_FILE, ScalarWriter
 
 
@@ -24,6 +26,7 @@ class FakeWandb:
     """Records what a run is started with and logs."""
 
     def __init__(self):
+        self.Image = str
         self.starts, self.logged, self.metrics, self.finished = [], [], [], 0
 
     def init(self, **arguments):
@@ -52,6 +55,19 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path):
             writer.log(step, {"learn/loss": 0.5 * step, "explore/unstable": torch.tensor(step)})
     assert read_scalars(tmp_path, "learn/loss") == {step: 0.5 * step for step in range(5)}
     assert read_scalars(tmp_path, "explore/unstable") == {step: float(step) for step in range(5)}
+
+
+def test_figures_are_the_same_files_in_every_backend(tmp_path, fake_wandb):
+    path = tmp_path / "survival.png"
+    survival_figure(path, {"pre": (np.array([0.0, 1.0]), *np.array([[1.0, 0.5], [1.0, 0.2], [1.0, 0.8]]))})
+    with ScalarWriter(tmp_path, {}, {"project": "p"}) as writer:
+        writer.log_figures(7, [path])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (image,) = events.Images("figures/survival")
+    assert (image.step, image.encoded_image_string) == (7, path.read_bytes())
+    assert (image.width, image.height) == (780, 540), "5.2 x 3.6 inches at 150 dpi"
+    assert fake_wandb.logged == [{"step": 7, "figures/survival": str(path)}]
 
 
 def test_flush_makes_scalars_visible_while_the_run_goes_on(tmp_path):
