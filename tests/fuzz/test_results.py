@@ -36,7 +36,7 @@ def run(tmp_path, request):
 
 
 def test_damaged_results_give_a_table_or_one_clear_error(run, monkeypatch):
-    monkeypatch.setattr(report, "draw", lambda *_: None)  # figures take longer than everything else
+    monkeypatch.setattr(report, "draw", lambda *_: [])  # figures take longer than everything else
     files, outcomes = sorted((run / "inference").rglob("*.*")), Outcomes()
     for rng in tries(150):
         path = rng.choice(files)

@@ -53,6 +53,7 @@ RUN = [
     (r"mdsim simulate .*aspirin_gfn2/simulate\.yml.*", TINY_EVALUATION),
     (r"mdsim predict .*aspirin_gfn2-aspirin_40_.*", "--cpu"),
     (r"mdsim compare runs/aspirin_gfn2/schnet_aspirin_default", ""),
+    (r"mdsim report runs/aspirin_gfn2/schnet_aspirin_default", ""),
     (r"python download_data\.py .*", "--dry-run"),
     (r"python data/(md17|md22|water)\.py .*", "--dry-run"),
     (r"(python data/convert\.py|mdsim data convert) (frames\.extxyz|aspirin\.xyz|molecules\.extxyz) .*", ""),
@@ -72,7 +73,7 @@ CHECK = [
     (FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw)/.*", MINUTES),
     (FIT_OR_RUN + r" .*configs/mine/.*", MINUTES),
     (r"python stable_training\.py .*docs/examples/.*", ELSEWHERE),  # test_examples.py
-    (r"mdsim compare .*", MINUTES),  # compares runs of full length
+    (r"mdsim (compare|report) .*", MINUTES),  # compares runs of full length
     (r"python data/(build_molecule|generate|generate_water)\.py .*", MINUTES),
     (r"python benchmarks/\S+\.py.*", MINUTES),
 ]
@@ -87,6 +88,11 @@ ASPIRIN = "--config-yml configs/stable_training/aspirin_gfn2"
 BEFORE = {
     "docs/quickstart.md": [f"mdsim train {ASPIRIN}/train.yml"],
     "docs/runs.md": [
+        f"mdsim train {ASPIRIN}/train.yml",
+        f"mdsim simulate {ASPIRIN}/simulate.yml --eval_model pre",
+        f"mdsim simulate {ASPIRIN}/simulate.yml --eval_model post",
+    ],
+    "docs/reports.md": [
         f"mdsim train {ASPIRIN}/train.yml",
         f"mdsim simulate {ASPIRIN}/simulate.yml --eval_model pre",
         f"mdsim simulate {ASPIRIN}/simulate.yml --eval_model post",
