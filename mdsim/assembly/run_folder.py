@@ -27,7 +27,7 @@ INPUTS = "inputs.json"
 RESULTS = ("config.yml", "last.pt", "state.pt", "checkpoints/last.pt", "checkpoints/best_checkpoint.pt")
 OUTPUTS = (  # evaluations of the initial force field remain, because they are valid for the next training
     *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference/post*", INPUTS),
-    *("frames", "trajectories", "final_metrics.json", "*.npy", "*.png"),
+    *("frames", "trajectories", "final_metrics.json", "*.npy", "*.png", "report.html"),
 )
 UNFINISHED = tuple(  # written by a process that was killed in the middle
     f"{folder}{name}"

@@ -58,7 +58,7 @@ def evaluation_page(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], trai
         Section("Breaks", _breaks(evaluated, drawn, kept)),
         Section("Replay", _replays(kept)),
         Section("Observables and errors", _observables(evaluated, drawn, metrics)),
-        Section("Training", [_training(path) for path in trainings]),
+        Section("Training", [training_picture(path) for path in trainings]),
         Section("Runs", [_runs(evaluated)]),
         Section("Configuration and provenance", [_origin(evaluated), *_files(evaluated)]),
     ]
@@ -224,9 +224,14 @@ def _title(name: str) -> str:
     return " ".join([kind.upper() if kind in ABBREVIATIONS else kind.capitalize(), *others])
 
 
-def _training(path: Path) -> Picture:
-    alt = f"The scalars that the training {path.parent.name} recorded, one panel each, over its epochs."
-    return Picture(path, alt, f"Training of {path.parent.name}.")
+def training_picture(path: Path) -> Picture:
+    """A figure of a training, of all its scalars or of its course."""
+    name = path.parent.name
+    if path.stem == "phases":
+        words = "fraction of unstable replicas, mean stable time, and losses over the epochs of exploring and learning"
+        return Picture(path, f"The course of the training {name}: {words}.", f"Course of the training {name}.")
+    alt = f"The scalars that the training {name} recorded, one panel each, over its epochs."
+    return Picture(path, alt, f"All scalars of the training {name}.")
 
 
 def _runs(evaluated: Sequence[Evaluated]) -> Table:
@@ -271,8 +276,14 @@ def _files(evaluated: Sequence[Evaluated]) -> list[Block]:
         for folder, summary in zip(one.folders, one.results.summaries, strict=True):
             name = f"{folder.parent.parent.name}/{folder.name}"
             for file in ("config.yml", "inputs.json"):
-                if (folder / file).is_file():
-                    text = (folder / file).read_bytes()[:MOST_LISTED_BYTES].decode(errors="replace")
-                    blocks.append(Listing(f"{file} of {name}", text))
+                if (found := listing(folder / file, name)) is not None:
+                    blocks.append(found)
             blocks.append(Listing(f"All metrics of {name}", json.dumps(summary, indent=2)[:MOST_LISTED_BYTES]))
     return blocks
+
+
+def listing(path: Path, name: str) -> Listing | None:
+    """The text of a file of a run, or None if there is no such file."""
+    if not path.is_file():
+        return None
+    return Listing(f"{path.name} of {name}", path.read_bytes()[:MOST_LISTED_BYTES].decode(errors="replace"))

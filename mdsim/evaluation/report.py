@@ -18,6 +18,7 @@ from mdsim.evaluation.metrics import SEED
 from mdsim.evaluation.page import BREAKS, SURVIVAL, Drawn, Evaluated, evaluation_page
 from mdsim.evaluation.results import SUMMARY, Results, check_comparable, read_results
 from mdsim.evaluation.tables import conditions, legend
+from mdsim.evaluation.training_page import training_page
 from mdsim.observables.dihedrals import EMPTY, free_energy_eV
 from mdsim.reporting.console import format_table
 from mdsim.reporting.figures import (
@@ -29,11 +30,12 @@ from mdsim.reporting.figures import (
     training_figure,
 )
 from mdsim.reporting.html.page import write_page
+from mdsim.reporting.phases import CYCLE, phases_figure
 from mdsim.reporting.scalars import read_scalars
 from mdsim.stability.stable_times import survival_band
 from mdsim.stability.survival import Lifetimes, kaplan_meier
 
-REPORT, TRAINING = "report.html", "training.png"
+REPORT, TRAINING, PHASES = "report.html", "training.png", "phases.png"
 AXES = {
     "rdf": ("r (Å)", "h(r) (1/Å)"),
     "adf": ("angle (deg)", "density (1/deg)"),
@@ -54,11 +56,23 @@ class Report:
     figures: tuple[Path, ...]
 
 
-def draw_training(run_dir: Path) -> None:
-    """Draw all scalars of a training run as `training.png` in its folder."""
+def draw_training(run_dir: Path) -> list[Path]:
+    """Draw all scalars of a training run in its folder; for a StABlE training, also its course and a report.
+
+    Returns:
+        The figures, the most telling one first.
+    """
     scalars = read_scalars(run_dir)
+    drawn = []
+    if CYCLE in scalars:
+        drawn.append(run_dir / PHASES)
+        phases_figure(drawn[-1], scalars)
     if scalars:
-        training_figure(run_dir / TRAINING, scalars, xlabel="step" if "train/loss" in scalars else "epoch")
+        drawn.append(run_dir / TRAINING)
+        training_figure(drawn[-1], scalars, xlabel="step" if "train/loss" in scalars else "epoch")
+    if CYCLE in scalars:
+        write_page(run_dir / REPORT, training_page(run_dir, scalars, drawn))
+    return drawn
 
 
 def draw(folder: Path, results: Mapping[str, Results]) -> list[Drawn]:
@@ -224,9 +238,14 @@ def report(paths: Sequence[Path], output: Path | None = None) -> Report:
 def write(path: Path, evaluated: Sequence[Evaluated], run_dirs: Sequence[Path] = ()) -> Report:
     """Draw the figures beside ``path``, and write the page to it."""
     drawn = draw(path.parent, {one.label: one.results for one in evaluated})
-    page = evaluation_page(evaluated, drawn, [run / TRAINING for run in run_dirs if (run / TRAINING).exists()])
+    page = evaluation_page(evaluated, drawn, _trainings(run_dirs))
     write_page(path, page)
     return Report(path, page.verdict, tuple(one.path for one in drawn))
+
+
+def _trainings(run_dirs: Sequence[Path]) -> list[Path]:
+    """The figures of trainings that there are."""
+    return [path for run in run_dirs for name in (PHASES, TRAINING) if (path := run / name).exists()]
 
 
 def _evaluations_in(path: Path) -> list[Path]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import struct
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import scalar, text
+from torch.utils.tensorboard.summary import custom_scalars, scalar, text
 
 FILE_VERSION = "brain.Event:2"
 FLUSH_EVERY_S = 10.0
@@ -57,6 +59,11 @@ class EventFile:
         width, height = struct.unpack(">II", content[16:24])  # the first chunk of a PNG
         image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=content)
         self._add(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    def add_layout(self, title: str, charts: Mapping[str, Sequence[str]]) -> None:
+        """Charts of several scalars each, on TensorBoard's page Custom Scalars."""
+        layout = {chart: ["Multiline", [re.escape(name) for name in names]] for chart, names in charts.items()}
+        self._add(custom_scalars({title: layout}), 0)
 
     def flush(self) -> None:
         """Hand everything to the file system; refuse to go on writing into a file that was removed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,10 @@ class ScalarWriter:
             self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log({"step": step, **scalars})
+
+    def lay_out(self, title: str, charts: Mapping[str, Sequence[str]]) -> None:
+        """Put scalars that belong together into charts of TensorBoard. W&B has its own ways to do this."""
+        self._tensorboard.add_layout(title, charts)
 
     def log_figures(self, step: int, paths: Iterable[Path]) -> None:
         """Write figures, PNG files, at a step. Their names are those of the files."""

@@ -31,7 +31,7 @@ def stopped(request, tmp_path, monkeypatch):
     world = write_world(tmp_path)
     monkeypatch.chdir(world)
     for name in ("draw", "draw_training"):  # figures take longer than everything else
-        monkeypatch.setattr(report, name, lambda *_: None)
+        monkeypatch.setattr(report, name, lambda *_: [])
     command, config, _, first, _ = RUNS[request.param]
     assert command(["--config-yml", config, *first]) == 0
     return request.param, world / ("fits" if request.param == "pretraining" else "runs")

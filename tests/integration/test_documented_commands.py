@@ -304,7 +304,7 @@ def _check(command: str, monkeypatch, where: str) -> None:
     reached: list[str] = []
     for name in ("pretrain", "train_stable", "evaluate"):  # these say whether they finished
         monkeypatch.setattr(runs, name, lambda *_, name=name, **__: reached.append(name) or True)
-    for name in ("validate", "predict", "compare"):
+    for name in ("validate", "predict", "compare", "draw_report"):
         monkeypatch.setattr(runs, name, lambda *_, name=name, **__: reached.append(name))
     original = argparse.ArgumentParser.parse_args
 

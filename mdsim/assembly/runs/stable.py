@@ -23,6 +23,7 @@ from mdsim.assembly.runs.common import (
 from mdsim.config.schema import TrainConfig
 from mdsim.distributed.launch import own_folder, restarted
 from mdsim.evaluation import report
+from mdsim.reporting.phases import CHARTS
 from mdsim.training.restarts import Restarts
 from mdsim.training.saved_weights import LabelMean
 from mdsim.training.stable import StableTraining
@@ -60,6 +61,7 @@ def _train(
         if resume:
             resume_training(trainer, folder / "last.pt", run)
         with scalar_writer(folder, config, trainer.progress.epoch + 1) as writer:
+            writer.lay_out("StABlE training", CHARTS)
             if not trainer.run(writer, stop_requested):
                 return False
         report.draw_training(folder)
