@@ -40,5 +40,5 @@ def _verdict(scalars: Mapping[str, Series]) -> str:
     if STABLE_TIME in scalars:
         values = scalars[STABLE_TIME][1]
         words.append(f"Their mean stable time was {values[-1]:.3g} ps then, and {np.nanmax(values):.3g} ps at most.")
-    words.append("Whether it helped is for an evaluation to say, from new initial conditions.")
+    words.append("An evaluation from new initial conditions shows whether the training helped.")
     return " ".join(words)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mdsim.reporting.figures import AFTER_COLOR, BEFORE_COLOR, DPI, LOG_SCALE_FROM_RATIO
 
@@ -43,7 +44,7 @@ def phases_figure(path: Path, scalars: Mapping[str, Series]) -> None:
         _shade(axes, scalars)
         for name in names:
             color = AFTER_COLOR if name.startswith("learn/") else BEFORE_COLOR
-            axes.plot(*scalars[name], color=color, linewidth=1, marker="o", markersize=2.5)
+            axes.plot(*_with_gaps(*scalars[name]), color=color, linewidth=1, marker="o", markersize=2.5)
         values = np.concatenate([scalars[name][1] for name in names])
         positive = np.isfinite(values).all() and values.min() > 0
         if positive and values.max() > LOG_SCALE_FROM_RATIO * values.min():
@@ -51,6 +52,7 @@ def phases_figure(path: Path, scalars: Mapping[str, Series]) -> None:
         axes.set_title(title, fontsize=9, loc="left")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
     panels[-1].set_xlabel(
         "epoch; shaded: learning (blue), white: exploring (vermilion); lines: ends of cycles", fontsize=9
     )
@@ -66,3 +68,9 @@ def _shade(axes: Axes, scalars: Mapping[str, Series]) -> None:
         epochs, cycles = scalars[CYCLE]
         for epoch in epochs[1:][np.diff(cycles) > 0]:
             axes.axvline(epoch - 0.5, color="#999999", linewidth=0.8)
+
+
+def _with_gaps(epochs: np.ndarray, values: np.ndarray) -> Series:
+    """A series that is interrupted where epochs of the other phase lie between."""
+    after = np.flatnonzero(np.diff(epochs) > 1) + 1
+    return np.insert(epochs.astype(float), after, np.nan), np.insert(values.astype(float), after, np.nan)
