@@ -16,12 +16,14 @@ from mdsim.evaluation.results import Results
 from mdsim.evaluation.tables import cell, conditions, legend, thermostat_text
 from mdsim.reporting.console import format_interval
 from mdsim.reporting.html.page import Block, Listing, Page, Picture, Replays, Section, Table, Text
+from mdsim.reporting.html.replay import MOST_COORDINATES
 
 SURVIVAL, BREAKS = "survival", "breaks"
 ABBREVIATIONS = ("rdf", "adf", "vacf")
 TIMES = ("stable_time", "fraction_stable", "departure_time", "fraction_never")  # beginnings of keys of stability
 MOST_ROWS, MOST_UNFOLDED = 60, 8
-MOST_LISTED_BYTES = 100_000
+MOST_REPLAYS = 12
+MOST_LISTED = 600_000  # characters of all files in a page
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,15 @@ def _each_break(evaluated: Sequence[Evaluated], kept: dict[str, list[Kept]]) -> 
 
 
 def _replays(kept: dict[str, list[Kept]]) -> list[Block]:
-    several = len(kept) > 1
-    found = [each.replay(label if several else "") for label, some in kept.items() for each in chosen(some)]
-    return [Replays(found)] if found else [Text("No frames were kept.")]
+    """Replays of some replicas of each evaluation, which share the space that there is in a page."""
+    shown = [(label, each) for label, some in kept.items() for each in chosen(some)][:MOST_REPLAYS]
+    if not shown:
+        return [Text("No frames were kept.")]
+    share = MOST_COORDINATES // len(shown)
+    found = [one for label, each in shown if (one := each.replay(label if len(kept) > 1 else "", share)) is not None]
+    if not found:
+        return [Text("The system is too large to be shown here; the frames are GSD files in trajectories/.")]
+    return [Replays(found)]
 
 
 def _observables(evaluated: Sequence[Evaluated], drawn: Sequence[Drawn], metrics: dict[str, list[str]]) -> list[Block]:
@@ -272,18 +280,23 @@ def _thermostat(summary: dict[str, Any]) -> str:
 def _files(evaluated: Sequence[Evaluated]) -> list[Block]:
     """The configuration of each evaluation, its inputs, and its metrics."""
     blocks: list[Block] = []
+    most = MOST_LISTED // (3 * sum(len(one.folders) for one in evaluated))
     for one in evaluated:
         for folder, summary in zip(one.folders, one.results.summaries, strict=True):
             name = f"{folder.parent.parent.name}/{folder.name}"
             for file in ("config.yml", "inputs.json"):
-                if (found := listing(folder / file, name)) is not None:
+                if (found := listing(folder / file, name, most)) is not None:
                     blocks.append(found)
-            blocks.append(Listing(f"All metrics of {name}", json.dumps(summary, indent=2)[:MOST_LISTED_BYTES]))
+            blocks.append(Listing(f"All metrics of {name}", _shortened(json.dumps(summary, indent=2), most)))
     return blocks
 
 
-def listing(path: Path, name: str) -> Listing | None:
-    """The text of a file of a run, or None if there is no such file."""
+def listing(path: Path, name: str, most: int = MOST_LISTED // 2) -> Listing | None:
+    """The text of a file of a run, up to so many characters, or None if there is no such file."""
     if not path.is_file():
         return None
-    return Listing(f"{path.name} of {name}", path.read_bytes()[:MOST_LISTED_BYTES].decode(errors="replace"))
+    return Listing(f"{path.name} of {name}", _shortened(path.read_bytes().decode(errors="replace"), most))
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}\n... ({len(text) - most} more characters are in the file)"

@@ -15,7 +15,7 @@ from mdsim.errors import one_line
 from mdsim.evaluation.endings import Break
 from mdsim.evaluation.kept_frames import FOLDER, REPLICA
 from mdsim.geometry import all_pairs, minimum_image, pair_distances
-from mdsim.reporting.html.replay import MOST_COORDINATES, Replay, pair_name
+from mdsim.reporting.html.replay import Replay, pair_name
 from mdsim.reporting.trajectories import read_gsd, start_time_ps
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -73,9 +73,11 @@ class Kept:
         lengths = np.linalg.norm(self.positions[:, i] - self.positions[:, j], axis=-1)
         return f": {np.median(lengths):.2f} → {lengths[-1]:.2f} Å"
 
-    def replay(self, label: str) -> Replay:
-        """The last frames of it that fit into a page."""
-        n_frames = max(1, MOST_COORDINATES // (3 * self.positions.shape[1]))
+    def replay(self, label: str, most_coordinates: int) -> Replay | None:
+        """The last frames of it that fit into so many coordinates; None if not even one does."""
+        n_frames = most_coordinates // (3 * self.positions.shape[1])
+        if n_frames == 0:
+            return None
         if self.broke:
             note = f"The frames before replica {self.replica} broke ({self.reason})."
             if self.marked is not None:

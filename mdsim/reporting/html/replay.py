@@ -13,7 +13,7 @@ from mdsim.state import System
 from mdsim.typing import Float
 
 PRECISION = 3  # digits after the point, Å
-MOST_COORDINATES = 60_000  # of one replay, about 400 kB
+MOST_COORDINATES = 150_000  # of all replays in a page, about a megabyte
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Reports of evaluations: all sections are there, whatever is missing, and hostile names stay text."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from evaluation_folders import HORIZON_PS, write_evaluation
 
 from mdsim.cli.main import main
 from mdsim.errors import ConfigError
+from mdsim.evaluation import page as page_module
 from mdsim.evaluation import report
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -23,6 +25,7 @@ class Parsed(HTMLParser):
         self.elements: list[tuple[str, dict]] = []
         self.headings: list[str] = []
         self.text = ""
+        self.data: list[dict] = []
         self.feed(path.read_text(encoding="utf-8"))
         assert not self.open, f"never closed: {self.open}"
 
@@ -35,6 +38,8 @@ class Parsed(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        if self.open and self.open[-1] == "script" and self.elements[-1][1].get("type") == "application/json":
+            self.data = json.loads(data)
         if "script" not in self.open and "style" not in self.open:
             self.text += data
         if self.open and self.open[-1] == "h2":
@@ -124,6 +129,22 @@ def test_damaged_frames_are_left_out(run, caplog):
     path.write_bytes(path.read_bytes()[:100])
     assert "replica 0 · breaks" in Parsed(report.report([run / "inference" / "pre"]).path).text
     assert "break_replica0001.gsd: left out of the report" in caplog.text
+
+
+@pytest.mark.parametrize(("most", "expected"), [(4 * 9 * 5, 5), (8, None)])
+def test_large_systems_have_fewer_frames_or_none(run, monkeypatch, most, expected):
+    monkeypatch.setattr(page_module, "MOST_COORDINATES", most)
+    page = Parsed(report.report([run / "inference" / "pre"]).path)
+    if expected is None:
+        assert "The system is too large to be shown here" in page.text and not page.all("script")
+    else:
+        assert [len(replay["frames"]) for replay in page.data] == [expected] * 4
+
+
+def test_long_files_are_shortened(run, monkeypatch):
+    monkeypatch.setattr(page_module, "MOST_LISTED", 30)
+    (run / "inference" / "pre" / "config.yml").write_text("a: 1  # 1234567890\n", encoding="utf-8")
+    assert "a: 1  # 12\n... (9 more characters" in Parsed(report.report([run / "inference" / "pre"]).path).text
 
 
 def test_damaged_endings_are_an_error(tmp_path):
