@@ -1,0 +1,269 @@
+"""A stress test from beginning to end, within a budget of time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from mdsim.dynamics.velocities import maxwell_boltzmann
+from mdsim.errors import ConfigError
+from mdsim.interfaces import Potential
+from mdsim.stress_test import conservativeness, drift, dynamics, paths, scans, stiffness
+from mdsim.stress_test.advice import Advice, advice_of
+from mdsim.stress_test.compression import compressed
+from mdsim.stress_test.criteria import criteria_of, ranges_of
+from mdsim.stress_test.findings import Finding
+from mdsim.stress_test.noise import energy_noise_eV
+from mdsim.stress_test.structure import Structure
+from mdsim.stress_test.subjects.base import Subject
+from mdsim.stress_test.verdict import Verdict, verdict_of
+from mdsim.typing import Float, Tensor
+
+log = logging.getLogger("mdsim")
+
+LONGEST_PS, SHORTEST_PS = 10.0, 0.1  # of dynamics whose length follows from the budget
+DRIFT_PS, SHORTEST_DRIFT_PS = 0.5, 0.02
+DRIFT_REPLICAS, DRIFT_SHARE, DYNAMICS_SHARE, SCAN_SHARE = 4, 0.15, 0.6, 0.2
+MOST_OF_A_KIND, FEWEST_OF_A_KIND = 12, 3  # paths
+SCAN_POINTS, LINE_POINTS = 61, 161
+N_LINES = 3
+LARGE_FORCE_EV_PER_A = 10.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a stress test.
+
+    Args:
+        temperatures_K: of the dynamics. A ramp heats from the first to the last.
+        timesteps_fs: of the dynamics.
+        ensemble: nvt, nve or ramp.
+        n_replicas: per temperature and time step.
+        length_ps: of the dynamics. None: as long as the budget allows, at most 10 ps.
+        budget_s: approximate time of the whole test, unless a length is given.
+        compression_percent: also run in a cell whose edges are shorter by this.
+        min_stable_ps: time that every replica must be stable.
+        seed: of velocities, noise and directions.
+    """
+
+    temperatures_K: tuple[float, ...] = (300.0, 500.0)
+    timesteps_fs: tuple[float, ...] = (0.5,)
+    ensemble: dynamics.Ensemble = "nvt"
+    n_replicas: int = 8
+    length_ps: float | None = None
+    budget_s: float = 300.0
+    compression_percent: float = 0.0
+    min_stable_ps: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that a stress test found."""
+
+    subject: Subject
+    structure: Structure
+    settings: dict[str, Any]
+    findings: list[Finding]
+    outcomes: list[dynamics.Outcome]
+    scans: list[scans.Scan]
+    verdict: Verdict
+    advice: Advice
+    wall_s: float = field(default=0.0)
+
+
+def stress_test(
+    subject: Subject,
+    structure: Structure,
+    plan: Plan,
+    reference: Float[Tensor, "frame atom 3"] | None = None,
+    arguments: Sequence[str] = (),
+    data: str | None = None,
+) -> Result:
+    """Examine a force field.
+
+    Args:
+        subject: the force field.
+        structure: where it is tested.
+        plan: settings.
+        reference: frames of the same system (Å), which give the ranges of coordinates.
+        arguments: the model and structure as on the command line, for the advice.
+        data: name of the data set of the reference, for the advice.
+    """
+    begun = time.perf_counter()
+    if plan.compression_percent and structure.system.cell is None:
+        raise ConfigError("--compress-percent: the structure has no cell; open systems are tested by approaching pairs")
+    precise = subject.potential(structure.system, precise=True)
+    start = _start(precise, structure)
+    findings, outcomes, scanned = [start], list[dynamics.Outcome](), list[scans.Scan]()
+    lengths: dict[str, float] = {}
+    if start.level != "fail":
+        generator = torch.Generator().manual_seed(plan.seed)
+        seconds = _seconds(precise, structure.reference, plan.n_replicas) / plan.n_replicas  # per structure
+        scanned = _static(precise, structure, plan, generator, seconds, findings)
+        findings.append(_drift(precise, structure, plan, seconds, findings, lengths))
+        outcomes = _dynamics(subject, structure, plan, reference, lengths)
+        findings.append(_survival(outcomes))
+    verdict = verdict_of(findings, outcomes, plan.min_stable_ps)
+    advice = advice_of(verdict, findings, outcomes, subject, arguments, data)
+    settings = asdict(plan) | lengths | {"reference_frames": 0 if reference is None else len(reference)}
+    wall_s = time.perf_counter() - begun
+    return Result(subject, structure, settings, findings, outcomes, scanned, verdict, advice, wall_s)
+
+
+def _start(potential: Potential, structure: Structure) -> Finding:
+    """Energies and forces of the structure itself."""
+    energy, forces = potential(structure.reference[None])
+    largest = float(forces.abs().max())
+    values = {"energy_eV": float(energy[0]), "largest_force_eV_per_A": largest}
+    if not bool(torch.isfinite(energy).all() and torch.isfinite(forces).all()):
+        return Finding("start", "fail", "the energy or a force of the structure itself is not a number", values)
+    if largest > LARGE_FORCE_EV_PER_A:
+        text = f"forces on the structure reach {largest:.3g} eV/Å: it is far from a minimum of this force field"
+        return Finding("start", "warn", text, values)
+    return Finding("start", "pass", f"forces on the structure are at most {largest:.2g} eV/Å", values)
+
+
+def _static(
+    potential: Potential,
+    structure: Structure,
+    plan: Plan,
+    generator: torch.Generator,
+    seconds: float,
+    findings: list[Finding],
+) -> list[scans.Scan]:
+    """Forces, units and scans."""
+    log.info("stress test: forces, units and scans")
+    noise_eV = energy_noise_eV(potential, structure.reference, generator)
+    shape = (2, *structure.reference.shape)
+    displaced = structure.reference + conservativeness.DISPLACEMENT_A * torch.randn(
+        shape, generator=generator, dtype=torch.float64
+    )
+    findings.append(conservativeness.judge(conservativeness.force_errors(potential, displaced, noise_eV, generator)))
+    findings.append(stiffness.judge(stiffness.stiffness(potential, structure)))
+    affordable = SCAN_SHARE * plan.budget_s / max(seconds, 1e-9) / (3 * SCAN_POINTS)
+    most = int(min(MOST_OF_A_KIND, max(FEWEST_OF_A_KIND, affordable)))
+    chosen = [
+        *paths.stretches(structure, most, SCAN_POINTS),
+        *paths.bends(structure, most, SCAN_POINTS),
+        *paths.approaches(structure, most, SCAN_POINTS),
+        *paths.lines(structure, generator, N_LINES, LINE_POINTS),
+    ]
+    if structure.system.cell is None:
+        chosen.append(paths.breathing(structure, LINE_POINTS))
+    found = scans.scan(potential, chosen, noise_eV)
+    findings += scans.judge(found, max(plan.temperatures_K))
+    return found
+
+
+def _drift(
+    potential: Potential,
+    structure: Structure,
+    plan: Plan,
+    seconds: float,
+    findings: list[Finding],
+    lengths: dict[str, float],
+) -> Finding:
+    """Energy conservation from equilibrated replicas at the first temperature."""
+    largest = max(plan.timesteps_fs)
+    timesteps = [largest * fraction for fraction in drift.FRACTIONS]
+    steps_per_ps = DRIFT_REPLICAS * sum(1000 / timestep for timestep in timesteps)
+    length_ps = min(DRIFT_PS, DRIFT_SHARE * plan.budget_s / (seconds * steps_per_ps))
+    length_ps = max(SHORTEST_DRIFT_PS, length_ps)
+    lengths["drift_length_ps"] = length_ps
+    log.info("stress test: energy conservation at %s fs", ", ".join(f"{t:g}" for t in timesteps))
+    generator = torch.Generator().manual_seed(plan.seed)
+    system, temperature_K = structure.system, plan.temperatures_K[0]
+    positions = structure.reference.expand(DRIFT_REPLICAS, -1, -1).clone()
+    velocities = maxwell_boltzmann(system, DRIFT_REPLICAS, temperature_K, generator, positions=positions)
+    state = dynamics.equilibrated(system, potential, positions, velocities, temperature_K, min(timesteps) * 2, generator)
+    noise_eV = energy_noise_eV(potential, structure.reference, generator)
+    return drift.judge(
+        drift.energy_drift(system, potential, state.positions, state.velocities, timesteps, length_ps, noise_eV)
+    )
+
+
+def conditions_of(plan: Plan) -> list[dynamics.Condition]:
+    """All combinations of temperature, time step and compression."""
+    squeezes = [0.0, plan.compression_percent] if plan.compression_percent else [0.0]
+    if plan.ensemble == "ramp":
+        if len(plan.temperatures_K) < 2:
+            raise ConfigError("--ensemble ramp: heats from one temperature to another; give two, --temperatures-K 300 1000")
+        spans: list[tuple[float, float | None]] = [(plan.temperatures_K[-1], plan.temperatures_K[0])]
+    else:
+        spans = [(temperature_K, None) for temperature_K in plan.temperatures_K]
+    return [
+        dynamics.Condition(plan.ensemble, temperature_K, timestep_fs, start_K, squeeze)
+        for squeeze in squeezes
+        for temperature_K, start_K in spans
+        for timestep_fs in plan.timesteps_fs
+    ]
+
+
+def _dynamics(
+    subject: Subject, structure: Structure, plan: Plan, reference: Tensor | None, lengths: dict[str, float]
+) -> list[dynamics.Outcome]:
+    """Dynamics at all conditions."""
+    conditions = conditions_of(plan)
+    support = ranges_of(structure, reference)
+    found, bound = [], {}
+    for condition in conditions:
+        squeeze = condition.compression_percent
+        system, positions = structure.system, structure.positions
+        if squeeze:
+            system, positions = compressed(structure.system, structure.positions, squeeze)
+        if squeeze not in bound:
+            bound[squeeze] = subject.potential(system)
+        potential = bound[squeeze]
+        if "length_ps" not in lengths:
+            lengths["length_ps"] = _length_ps(potential, positions[0].to(subject.device, subject.dtype), plan, conditions)
+        topology = structure.topology if not squeeze else compressed(structure.topology, structure.positions, squeeze)[0]
+        setting = dynamics.Setting(
+            system.to(subject.device, subject.dtype),
+            topology.to(dtype=subject.dtype),
+            positions.to(subject.dtype),
+            support,
+            partial(criteria_of, structure),
+            plan.n_replicas,
+            plan.seed,
+        )
+        log.info("stress test: %s, %d replicas, %.3g ps", condition.title, plan.n_replicas, lengths["length_ps"])
+        found.append(dynamics.run(setting, potential, condition, lengths["length_ps"], lambda ps, broken: None))
+        log.info("stress test: %s: %d of %d replicas broke", condition.title, found[-1].n_broken, plan.n_replicas)
+    return found
+
+
+def _length_ps(potential: Potential, start: Tensor, plan: Plan, conditions: Sequence[dynamics.Condition]) -> float:
+    """Length of the dynamics: that of the plan, or what its budget allows."""
+    if plan.length_ps is not None:
+        return plan.length_ps
+    if plan.min_stable_ps is not None:
+        return plan.min_stable_ps
+    steps_per_ps = sum(1000 / condition.timestep_fs for condition in conditions)
+    affordable = DYNAMICS_SHARE * plan.budget_s / (_seconds(potential, start, plan.n_replicas) * steps_per_ps)
+    return round(min(LONGEST_PS, max(SHORTEST_PS, affordable)), 2)
+
+
+def _survival(outcomes: Sequence[dynamics.Outcome]) -> Finding:
+    """The finding on the dynamics."""
+    broken, total = sum(o.n_broken for o in outcomes), sum(len(o.lifetimes.times) for o in outcomes)
+    reasons = sorted({reason for o in outcomes for reason in o.reasons if reason is not None})
+    values = {"n_broken": broken, "n_replicas": total, "reasons": reasons}
+    text = f"{broken} of {total} replicas broke" + (f" ({', '.join(reasons)})" if reasons else "")
+    return Finding("dynamics", "fail" if broken else "pass", text, values)
+
+
+def _seconds(potential: Potential, structure: Float[Tensor, "atom 3"], n_replicas: int) -> float:
+    """Time of one evaluation of all replicas, after a first one that prepares it."""
+    batch = structure.expand(n_replicas, -1, -1).clone()
+    potential(batch)
+    begun = time.perf_counter()
+    for _ in range(3):
+        potential(batch)
+    return max(1e-7, (time.perf_counter() - begun) / 3)
