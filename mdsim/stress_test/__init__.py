@@ -1,1 +1,1 @@
-"""Stress test of a force field: dynamics until it breaks, and checks of forces, units and smoothness that explain why."""
+"""Stress test of a force field: dynamics until it breaks, and checks that explain why."""

@@ -45,7 +45,9 @@ def advice_of(
     match verdict.label:
         case "stable" | "stable_with_warnings":
             length = LONGER * max((outcome.length_ps for outcome in outcomes), default=1.0)
-            return Advice("Nothing broke in this time; rare failures need longer runs.", f"{again} --length-ps {length:g}")
+            return Advice(
+                "Nothing broke in this time; rare failures need longer runs.", f"{again} --length-ps {length:g}"
+            )
         case "unstable_timestep":
             steps = [o.condition.timestep_fs for o in outcomes if not o.n_broken]
             return Advice("Use the shorter time step.", f"{again} --timesteps-fs {min(steps):g}")
@@ -64,7 +66,10 @@ def advice_of(
             )
             return Advice(text, _fit(data))
         case "discontinuous" | "energy_drift":
-            text = "Shorter time steps do not help: the cutoff must be smooth. Switch the potential off at its cutoff, or fit a model that does."
+            text = (
+                "Shorter time steps do not help: the energy must be smooth. Let the potential vanish at its cutoff, or "
+                "fit a model that does."
+            )
             return Advice(text, _fit(data))
         case _:
             return Advice("Check the structure, its elements and its cell.", None)
@@ -74,9 +79,7 @@ def _fit(data: str | None) -> str:
     return f"mdsim init --data {shlex.quote(data or 'DATA')} --model schnet"
 
 
-def _train(
-    subject: Subject, outcomes: Sequence[Outcome], by_check: dict[str, Finding], data: str | None
-) -> Advice:
+def _train(subject: Subject, outcomes: Sequence[Outcome], by_check: dict[str, Finding], data: str | None) -> Advice:
     """StABlE training, or new data for what cannot be trained here."""
     firsts = [name for outcome in outcomes for name, _ in outcome.first_coordinates()]
     contacts = any(name.startswith("contact") for name in firsts[:1]) or (
@@ -86,9 +89,14 @@ def _train(
     temperatures = [outcome.condition.temperature_K for outcome in outcomes if outcome.n_broken]
     at = f" --temperature-K {max(temperatures):g}" if temperatures else ""
     if isinstance(subject, ForceFieldSubject) and subject.model in MODELS:
-        text = "Train it against its own dynamics (StABlE training), which needs frames of the system but no new labels."
+        text = (
+            "Train it against its own dynamics (StABlE training), which needs frames of the system but no new labels."
+        )
         command = f"mdsim init --data {shlex.quote(data or 'DATA')} --model {subject.model}"
         return Advice(text + prior, f"{command} --checkpoint {shlex.quote(subject.name)}{at}")
     where = f" near {firsts[0]}" if firsts else ""
-    text = f"Add labeled structures{where} to its training data, or fit a model of mdsim and train that against its own dynamics."
+    text = (
+        f"Add labeled structures{where} to its training data, or fit a model of mdsim and train that against its own "
+        "dynamics."
+    )
     return Advice(text + prior, _fit(data) + at)

@@ -149,7 +149,7 @@ def name_of(noun: str, system: System, atoms: Sequence[int]) -> str:
 
 
 def _collisions_A(contacts: Contacts, reference: Float[Tensor, "atom 3"]) -> Float[Tensor, "kind"]:
-    """Bound of the contacts of each kind: the length of a bond, or of a collision with a metal; never above the start."""
+    """Bound of the contacts of each kind, Å: a bond, or a collision with a metal; below that of the structure."""
     system = contacts.system
     radii = {int(number): r for number, r in zip(system.atomic_numbers, covalent_radii_A(system), strict=True)}
     bonds = {int(number): r for number, r in zip(system.atomic_numbers, bond_radii(system.atomic_numbers), strict=True)}

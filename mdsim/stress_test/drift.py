@@ -1,8 +1,8 @@
 """Energy conservation at several time steps: drift, fluctuation, and the order in the time step.
 
-Velocity Verlet conserves a shadow energy. The total energy fluctuates around it by an amount of second order in the time
-step, if the potential is smooth and the forces are its gradient. An error that does not shrink with the time step has
-another origin: jumps of the energy or the forces, or forces that are not conservative.
+Velocity Verlet conserves a shadow energy. The total energy fluctuates around it by an amount of second order in the
+time step, if the potential is smooth and the forces are its gradient. An error that does not shrink with the time step
+has another origin: jumps of the energy or the forces, or forces that are not conservative.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 
 from mdsim.dynamics.simulate import simulate
 from mdsim.integrators.nve import VelocityVerlet

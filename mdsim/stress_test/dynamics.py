@@ -15,6 +15,7 @@ from mdsim.dynamics.stretch import initial_conditions
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nve import VelocityVerlet
 from mdsim.interfaces import Integrator, Potential, StabilityCriterion
+from mdsim.reporting.console import progress
 from mdsim.stability.departures import Departures, sustained_frames
 from mdsim.stability.stable_times import restricted_mean_interval
 from mdsim.stability.support import Support
@@ -143,9 +144,7 @@ class Setting:
     seed: int
 
 
-def run(
-    setting: Setting, potential: Potential, condition: Condition, length_ps: float, report: Callable[[float, int], None]
-) -> Outcome:
+def run(setting: Setting, potential: Potential, condition: Condition, length_ps: float) -> Outcome:
     """Simulate one condition. Replicas that exploded are left out of the rest; other broken ones are followed.
 
     Args:
@@ -153,7 +152,6 @@ def run(
         potential: of `setting.system`.
         condition: ensemble, temperature and time step.
         length_ps: length of each replica.
-        report: is told the simulated time in ps and the number of broken replicas after each stretch.
     """
     noise = torch.Generator(setting.system.masses.device).manual_seed(setting.seed)
     state = begin(setting, potential, condition, noise)
@@ -162,17 +160,17 @@ def run(
     n_frames = max(1, round(length_ps / interval_ps))
     follow = _Follower(setting, condition, n_frames, interval_ps)
     done = 0
+    bar = progress(total=n_frames, desc=condition.title, unit="frames")
     while done < n_frames and len(follow.moving):
         frames = min(FRAMES_PER_STRETCH, n_frames - done)
         integrator = condition.integrator(done / n_frames)
-        state, trajectory = simulate(
-            setting.system, potential, integrator, state, frames * dump, dump, noise
-        )
+        state, trajectory = simulate(setting.system, potential, integrator, state, frames * dump, dump, noise)
         going = follow.judge(trajectory.to("cpu"), condition.bath_K(done / n_frames))
         if not bool(going.all()):
             state = state[going.to(state.energy.device)]
         done += frames
-        report(done * interval_ps, int((follow.first_unstable >= 0).sum()))
+        bar.update(frames)
+    bar.close()
     return follow.outcome()
 
 
@@ -194,10 +192,11 @@ def equilibrated(
     temperature_K: float,
     timestep_fs: float,
     noise: torch.Generator,
+    length_ps: float = EQUILIBRATION_PS,
 ) -> MDState:
     """The state after a short time at constant temperature with high friction."""
     bath = LangevinBAOAB(timestep_fs, temperature_K, EQUILIBRATION_FRICTION_PER_PS)
-    n_steps = max(1, round(1000 * EQUILIBRATION_PS / timestep_fs))
+    n_steps = max(1, round(1000 * length_ps / timestep_fs))
     state = bath.init(system, potential, positions, velocities)
     return simulate(system, potential, bath, state, n_steps, n_steps, noise)[0]
 
@@ -207,8 +206,8 @@ class _Follower:
 
     def __init__(self, setting: Setting, condition: Condition, n_frames: int, interval_ps: float) -> None:
         n = setting.n_replicas
-        free = 3 * setting.system.n_atoms if condition.ensemble != "nve" else (
-            setting.system.internal_degrees_of_freedom
+        free = (
+            3 * setting.system.n_atoms if condition.ensemble != "nve" else (setting.system.internal_degrees_of_freedom)
         )
         hottest_K = max(condition.temperature_K, condition.start_K or 0.0)
         self.setting, self.condition, self.n_frames, self.interval_ps = setting, condition, n_frames, interval_ps

@@ -49,10 +49,11 @@ def as_json(result: Result) -> dict[str, Any]:
 def as_text(result: Result) -> str:
     """The report for the console: findings, dynamics, verdict and advice."""
     marks = {"pass": "ok", "warn": "WARN", "fail": "FAIL", "skipped": "-"}
-    checks = format_table(
-        ["check", "", "result"], [[f.check, marks[f.level], f.summary] for f in result.findings]
-    )
-    parts = [f"{result.subject.name} ({result.subject.kind}), {result.structure.name}: {result.structure.formula}", checks]
+    checks = format_table(["check", "", "result"], [[f.check, marks[f.level], f.summary] for f in result.findings])
+    parts = [
+        f"{result.subject.name} ({result.subject.kind}), {result.structure.name}: {result.structure.formula}",
+        checks,
+    ]
     if result.outcomes:
         parts.append(format_table(["dynamics", "broke", "mean stable time", "score", "first"], _rows(result)))
     parts.append(result.verdict.sentence)

@@ -16,6 +16,7 @@ from mdsim.errors import ConfigError
 from mdsim.interfaces import Potential
 from mdsim.stress_test import conservativeness, drift, dynamics, paths, scans, stiffness
 from mdsim.stress_test.advice import Advice, advice_of
+from mdsim.stress_test.budget import Budget, affordable_ps, seconds
 from mdsim.stress_test.compression import compressed
 from mdsim.stress_test.criteria import criteria_of, ranges_of
 from mdsim.stress_test.findings import Finding
@@ -27,12 +28,6 @@ from mdsim.typing import Float, Tensor
 
 log = logging.getLogger("mdsim")
 
-LONGEST_PS, SHORTEST_PS = 10.0, 0.1  # of dynamics whose length follows from the budget
-DRIFT_PS, SHORTEST_DRIFT_PS = 0.5, 0.02
-DRIFT_REPLICAS, DRIFT_SHARE, DYNAMICS_SHARE, SCAN_SHARE = 4, 0.15, 0.6, 0.2
-MOST_OF_A_KIND, FEWEST_OF_A_KIND = 12, 3  # paths
-SCAN_POINTS, LINE_POINTS = 61, 161
-N_LINES = 3
 LARGE_FORCE_EV_PER_A = 10.0
 
 
@@ -104,10 +99,11 @@ def stress_test(
     findings, outcomes, scanned = [start], list[dynamics.Outcome](), list[scans.Scan]()
     lengths: dict[str, float] = {}
     if start.level != "fail":
-        generator = torch.Generator().manual_seed(plan.seed)
-        seconds = _seconds(precise, structure.reference, plan.n_replicas) / plan.n_replicas  # per structure
-        scanned = _static(precise, structure, plan, generator, seconds, findings)
-        findings.append(_drift(precise, structure, plan, seconds, findings, lengths))
+        noise_eV = energy_noise_eV(precise, structure.reference, torch.Generator().manual_seed(plan.seed))
+        structure_s = seconds(precise, structure.reference, plan.n_replicas) / plan.n_replicas
+        budget = Budget(plan.budget_s, structure_s)
+        scanned = _static(precise, structure, plan, budget, noise_eV, findings)
+        findings.append(_drift(precise, structure, plan, budget, noise_eV))
         outcomes = _dynamics(subject, structure, plan, reference, lengths)
         findings.append(_survival(outcomes))
     verdict = verdict_of(findings, outcomes, plan.min_stable_ps)
@@ -131,62 +127,42 @@ def _start(potential: Potential, structure: Structure) -> Finding:
 
 
 def _static(
-    potential: Potential,
-    structure: Structure,
-    plan: Plan,
-    generator: torch.Generator,
-    seconds: float,
-    findings: list[Finding],
+    potential: Potential, structure: Structure, plan: Plan, budget: Budget, noise_eV: float, findings: list[Finding]
 ) -> list[scans.Scan]:
     """Forces, units and scans."""
     log.info("stress test: forces, units and scans")
-    noise_eV = energy_noise_eV(potential, structure.reference, generator)
-    shape = (2, *structure.reference.shape)
-    displaced = structure.reference + conservativeness.DISPLACEMENT_A * torch.randn(
-        shape, generator=generator, dtype=torch.float64
-    )
+    generator = torch.Generator().manual_seed(plan.seed)
+    noise = torch.randn(2, *structure.reference.shape, generator=generator, dtype=torch.float64)
+    displaced = structure.reference + conservativeness.DISPLACEMENT_A * noise
     findings.append(conservativeness.judge(conservativeness.force_errors(potential, displaced, noise_eV, generator)))
     findings.append(stiffness.judge(stiffness.stiffness(potential, structure)))
-    affordable = SCAN_SHARE * plan.budget_s / max(seconds, 1e-9) / (3 * SCAN_POINTS)
-    most = int(min(MOST_OF_A_KIND, max(FEWEST_OF_A_KIND, affordable)))
+    sizes = budget.scans()
     chosen = [
-        *paths.stretches(structure, most, SCAN_POINTS),
-        *paths.bends(structure, most, SCAN_POINTS),
-        *paths.approaches(structure, most, SCAN_POINTS),
-        *paths.lines(structure, generator, N_LINES, LINE_POINTS),
+        *paths.stretches(structure, sizes.most_of_a_kind, sizes.points),
+        *paths.bends(structure, sizes.most_of_a_kind, sizes.points),
+        *paths.approaches(structure, sizes.most_of_a_kind, sizes.points),
+        *paths.lines(structure, generator, sizes.lines, sizes.line_points),
     ]
     if structure.system.cell is None:
-        chosen.append(paths.breathing(structure, LINE_POINTS))
+        chosen.append(paths.breathing(structure, sizes.line_points))
     found = scans.scan(potential, chosen, noise_eV)
     findings += scans.judge(found, max(plan.temperatures_K))
     return found
 
 
-def _drift(
-    potential: Potential,
-    structure: Structure,
-    plan: Plan,
-    seconds: float,
-    findings: list[Finding],
-    lengths: dict[str, float],
-) -> Finding:
+def _drift(potential: Potential, structure: Structure, plan: Plan, budget: Budget, noise_eV: float) -> Finding:
     """Energy conservation from equilibrated replicas at the first temperature."""
-    largest = max(plan.timesteps_fs)
-    timesteps = [largest * fraction for fraction in drift.FRACTIONS]
-    steps_per_ps = DRIFT_REPLICAS * sum(1000 / timestep for timestep in timesteps)
-    length_ps = min(DRIFT_PS, DRIFT_SHARE * plan.budget_s / (seconds * steps_per_ps))
-    length_ps = max(SHORTEST_DRIFT_PS, length_ps)
-    lengths["drift_length_ps"] = length_ps
+    timesteps = [max(plan.timesteps_fs) * fraction for fraction in drift.FRACTIONS]
     log.info("stress test: energy conservation at %s fs", ", ".join(f"{t:g}" for t in timesteps))
+    sizes, system, temperature_K = budget.drift(timesteps), structure.system, plan.temperatures_K[0]
     generator = torch.Generator().manual_seed(plan.seed)
-    system, temperature_K = structure.system, plan.temperatures_K[0]
-    positions = structure.reference.expand(DRIFT_REPLICAS, -1, -1).clone()
-    velocities = maxwell_boltzmann(system, DRIFT_REPLICAS, temperature_K, generator, positions=positions)
-    state = dynamics.equilibrated(system, potential, positions, velocities, temperature_K, min(timesteps) * 2, generator)
-    noise_eV = energy_noise_eV(potential, structure.reference, generator)
-    return drift.judge(
-        drift.energy_drift(system, potential, state.positions, state.velocities, timesteps, length_ps, noise_eV)
+    positions = structure.reference.expand(sizes.n_replicas, -1, -1).clone()
+    velocities = maxwell_boltzmann(system, sizes.n_replicas, temperature_K, generator, positions=positions)
+    state = dynamics.equilibrated(
+        system, potential, positions, velocities, temperature_K, max(timesteps), generator, sizes.equilibration_ps
     )
+    start = state.positions, state.velocities
+    return drift.judge(drift.energy_drift(system, potential, *start, timesteps, sizes.length_ps, noise_eV))
 
 
 def conditions_of(plan: Plan) -> list[dynamics.Condition]:
@@ -194,7 +170,9 @@ def conditions_of(plan: Plan) -> list[dynamics.Condition]:
     squeezes = [0.0, plan.compression_percent] if plan.compression_percent else [0.0]
     if plan.ensemble == "ramp":
         if len(plan.temperatures_K) < 2:
-            raise ConfigError("--ensemble ramp: heats from one temperature to another; give two, --temperatures-K 300 1000")
+            raise ConfigError(
+                "--ensemble ramp: heats from one temperature to another; give two, --temperatures-K 300 1000"
+            )
         spans: list[tuple[float, float | None]] = [(plan.temperatures_K[-1], plan.temperatures_K[0])]
     else:
         spans = [(temperature_K, None) for temperature_K in plan.temperatures_K]
@@ -212,31 +190,36 @@ def _dynamics(
     """Dynamics at all conditions."""
     conditions = conditions_of(plan)
     support = ranges_of(structure, reference)
-    found, bound = [], {}
-    for condition in conditions:
-        squeeze = condition.compression_percent
-        system, positions = structure.system, structure.positions
-        if squeeze:
-            system, positions = compressed(structure.system, structure.positions, squeeze)
-        if squeeze not in bound:
-            bound[squeeze] = subject.potential(system)
-        potential = bound[squeeze]
+    found = []
+    for squeeze in dict.fromkeys(condition.compression_percent for condition in conditions):
+        squeezed = compressed(structure, squeeze) if squeeze else structure
+        potential = subject.potential(squeezed.system)
+        positions = squeezed.positions.to(subject.device, subject.dtype)
         if "length_ps" not in lengths:
-            lengths["length_ps"] = _length_ps(potential, positions[0].to(subject.device, subject.dtype), plan, conditions)
-        topology = structure.topology if not squeeze else compressed(structure.topology, structure.positions, squeeze)[0]
+            lengths["length_ps"] = _length_ps(potential, positions[0], plan, conditions)
         setting = dynamics.Setting(
-            system.to(subject.device, subject.dtype),
-            topology.to(dtype=subject.dtype),
-            positions.to(subject.dtype),
+            squeezed.system.to(subject.device, subject.dtype),
+            squeezed.topology.to(dtype=subject.dtype),
+            positions,
             support,
-            partial(criteria_of, structure),
+            partial(criteria_of, squeezed),
             plan.n_replicas,
             plan.seed,
         )
-        log.info("stress test: %s, %d replicas, %.3g ps", condition.title, plan.n_replicas, lengths["length_ps"])
-        found.append(dynamics.run(setting, potential, condition, lengths["length_ps"], lambda ps, broken: None))
-        log.info("stress test: %s: %d of %d replicas broke", condition.title, found[-1].n_broken, plan.n_replicas)
+        for condition in conditions:
+            if condition.compression_percent == squeeze:
+                found.append(_one(setting, potential, condition, lengths["length_ps"]))
     return found
+
+
+def _one(
+    setting: dynamics.Setting, potential: Potential, condition: dynamics.Condition, length_ps: float
+) -> dynamics.Outcome:
+    """Dynamics at one condition, with messages in the log."""
+    log.info("stress test: %s, %d replicas, %.3g ps", condition.title, setting.n_replicas, length_ps)
+    outcome = dynamics.run(setting, potential, condition, length_ps)
+    log.info("stress test: %s: %d of %d replicas broke", condition.title, outcome.n_broken, setting.n_replicas)
+    return outcome
 
 
 def _length_ps(potential: Potential, start: Tensor, plan: Plan, conditions: Sequence[dynamics.Condition]) -> float:
@@ -245,9 +228,8 @@ def _length_ps(potential: Potential, start: Tensor, plan: Plan, conditions: Sequ
         return plan.length_ps
     if plan.min_stable_ps is not None:
         return plan.min_stable_ps
-    steps_per_ps = sum(1000 / condition.timestep_fs for condition in conditions)
-    affordable = DYNAMICS_SHARE * plan.budget_s / (_seconds(potential, start, plan.n_replicas) * steps_per_ps)
-    return round(min(LONGEST_PS, max(SHORTEST_PS, affordable)), 2)
+    step_s = seconds(potential, start, plan.n_replicas)
+    return affordable_ps(plan.budget_s, step_s, [condition.timestep_fs for condition in conditions])
 
 
 def _survival(outcomes: Sequence[dynamics.Outcome]) -> Finding:
@@ -257,13 +239,3 @@ def _survival(outcomes: Sequence[dynamics.Outcome]) -> Finding:
     values = {"n_broken": broken, "n_replicas": total, "reasons": reasons}
     text = f"{broken} of {total} replicas broke" + (f" ({', '.join(reasons)})" if reasons else "")
     return Finding("dynamics", "fail" if broken else "pass", text, values)
-
-
-def _seconds(potential: Potential, structure: Float[Tensor, "atom 3"], n_replicas: int) -> float:
-    """Time of one evaluation of all replicas, after a first one that prepares it."""
-    batch = structure.expand(n_replicas, -1, -1).clone()
-    potential(batch)
-    begun = time.perf_counter()
-    for _ in range(3):
-        potential(batch)
-    return max(1e-7, (time.perf_counter() - begun) / 3)

@@ -68,7 +68,10 @@ def judge(found: Stiffness | None) -> Finding:
     if found is None:
         return Finding("units", "skipped", "units of forces: the structure has no bonds to compare with")
     values = asdict(found) | {"fitting_units": list(found.fitting_units)}
-    k, plausible = found.median_eV_per_A2, f"{found.lowest_plausible_eV_per_A2:g} to {found.highest_plausible_eV_per_A2:g}"
+    k, plausible = (
+        found.median_eV_per_A2,
+        f"{found.lowest_plausible_eV_per_A2:g} to {found.highest_plausible_eV_per_A2:g}",
+    )
     if EV_PER_A in found.fitting_units:
         text = f"{found.kind} have {k:.3g} eV/Å² (plausible: {plausible}): forces are in eV/Å"
         return Finding("units", "pass", text, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -10,6 +10,7 @@ from mdsim.interfaces import Potential
 from mdsim.state import System
 
 
+@runtime_checkable
 class Subject(Protocol):
     """A force field of any origin. It gives the `Potential` of a system, which integrators and scans call."""
 

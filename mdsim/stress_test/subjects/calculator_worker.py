@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, get_calculator_class, names as ase_names
+from ase.calculators.calculator import Calculator, get_calculator_class
+from ase.calculators.calculator import names as ase_names
 from jaxtyping import Float
 
 from mdsim.errors import ConfigError, one_line
