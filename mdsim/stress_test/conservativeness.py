@@ -23,6 +23,8 @@ DISPLACEMENT_A = 0.05  # rms of the random displacements of the structures, so t
 STEP_A, LARGEST_STEP_A = 1e-3, 2e-2  # rms per coordinate
 NOTICEABLE, SEVERE = 2e-3, 2e-2  # error of slopes, or asymmetry of the Jacobian, relative to their size
 ASYMMETRIC = 3e-4  # asymmetry that explains an error of slopes: stiff bonds hide it among the second derivatives
+NO_GRADIENT = "not the gradient of any energy"
+DIFFERENT_UNITS = "different units"
 SAME_UNIT = 0.03  # largest deviation of a ratio of units
 
 
@@ -94,14 +96,14 @@ def judge(errors: ForceErrors) -> Finding:
     if asymmetric and (wrong or errors.asymmetry > NOTICEABLE):
         level: Level = "fail" if max(errors.asymmetry, errors.slope_error) > SEVERE else "warn"
         text = (
-            f"forces are not the gradient of any energy: their Jacobian is asymmetric by {errors.asymmetry:.2%}, and "
+            f"forces are {NO_GRADIENT}: their Jacobian is asymmetric by {errors.asymmetry:.2%}, and "
             f"they differ from minus the gradient of the energy by {errors.slope_error:.1%}"
         )
         return Finding("forces", level, text, values)
     if errors.energy_per_force < 0 and errors.error_after_scaling < SEVERE:
         return Finding("forces", "fail", "forces have the wrong sign: they are the gradient of the energy", values)
     if mismatch:
-        return Finding("forces", "fail", f"energies and forces have different units: {_units(factor)}", values)
+        return Finding("forces", "fail", _scaled(factor), values)
     if wrong:
         level = "fail" if errors.slope_error > SEVERE else "warn"
         text = f"forces differ from minus the gradient of the energy by {errors.slope_error:.1%}"
@@ -111,8 +113,8 @@ def judge(errors: ForceErrors) -> Finding:
     return Finding("forces", "pass", text, values)
 
 
-def _units(factor: float) -> str:
-    """What a ratio of energies to forces means."""
+def _scaled(factor: float) -> str:
+    """What a ratio of energies to forces means: two units, or an error in the code."""
     ratios = {
         f"energies in {one}, forces in {other}/angstrom": b / a
         for one, a in ENERGY_UNITS_EV.items()
@@ -120,8 +122,10 @@ def _units(factor: float) -> str:
         if one != other and "eV" in (one, other)
     }
     name, ratio = min(ratios.items(), key=lambda item: abs(item[1] / factor - 1))
-    fits = abs(ratio / factor - 1) < SAME_UNIT
-    return f"slopes of the energy are {factor:.4g} times the forces" + (f", as with {name}" if fits else "")
+    size = f"slopes of the energy are {factor:.4g} times the forces"
+    if abs(ratio / factor - 1) < SAME_UNIT:
+        return f"energies and forces have {DIFFERENT_UNITS}: {size}, as with {name}"
+    return f"energies and forces differ by a constant factor that no unit explains: {size}"
 
 
 def _asymmetry(

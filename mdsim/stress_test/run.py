@@ -170,9 +170,7 @@ def conditions_of(plan: Plan) -> list[dynamics.Condition]:
     squeezes = [0.0, plan.compression_percent] if plan.compression_percent else [0.0]
     if plan.ensemble == "ramp":
         if len(plan.temperatures_K) < 2:
-            raise ConfigError(
-                "--ensemble ramp: heats from one temperature to another; give two, --temperatures-K 300 1000"
-            )
+            raise ConfigError("--ensemble ramp: heats between two temperatures; give both, --temperatures-K 300 1000")
         spans: list[tuple[float, float | None]] = [(plan.temperatures_K[-1], plan.temperatures_K[0])]
     else:
         spans = [(temperature_K, None) for temperature_K in plan.temperatures_K]

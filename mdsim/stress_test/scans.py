@@ -34,6 +34,7 @@ ABOVE_NOISE, ABOVE_NEIGHBORS = 20.0, 12.0
 NEIGHBORS = 5  # points on each side
 FINER, REMAINS = 32, 0.3  # smaller steps around a suspect, and the part of a jump that must remain
 HOLE_EV, BARRIER_EV = 0.3, 0.05
+UNREACHABLE_EV = 10.0  # a barrier that no dynamics crosses: the path runs into other atoms
 SLIDE_EV = 2.0  # depth of a hole without a barrier: a structure off its minimum may gain less than that
 NOT_FOR_HOLES = ("breathing", "line")  # all atoms move, towards a better density or structure perhaps
 WALL = 0.8  # of the sum of covalent radii, from where atoms repel
@@ -259,7 +260,7 @@ def _hole(path: Path, energy: Float[Tensor, "point"]) -> tuple[float | None, flo
             continue
         first = int(deep.int().argmax())
         barrier = float(along[:first].max()) if first else 0.0
-        if best is None or barrier < best[2]:
+        if barrier < (UNREACHABLE_EV if best is None else best[2]):
             lowest = int(along.nan_to_num(nan=torch.inf, neginf=-torch.inf).argmin())
             best = float(along[lowest]), float(path.coordinate[way[lowest]]), barrier
     return best if best is not None else (None, None, None)

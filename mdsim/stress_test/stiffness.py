@@ -77,7 +77,6 @@ def judge(found: Stiffness | None) -> Finding:
         return Finding("units", "pass", text, values)
     text = f"{found.kind} have {k:.3g} eV/Å² instead of {plausible}"
     if k <= 0:
-        # A negative constant says that the structure is no minimum of this force field, not that a unit is wrong.
         return Finding("units", "warn", f"{text}: the structure is not near a minimum of this force field", values)
     if found.fitting_units:
         likely = " or ".join(found.fitting_units)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mdsim.reporting.console import format_interval
+from mdsim.stress_test.conservativeness import DIFFERENT_UNITS, NO_GRADIENT
 from mdsim.stress_test.dynamics import Outcome
 from mdsim.stress_test.findings import Finding
 
@@ -111,10 +112,10 @@ def _cause(by_check: dict[str, Finding], outcomes: Sequence[Outcome]) -> tuple[L
 
 def _of_forces(forces: Finding, units: Finding | None) -> tuple[Label, str]:
     """Why forces and energies disagree."""
-    if "different units" in forces.summary:
+    if DIFFERENT_UNITS in forces.summary:
         both = units is not None and units.level == "fail"
         return "wrong_units", forces.summary + (f"; {units.summary}" if both and units is not None else "")
-    return ("non_conservative" if "gradient of any energy" in forces.summary else "inconsistent_forces"), forces.summary
+    return ("non_conservative" if NO_GRADIENT in forces.summary else "inconsistent_forces"), forces.summary
 
 
 def _of_broken(broke: Sequence[Outcome], outcomes: Sequence[Outcome]) -> tuple[Label, str]:

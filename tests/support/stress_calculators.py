@@ -10,10 +10,12 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.cluster import Icosahedron
+from paths import ROOT
 
 from mdsim.observables.adf import bonded_triplets
 from mdsim.state import System
 
+ASPIRIN = "qm_pretrained_checkpoints/schnet/aspirin_gfn2-aspirin_40_schnet/checkpoints/best_checkpoint.pt"
 BOND_EV_PER_A2, BOND_EV, ANGLE_EV_PER_A2 = 30.0, 4.5, 8.0
 EPSILON_EV, SIGMA_A = 0.01, 2.2
 CUTOFF_A = 2.8
@@ -131,7 +133,12 @@ def inverted():
     return Inverted()
 
 
-def torch_sim_lennard_jones():
-    from torch_sim.models.lennard_jones import LennardJonesModel
+def halved():
+    """Energies are half of what the forces say, as in a sum over pairs that counts each once too few."""
+    return PairMolecule(energy_unit=0.5)
 
-    return LennardJonesModel(sigma=2.3, epsilon=0.3, cutoff=20.0, dtype=torch.float64, use_neighbor_list=False)
+
+def torch_sim_aspirin():
+    from mdsim.export.torchsim import TorchSimModel
+
+    return TorchSimModel(ROOT / ASPIRIN, dtype=torch.float64, energy_zero="relative")
