@@ -58,7 +58,7 @@ class Scan:
     hole_eV: float | None  # lowest energy beyond the barrier
     hole_at: float | None
     barrier_eV: float | None  # highest energy on the way there
-    wall_eV: float | None  # highest energy before repulsion ends; None if it does not end
+    wall_eV: float | None  # highest energy on the way to where repulsion ends; None if it does not end
 
 
 def scan(potential: Potential, paths: Sequence[Path], noise_eV: float) -> list[Scan]:
@@ -267,7 +267,7 @@ def _hole(path: Path, energy: Float[Tensor, "point"]) -> tuple[float | None, flo
 
 
 def _wall(path: Path, energy: Float[Tensor, "point"]) -> float | None:
-    """Highest energy before repulsion ends at short distance. None if it does not end, or the path has no pair."""
+    """Highest energy on the way to where repulsion ends. None if it does not end, or the path has no pair."""
     if not path.radii_A:
         return None
     near = torch.nonzero(path.coordinate < WALL * path.radii_A)[:, 0].flip(0)  # inwards
@@ -275,4 +275,5 @@ def _wall(path: Path, energy: Float[Tensor, "point"]) -> float | None:
     falls = ~(inward.diff() > 0)
     if not bool(falls.any()):
         return None
-    return float(inward[: int(falls.int().argmax()) + 1].max())
+    end = int(near[int(falls.int().argmax())])
+    return float(energy[end : max(end, path.start) + 1].max())

@@ -3,9 +3,11 @@
 The score is half the fraction of frames before an explosion; without one, a half plus half the fraction of frames
 before a hydrogen atom is lost; without either, 1. As in that package, a replica explodes when its kinetic temperature
 exceeds that of the bath by 10,000 K, rises a hundredfold between two frames, or is not a number. A hydrogen atom is
-lost from the frame on from which it stays more than 2.5 Å away from all heavy atoms until the end. Bonds come from covalent
-radii instead of a topology file, and the mean is over replicas of one structure instead of several structures.
-MLIPAudit runs 100 ps at 300 K. Scores of other lengths and temperatures are not comparable with its tables.
+lost from the frame on from which it stays more than 2.5 Å away from all heavy atoms until the end.
+
+Bonds come from covalent radii instead of a topology file, and the mean is over replicas of one structure instead of
+several structures. MLIPAudit runs 100 ps at 300 K. Scores of other lengths and temperatures are not comparable with
+its tables.
 
 Source: MLIPAudit (InstaDeep), benchmark "stability".
 """

@@ -203,6 +203,7 @@ def _is_alive(pid):
         return False
 
 
+@pytest.mark.slow
 def test_torch_sim_models(run):
     pytest.importorskip("torch_sim")
     status, result = run("stress_calculators:torch_sim_aspirin", "aspirin.xyz", *SMALL)
