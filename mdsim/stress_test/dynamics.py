@@ -225,7 +225,8 @@ class _Follower:
         verdict = first_unstable(self.criteria, self.setting.topology, trajectory)
         new = verdict.unstable & (self.first_unstable[moving] < 0)
         intact = torch.nonzero(self.first_unstable[moving] < 0)[:, 0]
-        self.departures.follow(moving[intact], trajectory.replicas(intact), verdict.first_frame[intact])
+        if len(intact):
+            self.departures.follow(moving[intact], trajectory.replicas(intact), verdict.first_frame[intact])
         self.score.follow(moving, trajectory, bath_K)
         for place in torch.nonzero(new)[:, 0].tolist():
             replica = int(moving[place])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from mdsim.errors import DatasetError
 from mdsim.geometry import pair_distances, whole_molecules
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Tensor
+
+log = logging.getLogger("mdsim")
 
 #: Elements whose bonds among one another are covalent. Bonds of metals change partners in ordinary dynamics.
 NONMETALS = {
@@ -81,6 +84,8 @@ def read_structure(path: Path) -> Structure:
             )
         if not np.isfinite(image.positions).all():
             raise DatasetError(f"--structure {path}: structure {number} has positions that are not finite")
+    if any(image.constraints for image in images):
+        log.warning("--structure %s: its constraints are left out, all atoms move", path)
     if len(first) < 2:
         raise DatasetError(f"--structure {path}: has a single atom, on which no force acts; give at least two atoms")
     positions = torch.from_numpy(np.stack([image.positions for image in images]))

@@ -59,6 +59,10 @@ RUN = [
     (r"(python data/convert\.py|mdsim data convert) (frames\.extxyz|aspirin\.xyz|molecules\.extxyz) .*", ""),
     (r"(python data/convert\.py|mdsim data convert) .*", "--dry-run"),
     (r"mdsim (data check|init) .*", ""),
+    (
+        r"mdsim stress-test .*aspirin.*",
+        "--cpu --temperatures-K 300 --replicas 1 --length-ps 0.05 --budget-minutes 0.01",
+    ),
     (r"mdsim export (qm_pretrained_checkpoints|runs)/.*", ""),
     (r"mdsim (train|simulate) .*configs/aspirin/aspirin_100percent_mace/.*", TINY_FOREIGN),
     (r"python run_(ase|lammps|openmm|torchsim)\.py .*", "--steps 5"),
