@@ -70,7 +70,7 @@ def read_structure(path: Path) -> Structure:
     try:
         images, _ = read_images_in_A(path)
     except DatasetError as error:
-        raise DatasetError(f"--structure {str(error).replace('; name the format with --format', '')}") from error
+        raise DatasetError(f"--structure {str(error).split('; name the format')[0]}") from error
     first = images[0]
     try:
         cell = cell_of(first)
