@@ -71,20 +71,14 @@ def approaches(structure: Structure, most: int, n_points: int) -> list[Path]:
 
 
 def bends(structure: Structure, most: int, n_points: int) -> list[Path]:
-    """One path per class of angles between covalent bonds."""
+    """One path per class of angles between covalent bonds; first those outside rings, at atoms with few bonds."""
     system, reference = structure.topology, structure.reference
-    triplets = bonded_triplets(system)
     found = []
-    for members in classes_of_tuples(system, triplets)[:most]:
-        i, j, k = triplets[members[0]].tolist()
+    for i, j, k, moving in _softest_angles(system)[:most]:
         here = float(torch.rad2deg(angles(reference, torch.tensor([[i, j, k]]), system.cell)))
         low, high = max(NARROWEST_DEG, here - BEND_DEG), min(WIDEST_DEG, here + BEND_DEG)
         if not low < here < high:
             continue
-        moving = _part(system, i, j)
-        if moving[j]:  # a ring holds them together
-            moving = torch.zeros_like(moving)
-            moving[i] = True
         axis, arms = _axis(structure, i, j, k)
         values = torch.linspace(low, high, n_points, dtype=torch.float64)
         turned = _rotated(arms, axis, torch.deg2rad(values - here))
@@ -120,6 +114,23 @@ def breathing(structure: Structure, n_points: int) -> Path:
     start = int((values - 1).abs().argmin())
     name = "scaling of all distances"
     return Path("breathing", name, "", values, start, positions, (reference - center).expand_as(positions))
+
+
+def _softest_angles(system: System) -> list[tuple[int, int, int, Bool[Tensor, "atom"]]]:
+    """An angle i-j-k of each class and the atoms that move with i: the smaller part, or i alone in a ring."""
+    triplets = bonded_triplets(system)
+    n_bonds = torch.bincount(system.bonds.flatten(), minlength=system.n_atoms)
+    found = []
+    for members in classes_of_tuples(system, triplets):
+        i, j, k = triplets[members[0]].tolist()
+        parts = {(i, k): _part(system, i, j), (k, i): _part(system, k, j)}
+        (first, last), moving = min(parts.items(), key=lambda item: int(item[1].sum()))
+        in_ring = bool(moving[j])
+        order = in_ring, int(n_bonds[j]), int(moving.sum())
+        alone = torch.zeros_like(moving)
+        alone[first] = True
+        found.append((order, (first, j, last, alone if in_ring else moving)))
+    return [angle for _, angle in sorted(found, key=lambda item: item[0])]
 
 
 def _along_pair(
