@@ -86,7 +86,7 @@ def bends(structure: Structure, most: int, n_points: int) -> list[Path]:
         spin = torch.linalg.cross(axis.expand_as(turned), turned) * (np.pi / 180)
         tangent = torch.where(moving[:, None], spin, 0.0)
         start = int((values - here).abs().argmin())
-        name = name_of("angle", system, (i, j, k))
+        name = name_of("angle", system, (min(i, k), j, max(i, k)))
         found.append(Path("bend", name, "degree", values, start, positions, tangent))
     return found
 

@@ -161,7 +161,7 @@ def test_unknown_elements(structures, capsys):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists processes as Linux does")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_interrupts_leave_no_process(structures, number):
     command = [sys.executable, "-m", "mdsim.cli", "stress-test", "stress_calculators:sound", "--replicas", "2"]
     flags = ["--structure", str(structures / "ethanol.xyz"), "--processes", "2", "--length-ps", "500"]
