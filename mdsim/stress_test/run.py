@@ -29,6 +29,7 @@ from mdsim.typing import Float, Tensor
 log = logging.getLogger("mdsim")
 
 LARGE_FORCE_EV_PER_A = 10.0
+SHORT_PS = 1.0  # dynamics that is too short for a verdict of "stable" without a warning
 
 
 @dataclass(frozen=True)
@@ -236,4 +237,8 @@ def _survival(outcomes: Sequence[dynamics.Outcome]) -> Finding:
     reasons = sorted({reason for o in outcomes for reason in o.reasons if reason is not None})
     values = {"n_broken": broken, "n_replicas": total, "reasons": reasons}
     text = f"{broken} of {total} replicas broke" + (f" ({', '.join(reasons)})" if reasons else "")
+    shortest_ps = min(o.length_ps for o in outcomes)
+    if not broken and shortest_ps < SHORT_PS * (1 - 1e-6):
+        text += f", but {shortest_ps:.2g} ps are too short to say much: raise --budget-minutes, or give --length-ps"
+        return Finding("dynamics", "warn", text, values)
     return Finding("dynamics", "fail" if broken else "pass", text, values)

@@ -61,7 +61,7 @@ def levels(result):
     ],
 )
 def test_stable(run, model, structure, flags):
-    status, result = run(model, structure, *SMALL, *flags)
+    status, result = run(model, structure, *SMALL, *flags, "--length-ps", "1")
     assert (status, result["verdict"]["label"], result["verdict"]["passed"]) == (0, "stable", True)
     assert set(levels(result).values()) <= {"pass", "skipped"}
     (dynamics,) = result["dynamics"]
@@ -104,6 +104,7 @@ def test_required_stable_time(run):
     flags = ["--temperatures-K", "300", "--replicas", "2", "--budget-minutes", "0.01", "--processes", "1"]
     status, result = run("stress_calculators:sound", "ethanol.xyz", *flags, "--min-stable-ps", "0.05")
     assert status == 0 and result["settings"]["length_ps"] == 0.05
+    assert result["verdict"]["label"] == "stable_with_warnings" and "too short" in result["verdict"]["sentence"]
     assert "required: 0.05 ps, reached" in result["verdict"]["sentence"]
 
 
