@@ -67,6 +67,17 @@ def resolve(factory: str, key: str) -> Callable[..., Any]:
     return found
 
 
+def call(function: Callable[..., Any], factory: str, key: str) -> Any:
+    """Call a factory without arguments.
+
+    Raises:
+        ConfigError: it needs arguments, or fails.
+    """
+    arguments = _arguments(function, factory, {}, key, {})
+    with _named(f"{key}: {factory} fails"):
+        return function(**arguments)
+
+
 @contextmanager
 def _named(what: str, besides: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Turn whatever goes wrong in code of a user into one line that says what, why, and where in the code.

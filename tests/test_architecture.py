@@ -21,7 +21,7 @@ FLOORS = {
     4: ("stability",),
     5: ("dynamics", "datasets.inspection"),
     6: ("estimator", "calculator"),
-    7: ("training", "evaluation", "replicas", "export"),
+    7: ("training", "evaluation", "replicas", "export", "stress_test"),
     8: ("config",),  # nothing below knows pydantic
     9: ("assembly", "suggest"),
     10: ("cli",),

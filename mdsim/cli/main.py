@@ -7,6 +7,7 @@ mdsim simulate --config-yml CONFIG         held-out evaluation
 mdsim compare RUN_DIR [RUN_DIR ...]        results before and after training, as a table and figures
 mdsim report RUN [RUN ...]                  the HTML report of evaluations, drawn anew
 mdsim predict --checkpoint FILE ...        energies and forces of frames
+mdsim stress-test MODEL --structure FILE   does a force field stay stable, and if not, why
 mdsim export CHECKPOINT --to ENGINE ...    a force field for LAMMPS, OpenMM, torch-sim, i-PI, metatomic, ASE
 mdsim doctor                               versions, devices and kernels here, and what is missing
 mdsim data check PATH                      statistics, warnings and a figure of a data set
@@ -63,6 +64,12 @@ COMMANDS = {
     ),
     "report": Command("write the HTML report of evaluations", "mdsim.cli.stable", "report", "report_parser"),
     "predict": Command("write energies and forces of frames", "mdsim.cli.pretrain", "predict", "predict_parser"),
+    "stress-test": Command(
+        "test whether a force field stays stable",
+        "mdsim.cli.stress_test",
+        "stress_test_command",
+        "stress_test_parser",
+    ),
     "export": Command("hand a force field to another engine", "mdsim.cli.export", "export_command", "export_parser"),
     "doctor": Command("show this environment and what it lacks", "mdsim.cli.doctor", "doctor", "doctor_parser"),
     "completion": Command(

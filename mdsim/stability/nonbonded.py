@@ -38,7 +38,7 @@ class Contacts:
     @cached_property
     def names(self) -> list[str]:
         """A name per kind: those within molecules, then, if there are several molecules, those between them."""
-        pairs = ["-".join(chemical_symbols[number] for number in pair) for pair in self._element_pairs]
+        pairs = ["-".join(chemical_symbols[number] for number in pair) for pair in self.element_pairs]
         between = [f"contact {pair} between molecules" for pair in pairs] if self.system.n_molecules > 1 else []
         return [f"contact {pair}" for pair in pairs] + between
 
@@ -46,7 +46,7 @@ class Contacts:
     def van_der_waals_A(self) -> Float[Tensor, "kind"]:
         """Sum of the van der Waals radii of each kind, Å (Alvarez, Dalton Trans. 42, 8617 (2013))."""
         radii = torch.nan_to_num(torch.tensor(vdw_radii, dtype=torch.float64), nan=UNKNOWN_RADIUS_A)
-        sums = radii[torch.tensor(self._element_pairs)].sum(-1)
+        sums = radii[torch.tensor(self.element_pairs)].sum(-1)
         return sums.repeat(len(self.names) // len(sums))
 
     def closest_A(self, positions: Float[Tensor, "row atom 3"], reach_A: float) -> Float[Tensor, "row kind"]:
@@ -91,7 +91,8 @@ class Contacts:
         return torch.cat(parts) if parts else positions.new_full((0, len(self.names)), torch.inf)
 
     @cached_property
-    def _element_pairs(self) -> list[tuple[int, int]]:
+    def element_pairs(self) -> list[tuple[int, int]]:
+        """The pairs of elements, in the order of the kinds."""
         return list(combinations_with_replacement(self.elements, 2))
 
     @cached_property
@@ -112,7 +113,7 @@ class Contacts:
 
     def _kind(self, first: Int[Tensor, "pair"], second: Int[Tensor, "pair"]) -> Int[Tensor, "pair"]:
         between = self.system.molecules[first] != self.system.molecules[second]
-        return self._table[self._element[first], self._element[second]] + between * len(self._element_pairs)
+        return self._table[self._element[first], self._element[second]] + between * len(self.element_pairs)
 
     @cached_property
     def _element(self) -> Int[Tensor, "atom"]:

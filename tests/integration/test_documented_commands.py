@@ -38,6 +38,7 @@ TINY_FIT = "--debug --cpu --print-every 1000"
 TINY_RUN = "--debug --exp_name=default --cpu --dynamics.fast=false --dynamics.replicas=2"
 TINY_TRAINING = TINY_RUN + " --epochs=2 --dynamics.steps_per_epoch=8 --learning.reruns=2 --learning.steps_per_rerun=2"
 TINY_EVALUATION = TINY_RUN + " --dynamics.steps_per_epoch=28"
+TINY_STRESS_TEST = "--cpu --temperatures-K 300 --replicas 1 --length-ps 0.05 --budget-minutes 0.01"
 
 TINY_FOREIGN = "--debug --exp_name=100percent --cpu --dynamics.replicas=2 --epochs=1 --dynamics.steps_per_epoch=20"
 
@@ -59,6 +60,10 @@ RUN = [
     (r"(python data/convert\.py|mdsim data convert) (frames\.extxyz|aspirin\.xyz|molecules\.extxyz) .*", ""),
     (r"(python data/convert\.py|mdsim data convert) .*", "--dry-run"),
     (r"mdsim (data check|init) .*", ""),
+    (
+        r"mdsim stress-test .*aspirin.*",
+        "--cpu --temperatures-K 300 --replicas 1 --length-ps 0.05 --budget-minutes 0.01",
+    ),
     (r"mdsim export (qm_pretrained_checkpoints|runs)/.*", ""),
     (r"mdsim (train|simulate) .*configs/aspirin/aspirin_100percent_mace/.*", TINY_FOREIGN),
     (r"python run_(ase|lammps|openmm|torchsim)\.py .*", "--steps 5"),
