@@ -66,6 +66,7 @@ def _says_how_to_continue(said: str, log: Path, number: signal.Signals) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_stopped_fit(world):
     common = ["pretrain", "--config-yml", str(world / "pretrain.yml"), "--optim.checkpoint_every_epochs=100000"]
     whole, stopped = (world / "fits" / "schnet" / f"toy-water_20_schnet_{name}" for name in ("whole", "stopped"))
@@ -100,6 +101,7 @@ def test_a_stopped_stable_training(world):
         assert same_bits(checkpoints.read(stopped / name), checkpoints.read(whole / name)), name
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation(world):
     common = ["simulate", "--config-yml", str(world / "simulate.yml"), *ALWAYS_STABLE]
     whole, stopped = (

@@ -108,6 +108,7 @@ def test_required_stable_time(run):
     assert "required: 0.05 ps, reached" in result["verdict"]["sentence"]
 
 
+@pytest.mark.slow
 def test_processes_agree_with_one(run):
     flags = ["--temperatures-K", "300", "--replicas", "2", "--length-ps", "0.02", "--budget-minutes", "0.001"]
     one, several = (
