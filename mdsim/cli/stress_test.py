@@ -77,7 +77,7 @@ def stress_test_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--processes", type=_count, help="of an ASE calculator [one per replica, at most one per core]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, metavar="DIR", help=f"folder for {RESULTS}")
+    parser.add_argument("--output", type=Path, metavar="DIR", help=f"folder for report.html and {RESULTS}")
     parser.add_argument("--cpu", action="store_true", help="use no GPU")
     parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help="factory of a custom model of a checkpoint")
     shared.foreign_flags(parser)
@@ -99,6 +99,7 @@ def _count(text: str) -> int:
 
 def _run(known: argparse.Namespace) -> int:
     from mdsim.evaluation.files import write_json
+    from mdsim.stress_test.page import write_report
     from mdsim.stress_test.report import as_json, as_text
     from mdsim.stress_test.run import conditions_of, stress_test
     from mdsim.stress_test.structure import read_structure
@@ -120,7 +121,7 @@ def _run(known: argparse.Namespace) -> int:
     print(as_text(result))
     if known.output is not None:
         write_json(known.output / RESULTS, as_json(result))
-        print(f"\n{known.output / RESULTS}")
+        print(f"\n{write_report(known.output, result)}\n{known.output / RESULTS}")
     return 0 if result.verdict.passed else FAILED
 
 

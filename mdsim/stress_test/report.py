@@ -12,6 +12,7 @@ from mdsim.stress_test.run import Result
 
 FORMAT, VERSION = "mdsim stress test", 1
 MOST_FIRST = 2
+DYNAMICS_HEADER = ["dynamics", "broke", "mean stable time", "score", "first"]
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -55,13 +56,14 @@ def as_text(result: Result) -> str:
         checks,
     ]
     if result.outcomes:
-        parts.append(format_table(["dynamics", "broke", "mean stable time", "score", "first"], _rows(result)))
+        parts.append(format_table(DYNAMICS_HEADER, dynamics_rows(result)))
     parts.append(result.verdict.sentence)
     parts.append(result.advice.sentence + (f"\n  {result.advice.command}" if result.advice.command else ""))
     return "\n\n".join(parts)
 
 
-def _rows(result: Result) -> list[list[str]]:
+def dynamics_rows(result: Result) -> list[list[str]]:
+    """The cells below `DYNAMICS_HEADER`, a row for each condition."""
     rows = []
     for outcome in result.outcomes:
         values = outcome.as_json()

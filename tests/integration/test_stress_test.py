@@ -44,6 +44,7 @@ def run(structures, tmp_path, capsys):
             ["stress-test", model, "--structure", str(structures / structure), *flags, "--output", str(output)]
         )
         file = output / "stress_test.json"
+        assert (output / "report.html").exists() == file.exists()
         return status, json.loads(file.read_text(encoding="utf-8")) if file.exists() else capsys.readouterr().err
 
     return run
