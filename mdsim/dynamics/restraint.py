@@ -41,7 +41,7 @@ class BondedRestraint:
 
         Args:
             system: its bonds and the angles between them are restrained.
-            positions: Å.
+            positions: Å, on any device.
             kT: thermal energy of the frames in eV. The stiffness is that of a harmonic well with their variance.
             margin_A: margin added to both ends of the range in the frames, Å.
         """
@@ -51,7 +51,7 @@ class BondedRestraint:
             raise ValueError(
                 f"found {len(pairs)} bonded pairs in {len(positions)} frames, but ranges need one pair and two frames"
             )
-        distances = pair_distances(positions.double(), pairs, system.cell)
+        distances = pair_distances(positions.to(pairs.device).double(), pairs, system.cell)
         lower, upper = distances.amin(0) - margin_A, distances.amax(0) + margin_A
         lower, upper, stiffness = (x.to(system.masses) for x in (lower, upper, kT / distances.var(0)))
         return cls(pairs, lower, upper, stiffness, system.cell)

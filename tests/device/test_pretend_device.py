@@ -24,6 +24,13 @@ def test_scalars_and_indices_of_the_host_are_accepted(pretended):
     assert torch.ones(1, device="cuda:1").get_device() == 1
 
 
+def test_the_second_device():
+    with pretend_cuda(used=1):
+        x = torch.ones(3, device="cuda:1", requires_grad=True)
+        (gradient,) = torch.autograd.grad((x * torch.zeros(3).to(x)).square().sum(), x)
+        assert {str(one.device) for one in (gradient, x.new_zeros(2), torch.zeros_like(x))} == {"cuda:1"}
+
+
 def test_gradients_are_those_of_the_cpu(pretended):
     layer = torch.nn.Linear(3, 1)
     expected = torch.autograd.grad(layer(torch.ones(2, 3)).sum(), layer.weight)[0]

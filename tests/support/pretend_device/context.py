@@ -64,8 +64,12 @@ def _tensor(real):
 
 
 @contextlib.contextmanager
-def pretend_cuda() -> Iterator[Ledger]:
-    """Two GPUs while the context lasts, and the ledger of their work, empty at the beginning."""
+def pretend_cuda(used: int = 0) -> Iterator[Ledger]:
+    """Two GPUs while the context lasts, and the ledger of their work, empty at the beginning.
+
+    Args:
+        used: the index of the one that is used. As always, "cuda" without an index is the first one.
+    """
     replaced = {
         torch: {"Generator": PretendGenerator, "tensor": _tensor(torch.tensor)},
         torch.Tensor: {"to": _to(torch.Tensor.to)},
@@ -83,6 +87,7 @@ def pretend_cuda() -> Iterator[Ledger]:
         },
     }
     LEDGER.reset()
+    LEDGER.used = torch.device("cuda", used)
     with contextlib.ExitStack() as stack:
         for owner, members in replaced.items():
             for name, value in members.items():

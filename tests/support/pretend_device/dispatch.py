@@ -67,10 +67,12 @@ def dispatch(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 def _goal(target: torch.device | None, here: list[PretendTensor]) -> torch.device:
-    """The device of the result."""
-    if target is None or torch.device(target).type == "meta":
-        return here[0].where if here else (CPU if target is None else torch.device("cuda", 0))
+    """The device of the result. To C++ a pretend device is the meta device."""
+    if target is None:
+        return here[0].where if here else CPU
     target = torch.device(target)
+    if target.type == "meta":
+        return here[0].where if here else LEDGER.used
     return torch.device("cuda", target.index or 0) if target.type == "cuda" else target
 
 

@@ -6,6 +6,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+import torch
+
 PACKAGE = str(Path(__file__).parents[3] / "mdsim")
 
 
@@ -17,6 +19,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        self.used = torch.device("cuda", 0)  # the device that C++ means by "meta", which has no index
         self.reset()
 
     def reset(self) -> None:
