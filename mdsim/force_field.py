@@ -53,6 +53,7 @@ class ForceField(EnergyZero):
     hyperparameters: dict[str, Any]  # arguments that, with species and weights, build the same model again
     made_by: dict[str, Any] | None = None  # `factory` and `options` of a model from outside this package
     repulsion: ZBL | None = None  # part of the energies that is not learned, see `mdsim.models.repelled`
+    _checked: tuple[Tensor, Tensor] | None = None  # atomic numbers of the latest system, and the species then
     message_steps: int | None = None  # from neighbor to neighbor, by which atoms affect an energy; None: unknown
 
     def __init__(self, cutoff: float, species: list[int] | tuple[int, ...] = (), energy_shift_eV: float = 0.0) -> None:
@@ -202,12 +203,18 @@ class ForceField(EnergyZero):
         return copy.deepcopy(self).eval().requires_grad_(False)
 
     def check_species(self, system: System) -> None:
-        """Raise `UnknownSpeciesError` unless every element of the system was seen in training."""
+        """Raise `UnknownSpeciesError` unless every element of the system was seen in training.
+
+        A second check of the same system costs nothing. Each reading of numbers makes the host wait for a GPU.
+        """
+        if self._checked is not None and self._checked[0] is system.atomic_numbers and self._checked[1] is self.species:
+            return
         unknown = sorted(set(system.atomic_numbers.tolist()) - set(self.species.tolist()))
         if len(self.species) and unknown:
             raise UnknownSpeciesError(
                 f"the force field knows the atomic numbers {self.species.tolist()}, but the system has {unknown}"
             )
+        self._checked = system.atomic_numbers, self.species
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
         """A faster potential with frozen parameters, equal to the plain one within rounding.

@@ -15,6 +15,10 @@ from mdsim.typing import Bool, Float, Int, Tensor
 
 #: Largest off-diagonal element of a cell, relative to its longest edge, that is due to rounding.
 ROUNDING = 1e-7
+#: Lattice vectors as rows, Å.
+Rows = tuple[tuple[float, ...], ...]
+MOST_CELLS_KEPT = 16
+_ROWS: dict[int, tuple[Tensor, int, Rows]] = {}  # by the `id` of a cell: the cell, its version, its numbers
 #: Sine of a bond angle below which three atoms are on a line. Single-precision rounding turns the plane through them.
 STRAIGHT = 1e-4
 
@@ -38,18 +42,19 @@ def minimum_image(
     """
     if cell is None:
         return displacements
+    rows = rows_of(cell)
     cell = cell.to(displacements)
-    if is_orthorhombic(cell):
+    if _are_orthogonal(rows):
         edges = torch.diagonal(cell)
         steps = torch.round(displacements * (1 / edges)).detach()
         # The product with all elements costs more, and only a derivative with respect to them needs it.
         return displacements - (steps @ cell if cell.requires_grad else steps * edges)
-    cell = (_reduction(tuple(map(tuple, cell.tolist()))).to(cell.device) @ cell.double()).to(cell)
+    cell = (_reduction(rows, cell.device) @ cell.double()).to(cell)
     wrapped = displacements - torch.round(displacements @ torch.linalg.inv(cell)).detach() @ cell
     if wrapped.device.type == "cpu" and _all_shorter(wrapped, 0.5 * float(cell.detach().norm(dim=-1).min())):
         return wrapped  # a GPU would wait for the comparison
     # |w ± s|² - |w|² = s² ± 2 w·s: one number per pair of opposite images, instead of six coordinates.
-    shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)[14:].to(wrapped) @ cell
+    shifts = _half_of_the_images(wrapped.device).to(wrapped) @ cell
     along = wrapped.detach() @ shifts.T
     gain, nearest = (shifts.square().sum(-1) - 2 * along.abs()).min(-1)
     steps = torch.where(gain < 0, -along.gather(-1, nearest[..., None])[..., 0].sign(), 0.0)
@@ -125,13 +130,38 @@ def _beyond_the_first_atom(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Te
 
 def is_orthorhombic(cell: Float[Tensor, "3 3"]) -> bool:
     """Whether the lattice vectors are parallel to the axes, up to rounding."""
-    return bool((cell - torch.diag(torch.diagonal(cell))).abs().max() <= ROUNDING * torch.diagonal(cell).abs().max())
+    return _are_orthogonal(rows_of(cell))
+
+
+def rows_of(cell: Float[Tensor, "3 3"]) -> Rows:
+    """The numbers of a cell (Å) on the host. They are kept for the latest cells, because a GPU waits to give them."""
+    if cell.requires_grad or cell.is_inference():  # which no one may hold on to, or which may change unseen
+        return tuple(map(tuple, cell.detach().tolist()))
+    kept = _ROWS.get(id(cell))
+    if kept is None or kept[0] is not cell or kept[1] != cell._version:
+        while len(_ROWS) >= MOST_CELLS_KEPT:
+            del _ROWS[next(iter(_ROWS))]
+        kept = _ROWS[id(cell)] = cell, cell._version, tuple(map(tuple, cell.tolist()))
+    return kept[2]
+
+
+def _are_orthogonal(rows: Rows) -> bool:
+    longest = max(abs(rows[axis][axis]) for axis in range(3))
+    across = (abs(rows[i][j]) for i in range(3) for j in range(3) if i != j)
+    is_finite = all(math.isfinite(number) for row in rows for number in row)
+    return is_finite and all(number <= ROUNDING * longest for number in across)
 
 
 @lru_cache(maxsize=16)
-def _reduction(cell: tuple) -> Float[Tensor, "3 3"]:
+def _reduction(rows: Rows, device: torch.device) -> Float[Tensor, "3 3"]:
     """Integers that combine the lattice vectors to the shortest ones of the same lattice, float64."""
-    return torch.from_numpy(minkowski_reduce(cell)[1].astype(np.float64))
+    return torch.from_numpy(minkowski_reduce(rows)[1].astype(np.float64)).to(device)
+
+
+@lru_cache(maxsize=4)
+def _half_of_the_images(device: torch.device) -> Float[Tensor, "image 3"]:
+    """One of each two opposite translations to the 26 cells around a cell."""
+    return torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)[14:].to(device)
 
 
 def pair_distances(

@@ -77,8 +77,6 @@ class EdgeModel(ForceField):
     are taken care of. Forces and stress follow from it by differentiation, as for every `ForceField`.
     """
 
-    _checked: Tensor | None = None  # atomic numbers of the latest system; each check waits for the device
-
     def frozen_copy(self) -> EdgeModel:
         """A copy for dynamics, which shares compiled code with this model."""
         return frozen_copy(self)
@@ -91,9 +89,7 @@ class EdgeModel(ForceField):
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> Float[Tensor, "replica atom"]:
         """Energy of each atom in eV; they sum to the energy of the replica, relative to `zero_energy_eV`."""
-        if system.atomic_numbers is not self._checked:
-            self.check_species(system)
-            self._checked = system.atomic_numbers
+        self.check_species(system)
         with torch.autocast(positions.device.type, enabled=False):  # which most packages do not support
             energies = self.node_energies(Graph.of(system, positions, neighbors, self.cutoff))
         return energies.to(positions.dtype).reshape(positions.shape[:2])

@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from mdsim.compiled import HAS_NUMBA
+from mdsim.geometry import Rows, rows_of
 from mdsim.neighbors.pairs import Neighbors
 from mdsim.typing import Float, Int, Tensor
 
 CELLS_PER_CUTOFF = (1, 1, 4)  # along each axis; finer columns have fewer useless candidates but need more lookups
 CANDIDATES_AT_ONCE = 2**17  # they fit into the processor's cache
+CANDIDATES_AT_ONCE_ON_GPU = 2**22  # a search of most systems is one piece then, and memory stays small
 WIDER = 1.0 + 1e-6  # factor on the width of cells, a margin for rounding
 
 
@@ -35,7 +38,7 @@ class Grid:
     @classmethod
     def periodic(cls, cell: Float[Tensor, "3 3"], cutoff: float) -> Grid:
         """The finest grid with the wanted number of cells along the cutoff, or one cell along a narrow axis."""
-        return _periodic_grid(tuple(map(tuple, cell.tolist())), cutoff)
+        return _periodic_grid(rows_of(cell), cutoff)
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -55,7 +58,7 @@ class Grid:
         _, y_cells, z_cells = self.extent
         offsets = [(0, y) for y in range(1, along_y + 1)]
         offsets += [(x, y) for x in range(1, along_x + 1) for y in range(-along_y, along_y + 1)]
-        return torch.tensor([(x * y_cells + y) * z_cells for x, y in offsets], device=device)
+        return _integers(tuple((x * y_cells + y) * z_cells for x, y in offsets), device)
 
     def candidates_per_atom(self, n_atoms: int) -> float:
         """Number of candidates per atom for atoms that are spread evenly over the cell."""
@@ -68,7 +71,7 @@ class Grid:
 
 
 @lru_cache(maxsize=64)
-def _periodic_grid(cell: tuple[tuple[float, ...], ...], cutoff: float) -> Grid:
+def _periodic_grid(cell: Rows, cutoff: float) -> Grid:
     """Kept, because the cell of a system is the same in every search."""
     inverse = torch.linalg.inv(torch.tensor(cell, dtype=torch.float64))
     heights = (1.0 / torch.linalg.vector_norm(inverse, dim=0)).tolist()
@@ -118,7 +121,7 @@ def cell_list_search(
 
 def _open_grid(positions: Float[Tensor, "replica atom 3"], cutoff: float) -> tuple[Grid, Int[Tensor, "atoms_of_all 3"]]:
     """Cells without gaps wider than the reach along any axis. Their number is at most that of the atoms."""
-    reach = torch.tensor(CELLS_PER_CUTOFF, dtype=torch.float64, device=positions.device)
+    reach = _integers(CELLS_PER_CUTOFF, positions.device).double()
     finite = positions.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     ordered, order = torch.floor(finite * (reach / (WIDER * cutoff))).sort(dim=1)
     gaps = torch.minimum(ordered.diff(dim=1), reach + 1).long()
@@ -138,25 +141,30 @@ def _wrapped(
     fractional = atoms.double() @ torch.linalg.inv(cell.double())
     wraps = -torch.floor(fractional)
     fractional = fractional + wraps
-    shape = torch.tensor(grid.shape, device=atoms.device)
+    shape = _integers(grid.shape, atoms.device)
     bins = torch.minimum((fractional * shape).long(), shape - 1)
     owner = torch.arange(len(atoms), device=atoms.device)
     return wraps, Points(owner, torch.zeros_like(bins), bins, (fractional @ cell.double()).to(atoms))
+
+
+@lru_cache(maxsize=64)
+def _integers(numbers: tuple[int, ...], device: torch.device) -> Int[Tensor, "number"]:
+    """Integers on a device, kept there: the host waits for each transfer."""
+    return torch.tensor(numbers, dtype=torch.long).to(device)
 
 
 def _with_images(cell: Float[Tensor, "3 3"], atoms: Points, grid: Grid) -> Points:
     """The atoms, then their images within the reach of the grid. Along the first axis only the far side has images."""
     owner, image = atoms.owner, atoms.image
     for axis, (n, reach) in enumerate(zip(grid.shape, grid.reach, strict=True)):
-        owners, images = [owner], [image]
         farthest = -(-reach // n)
-        for away in [*range(-farthest if axis else 0, 0), *range(1, farthest + 1)]:
-            there = atoms.bins[owner, axis] + away * n
-            chosen = torch.nonzero((there >= -reach) & (there < n + reach))[:, 0]
-            owners.append(owner[chosen])
-            images.append(image[chosen].index_fill(1, torch.tensor([axis], device=owner.device), away))
-        owner, image = torch.cat(owners), torch.cat(images)
-    shape = torch.tensor(grid.shape, device=owner.device)
+        aways = _integers((*range(-farthest if axis else 0, 0), *range(1, farthest + 1)), owner.device)
+        there = atoms.bins[owner, axis] + n * aways[:, None]
+        away, chosen = torch.nonzero((there >= -reach) & (there < n + reach), as_tuple=True)
+        moved = image[chosen]
+        moved[:, axis] = aways[away]
+        owner, image = torch.cat([owner, owner[chosen]]), torch.cat([image, moved])
+    shape = _integers(grid.shape, owner.device)
     at = atoms.at[owner] + image.to(atoms.at) @ cell
     return Points(owner, image, atoms.bins[owner] + image * shape, at)
 
@@ -212,15 +220,15 @@ def _candidates(
     """All ranges expanded to pairs of an atom and a point, for a few atoms at a time."""
     counts = stops - starts
     of_atoms = counts.sum(1)
-    total = of_atoms.cumsum(0)
-    chunk = torch.div(total, CANDIDATES_AT_ONCE, rounding_mode="floor")
-    sizes = torch.unique_consecutive(chunk, return_counts=True)[1].tolist()
-    begin = 0
-    for size in sizes:
-        rows = slice(begin, begin + size)
-        flat = counts[rows].reshape(-1)
-        atoms = torch.arange(begin, begin + size, device=counts.device)
-        first = atoms.repeat_interleave(of_atoms[rows])
-        offset = (starts[rows].reshape(-1) - flat.cumsum(0) + flat).repeat_interleave(flat, output_size=len(first))
-        yield first, offset + torch.arange(len(first), device=counts.device)
-        begin += size
+    total = torch.nn.functional.pad(of_atoms.cumsum(0), (1, 0))
+    at_once = CANDIDATES_AT_ONCE if counts.device.type == "cpu" else CANDIDATES_AT_ONCE_ON_GPU
+    n_chunks = int(total[-1]) // at_once + 1
+    marks = at_once * torch.arange(n_chunks + 1, device=total.device)
+    edges = torch.searchsorted(total[:-1], marks).clamp(max=len(counts))
+    edges[-1:] = len(counts)
+    begins, before = torch.stack([edges, total[edges]]).tolist()  # at once, because each list makes the host wait
+    for begin, end, size in zip(begins[:-1], begins[1:], np.diff(before).tolist(), strict=True):
+        flat = counts[begin:end].reshape(-1)
+        first = torch.arange(begin, end, device=counts.device).repeat_interleave(of_atoms[begin:end], output_size=size)
+        offset = (starts[begin:end].reshape(-1) - flat.cumsum(0) + flat).repeat_interleave(flat, output_size=size)
+        yield first, offset + torch.arange(size, device=counts.device)

@@ -68,8 +68,9 @@ class Neighbors:
         runs = torch.stack(
             [edges[replicas], edges[replicas + 1]], dim=1
         ).flatten()  # pairs to keep, to drop, to keep, ...
-        ends = torch.tensor([0, self.n_pairs], device=runs.device)
-        sizes, new_sizes = torch.cat([ends[:1], runs, ends[1:]]).diff().tolist(), new_counts.tolist()
+        ends = torch.cat([edges[:1], runs, edges[-1:]])
+        numbers = torch.cat([ends.diff(), new_counts]).tolist()  # at once, because each list makes the host wait
+        sizes, new_sizes = numbers[: len(ends) - 1], numbers[len(ends) - 1 :]
         offsets = n_atoms * (replicas - torch.arange(len(replicas), device=replicas.device))
         offsets = offsets.repeat_interleave(new_counts, output_size=pairs.n_pairs)
 

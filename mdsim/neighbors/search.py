@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 
+from mdsim.geometry import rows_of
 from mdsim.neighbors.cell_list import CELLS_PER_CUTOFF, Grid, cell_list_search, is_compiled
 from mdsim.neighbors.direct import direct_search, images_within
 from mdsim.neighbors.pairs import Neighbors
@@ -42,7 +43,8 @@ def pairs_within(
         # Compressed grids have at most as many cells along an axis as atoms, with a gap after each.
         at_once = min(at_once, MOST_CELLS // (n_atoms * (max(CELLS_PER_CUTOFF) + 1)) ** 3)
     else:
-        search, at_once = direct_search, PAIRS_AT_ONCE // max(1, n_atoms**2)
+        n_images = 1 if cell is None else len(images_within(rows_of(cell), cutoff))
+        search, at_once = direct_search, PAIRS_AT_ONCE // max(1, n_atoms**2 * n_images)
     at_once = max(1, at_once)
     found = [search(cell, some, cutoff) for some in positions.split(at_once)]
     return Neighbors.cat(found, at_once * n_atoms)
@@ -50,18 +52,12 @@ def pairs_within(
 
 def prefers_cells(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float, device: torch.device) -> bool:
     """Whether the cell list is faster than a search over all pairs for this number of atoms."""
-    n_images = 1 if cell is None else _n_images(tuple(map(tuple, cell.tolist())), cutoff)
+    n_images = 1 if cell is None else len(images_within(rows_of(cell), cutoff))
     if n_images == 1 and n_atoms < FEW_ATOMS:
         return False
     first_look = FIRST_LOOK_OPEN if cell is None else FIRST_LOOK_PERIODIC
     of_candidate = CANDIDATE_COMPILED if is_compiled(device) else CANDIDATE
     return of_candidate * candidates_per_pair(cell, n_atoms, cutoff) < n_images + first_look
-
-
-@lru_cache(maxsize=64)
-def _n_images(cell: tuple[tuple[float, ...], ...], cutoff: float) -> int:
-    """Images that the direct search looks at, kept because the cell of a system is the same in every search."""
-    return len(images_within(torch.tensor(cell, dtype=torch.float64), cutoff))
 
 
 def candidates_per_pair(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float) -> float:

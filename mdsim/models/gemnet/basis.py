@@ -11,6 +11,7 @@ so sums over triplets become products of sums over edges, and triplets are never
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -128,9 +129,21 @@ def _normalization(degree: int, m: int) -> float:
     return math.sqrt(of_the_sum) * ((2 * degree + 1) / (4 * math.pi)) ** 0.25
 
 
-def at_zero_angle(num_spherical: int) -> list[float]:
-    """Y_l0(1) = √((2l + 1) / 4π) of each degree: the contribution of an edge paired with itself."""
-    return [math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(num_spherical)]
+@lru_cache(maxsize=8)
+def at_zero_angle(num_spherical: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "spherical"]:
+    """Y_l0(1) = √((2l + 1) / 4π) of each degree: the contribution of an edge paired with itself.
+
+    Kept on the device, because the host waits for each transfer.
+    """
+    values = [math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(num_spherical)]
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=8)
+def _parity(num_spherical: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "harmonic"]:
+    """(-1)^l of each harmonic, kept in the same way."""
+    values = [(-1.0) ** degree for degree in range(num_spherical) for _ in range(2 * degree + 1)]
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def circular_basis(
@@ -144,7 +157,6 @@ def circular_basis(
         num_spherical: degrees.
     """
     harmonics = circular_harmonics(edges.directions, num_spherical)
-    parity = [(-1.0) ** degree for degree in range(num_spherical) for _ in range(2 * degree + 1)]
-    reverse = harmonics.new_tensor(parity) * harmonics
+    reverse = _parity(num_spherical, harmonics.device, harmonics.dtype) * harmonics
     harmonics = edges.dense(torch.stack([harmonics, reverse], dim=1).flatten(0, 1))
     return harmonics, edges.dense(on_both(radial))

@@ -31,6 +31,23 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """The directed edges of pairs and their places in the dense layout."""
+
+    senders: Int[Tensor, "edge"]
+    receivers: Int[Tensor, "edge"]
+    rows: Int[Tensor, "edge"]  # row of each edge in the dense layout
+    buckets: tuple[Bucket, ...]
+
+    @classmethod
+    def of(cls, first: Int[Tensor, "pair"], second: Int[Tensor, "pair"], n_nodes: int) -> Layout:
+        """The layout of pairs, each of which has an edge in both directions."""
+        # The first atom of a pair receives its first edge, so that directions point away from the receiver.
+        receivers, senders = torch.stack([first, second], 1).flatten(), torch.stack([second, first], 1).flatten()
+        return cls(senders, receivers, *_dense_layout(receivers, n_nodes))
+
+
+@dataclass(frozen=True)
 class Edges:
     """Both directions of every pair within the cutoff: edges 2p and 2p + 1 belong to pair p.
 
@@ -80,6 +97,29 @@ class Edges:
         )
 
     @classmethod
+    def in_layout(
+        cls, cutoff: float, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors, layout: Layout
+    ) -> Edges:
+        """All pairs of a list, in its layout. Those beyond the cutoff (Å) are not `present`.
+
+        Nothing here makes the host wait for a GPU.
+        """
+        displacements = neighbors.displacements(positions)
+        squared = displacements.detach().square().sum(-1)
+        present = (squared < cutoff**2) | ~squared.isfinite()
+        distances = torch.linalg.vector_norm(displacements, dim=-1)
+        return cls(
+            layout.senders,
+            layout.receivers,
+            layout.rows,
+            layout.buckets,
+            positions.shape[0] * positions.shape[1],
+            torch.where(present, distances, 0.5 * cutoff),
+            displacements / distances[:, None],
+            present[:, None].to(distances),
+        )
+
+    @classmethod
     def _of_pairs(
         cls,
         first: Int[Tensor, "pair"],
@@ -89,10 +129,9 @@ class Edges:
         directions: Float[Tensor, "pair 3"],
         present: Float[Tensor, "pair 1"] | None = None,
     ) -> Edges:
-        # The first atom of a pair receives its first edge, so that directions point away from the receiver.
-        receivers, senders = torch.stack([first, second], 1).flatten(), torch.stack([second, first], 1).flatten()
-        rows, buckets = _dense_layout(receivers, n_nodes)
-        return cls(senders, receivers, rows, buckets, n_nodes, distances, directions, present)
+        layout = Layout.of(first, second, n_nodes)
+        edges = layout.senders, layout.receivers, layout.rows, layout.buckets
+        return cls(*edges, n_nodes, distances, directions, present)
 
     @property
     def n_pairs(self) -> int:

@@ -69,7 +69,7 @@ class EfficientInteractionBilinear(nn.Module):
     ) -> tuple[Float[Tensor, "spherical trip radial_bil"], Float[Tensor, "trip radial_bil"]]:
         """Products of both weights: for each degree, and summed over degrees at angle zero."""
         product = torch.einsum("lni,eio->leno", mlp_cbf3, self.weight).flatten(2)
-        at_zero = product.new_tensor(at_zero_angle(len(product)))
+        at_zero = at_zero_angle(len(product), product.device, product.dtype)
         return product, torch.einsum("l,lep->ep", at_zero, product)
 
 

@@ -76,6 +76,7 @@ class GemNetT(ForceField):
     """
 
     energy_scale: Tensor
+    _frozen: FrozenGemNetT | None = None  # of a copy whose parameters never change
 
     def __init__(
         self,
@@ -181,7 +182,15 @@ class GemNetT(ForceField):
             return super().forward(system, positions, neighbors_of_all, create_graph)
         if neighbors_of_all is None:
             neighbors_of_all = find_neighbors(system, positions, self.cutoff)
-        return FrozenGemNetT(self)(system, positions, neighbors_of_all)
+        frozen = FrozenGemNetT(self) if self._frozen is None else self._frozen
+        return frozen(system, positions, neighbors_of_all)
+
+    def frozen_copy(self) -> GemNetT:
+        """A copy in evaluation mode, whose parameters never change, with the constants of its forces."""
+        copied = super().frozen_copy()
+        assert isinstance(copied, GemNetT)
+        copied._frozen = FrozenGemNetT(copied)
+        return copied
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
         """Constant weights and a hand-written backward pass, without interpolation."""

@@ -135,9 +135,15 @@ class NequIP(ForceField):
     def pairs_within_cutoff(
         self, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> tuple[Float[Tensor, "pair 3"], Float[Tensor, "pair"], Tensor, Tensor]:
-        """Displacements and distances (Å), first and second atoms of the pairs that interact."""
+        """Displacements and distances (Å), first and second atoms of the pairs that interact.
+
+        On a GPU all pairs of the list are kept, because the host would wait for their number in every step. At the
+        cutoff, radial functions and their slopes are zero, so clamping smoothly removes every pair beyond it.
+        """
         displacements = neighbors.displacements(positions)
         distances = torch.linalg.vector_norm(displacements, dim=-1)
+        if positions.device.type != "cpu":
+            return displacements, distances.clamp(max=self.cutoff), neighbors.first, neighbors.second
         # "Not beyond" instead of "within" keeps the pairs of a non-finite atom, whose energy must be non-finite too.
         kept = torch.nonzero(~(distances.detach() >= self.cutoff))[:, 0]
         first, second = neighbors.first.index_select(0, kept), neighbors.second.index_select(0, kept)

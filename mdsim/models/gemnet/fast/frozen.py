@@ -10,11 +10,13 @@ groups, so memory does not grow with their number.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
 from mdsim.models.gemnet.basis import circular_basis
-from mdsim.models.gemnet.edges import ALIGNMENT, Edges, on_both
+from mdsim.models.gemnet.edges import ALIGNMENT, Edges, Layout, on_both
 from mdsim.models.gemnet.fast.blocks import FrozenBlock, FrozenOutput, Geometry, Shared
 from mdsim.models.gemnet.fast.layers import Workspace, silu
 from mdsim.models.gemnet.fast.stages import Chunk, Circular, FrozenEmbedding
@@ -24,6 +26,33 @@ from mdsim.typing import Float, Tensor
 
 CHUNK_NUMBERS = 2**17  # numbers in the features of a chunk of edges, per CPU thread: they fit into its cache
 GROUP_PAIRS_CPU, GROUP_PAIRS_GPU = 6_000, 100_000  # pairs of the replicas in one group
+
+
+@dataclass(frozen=True)
+class Group:
+    """Replicas that are processed together, with their pairs.
+
+    On a GPU all pairs of the list are edges, in a layout that is made once for the list. To select those within the
+    cutoff in every step, as on a CPU, the host would wait for their number.
+    """
+
+    replicas: slice
+    pairs: Neighbors
+    layout: Layout | None
+
+    def edges(self, cutoff: float, positions: Float[Tensor, "replica atom 3"]) -> Edges:
+        """The edges at these positions (Å)."""
+        if self.layout is None:
+            return Edges.aligned(cutoff, positions, self.pairs)
+        return Edges.in_layout(cutoff, positions, self.pairs, self.layout)
+
+
+def _divided(neighbors: Neighbors, n_replicas: int, n_atoms: int) -> Iterator[Group]:
+    on_cpu = neighbors.first.device.type == "cpu"
+    most = GROUP_PAIRS_CPU if on_cpu else GROUP_PAIRS_GPU
+    for replicas, pairs in groups_of_replicas(neighbors, n_replicas, n_atoms, most):
+        n_nodes = n_atoms * len(range(*replicas.indices(n_replicas)))
+        yield Group(replicas, pairs, None if on_cpu else Layout.of(pairs.first, pairs.second, n_nodes))
 
 
 class FrozenGemNetT:
@@ -38,6 +67,8 @@ class FrozenGemNetT:
         bases = model.radial_basis, model.cbf_basis3.radial_basis
         self.radial_basis, self.radial_basis_cbf = (copy.deepcopy(basis).requires_grad_(False) for basis in bases)
         self.workspace = Workspace()
+        self._neighbors: Neighbors | None = None  # for which the groups were made
+        self._groups: list[Group] = []
         with torch.no_grad():
             mlps = model.mlp_rbf3, model.mlp_rbf_h, model.mlp_rbf_out, model.mlp_cbf3.weight
             shared = Shared(*mlps, self.workspace)
@@ -56,18 +87,18 @@ class FrozenGemNetT:
         self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV, relative to the shift) and forces (eV/Å)."""
-        most = GROUP_PAIRS_CPU if positions.device.type == "cpu" else GROUP_PAIRS_GPU
-        groups = groups_of_replicas(neighbors, len(positions), system.n_atoms, most)
-        results = [self._of_group(system, positions[replicas], pairs) for replicas, pairs in groups]
+        if neighbors is not self._neighbors:
+            self._groups, self._neighbors = list(_divided(neighbors, len(positions), system.n_atoms)), neighbors
+        results = [self._of_group(system, positions[group.replicas], group) for group in self._groups]
         return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
 
     def _of_group(
-        self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
+        self, system: System, positions: Float[Tensor, "replica atom 3"], group: Group
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         self.workspace.restart()
         with torch.enable_grad():
             positions = positions.detach().requires_grad_()
-            edges = Edges.aligned(self.cutoff, positions, neighbors)
+            edges = group.edges(self.cutoff, positions)
             circular = circular_basis(edges, edges.radial(self.radial_basis_cbf), self.num_spherical)
             bases = edges.radial(self.radial_basis), *circular
         with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
