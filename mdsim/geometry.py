@@ -11,14 +11,13 @@ from ase.geometry.minkowski_reduction import minkowski_reduce
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from mdsim.kept import Kept
 from mdsim.typing import Bool, Float, Int, Tensor
 
 #: Largest off-diagonal element of a cell, relative to its longest edge, that is due to rounding.
 ROUNDING = 1e-7
 #: Lattice vectors as rows, Å.
 Rows = tuple[tuple[float, ...], ...]
-MOST_CELLS_KEPT = 16
-_ROWS: dict[int, tuple[Tensor, int, Rows]] = {}  # by the `id` of a cell: the cell, its version, its numbers
 #: Sine of a bond angle below which three atoms are on a line. Single-precision rounding turns the plane through them.
 STRAIGHT = 1e-4
 
@@ -134,15 +133,11 @@ def is_orthorhombic(cell: Float[Tensor, "3 3"]) -> bool:
 
 
 def rows_of(cell: Float[Tensor, "3 3"]) -> Rows:
-    """The numbers of a cell (Å) on the host. They are kept for the latest cells, because a GPU waits to give them."""
-    if cell.requires_grad or cell.is_inference():  # which no one may hold on to, or which may change unseen
-        return tuple(map(tuple, cell.detach().tolist()))
-    kept = _ROWS.get(id(cell))
-    if kept is None or kept[0] is not cell or kept[1] != cell._version:
-        while len(_ROWS) >= MOST_CELLS_KEPT:
-            del _ROWS[next(iter(_ROWS))]
-        kept = _ROWS[id(cell)] = cell, cell._version, tuple(map(tuple, cell.tolist()))
-    return kept[2]
+    """The numbers of a cell (Å) on the host."""
+    return _rows(cell)
+
+
+_rows: Kept[Rows] = Kept(lambda cell: tuple(map(tuple, cell.detach().tolist())))
 
 
 def _are_orthogonal(rows: Rows) -> bool:
@@ -153,12 +148,14 @@ def _are_orthogonal(rows: Rows) -> bool:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _reduction(rows: Rows, device: torch.device) -> Float[Tensor, "3 3"]:
     """Integers that combine the lattice vectors to the shortest ones of the same lattice, float64."""
     return torch.from_numpy(minkowski_reduce(rows)[1].astype(np.float64)).to(device)
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def _half_of_the_images(device: torch.device) -> Float[Tensor, "image 3"]:
     """One of each two opposite translations to the 26 cells around a cell."""
     return torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)[14:].to(device)

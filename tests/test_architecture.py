@@ -11,7 +11,7 @@ from paths import ROOT
 #: Plain data, of which the configuration is made.
 MODEL_RECORDS = ("models.registry", "models.record", "models.*.record", "models.adapters.records")
 FLOORS = {
-    0: ("errors", "units", "typing", "plugins", "memory", "compiled", "distributed", *MODEL_RECORDS),
+    0: ("errors", "units", "typing", "kept", "plugins", "memory", "compiled", "distributed", *MODEL_RECORDS),
     1: ("geometry", "state", "losses", "atomic_energies", "reference_energies"),
     2: (
         *("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),

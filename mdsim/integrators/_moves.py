@@ -8,6 +8,7 @@ from functools import cache
 import torch
 
 from mdsim.compiled import HAS_NUMBA, NEEDS_NUMBA
+from mdsim.kept import Kept
 from mdsim.typing import Float, Tensor
 
 log = logging.getLogger("mdsim")
@@ -44,7 +45,7 @@ def kick(
         from mdsim.integrators import compiled_steps
 
         return compiled_steps.kick(velocities, forces, masses, dt)
-    return velocities + 0.5 * dt * forces / masses[:, None]
+    return torch.addcmul(velocities, forces, inverse(masses), value=0.5 * dt)
 
 
 def kick_and_drift(
@@ -60,4 +61,16 @@ def kick_and_drift(
 
         return compiled_steps.kick_and_drift(positions, velocities, forces, masses, dt)
     velocities = kick(velocities, forces, masses, dt)
-    return positions + dt * velocities, velocities
+    return drift(positions, velocities, dt), velocities
+
+
+def drift(
+    positions: Float[Tensor, "replica atom 3"], velocities: Float[Tensor, "replica atom 3"], dt: float
+) -> Float[Tensor, "replica atom 3"]:
+    """x + dt · v."""
+    return torch.add(positions, velocities, alpha=dt)
+
+
+#: 1/m of each atom, and √(kT/m) given kT (eV), as columns.
+inverse: Kept[Tensor] = Kept(lambda masses: 1 / masses[:, None])
+thermal_velocities: Kept[Tensor] = Kept(lambda masses, kT: torch.sqrt(kT / masses[:, None]))

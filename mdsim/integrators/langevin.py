@@ -40,7 +40,7 @@ from typing import ClassVar
 
 import torch
 
-from mdsim.integrators._moves import in_compiled_loops, kick
+from mdsim.integrators._moves import drift, in_compiled_loops, kick, thermal_velocities
 from mdsim.integrators.base import BaseIntegrator
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System
@@ -95,6 +95,7 @@ class LangevinBAOAB(BaseIntegrator):
                 state.positions, state.velocities, state.forces, noise, masses, dt, kept, kT
             )
         velocities = kick(state.velocities, state.forces, masses, dt)
-        positions = state.positions + 0.5 * dt * velocities
-        velocities = kept * velocities + math.sqrt(1 - kept**2) * torch.sqrt(kT / masses[:, None]) * noise
-        return positions + 0.5 * dt * velocities, velocities
+        positions = drift(state.positions, velocities, 0.5 * dt)
+        thermal = thermal_velocities(masses, kT)
+        velocities = torch.addcmul(kept * velocities, thermal, noise, value=math.sqrt(1 - kept**2))
+        return drift(positions, velocities, 0.5 * dt), velocities

@@ -25,11 +25,13 @@ References:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
+from mdsim.integrators._moves import drift, inverse, thermal_velocities
 from mdsim.integrators.base import BaseIntegrator
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System
@@ -67,13 +69,12 @@ class PaperEuler(BaseIntegrator):
         """The state one time step later."""
         dt = self.timestep_fs * FS
         friction = self.friction_per_ps / PS
-        masses = system.masses.to(state.positions)[:, None]
+        masses = system.masses.to(state.positions)
         noise = self.required(system, state, noise)
 
-        drift = dt * (state.forces / masses - friction * state.velocities)
-        velocities = (
-            state.velocities + drift + torch.sqrt(2 * kT_eV(self.temperature_K) * friction * dt / masses) * noise
-        )
-        positions = state.positions + dt * velocities
+        drifted = torch.addcmul((1 - friction * dt) * state.velocities, state.forces, inverse(masses), value=dt)
+        thermal = thermal_velocities(masses, kT_eV(self.temperature_K))
+        velocities = torch.addcmul(drifted, thermal, noise, value=math.sqrt(2 * friction * dt))
+        positions = drift(state.positions, velocities, dt)
         energy, forces = potential(positions)
         return MDState(positions, velocities, forces, energy)

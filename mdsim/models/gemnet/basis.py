@@ -130,6 +130,7 @@ def _normalization(degree: int, m: int) -> float:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def at_zero_angle(num_spherical: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "spherical"]:
     """Y_l0(1) = √((2l + 1) / 4π) of each degree: the contribution of an edge paired with itself.
 
@@ -140,6 +141,7 @@ def at_zero_angle(num_spherical: int, device: torch.device, dtype: torch.dtype) 
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _parity(num_spherical: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "harmonic"]:
     """(-1)^l of each harmonic, kept in the same way."""
     values = [(-1.0) ** degree for degree in range(num_spherical) for _ in range(2 * degree + 1)]
