@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,7 +47,8 @@ def wasserstein_1(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], s
         reference: reference density, treated in the same way.
         spacing: bin width, which sets the unit of the distance.
     """
-    difference = _unit_mass(mean, "mean") - _unit_mass(reference, "reference")
+    p, p_ref = _unit_masses(mean, reference)
+    difference = p - p_ref
     return spacing * difference.cumsum(0)[:-1].abs().sum()
 
 
@@ -59,7 +60,7 @@ def forward_kl(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], floo
         reference: reference density, treated in the same way.
         floor: fraction of a uniform density that is mixed into both, so that empty bins give finite values.
     """
-    p, p_ref = _floored(mean, "mean", floor), _floored(reference, "reference", floor)
+    p, p_ref = (_floored(density, floor) for density in _unit_masses(mean, reference))
     return (p_ref * (p_ref / p).log()).sum()
 
 
@@ -69,19 +70,26 @@ def reverse_kl(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"], floo
     Its gradient in a bin is log(p / p_ref) + 1. Rare structures in bins that are empty in the reference therefore
     outweigh the sampling noise of well-filled bins. With a squared difference, the noise would dominate.
     """
-    p, p_ref = _floored(mean, "mean", floor), _floored(reference, "reference", floor)
+    p, p_ref = (_floored(density, floor) for density in _unit_masses(mean, reference))
     return (p * (p / p_ref).log()).sum()
 
 
-def _floored(density: Float[Tensor, "bin"], name: str, floor: float) -> Float[Tensor, "bin"]:
-    return (1 - floor) * _unit_mass(density, name) + floor / len(density)
+def _floored(density: Float[Tensor, "bin"], floor: float) -> Float[Tensor, "bin"]:
+    return (1 - floor) * density + floor / len(density)
 
 
-def _unit_mass(density: Float[Tensor, "bin"], name: str) -> Float[Tensor, "bin"]:
-    total = density.sum()
-    if not total > 0 or density.min() < 0:
-        raise ValueError(f"the {name} must be a density: no negative bin and a positive sum, found the sum {total:.3g}")
-    return density / total
+def _unit_masses(mean: Float[Tensor, "bin"], reference: Float[Tensor, "bin"]) -> Iterator[Float[Tensor, "bin"]]:
+    """Both densities with unit mass. They are checked at once, because the host waits for each answer of a GPU."""
+    densities = {"mean": mean, "reference": reference}
+    totals = torch.stack([mean.sum(), reference.sum().to(mean)])
+    lowest = torch.stack([mean.min(), reference.min().to(mean)])
+    if not bool(((totals > 0) & (lowest >= 0)).all()):
+        for name, total, low in zip(densities, totals.tolist(), lowest.tolist(), strict=True):
+            if not (total > 0 and low >= 0):
+                raise ValueError(
+                    f"the {name} must be a density: no negative bin and a positive sum, found the sum {total:.3g}"
+                )
+    return (density / density.sum() for density in densities.values())
 
 
 def mean_absolute_error(prediction: Float[Tensor, "*axes"], target: Float[Tensor, "*axes"]) -> Float[Tensor, ""]:

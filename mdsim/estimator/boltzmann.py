@@ -144,7 +144,7 @@ def normalized(weights: Float[Tensor, "sample"]) -> Float[Tensor, "sample"]:
     Raises:
         ValueError: there are none, or they are invalid.
     """
-    if not torch.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+    if not bool(torch.isfinite(weights).all() & (weights >= 0).all() & weights.any()):  # at once: the host waits
         raise ValueError("weights must be finite, not negative, and not all zero")
     return (weights / weights.sum()).detach()
 

@@ -33,11 +33,12 @@ class Work(NamedTuple):
 
     launches: int
     waits: int
+    kinds: tuple[str, ...]  # of waits
     report: str
 
 
 def _work(ledger: Ledger) -> Work:
-    return Work(ledger.n_launches, ledger.n_waits, ledger.report())
+    return Work(ledger.n_launches, ledger.n_waits, tuple(ledger.waits), ledger.report())
 
 
 def _liquid(n_molecules: int, edge_A: float, triclinic: bool) -> tuple[System, torch.Tensor]:
