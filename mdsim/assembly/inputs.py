@@ -25,6 +25,7 @@ MAY_CHANGE = {
     "departures",  # a saved state says by itself whether they were followed, and how
     "stable_dir",  # an evaluation checks by itself that it goes on with the same force field
     "wandb",
+    "device",  # results differ by rounding
     *("data.path", "model_dir", "log_dir", "results_dir", "exp_name", "run_dir", "identifier"),
 }
 NOT_IN_THE_RESULTS = ("sha256", "n_frames", "program_versions", "command", "source", "license")  # of the metadata

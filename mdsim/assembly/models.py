@@ -26,9 +26,22 @@ from mdsim.state import System
 log = logging.getLogger("mdsim")
 
 
-def device(cpu: bool) -> torch.device:
-    """The GPU of this rank if there is one and the CPU is not requested."""
-    return torch.device("cpu") if cpu or not torch.cuda.is_available() else torch.device("cuda", local_rank())
+def device(name: str | None = None) -> torch.device:
+    """The device of a name such as ``cpu`` or ``cuda:1``. None: the GPU of this rank if there is one.
+
+    Raises:
+        ConfigError: there is no such GPU.
+    """
+    if name is None:
+        return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    chosen = torch.device(name)
+    if chosen.type == "cpu":
+        return chosen
+    index, found = chosen.index or 0, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= found:
+        there = f"cuda:0 to cuda:{found - 1}" if found else "no GPU that torch can use (see `mdsim doctor`)"
+        raise ConfigError(f"device: found {name}, and this machine has {there}; choose another one or leave it out")
+    return torch.device("cuda", index)
 
 
 def force_field(config: ModelConfig, species: Sequence[int]) -> ForceField:

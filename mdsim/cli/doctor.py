@@ -144,7 +144,7 @@ def kernels() -> dict[str, str]:
     from mdsim.state import System
 
     numbers, geometry = [8, 1, 1], torch.tensor([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
-    system = System.from_geometry(torch.tensor(numbers), geometry).to(device(cpu=False))
+    system = System.from_geometry(torch.tensor(numbers), geometry).to(device())
     small = {
         "SchNet": SchNet(species=(1, 8), hidden_channels=8, num_filters=8, num_interactions=1),
         "NequIP": NequIP((1, 8), cutoff=3.0, l_max=1, num_layers=1, num_features=2),

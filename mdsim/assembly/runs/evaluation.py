@@ -92,7 +92,7 @@ def _write_results(
 
 
 def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
-    system = data.system().to(assembly.device(config.cpu))
+    system = data.system().to(assembly.device(config.device_name))
     force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if reason := force_field.why_undetermined(system):
         log.warning("energy errors are off by an unknown constant: %s", reason)

@@ -81,7 +81,7 @@ def predict(
         DatasetError: the frames cannot be read, or have no labels of the names given.
     """
     check_output_file(output)
-    device = assembly.device(cpu)
+    device = assembly.device("cpu" if cpu else None)
     force_field = load_force_field(checkpoint, allow_factory, model, model_options, allow_unpickling)
     calculator = ForceFieldCalculator(force_field, device, energy_zero=energy_zero)
     images, units = read_images_in_A(frames, format)

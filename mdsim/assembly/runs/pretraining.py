@@ -74,7 +74,7 @@ def fitted_data(config: PretrainConfig) -> Dataset | MixedDataset:
 def report_fit(config: PretrainConfig, data: Dataset | MixedDataset, checkpoint: Path, write: bool = True) -> None:
     """Errors on every split as a table, and in the run's `metrics.json`."""
     model = assembly.saved_force_field(config.model, checkpoint)
-    errors = errors_of_fit(model, data, config.optim.eval_batch_size, config.cpu)
+    errors = errors_of_fit(model, data, config.optim.eval_batch_size, config.device_name)
     log.info("errors of %s\n%s", checkpoint, as_table(errors))
     if write:
         files.write_json(checkpoint.parents[1] / "metrics.json", {**provenance(data), **errors})
@@ -82,7 +82,7 @@ def report_fit(config: PretrainConfig, data: Dataset | MixedDataset, checkpoint:
 
 def build_pretraining(config: PretrainConfig, data: Dataset | MixedDataset, folder: Path) -> Pretraining:
     torch.manual_seed(config.seed)
-    device = assembly.device(config.cpu)
+    device = assembly.device(config.device_name)
     with _a_model_that_can_be_built():
         model = assembly.force_field(config.model, sorted(set(data.train.atomic_numbers.tolist())))
     assembly.train_only(model, config.trainable)

@@ -74,7 +74,7 @@ def build_stable_training(
     """The training of a configuration, in its own run folder unless another one is given."""
     data = assembly.dataset(config.data)
     reference_data = assembly.dataset(config.data, config.reference_size)
-    system = data.system().to(assembly.device(config.cpu))
+    system = data.system().to(assembly.device(config.device_name))
     force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if force_field.why_undetermined(system):
         assembly.log_recentering(force_field.recenter(system, data.train.positions, data.train.energy))

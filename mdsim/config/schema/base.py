@@ -19,6 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$")]
 Degree = Annotated[int, Field(ge=0, le=11)]  # e3nn has spherical harmonics up to degree 11
 #: Text that may look like a number, which YAML reads as a number: `size: 40`, `exp_name: 1`.
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]

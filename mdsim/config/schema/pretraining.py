@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mdsim.config.schema.base import Count, FolderName, Fraction, NonNegative, Positive, Section
+from mdsim.config.schema.base import Count, Device, FolderName, Fraction, NonNegative, Positive, Section
 from mdsim.config.schema.data import PretrainDataConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import ModelConfig
@@ -70,5 +70,12 @@ class PretrainConfig(Section):
     )
     amp: bool = Field(False, description="Mixed precision (bfloat16 autocast).")
     cpu: bool = Field(False, description="Use the CPU even if there is a GPU.")
+    device: Device | None = Field(
+        None, description="cpu, cuda or, with several GPUs, cuda:1; null: a GPU for each process if there is one."
+    )
     print_every: Count = Field(50, description="Optimizer steps between console lines.")
     wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")
+
+    @property
+    def device_name(self) -> str | None:
+        return "cpu" if self.cpu else self.device

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from mdsim.config.schema.base import FolderBelow, FolderName, Positive, Section
+from mdsim.config.schema.base import Device, FolderBelow, FolderName, Positive, Section
 from mdsim.config.schema.data import DataConfig
 from mdsim.config.schema.dynamics import DynamicsConfig
 from mdsim.config.schema.logging import WandbConfig
@@ -36,6 +36,9 @@ class RunConfig(Section):
     results_dir: FolderBelow = Field("stable_training", description="Folder below `log_dir`.")
     exp_name: FolderName = Field("default", description="Last part of the run folder's name.")
     cpu: bool = Field(False, description="Use the CPU even if there is a GPU.")
+    device: Device | None = Field(
+        None, description="cpu, cuda or, with several GPUs, cuda:1; null: a GPU for each process if there is one."
+    )
     dynamics: DynamicsConfig = Field(description="Integrator, time step, temperature, replicas.")
     stability: tuple[CriterionConfig, ...] = Field(
         min_length=1,
@@ -56,6 +59,10 @@ class RunConfig(Section):
         if self.reference_run and self.reweight_reference:
             raise ValueError("reference_run has no frames to reweight: set it or reweight_reference to false")
         return self
+
+    @property
+    def device_name(self) -> str | None:
+        return "cpu" if self.cpu else self.device
 
     @property
     def run_path(self) -> Path:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import cast
 
 import torch
@@ -176,9 +175,10 @@ class NequIP(ForceField):
             from mdsim.models.nequip.fast.tabulated import TabulatedNequIP
 
             return TabulatedNequIP(self, system, tolerance)
-        if find_spec("cuequivariance_torch") is None:
-            raise NoFastPath("on a GPU it needs cuequivariance-torch and cuequivariance-ops-torch")
-        from mdsim.models.nequip.fast.cuequivariance import CuequivarianceNequIP
+        try:
+            from mdsim.models.nequip.fast.cuequivariance import CuequivarianceNequIP
+        except (ImportError, OSError) as error:
+            raise NoFastPath(f"on a GPU it needs the extra `gpu` ({error})") from error
 
         return CuequivarianceNequIP(self, system)
 

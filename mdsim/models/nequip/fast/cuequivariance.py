@@ -9,8 +9,9 @@ plain path. The method "naive" computes the same polynomial in plain PyTorch, on
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
-from importlib.util import find_spec
+from importlib import import_module
 from typing import cast
 
 import cuequivariance as cue
@@ -34,13 +35,20 @@ class SegmentedConvolution(nn.Module):
     Args:
         convolution: provides the radial network and the coefficients.
         method: cuEquivariance method. "naive" needs no GPU.
+
+    Raises:
+        NoFastPath: cuEquivariance has no such method here. It would use a slower one.
     """
 
     def __init__(self, convolution: Convolution, method: str = GPU_METHOD) -> None:
         super().__init__()
         self.convolution = convolution
         self.rows = [path.ir_out.dim for path in convolution.paths]
-        self.polynomial = SegmentedPolynomial(polynomial(convolution), method=method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the method that is taken instead, which is an error here
+            self.polynomial = SegmentedPolynomial(polynomial(convolution), method=method)
+        if self.polynomial.method != method:
+            raise NoFastPath(f"cuEquivariance takes its method {self.polynomial.method!r} in place of {method!r}")
 
     def forward(self, features: Features, edges: EdgeFeatures) -> Features:
         """The sum over each atom's neighbors, as `Convolution` gives it."""
@@ -92,14 +100,13 @@ class CuequivarianceNequIP:
         NoFastPath: model and system are not on one GPU, or the kernels are not installed.
     """
 
-    description = "cuEquivariance's kernels"
-
     def __init__(self, model, system: System, skin: float = 0.5, method: str = GPU_METHOD) -> None:
         if method == GPU_METHOD:
             _check_kernels(model, system)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.system = system
         self.neighbor_list = NeighborList(system, model.cutoff, skin)
+        self.description = f"cuEquivariance, method {method}"
         self.convolutions = [
             SegmentedConvolution(cast("Convolution", layer.convolution), method).to(system.masses.device)
             for layer in self.model.layers
@@ -122,5 +129,10 @@ def _check_kernels(model, system: System) -> None:
     device = next(model.parameters()).device
     if device.type != "cuda" or device != system.masses.device:
         raise NoFastPath(f"cuEquivariance's kernels need a GPU; the model is on {device}")
-    if find_spec("cuequivariance_ops_torch") is None:
-        raise NoFastPath("cuEquivariance's kernels are in cuequivariance-ops-torch, which is not installed")
+    try:
+        import_module("cuequivariance_ops_torch")
+    except (ImportError, OSError, RuntimeError) as error:  # also where it is there, but for another CUDA than torch's
+        raise NoFastPath(
+            f"cuEquivariance's kernels (cuequivariance-ops-torch-cu{(torch.version.cuda or '13').split('.')[0]}) "
+            f"cannot be loaded: {error}"
+        ) from error

@@ -2,14 +2,16 @@
 on a GPU."""
 
 import copy
+import sys
 
 import pytest
 import torch
+from pretend_device import pretend_cuda
 
 pytest.importorskip("cuequivariance_torch")
 
 from mdsim.force_field import NoFastPath
-from mdsim.models.nequip.fast.cuequivariance import CuequivarianceNequIP
+from mdsim.models.nequip.fast.cuequivariance import CuequivarianceNequIP, SegmentedConvolution
 from mdsim.models.nequip.model import NequIP
 
 
@@ -35,6 +37,22 @@ def test_the_cpu_keeps_its_own_path(model, system):
     with pytest.raises(NoFastPath, match="need a GPU"):
         CuequivarianceNequIP(model, system)
     assert not isinstance(model.bind(system, fast=True), CuequivarianceNequIP)
+
+
+def test_kernels_that_cannot_be_loaded_are_no_fast_path(model, system, monkeypatch):
+    """As where the wheel is there, but for another CUDA: the log must not name kernels that do not run."""
+    monkeypatch.setitem(sys.modules, "cuequivariance_ops_torch", None)
+    with pretend_cuda():
+        there = copy.deepcopy(model).to("cuda")
+        with pytest.raises(NoFastPath, match="cuequivariance-ops-torch-cu13.* cannot be loaded"):
+            there.fast_potential(system.to("cuda"))
+
+
+def test_another_method_than_the_one_asked_for_is_refused(model):
+    if torch.cuda.is_available():
+        pytest.skip("the kernels may be there")
+    with pytest.raises(NoFastPath, match="'naive' in place of 'uniform_1d'"):
+        SegmentedConvolution(model.layers[0].convolution)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
