@@ -260,15 +260,3 @@ def check_model(model: ForceField, path: str | os.PathLike) -> None:
     species = model.species.tolist()
     if species != sorted(set(species)) or not all(1 <= number <= HEAVIEST for number in species):
         raise CheckpointError(f"{path}: {one_line(species, 80)} are no atomic numbers: use another copy")
-
-
-def generator_state(generator: torch.Generator) -> dict[str, Any]:
-    """What a checkpoint keeps of a random number generator."""
-    return {"device": str(generator.device), "state": generator.get_state()}
-
-
-def restore_generator(saved: dict[str, Any]) -> torch.Generator:
-    """A generator that continues the stream saved by `generator_state`."""
-    generator = torch.Generator(saved["device"])
-    generator.set_state(saved["state"])
-    return generator

@@ -36,6 +36,11 @@ class NoFastPath(Exception):
     """No fast path is available. The message gives the reason."""
 
 
+def in_full_precision(like: Tensor) -> torch.autocast:
+    """A context without autocast on the device of a tensor, for last layers and sums, whose digits are the energy's."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 class ForceField(EnergyZero):
     """A model of atomic energies. Forces are minus the gradient of their sum, and so are always conservative.
 

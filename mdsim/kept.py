@@ -1,4 +1,4 @@
-"""Values that follow from a tensor and are kept, because a GPU makes them by launches and the host waits to read them."""
+"""Values that follow from a tensor and are kept: a GPU makes them by launches, and the host waits to read them."""
 
 from __future__ import annotations
 

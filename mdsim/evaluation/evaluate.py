@@ -22,6 +22,8 @@ from mdsim.errors import CheckpointError
 from mdsim.evaluation import kept_frames, saved
 from mdsim.evaluation.plan import Compared, Plan
 from mdsim.force_field import ForceField
+from mdsim.interfaces import Observable
+from mdsim.memory import budget_bytes
 from mdsim.reporting.pace import Pace
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.stability.departures import Departures
@@ -33,6 +35,8 @@ log = logging.getLogger("mdsim")
 
 STABLE = "stable"
 LINES = 20  # of the log over the whole horizon, and one for every stretch in which a replica breaks
+HOST = torch.device("cpu")  # holds the frames: a GPU would soon be full of them
+SHARE_OF_FRAMES = 1 / 16  # of the memory budget, for the frames of which a dynamical observable is computed at once
 DENSE, FOLLOWED = "frames/dense{:06d}.pt", "frames/followed{:06d}.pt"  # one file per stretch
 
 
@@ -171,7 +175,7 @@ class Evaluation:
         keep_every = window.dump_every_steps if window is not None and self.epoch < window.epochs else None
         outcome = self.stretch.run(self.force_field, self.state[alive], self.generator, keep_every)
         if keep_every is not None:
-            self.dense.append(_scatter(outcome.trajectory, alive, len(self.reasons)))
+            self.dense.append(_scatter(outcome.trajectory.to(HOST), alive, len(self.reasons)))
             outcome = self._at_dump_interval(outcome, self.stretch.dump_every // keep_every)
         self.state = self.state.assign(alive, outcome.state)
         self._count(alive, outcome)
@@ -201,7 +205,7 @@ class Evaluation:
     def _keep_frames(self, alive: Int[Tensor, "moving"], outcome: Outcome) -> None:
         """Write the frames before each break, and store those of the replicas with saved trajectories."""
         n_frames = self.plan.frames_before_break
-        everyone = _scatter(outcome.trajectory, alive, len(self.reasons))
+        everyone = _scatter(outcome.trajectory.to(HOST), alive, len(self.reasons))
         history = everyone if self.recent is None else Trajectory.cat([self.recent, everyone])
         new = everyone.n_frames
         for replica, first in zip(alive.tolist(), outcome.verdict.first_frame.tolist(), strict=True):
@@ -280,8 +284,16 @@ class Evaluation:
         trajectory = Trajectory.cat(self.dense)
         length_ps = trajectory.n_frames * trajectory.frame_interval_fs / 1000
         whole = (self.stable_ps >= length_ps - 1e-9)[:, None]
-        values = {name: c.observable(self.stretch.system, trajectory) for name, c in self.dynamical.items()}
-        return {name: torch.where(whole, value.double().cpu(), torch.nan) for name, value in values.items()}
+        values = {name: self._of_dense(compared.observable, trajectory) for name, compared in self.dynamical.items()}
+        return {name: torch.where(whole, value, torch.nan) for name, value in values.items()}
+
+    def _of_dense(self, observable: Observable, trajectory: Trajectory) -> Float[Tensor, "replica lag"]:
+        """A dynamical observable of frames on the host, for as many replicas at a time as the device has room for."""
+        system, frames = self.stretch.system, trajectory.positions
+        device, bytes_each = system.masses.device, 2 * frames.element_size() * frames[:, 0].numel()
+        at_once = max(1, int(SHARE_OF_FRAMES * budget_bytes(device) / max(1, bytes_each)))
+        parts = torch.arange(trajectory.n_replicas).split(at_once)
+        return torch.cat([observable(system, trajectory.replicas(part).to(device)).double().cpu() for part in parts])
 
     def state_dict(self) -> dict[str, Any]:
         """All data that the rest of the run depends on, except the frames in the files of `_save`."""
@@ -305,12 +317,12 @@ class Evaluation:
         self.stable_frames = state["stable_frames"]
         self.reasons = state["reasons"]
         self.sums = state["sums"]
-        self.recent = None if state["recent"] is None else Trajectory(**state["recent"]).to(device)
+        self.recent = None if state["recent"] is None else Trajectory(**state["recent"])
         dense, followed = range(1, self._dense_epochs + 1), range(1, self.epoch + 1) if self._followed else ()
         window, every, n_followed = self.plan.dense_window, self.stretch.dump_every, len(self._followed)
         dense_every = every if window is None else window.dump_every_steps
-        self.dense = [self._read(DENSE.format(i), dense_every, len(self.reasons)).to(device) for i in dense]
-        self.saved = [self._read(FOLLOWED.format(i), every, n_followed).to(device) for i in followed]
+        self.dense = [self._read(DENSE.format(i), dense_every, len(self.reasons)) for i in dense]
+        self.saved = [self._read(FOLLOWED.format(i), every, n_followed) for i in followed]
         self.generator.set_state(state["generator"])
         if self.departures is not None:
             self.departures.load_state_dict(state["departures"])

@@ -18,8 +18,16 @@ MODELS = {
     "schnet": {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 6},
     "nequip": {"l_max": 1, "num_layers": 2, "num_features": 4, "radial_mlp_width": 8},
     "gemnet_t": {
-        **{"num_spherical": 3, "num_radial": 3, "num_blocks": 1, "emb_size_atom": 8, "emb_size_edge": 8},
-        **{"emb_size_trip": 4, "emb_size_rbf": 4, "emb_size_cbf": 4, "emb_size_bil_trip": 4, "num_atom": 1},
+        "num_spherical": 3,
+        "num_radial": 3,
+        "num_blocks": 1,
+        "emb_size_atom": 8,
+        "emb_size_edge": 8,
+        "emb_size_trip": 4,
+        "emb_size_rbf": 4,
+        "emb_size_cbf": 4,
+        "emb_size_bil_trip": 4,
+        "num_atom": 1,
     },
 }
 ON_CPU, ON_GPU = "cpu", "gpu"
@@ -61,7 +69,9 @@ def _numbers(value) -> dict[str, float]:
     return {"": float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
 
 
-@pytest.mark.parametrize("model", [pytest.param(name, marks=[] if name == "schnet" else pytest.mark.slow) for name in MODELS])
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[] if name == "schnet" else pytest.mark.slow) for name in MODELS]
+)
 def test_scripts(model, tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **settings: Path(path).touch())
     for device in (ON_CPU, ON_GPU):

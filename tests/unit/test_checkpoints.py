@@ -5,18 +5,15 @@ import os
 import resource
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mdsim import payloads
 from mdsim.checkpoints import (
     force_field_payload,
-    generator_state,
     load,
     load_state,
     new_payload,
-    restore_generator,
     save_atomically,
 )
 from mdsim.errors import CheckpointError
@@ -314,11 +311,3 @@ def test_a_checkpoint_without_a_model_is_no_force_field(tmp_path):
     save_atomically(tmp_path / "metrics.pt", new_payload("evaluation", metrics={"mae": 0.1}))
     with pytest.raises(CheckpointError, match="'evaluation' that holds no force field"):
         load_force_field(tmp_path / "metrics.pt")
-
-
-def test_random_numbers_continue_where_they_stopped(tmp_path, generator):
-    torch.rand(5, generator=generator)
-    _save(tmp_path / "last.pt", generator=generator_state(generator))
-    expected = torch.randn(100, generator=generator)
-    restored = restore_generator(load(tmp_path / "last.pt")["generator"])
-    np.testing.assert_array_equal(torch.randn(100, generator=restored), expected)

@@ -24,7 +24,9 @@ SPLITS = ("train", "val", "test")
 MOST_COMPOSITIONS = 20  # with errors of their own
 
 
-def errors_of_fit(model: ForceField, data: Dataset | MixedDataset, batch_size: int, device_name: str | None) -> dict[str, Any]:
+def errors_of_fit(
+    model: ForceField, data: Dataset | MixedDataset, batch_size: int, device_name: str | None
+) -> dict[str, Any]:
     """Errors by split. Several compositions, if they are few, have errors of their own in `compositions`."""
     device = assembly.device(device_name)
     if has_stress(data) or isinstance(data, MixedDataset):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mdsim.force_field import in_full_precision
 from mdsim.models.gemnet.basis import at_zero_angle
 from mdsim.models.gemnet.edges import Bucket, Edges, swapped, times_pairs
 from mdsim.models.gemnet.layers import INV_SQRT_2, Dense, EdgeEmbedding, ResidualLayer, he_orthogonal_
@@ -127,7 +128,9 @@ class OutputBlock(nn.Module):
         self, m: Float[Tensor, "edge channel"], rbf: Float[Tensor, "pair rbf"], edges: Edges
     ) -> Float[Tensor, "node 1"]:
         x = self.scale_sum(m, edges.sum_to_receivers(times_pairs(m, self.dense_rbf(rbf))))
-        return self.out_energy(self.seq_energy(x))
+        x = self.seq_energy(x)
+        with in_full_precision(x):
+            return self.out_energy(x.to(self.out_energy.linear.weight.dtype))
 
 
 def _atom_layers(emb_size_atom: int, emb_size_edge: int, num_residual: int) -> nn.Sequential:

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from mdsim.compiled import HAS_NUMBA, NEEDS_NUMBA
-from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath
+from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath, in_full_precision
 from mdsim.interfaces import Potential
 from mdsim.models.nequip.irreps import Irrep, Irreps, spherical_harmonics
 from mdsim.models.nequip.layers import SCALAR, Convolution, EdgeFeatures, Features, Gate, Linear, SelfConnection
@@ -164,8 +164,10 @@ class NequIP(ForceField):
         features = self.embedding({SCALAR: species[:, None]})
         for layer, convolution in zip(self.layers, convolutions, strict=True):
             features = layer(features, species, convolution, self.avg_num_neighbors)
-        output = self.readout_2(self.readout_1(features))[SCALAR].reshape(n_replicas, -1)
-        return output * (self.one_hot[system.atomic_numbers] @ self.energy_scale)
+        hidden = self.readout_1(features)[SCALAR]
+        with in_full_precision(hidden):
+            output = self.readout_2({SCALAR: hidden.to(self.energy_scale.dtype)})[SCALAR].reshape(n_replicas, -1)
+            return output * (self.one_hot[system.atomic_numbers] @ self.energy_scale)
 
     def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
         """Compiled loops with tabulated weights on the CPU, cuEquivariance's kernels on a GPU (if installed)."""

@@ -23,7 +23,7 @@ from torch import nn
 
 from mdsim.compiled import HAS_NUMBA, NEEDS_NUMBA, radial_spline
 from mdsim.compiled.pair_convolution import convolve
-from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath
+from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath, in_full_precision
 from mdsim.interfaces import Potential
 from mdsim.models.schnet.layers import GaussianSmearing, InteractionBlock, ShiftedSoftplus
 from mdsim.neighbors import Neighbors
@@ -92,7 +92,9 @@ class SchNet(ForceField):
         blocks = cast("list[InteractionBlock]", self.interactions)
         for block, filters in zip(blocks, self._filters(distances), strict=True):
             features = features + _interaction(block, features, filters, neighbors)
-        output = self.lin2(self.act(self.lin1(features)))
+        hidden = self.act(self.lin1(features))
+        with in_full_precision(positions):
+            output = self.lin2(hidden.to(positions.dtype))
         return self.energy_scale * output.reshape(positions.shape[:2])
 
     def _filters(self, distances: Float[Tensor, "pair"]) -> Iterator[Float[Tensor, "pair filter"]]:

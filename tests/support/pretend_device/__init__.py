@@ -7,8 +7,8 @@
         bool(x.any())
         ledger.waits, ledger.launches  # Counter({'item': 1}), Counter({'aten::any': 1})
 
-It shows tensors on the wrong device, random number generators on the wrong device, waits of the host, launches of kernels
-and work in double precision. It cannot show rounding, races of atomic sums, memory or speed.
+It shows tensors and random number generators on the wrong device, waits of the host, launches of kernels and work in
+double precision. It cannot show rounding, races of atomic sums, memory or speed.
 """
 
 from pretend_device.context import pretend_cuda

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from unittest import mock
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from pretend_device.dispatch import dispatch
 from pretend_device.ledger import LEDGER, Ledger
 from pretend_device.tensors import PretendGenerator
-from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICES = 2
 PROPERTIES = SimpleNamespace(total_memory=80 * 10**9, name="pretend", multi_processor_count=132, major=9, minor=0)
@@ -38,7 +39,7 @@ class _Event:
 
 
 def _with_index(device):
-    """"cuda" as "cuda:0": without an index C++ would ask CUDA for the current device."""
+    """ "cuda" as "cuda:0": without an index C++ would ask CUDA for the current device."""
     if isinstance(device, str | torch.device) and str(device) == "cuda":
         return torch.device("cuda", 0)
     return device

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+
 from pretend_device.ledger import LEDGER
 from pretend_device.tensors import PretendGenerator, PretendTensor, RealGenerator
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 CPU = torch.device("cpu")
 
@@ -157,7 +158,9 @@ def _check_devices(function: Any, name: str, args: tuple, leaves: list[Any], goa
             if all(id(tensor) in allowed for tensor in others):
                 return
     found = " and ".join(sorted(map(str, devices)))
-    raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({name})")
+    raise RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({name})"
+    )
 
 
 def _check_generator(leaves: list[Any], goal: torch.device) -> None:

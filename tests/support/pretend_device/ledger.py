@@ -56,7 +56,7 @@ class Ledger:
 def line_of_mdsim() -> str:
     """File and line of the innermost frame in the package, and of its caller."""
     stack = [frame for frame in traceback.extract_stack() if frame.filename.startswith(PACKAGE)]
-    return " < ".join(f"{frame.filename[len(PACKAGE) + 1:]}:{frame.lineno}" for frame in stack[:-3:-1]) or "a test"
+    return " < ".join(f"{frame.filename[len(PACKAGE) + 1 :]}:{frame.lineno}" for frame in stack[:-3:-1]) or "a test"
 
 
 LEDGER = Ledger()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+
 from pretend_device.ledger import LEDGER
 
 RealGenerator = torch.Generator
@@ -65,9 +66,7 @@ class PretendTensor(torch.Tensor):
         return self.numpy()
 
     def new_tensor(self, data, *, dtype=None, device=None, requires_grad=False):
-        return torch.tensor(
-            data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad
-        )
+        return torch.tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
 
     def untyped_storage(self):
         return self.inner.untyped_storage()
@@ -103,10 +102,18 @@ def _lists_as_tensors(index):
     return torch.tensor(index) if isinstance(index, list) and index and isinstance(index[0], int) else index
 
 
-class PretendGenerator(RealGenerator):
+class _AnyGenerator(type(RealGenerator)):
+    """Annotations that are read while a device is pretended stay valid for the generators of later tests."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, RealGenerator)
+
+
+class PretendGenerator(RealGenerator, metaclass=_AnyGenerator):
     """A generator on the CPU or on a pretend device. As in torch, states of the two kinds do not fit each other."""
 
-    on_device: dict[int, PretendGenerator] = {}  # by address, because C++ hands over another Python object; kept alive
+    #: By address, because C++ hands over another Python object. They are kept alive, so that no address is used twice.
+    on_device: ClassVar[dict[int, PretendGenerator]] = {}
     EXTRA_BYTES = 16
 
     def __new__(cls, device="cpu"):

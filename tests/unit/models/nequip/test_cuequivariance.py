@@ -44,7 +44,7 @@ def test_kernels_that_cannot_be_loaded_are_no_fast_path(model, system, monkeypat
     monkeypatch.setitem(sys.modules, "cuequivariance_ops_torch", None)
     with pretend_cuda():
         there = copy.deepcopy(model).to("cuda")
-        with pytest.raises(NoFastPath, match="cuequivariance-ops-torch-cu13.* cannot be loaded"):
+        with pytest.raises(NoFastPath, match=r"cuequivariance-ops-torch-cu13.* cannot be loaded"):
             there.fast_potential(system.to("cuda"))
 
 
