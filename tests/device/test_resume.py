@@ -20,9 +20,8 @@ SCRIPTS = {
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch) -> Path:
-    """Configurations that take a GPU if there is one. No figures, which take longer than the runs."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **settings: Path(path).touch())
+def world(tmp_path, no_figures) -> Path:
+    """Configurations that take a GPU if there is one."""
     write_world(tmp_path)
     for path in tmp_path.glob("*.yml"):
         config = yaml.safe_load(path.read_text()) | {"cpu": False}

@@ -72,8 +72,7 @@ def _numbers(value) -> dict[str, float]:
 @pytest.mark.parametrize(
     "model", [pytest.param(name, marks=[] if name == "schnet" else pytest.mark.slow) for name in MODELS]
 )
-def test_scripts(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **settings: Path(path).touch())
+def test_scripts(model, tmp_path, no_figures):
     for device in (ON_CPU, ON_GPU):
         (tmp_path / device).mkdir()
     _run_all(tmp_path / ON_CPU, model, "--cpu")
