@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PURPOSE = {
     "fast": "fits and dynamics on a CPU in compiled loops",
     "gpu": "kernels of cuEquivariance for NequIP",
+    "gpu-cu12": "kernels of cuEquivariance for NequIP, with a torch of CUDA 12",
     "mace": "models of mace-torch",
     "sevenn": "models of sevenn",
     "nequip": "models of the package nequip",
@@ -173,9 +174,11 @@ def advice(here: dict[str, str], found: Sequence[Package]) -> list[str]:
     if not has_gpu and "CUDA" in here["torch"]:
         install = f"pip install --force-reinstall torch --index-url {CPU_INDEX}"
         lines.append(f"there is no GPU, and a CPU build of torch is gigabytes smaller: {install}")
+    kernels_extra = "gpu-cu12" if "CUDA 12" in here["torch"] else "gpu"
     for extra, purpose in PURPOSE.items():
         missing = any(package.problem for package in found if package.extra == extra)
-        if missing and (extra != "gpu" or has_gpu):
+        of_another_machine = extra.startswith("gpu") and not (has_gpu and extra == kernels_extra)
+        if missing and not of_another_machine:
             lines.append(
                 f"{purpose}: " + ", ".join([f"pip install 'mdsim[{extra}]'", *filter(None, [APART.get(extra)])])
             )

@@ -154,7 +154,7 @@ def _subject(known: argparse.Namespace) -> Subject:
     flush_denormals()
     return load_subject(
         known.subject,
-        device(known.cpu),
+        device("cpu" if known.cpu else None),
         known.model,
         dict(known.model_option),
         known.allow_unpickling,

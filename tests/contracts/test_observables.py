@@ -173,7 +173,7 @@ def test_frames_do_not_depend_on_each_other(name):
 @each_case
 def test_float32(name, periodic):
     observable, system, trajectory, values = measured(name, periodic)
-    single = observable(system.to(dtype=torch.float32), trajectory._map(torch.Tensor.float, 1.0))
+    single = observable(system.to(dtype=torch.float32), trajectory.map(torch.Tensor.float, 1.0))
     assert values.dtype == torch.float64 and single.dtype == torch.float32
     torch.testing.assert_close(single.double(), values, rtol=2e-4, atol=2e-4 * float(values.abs().max()))
 

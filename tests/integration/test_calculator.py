@@ -306,6 +306,7 @@ def test_open_boundaries_have_no_stress(model, aspirin_atoms):
 
 
 @pytest.mark.filterwarnings("ignore:logm result may be inaccurate")  # an error of 1e-13, in the filter of ASE
+@pytest.mark.slow
 def test_relaxation_of_the_cell(model, water_box):
     water_box.calc = ForceFieldCalculator(model, dtype=torch.float64)
     energy, stress = water_box.get_potential_energy(), np.abs(water_box.get_stress()).max()

@@ -50,8 +50,8 @@ RUN = [
     (r"python stable_training\.py .*aspirin_gfn2/train\.yml.*", TINY_TRAINING),
     (r"python stable_training\.py .*aspirin_gfn2/simulate\.yml.*", TINY_EVALUATION),
     (r"mdsim pretrain .*aspirin_gfn2/schnet\.yml", TINY_FIT),
-    (r"mdsim train .*aspirin_gfn2/train\.yml.*", TINY_TRAINING),
-    (r"mdsim simulate .*aspirin_gfn2/simulate\.yml.*", TINY_EVALUATION),
+    (r"mdsim train (?!.*exp_name=long).*aspirin_gfn2/train\.yml.*", TINY_TRAINING),
+    (r"mdsim simulate (?!.*exp_name=long).*aspirin_gfn2/simulate\.yml.*", TINY_EVALUATION),
     (r"mdsim predict .*aspirin_gfn2-aspirin_40_.*", "--cpu"),
     (r"mdsim compare runs/aspirin_gfn2/schnet_aspirin_default", ""),
     (r"mdsim report runs/aspirin_gfn2/schnet_aspirin_default", ""),
@@ -77,6 +77,7 @@ CHECK = [
     (FIT_OR_RUN + r" .*/(md17|md22|water)/.*", NETWORK),
     (FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw)/.*", MINUTES),
     (FIT_OR_RUN + r" .*configs/mine/.*", MINUTES),
+    (r"mdsim (train|simulate) .*--exp_name=long .*", MINUTES),
     (r"python stable_training\.py .*docs/examples/.*", ELSEWHERE),  # test_examples.py
     (r"mdsim (compare|report) .*", MINUTES),  # compares runs of full length
     (r"python data/(build_molecule|generate|generate_water)\.py .*", MINUTES),

@@ -50,6 +50,7 @@ def _training_state(path: Path, kind: str) -> dict:
     return state
 
 
+@pytest.mark.slow
 def test_killed_pretraining(world):
     common = ["--config-yml", str(world / "pretrain.yml"), "--optim.max_epochs=40", "--optim.warmup_steps=50"]
     assert cli.pretraining([*common, "--identifier", "whole"]) == 0

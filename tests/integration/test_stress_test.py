@@ -58,7 +58,7 @@ def levels(result):
     ("model", "structure", "flags"),
     [
         ("stress_calculators:sound", "ethanol.xyz", ["--processes", "1"]),
-        ("ase:emt", "copper.xyz", ["--processes", "1", "--timesteps-fs", "2"]),
+        pytest.param("ase:emt", "copper.xyz", ["--processes", "1", "--timesteps-fs", "2"], marks=pytest.mark.slow),
     ],
 )
 def test_stable(run, model, structure, flags):
@@ -164,7 +164,8 @@ def test_unknown_elements(structures, capsys):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists processes as Linux does")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupts_leave_no_process(structures, number):
     command = [sys.executable, "-m", "mdsim.cli", "stress-test", "stress_calculators:sound", "--replicas", "2"]
     flags = ["--structure", str(structures / "ethanol.xyz"), "--processes", "2", "--length-ps", "500"]

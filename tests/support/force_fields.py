@@ -96,8 +96,8 @@ FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "schnet_repelled": lambda: _repelled(_schnet()),
 }
 
-SLOW = ("gemnet_t_repelled", "nequip_repelled", "sevenn")
-#: The names for parametrized tests. One force field with repulsion is enough for a quick run.
+SLOW = ("gemnet_t_repelled", "nequip_l1", "nequip_repelled", "sevenn")
+#: The names for parametrized tests. One force field with repulsion and one NequIP are enough for a quick run.
 PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in sorted(FORCE_FIELDS)

@@ -186,6 +186,7 @@ print(json.dumps([model_config(model), foreign, list(MODELS)]))
 """
 
 
+@pytest.mark.slow
 def test_a_model_is_added_by_its_folder_and_one_line_of_the_registry(tmp_path):
     shutil.copytree(ROOT / "mdsim", tmp_path / "mdsim", ignore=shutil.ignore_patterns("__pycache__"))
     folder = tmp_path / "mdsim" / "models" / "toy"
