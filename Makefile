@@ -7,7 +7,7 @@
 # make docs     set everything up, then build the manual into build/docs
 SHELL := /bin/bash
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 SEED ?= 123
 VENV := .venv
 VENV_MACE := .venv-mace

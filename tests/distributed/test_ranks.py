@@ -73,7 +73,7 @@ def test_collective_operations(tmp_path):
     assert (tmp_path / "run" / "state").read_text() == "of rank 0"
 
 
-def test_two_ranks_train_as_one_and_any_number_goes_on(world):
+def test_two_ranks_train_as_one(world):
     """Also where replicas cannot be divided evenly."""
     said = ended(torchrun(2, ROOT / "stable_training.py", *training(world, "two", "--epochs=6")))
     assert said.count("epoch   6") == 1, "one rank speaks"
@@ -82,6 +82,12 @@ def test_two_ranks_train_as_one_and_any_number_goes_on(world):
     assert_equal_within_rounding(state_of(world, "one"), state_of(world, "two"))
     names = {path.name for path in run_folder(world, "one").iterdir() if ".tfevents" not in path.name}
     assert {path.name for path in run_folder(world, "two").iterdir() if ".tfevents" not in path.name} == names
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_ranks(world):
+    ended(torchrun(2, ROOT / "stable_training.py", *training(world, "two", "--epochs=6")))
+    assert cli.stable_training(training(world, "one", "--epochs=6")) == 0
     assert cli.stable_training([*training(world, "two", "--epochs=8"), "--resume"]) == 0
     assert cli.stable_training([*training(world, "one", "--epochs=8"), "--resume"]) == 0
     assert_equal_within_rounding(state_of(world, "one"), state_of(world, "two"))

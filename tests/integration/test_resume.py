@@ -82,6 +82,7 @@ def test_killed_stable_training(world):
         assert same_bits(checkpoints.read(killed / name), checkpoints.read(whole / name)), name
 
 
+@pytest.mark.slow
 def test_killed_evaluation(world):
     endless = ["--stability.0.bond_dev_tol_A=1000", "--max_temperature_K=1e9", "--save_trajectories=[]"]
     common = ["--config-yml", str(world / "simulate.yml"), "--epochs=40", *endless]

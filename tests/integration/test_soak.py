@@ -17,7 +17,8 @@ def test_a_growth_is_found():
     assert abs(flat.per_hundred_MiB) < MOST_MIB_PER_HUNDRED < leaking.per_hundred_MiB
 
 
-@pytest.mark.parametrize("model", ["schnet", pytest.param("nequip", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["schnet", "nequip"])
 def test_memory_of_training_is_flat(model, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert training(model, 12, tmp_path).per_hundred_MiB < MOST_MIB_PER_HUNDRED

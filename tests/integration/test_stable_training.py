@@ -176,6 +176,7 @@ def test_a_fit_of_debug_is_enough_for_a_training_of_debug(tmp_path, capfd):
             assert "unstable before the first step" not in said
 
 
+@pytest.mark.slow
 def test_the_bundled_configurations_work_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = str(ROOT / "configs" / "stable_training" / "aspirin_gfn2" / "simulate.yml")

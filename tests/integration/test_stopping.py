@@ -83,6 +83,7 @@ def test_a_stopped_fit(world):
     assert (stopped / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stopped_stable_training(world):
     common = ["train", "--config-yml", str(world / "train.yml"), "--reset_probability=0.3"]
     whole, stopped = (world / "runs" / "stable_training" / f"schnet_water_{name}" for name in ("whole", "stopped"))
