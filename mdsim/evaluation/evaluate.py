@@ -155,10 +155,10 @@ class Evaluation:
         while not self._done():
             if stop_requested():
                 return False
-            stable_before = len(self.reasons) - int(self.broken.sum())
+            broken_before = int(self.broken.sum())
             self._advance()
             pace.measure(self.epoch * self.stretch.length_ps)
-            self._report(writer, pace, stable_before)
+            self._report(writer, pace, int(self.broken.sum()) > broken_before)
             writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
             self._save()
         self._write_saved_trajectories()
@@ -252,7 +252,7 @@ class Evaluation:
             if stable:
                 kept_frames.write_whole(self.out_dir, self.stretch.system, whole[:stable], column, replica)
 
-    def _report(self, writer: ScalarWriter, pace: Pace, stable_before: int) -> None:
+    def _report(self, writer: ScalarWriter, pace: Pace, broke: bool) -> None:
         """Write the scalars of a stretch, and a line where a replica broke or another part of the horizon is done."""
         time_ps = self.epoch * self.stretch.length_ps
         stable = 1.0 - float(self.broken.double().mean())
@@ -263,7 +263,7 @@ class Evaluation:
             scalars["evaluate/fraction_within_support"] = within
             line += f"  within the support {100 * within:3.0f} %"
         writer.log(self.epoch, scalars)
-        if stable * len(self.reasons) < stable_before or self._part(self.epoch) > self._part(self.epoch - 1):
+        if broke or self._part(self.epoch) > self._part(self.epoch - 1):
             speed = [] if pace.per_second is None else [f"{86.4 * pace.per_second:.3g} ns/day", pace.left or ""]
             log.info("%s", "  ".join([line, *filter(None, speed)]))
 
@@ -348,9 +348,4 @@ def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: i
         everyone[:, index.to(values.device)] = values
         return everyone
 
-    return Trajectory(
-        spread(trajectory.positions),
-        None if trajectory.velocities is None else spread(trajectory.velocities),
-        None if trajectory.energy is None else spread(trajectory.energy),
-        trajectory.frame_interval_fs,
-    )
+    return trajectory.map(spread)

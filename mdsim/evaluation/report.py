@@ -32,8 +32,8 @@ from mdsim.reporting.figures import (
 from mdsim.reporting.html.page import write_page
 from mdsim.reporting.phases import CYCLE, phases_figure
 from mdsim.reporting.scalars import read_scalars
-from mdsim.stability.stable_times import survival_band
-from mdsim.stability.survival import Lifetimes, kaplan_meier
+from mdsim.stability.stable_times import survival_with_band
+from mdsim.stability.survival import Lifetimes
 
 REPORT, TRAINING, PHASES = "report.html", "training.png", "phases.png"
 AXES = {
@@ -178,11 +178,8 @@ def axis_labels(name: str, periodic: bool) -> tuple[str, str]:
 
 def _survival(results: Results, lifetimes: Lifetimes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Kaplan-Meier curve from time zero to the end, with 95 % bounds."""
-    curve = kaplan_meier(lifetimes)
-    end = max(summary["horizon_ps"] for summary in results.summaries)
-    times = np.concatenate([[0.0], curve.times, [end]])
-    survival = np.concatenate([[1.0], curve.survival, curve.survival[-1:] if len(curve.survival) else [1.0]])
-    return times, survival, *survival_band(lifetimes, times, rng=np.random.default_rng(SEED))
+    end_ps = max(summary["horizon_ps"] for summary in results.summaries)
+    return survival_with_band(lifetimes, end_ps, rng=np.random.default_rng(SEED))
 
 
 def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -56,7 +56,7 @@ def survival_figure(
     # below the panel, because curves and bands may fill any corner
     dashed = "dashed: within the support of the reference; " if within_support else ""
     figure.legend(frameon=False, title=f"{dashed}shaded: 95 % interval", loc="outside lower center", ncols=2)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def breaks_figure(path: Path, breaks: Mapping[str, Mapping[str, Sequence[float]]], end_ps: float) -> None:
@@ -79,7 +79,7 @@ def breaks_figure(path: Path, breaks: Mapping[str, Mapping[str, Sequence[float]]
     names = [f"{reason}\n{label}" if several else reason for reason, label, _ in marks]
     axes.set_yticks(range(len(marks)), names, fontsize=8)
     axes.set(xlabel="time of the break (ps)", xlim=(0, end_ps), ylim=(len(marks) - 0.5, -0.5))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def observable_figure(
@@ -118,7 +118,7 @@ def observable_figure(
     for panel in (axes, residual):
         _declutter(panel)
     figure.align_ylabels()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def panels_figure(
     lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
     title = "shaded: ± 2 standard errors"
     figure.legend(lines.values(), lines, frameon=False, fontsize=9, title=title, loc="outside upper center", ncols=2)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: Panel, floor_label: str) -> None:
@@ -217,7 +217,7 @@ def training_figure(
         _scale(axes, [values])
         _declutter(axes)
     figure.supxlabel(xlabel, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def loss_figure(
@@ -237,7 +237,7 @@ def loss_figure(
     axes.set(xlabel=xlabel, ylabel=ylabel)
     _scale(axes, [values for _, values in curves.values()])
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _single_panel() -> tuple[Figure, Axes]:
@@ -281,7 +281,8 @@ def _colors(labels: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG under a temporary name that is then renamed. Its folder is created if absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, format="png", dpi=DPI)

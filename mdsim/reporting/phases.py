@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mdsim.reporting.figures import AFTER_COLOR, BEFORE_COLOR, DPI, LOG_SCALE_FROM_RATIO
+from mdsim.reporting.figures import AFTER_COLOR, BEFORE_COLOR, DPI, LOG_SCALE_FROM_RATIO, save_figure
 
 #: Curves by chart. Charts without data are left out of the figure.
 CHARTS = {
@@ -56,9 +56,7 @@ def phases_figure(path: Path, scalars: Mapping[str, Series]) -> None:
     panels[-1].set_xlabel(
         "epoch; shaded: learning (blue), white: exploring (vermilion); lines: ends of cycles", fontsize=9
     )
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    temporary.replace(path)
+    save_figure(figure, path)
 
 
 def _shade(axes: Axes, scalars: Mapping[str, Series]) -> None:

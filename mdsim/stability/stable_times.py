@@ -23,7 +23,14 @@ import scipy.stats
 from jaxtyping import Float
 
 from mdsim.stability.intervals import Interval
-from mdsim.stability.survival import Lifetimes, check_horizon, restricted_mean, restricted_means, survivals
+from mdsim.stability.survival import (
+    Lifetimes,
+    check_horizon,
+    kaplan_meier,
+    restricted_mean,
+    restricted_means,
+    survivals,
+)
 
 METHOD = "Bayesian bootstrap with a pseudo-replica"
 GROUPS_METHOD = f"the wider of Student's t over runs and {METHOD} of all replicas"
@@ -177,6 +184,16 @@ def survival_band(
     high = survivals(_and_one(lifetimes, end), _with(weights, unseen), times)
     tail = (1 - confidence) / 2
     return np.quantile(low, tail, axis=0), np.quantile(high, 1 - tail, axis=0)
+
+
+def survival_with_band(
+    lifetimes: Lifetimes, end: float, *, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "time"], Float[np.ndarray, "time"], Float[np.ndarray, "time"], Float[np.ndarray, "time"]]:
+    """Kaplan-Meier curve from time zero to the end, as times, survival, and its 95 % bounds."""
+    curve = kaplan_meier(lifetimes)
+    times = np.concatenate([[0.0], curve.times, [end]])
+    survival = np.concatenate([[1.0], curve.survival, curve.survival[-1:] if len(curve.survival) else [1.0]])
+    return times, survival, *survival_band(lifetimes, times, rng=rng)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ never come as close as the sum of their van der Waals radii have a fraction of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -210,7 +210,7 @@ def _ranges(
         if period is None or most - least <= WIDEST_DIHEDRAL_DEG:
             center[members], low[members], high[members] = middle, least, most
     kept = ~center.isnan()
-    names = [_name(noun, system, atoms) for atoms in tuples[kept].tolist()]
+    names = [coordinate_name(noun, system, atoms) for atoms in tuples[kept].tolist()]
     return BondedRanges(measure, period, tuples[kept], tuple(names), center[kept], low[kept], high[kept])
 
 
@@ -237,6 +237,7 @@ def _middle_of_range(values: Float[Tensor, "value"], period: float) -> Float[Ten
     return ordered[last] + gaps[last] / 2 + period / 2
 
 
-def _name(noun: str, system: System, atoms: list[int]) -> str:
+def coordinate_name(noun: str, system: System, atoms: Sequence[int]) -> str:
+    """Such as ``angle C10-O9-H13``."""
     symbols = system.atomic_numbers.tolist()
     return f"{noun} " + "-".join(f"{chemical_symbols[symbols[atom]]}{atom}" for atom in atoms)

@@ -12,7 +12,6 @@ the van der Waals radii for contacts, unless the structure itself has closer one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,7 @@ from mdsim.observables.adf import bonded_triplets
 from mdsim.observables.histogram import VALUES_PER_CHUNK
 from mdsim.stability.criteria import AngleDeviation, BondLengthDeviation, TemperatureExplosion
 from mdsim.stability.nonbonded import Contacts
-from mdsim.stability.support import UNSEEN_CONTACT, BondedRanges, Support, support_of
+from mdsim.stability.support import UNSEEN_CONTACT, BondedRanges, Support, coordinate_name, support_of
 from mdsim.stability.verdict import non_finite
 from mdsim.state import System, Trajectory
 from mdsim.stress_test.structure import NONMETALS, Structure, covalent_radii_A
@@ -137,15 +136,10 @@ def ranges_of(structure: Structure, frames: Float[Tensor, "frame atom 3"] | None
     bonded = []
     for noun, measure, tuples, margin in kinds:
         center = measure(reference, tuples, topology.cell)
-        names = tuple(name_of(noun, topology, atoms) for atoms in tuples.tolist())
+        names = tuple(coordinate_name(noun, topology, atoms) for atoms in tuples.tolist())
         half = torch.full_like(center, margin)
         bonded.append(BondedRanges(measure, None, tuples, names, center, -half, half))
     return Support(tuple(bonded), contacts, closest)
-
-
-def name_of(noun: str, system: System, atoms: Sequence[int]) -> str:
-    """Such as ``angle C10-O9-H13``."""
-    return f"{noun} " + "-".join(f"{chemical_symbols[int(system.atomic_numbers[atom])]}{atom}" for atom in atoms)
 
 
 def _collisions_A(contacts: Contacts, reference: Float[Tensor, "atom 3"]) -> Float[Tensor, "kind"]:

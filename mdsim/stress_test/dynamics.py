@@ -153,7 +153,7 @@ def run(setting: Setting, potential: Potential, condition: Condition, length_ps:
         condition: ensemble, temperature and time step.
         length_ps: length of each replica.
     """
-    noise = torch.Generator(setting.system.masses.device).manual_seed(setting.seed)
+    noise = torch.Generator().manual_seed(setting.seed)
     state = begin(setting, potential, condition, noise)
     dump = max(1, round(FRAME_FS / condition.timestep_fs))
     interval_ps = dump * condition.timestep_fs / 1000

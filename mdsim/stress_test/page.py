@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mdsim.reporting.figures import AFTER_COLOR, BEFORE_COLOR, DPI, survival_figure
+from mdsim.reporting.figures import AFTER_COLOR, BEFORE_COLOR, DPI, save_figure, survival_figure
 from mdsim.reporting.html.page import Block, Listing, Page, Picture, Section, Table, Text, write_page
-from mdsim.stability.stable_times import survival_band
-from mdsim.stability.survival import Lifetimes, kaplan_meier
+from mdsim.stability.stable_times import survival_with_band
 from mdsim.stress_test.findings import plain
 from mdsim.stress_test.report import DYNAMICS_HEADER, dynamics_rows
 from mdsim.stress_test.run import Result
@@ -54,7 +53,11 @@ def _dynamics(folder: Path, result: Result) -> list[Block]:
     if not result.outcomes:
         return []
     path = folder / SURVIVAL
-    survival_figure(path, {o.condition.title: _curve(o.lifetimes, o.length_ps) for o in result.outcomes})
+    curves = {
+        outcome.condition.title: survival_with_band(outcome.lifetimes, outcome.length_ps, rng=np.random.default_rng(0))
+        for outcome in result.outcomes
+    }
+    survival_figure(path, curves)
     caption = "Fraction of replicas that are still stable (Kaplan-Meier), with 95 % intervals."
     alt = "Survival curves. " + "; ".join(
         f"{o.condition.title}: {o.n_broken} of {len(o.lifetimes.times)} replicas broke within {o.length_ps:.3g} ps"
@@ -62,13 +65,6 @@ def _dynamics(folder: Path, result: Result) -> list[Block]:
     )
     table = Table("Stable times, with 95 % intervals", DYNAMICS_HEADER, dynamics_rows(result))
     return [Picture(path, alt, caption), table]
-
-
-def _curve(lifetimes: Lifetimes, end_ps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    curve = kaplan_meier(lifetimes)
-    times = np.concatenate([[0.0], curve.times, [end_ps]])
-    survival = curve.at(times)
-    return times, survival, *survival_band(lifetimes, times, rng=np.random.default_rng(0))
 
 
 def _paths(folder: Path, result: Result) -> list[Block]:
@@ -133,6 +129,4 @@ def draw_paths(path: Path, scans: Sequence[Scan]) -> None:
     for axes in grid[len(scans) :]:
         axes.remove()
     figure.supylabel("energy (eV)", fontsize=9)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    temporary.replace(path)
+    save_figure(figure, path)

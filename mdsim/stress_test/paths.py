@@ -16,9 +16,9 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from mdsim.geometry import all_pairs, angles, minimum_image, pair_distances
 from mdsim.observables.adf import bonded_triplets
+from mdsim.stability.support import coordinate_name
 from mdsim.stability.topology import classes_of_tuples, pairs_held_by_bonds
 from mdsim.state import System
-from mdsim.stress_test.criteria import name_of
 from mdsim.stress_test.structure import Structure, covalent_radii_A
 from mdsim.typing import Bool, Float, Tensor
 
@@ -52,7 +52,7 @@ def stretches(structure: Structure, most: int, n_points: int) -> list[Path]:
         i, j = system.bonds[members[0]].tolist()
         length = float(pair_distances(structure.reference, torch.tensor([[i, j]]), system.cell))
         values = torch.linspace(STRETCH[0] * length, STRETCH[1] * length, n_points, dtype=torch.float64)
-        found.append(_along_pair(structure, system, i, j, values, "stretch", name_of("bond", system, (i, j))))
+        found.append(_along_pair(structure, system, i, j, values, "stretch", coordinate_name("bond", system, (i, j))))
     return found
 
 
@@ -66,7 +66,9 @@ def approaches(structure: Structure, most: int, n_points: int) -> list[Path]:
         closest = APPROACH * float(radii[i] + radii[j])
         if distance > 1.05 * closest:
             values = torch.linspace(closest, 1.05 * distance, n_points, dtype=torch.float64)
-            found.append(_along_pair(structure, system, i, j, values, "approach", name_of("contact", system, (i, j))))
+            found.append(
+                _along_pair(structure, system, i, j, values, "approach", coordinate_name("contact", system, (i, j)))
+            )
     return found
 
 
@@ -86,7 +88,7 @@ def bends(structure: Structure, most: int, n_points: int) -> list[Path]:
         spin = torch.linalg.cross(axis.expand_as(turned), turned) * (np.pi / 180)
         tangent = torch.where(moving[:, None], spin, 0.0)
         start = int((values - here).abs().argmin())
-        name = name_of("angle", system, (min(i, k), j, max(i, k)))
+        name = coordinate_name("angle", system, (min(i, k), j, max(i, k)))
         found.append(Path("bend", name, "degree", values, start, positions, tangent))
     return found
 

@@ -24,7 +24,15 @@ from mdsim.datasets.inspection.check import (
     net_force_eV_per_A,
     net_torque_eV,
 )
-from mdsim.reporting.figures import AFTER_COLOR, BEFORE_COLOR, DPI, OTHER_COLORS, REFERENCE_COLOR, _declutter, _save
+from mdsim.reporting.figures import (
+    AFTER_COLOR,
+    BEFORE_COLOR,
+    DPI,
+    OTHER_COLORS,
+    REFERENCE_COLOR,
+    _declutter,
+    save_figure,
+)
 from mdsim.state import kinetic_temperature_K
 
 PART_COLORS = {
@@ -73,7 +81,7 @@ def data_figure(path: Path, checked: Checked, found: Sequence[Suspect]) -> None:
         axes.tick_params(which="both", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(checked.name, fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _histogram(axes: Axes, values: torch.Tensor, edges: np.ndarray, color: str, label: str) -> None:

@@ -15,13 +15,13 @@ from mdsim.reporting import figures
 def drawn(monkeypatch) -> list[Figure]:
     """The figure objects behind the files."""
     kept: list[Figure] = []
-    save = figures._save
+    save = figures.save_figure
 
     def keep(figure: Figure, path: Path) -> None:
         kept.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save_figure", keep)
     return kept
 
 
