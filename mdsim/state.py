@@ -112,13 +112,27 @@ class System:
 
 @dataclass(frozen=True)
 class MDState:
-    """One instant of all replicas, in Å, eV, eV/Å and ASE velocity units. Positions are unwrapped."""
+    """One instant of all replicas, in Å, eV, eV/Å and ASE velocity units. Positions are unwrapped.
+
+    Attributes:
+        thermostat: variables of the thermostat.
+        cell: lattice vectors of each replica as rows (Å), where they move. None: all have `System.cell`.
+        stress: of the potential energy (eV/Å³), where the cell moves.
+        barostat: variables of the barostat.
+        kT: thermal energy of the bath of each replica (eV). None: that of the integrator.
+        pressure: external pressure on each replica (eV/Å³). None: that of the integrator.
+    """
 
     positions: Float[Tensor, "replica atom 3"]
     velocities: Float[Tensor, "replica atom 3"]
     forces: Float[Tensor, "replica atom 3"]
     energy: Float[Tensor, "replica"]
     thermostat: Float[Tensor, "replica ..."] | None = None
+    cell: Float[Tensor, "replica 3 3"] | None = None
+    stress: Float[Tensor, "replica 3 3"] | None = None
+    barostat: Float[Tensor, "replica ..."] | None = None
+    kT: Float[Tensor, "replica"] | None = None
+    pressure: Float[Tensor, "replica"] | None = None
 
     @property
     def n_replicas(self) -> int:
@@ -159,12 +173,17 @@ class MDState:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Evenly spaced frames of all replicas, in Å, eV and ASE velocity units. Positions are unwrapped."""
+    """Evenly spaced frames of all replicas, in Å, eV and ASE velocity units. Positions are unwrapped.
+
+    Attributes:
+        cell: lattice vectors as rows (Å), where they move. None: all frames have `System.cell`.
+    """
 
     positions: Float[Tensor, "frame replica atom 3"]
     velocities: Float[Tensor, "frame replica atom 3"] | None
     energy: Float[Tensor, "frame replica"] | None
     frame_interval_fs: float
+    cell: Float[Tensor, "frame replica 3 3"] | None = None
 
     @property
     def n_frames(self) -> int:
@@ -194,16 +213,17 @@ class Trajectory:
             values = [getattr(piece, name) for piece in pieces]
             return None if values[0] is None else torch.cat(values)
 
-        positions = torch.cat([piece.positions for piece in pieces])
-        return Trajectory(positions, joined("velocities"), joined("energy"), pieces[0].frame_interval_fs)
+        positions, interval_fs = torch.cat([piece.positions for piece in pieces]), pieces[0].frame_interval_fs
+        return Trajectory(positions, joined("velocities"), joined("energy"), interval_fs, joined("cell"))
 
     def map(self, function: Callable[[Tensor], Tensor], frame_interval_fs: float | None = None) -> Trajectory:
-        """A function of the positions, velocities and energies, at the same interval unless another one is given."""
+        """A function of each array, at the same interval unless another one is given."""
         return Trajectory(
             function(self.positions),
             None if self.velocities is None else function(self.velocities),
             None if self.energy is None else function(self.energy),
             self.frame_interval_fs if frame_interval_fs is None else frame_interval_fs,
+            None if self.cell is None else function(self.cell),
         )
 
 
