@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from mdsim.force_field import ForceField
+from mdsim.geometry import outer
 from mdsim.neighbors import Neighbors, pairs_within
 from mdsim.state import System
-from mdsim.stress import outer, shifts_of
+from mdsim.stress import shifts_of
 from mdsim.typing import Float, Int, Tensor
 
 

@@ -6,7 +6,7 @@ import copy
 import fnmatch
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -258,15 +258,15 @@ class ForceField(EnergyZero):
             try:
                 faster = self.fast_potential(system, tolerance)
             except NoFastPath as reason:
-                _announce(f"forces of {type(self).__name__}: plain path, no faster one: {reason}")
+                announce(f"forces of {type(self).__name__}: plain path, no faster one: {reason}")
             else:
-                _announce(f"forces of {type(self).__name__}: {getattr(faster, 'description', 'fast path')}")
+                announce(f"forces of {type(self).__name__}: {getattr(faster, 'description', 'fast path')}")
                 return faster
         model = self if differentiable else self.frozen_copy()
         neighbor_list = NeighborList(system, self.cutoff, skin)
         if differentiable:  # no groups, because the graph of all replicas is kept anyway
             return lambda positions: model(system, positions, neighbor_list(positions), create_graph=True)
-        in_groups = _InGroups(model, system)
+        in_groups = InGroups(lambda some, pairs: model(system, some, pairs))
         return lambda positions: neighbor_list.evaluate(positions, lambda pairs: in_groups(positions, pairs))
 
 
@@ -289,28 +289,36 @@ class Together:
         (energy, forces), (more_energy, more_forces) = self.potential(positions), self.other(positions)
         return energy + more_energy, forces + more_forces
 
+    def in_cells(
+        self, positions: Float[Tensor, "replica atom 3"], cells: Float[Tensor, "replica 3 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 3 3"]]:
+        """Energies (eV), forces (eV/Å) and virials (eV) in moving cells (Å), if both potentials have them."""
+        of_both = (potential.in_cells(positions, cells) for potential in (self.potential, self.other))  # type: ignore
+        return tuple(one + other for one, other in zip(*of_both, strict=True))  # type: ignore[return-value]
 
-class _InGroups:
-    """Energies and forces of a frozen model, for as many replicas at a time as the memory budget allows."""
 
-    def __init__(self, model: ForceField, system: System) -> None:
-        self.model = model
-        self.system = system
+class InGroups:
+    """Energies, forces and the like, for as many replicas at a time as the memory budget allows.
+
+    Args:
+        evaluate: function of the positions of some replicas (Å) and of their pairs.
+    """
+
+    def __init__(self, evaluate: Callable[[Tensor, Neighbors], tuple[Tensor, ...]]) -> None:
+        self.evaluate = evaluate
         self._bytes_per_pair: float | None = None
         self._neighbors: Neighbors | None = None  # for which the groups were made
         self._groups: list[tuple[slice, Neighbors]] = []
 
-    def __call__(
-        self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors
-    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
-        if neighbors_of_all is not self._neighbors:
+    def __call__(self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors) -> tuple[Tensor, ...]:
+        """The results for all replicas."""
+        if neighbors_of_all is not self._neighbors:  # in every step, if cells move
             self._groups = self._divided(positions, neighbors_of_all)
             self._neighbors = neighbors_of_all
         if len(self._groups) == 1:
-            return self.model(self.system, positions, neighbors_of_all)
-        results = [self.model(self.system, positions[replicas], pairs) for replicas, pairs in self._groups]
-        energies, forces = zip(*results, strict=True)
-        return torch.cat(energies), torch.cat(forces)
+            return self.evaluate(positions, neighbors_of_all)
+        results = [self.evaluate(positions[replicas], pairs) for replicas, pairs in self._groups]
+        return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
     def _divided(
         self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors
@@ -321,7 +329,7 @@ class _InGroups:
         if self._bytes_per_pair is None:
             one_each = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs=0)
             replica, pairs = max(one_each, key=lambda group: group[1].n_pairs)
-            taken = bytes_for(lambda: self.model(self.system, positions[replica], pairs))
+            taken = bytes_for(lambda: self.evaluate(positions[replica], pairs))
             self._bytes_per_pair = max(1.0, taken / max(1, pairs.n_pairs))
         budget = budget_bytes(positions.device)
         if positions.device.type == "cpu":
@@ -333,6 +341,6 @@ class _InGroups:
 
 
 @lru_cache(maxsize=1)
-def _announce(message: str) -> None:
+def announce(message: str) -> None:
     """Log a message unless it repeats the last one, because every stretch of dynamics binds the force field anew."""
     log.info(message)

@@ -23,24 +23,28 @@ STRAIGHT = 1e-4
 
 
 def minimum_image(
-    displacements: Float[Tensor, "*batch 3"], cell: Float[Tensor, "3 3"] | None
+    displacements: Float[Tensor, "*batch 3"], cell: Float[Tensor, "*leading 3 3"] | None
 ) -> Float[Tensor, "*batch 3"]:
     """Shortest periodic image of each displacement.
 
     The result is exact for every cell. A triclinic cell is first Minkowski-reduced (the same lattice, spanned by its
     shortest vectors). It is then sufficient to round the fractional displacement and to search the 27 images around it
     (Nguyen and Stehlé, ACM Trans. Algorithms 5, 46 (2009)). An orthorhombic cell needs only the rounding, and so do
-    vectors shorter than half the shortest lattice vector, such as bonds in a large cell.
+    vectors shorter than half the shortest lattice vector, such as bonds in a large cell. Several triclinic cells are
+    reduced like the first, which is exact as long as they are strained by a few percent.
 
     Args:
         displacements: vectors in Å.
-        cell: lattice vectors as rows in Å; None for open boundaries, which returns the input.
+        cell: lattice vectors as rows in Å; None for open boundaries, which returns the input. Several cells have the
+            leading axes of the displacements.
 
     Returns:
         Vectors in Å, with the gradients of the displacements and of the cell.
     """
     if cell is None:
         return displacements
+    if cell.ndim > 2:
+        return _in_many_cells(displacements, cell)
     rows = rows_of(cell)
     cell = cell.to(displacements)
     if _are_orthogonal(rows):
@@ -58,6 +62,33 @@ def minimum_image(
     gain, nearest = (shifts.square().sum(-1) - 2 * along.abs()).min(-1)
     steps = torch.where(gain < 0, -along.gather(-1, nearest[..., None])[..., 0].sign(), 0.0)
     return wrapped + steps[..., None] * shifts[nearest]
+
+
+def _in_many_cells(
+    displacements: Float[Tensor, "*batch 3"], cells: Float[Tensor, "*leading 3 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """`minimum_image` in cells that differ. Vectors in a cell that is not finite become NaN."""
+    leading = cells.ndim - 2
+    vectors, cells = displacements.flatten(0, leading - 1), cells.flatten(0, -3).to(displacements)
+    flat = vectors.flatten(1, -2)  # cell, vector, axis
+    finite = cells.isfinite().all(-1).all(-1)
+    example = cells[finite][:1]
+    if not len(example):
+        return torch.full_like(displacements, torch.nan)
+    safe = torch.where(finite[:, None, None], cells, example)
+    diagonal = torch.diagonal(safe, dim1=-2, dim2=-1)
+    across = (safe - torch.diag_embed(diagonal)).detach().abs().amax()
+    is_orthogonal = bool(across <= ROUNDING * diagonal.detach().abs().amax())
+    if not is_orthogonal:
+        safe = (_reduction(rows_of(example[0]), safe.device) @ safe.double()).to(safe)
+    nearest = flat - torch.round(flat @ torch.linalg.inv(safe)).detach() @ safe
+    if not is_orthogonal:
+        shifts = _half_of_the_images(safe.device).to(safe) @ safe  # cell, image, axis
+        gain, image = (shifts.square().sum(-1)[:, None] - 2 * (nearest.detach() @ shifts.mT).abs()).min(-1)
+        chosen = shifts.gather(1, image[..., None].expand(-1, -1, 3))
+        steps = torch.where(gain < 0, -(nearest.detach() * chosen.detach()).sum(-1).sign(), 0.0)
+        nearest = nearest + steps[..., None] * chosen
+    return torch.where(finite[:, None, None], nearest, torch.nan).reshape(displacements.shape)
 
 
 def _all_shorter(vectors: Float[Tensor, "*batch 3"], length: float) -> bool:
@@ -245,9 +276,31 @@ def center_of_mass(
     return (weights[:, None] * positions).sum(-2, keepdim=True)
 
 
-def half_height_A(cell: Float[Tensor, "3 3"]) -> float:
-    """Half the smallest distance between opposite faces of a cell, Å. Shorter distances have a unique image."""
-    return 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell.double()), dim=0).max())
+def half_height_A(cell: Float[Tensor, "*cells 3 3"]) -> float:
+    """Half the smallest distance between opposite faces of a cell, Å. Shorter distances have a unique image.
+
+    Of several cells, those that are finite count.
+    """
+    finite = _finite(cell.double())
+    if not len(finite):
+        return math.inf
+    return 0.5 * float(1.0 / torch.linalg.vector_norm(torch.linalg.inv(finite), dim=-2).max())
+
+
+def volume(cell: Float[Tensor, "*cells 3 3"]) -> Float[Tensor, "*cells"]:
+    """Volume of each cell, Å³."""
+    first, second, third = cell.unbind(-2)
+    return (first * torch.linalg.cross(second, third)).sum(-1).abs()
+
+
+def outer(a: Float[Tensor, "*vectors 3"], b: Float[Tensor, "*vectors 3"]) -> Float[Tensor, "*vectors 3 3"]:
+    """Outer products of vectors. Not as matrix products, which lose digits in mixed precision."""
+    return a[..., :, None] * b[..., None, :]
+
+
+def _finite(cells: Float[Tensor, "*cells 3 3"]) -> Float[Tensor, "chosen 3 3"]:
+    cells = cells.reshape(-1, 3, 3)
+    return cells[cells.isfinite().all(-1).all(-1)]
 
 
 def all_pairs(n_atoms: int, device: torch.device | None = None) -> Int[Tensor, "pair 2"]:

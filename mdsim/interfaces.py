@@ -11,6 +11,10 @@ from mdsim.typing import Bool, Float, Tensor
 #: Maps positions of all replicas (Å) to their energies (eV) and forces (eV/Å). Integrators need nothing else.
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 
+#: Maps positions and cells of all replicas (Å) to their energies (eV), forces (eV/Å) and stresses (eV/Å³), as ASE's sign
+#: has them: the derivative of the energy with respect to strain, per volume. A barostat needs it in place of `Potential`.
+CellPotential = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
 
 @runtime_checkable
 class Integrator(Protocol):

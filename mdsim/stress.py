@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 
 from mdsim.force_field import ForceField
+from mdsim.geometry import outer, volume
 from mdsim.neighbors import Neighbors, neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
@@ -58,11 +59,29 @@ def atomic_energies_forces_stress(
     create_graph: bool = False,
 ) -> tuple[Float[Tensor, "replica atom"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 3 3"]]:
     """The same with the energy of each atom, eV. See `energy_forces_stress`."""
+    atomic, forces, virial = atomic_energies_forces_virial(
+        force_field, system, positions, neighbors_of_all, create_graph
+    )
+    return atomic, forces, virial / volume(system.cell)
+
+
+def atomic_energies_forces_virial(
+    force_field: ForceField,
+    system: System,
+    positions: Float[Tensor, "replica atom 3"],
+    neighbors_of_all: Neighbors,
+    create_graph: bool = False,
+) -> tuple[Float[Tensor, "replica atom"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 3 3"]]:
+    """The same with symmetric virials (eV), the stress times the volume. Each replica may have another cell.
+
+    Where cells differ, they are in the shifts of the pairs only.
+    """
     if system.cell is None:
         raise ValueError("a system with open boundaries has no volume and no stress: give it a cell")
     with torch.enable_grad():
         if not positions.requires_grad:
             positions = positions.detach().requires_grad_()
+        # A force field that reads the cell is noticed by the gradient with respect to it.
         cell, shifts = system.cell.detach().requires_grad_(), shifts_of(neighbors_of_all, positions)
         strained = replace(system, cell=cell), positions, replace(neighbors_of_all, shift=shifts)
         atomic = force_field.atomic_energies(*strained)
@@ -70,14 +89,12 @@ def atomic_energies_forces_stress(
             atomic.sum(), (positions, shifts, cell), create_graph=create_graph, allow_unused=True
         )
     with torch.set_grad_enabled(create_graph):
-        virial = outer(positions, of_positions).sum(1)
-        if of_shifts is not None:
-            virial = virial.index_add(0, neighbors_of_all.first // system.n_atoms, outer(shifts, of_shifts))
+        virial = strained[2].virials(positions, of_positions, of_shifts)
         if of_cell is not None:
-            _check_alone(len(positions))
+            _check_alone(len(positions), neighbors_of_all)
             virial = virial + outer(cell, of_cell).sum(0)
-        stress = 0.5 * (virial + virial.mT) / torch.linalg.det(system.cell).abs()
-    return (atomic if create_graph else atomic.detach()), -of_positions, stress
+        virial = 0.5 * (virial + virial.mT)
+    return (atomic if create_graph else atomic.detach()), -of_positions, virial
 
 
 def shifts_of(pairs: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:
@@ -86,13 +103,13 @@ def shifts_of(pairs: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> F
     return shifts.requires_grad_()
 
 
-def outer(a: Float[Tensor, "*vectors 3"], b: Float[Tensor, "*vectors 3"]) -> Float[Tensor, "*vectors 3 3"]:
-    """Outer products of vectors. Not as matrix products, which lose digits in mixed precision."""
-    return a[..., :, None] * b[..., None, :]
-
-
-def _check_alone(n_replicas: int) -> None:
+def _check_alone(n_replicas: int, pairs: Neighbors) -> None:
     """All replicas share the lattice vectors, so that the gradient with respect to them is known for their sum only."""
+    if pairs.image is not None:
+        raise ValueError(
+            "the force field reads `System.cell`, which does not move with the cells of replicas: let it use the "
+            "shifts of `neighbors` only, or simulate at constant volume"
+        )
     if n_replicas != 1:
         raise ValueError(
             "the force field reads `System.cell`, which all replicas share: take its stress for one replica at a time, "

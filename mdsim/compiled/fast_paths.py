@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mdsim.force_field import NoFastPath
-from mdsim.neighbors import NeighborList, Neighbors
+from mdsim.neighbors import MovingCellList, NeighborList, Neighbors
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -27,12 +27,26 @@ def check_interpolation(error: float, tolerance: float) -> None:
 
 
 class PairArrays:
-    """The pairs of a neighbor list as arrays for the loops. They are rebuilt whenever the list is."""
+    """The pairs of a neighbor list as arrays for the loops. They are rebuilt whenever the list is.
 
-    def __init__(self, neighbor_list: NeighborList) -> None:
-        self.neighbor_list = neighbor_list
+    Args:
+        system: the system that all replicas share.
+        cutoff, skin: of the list, Å.
+    """
+
+    def __init__(self, system: System, cutoff: float, skin: float) -> None:
+        self.neighbor_list = NeighborList(system, cutoff, skin)
+        self.moving_list = MovingCellList(system, cutoff, skin)
         self._listed: Neighbors | None = None  # the pairs that the arrays hold
         self._arrays: tuple[np.ndarray, ...] = ()
+
+    def in_cells(
+        self, positions: Float[Tensor, "replica atom 3"], cells: Float[Tensor, "replica 3 3"]
+    ) -> tuple[np.ndarray, ...]:
+        """The same where cells (Å) move."""
+        listed = self.moving_list.in_cells(positions, cells)
+        starts = listed.boundaries(*positions.shape[:2])
+        return tuple(t.contiguous().numpy() for t in (listed.first, listed.second, listed.shift, starts))
 
     def __call__(self, positions: Float[Tensor, "replica atom 3"]) -> tuple[np.ndarray, ...]:
         """First and second atoms, shifts (empty for open boundaries), and the first pair of each replica."""

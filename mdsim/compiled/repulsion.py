@@ -14,8 +14,8 @@ from mdsim.compiled.jit import compiled
 
 @compiled()
 @no_type_check
-def energies_and_forces(positions, first, second, shift, kinds, windows, terms, energy, forces):
-    """Add energies and forces of all replicas, in closed form and double precision.
+def energies_and_forces(positions, first, second, shift, kinds, windows, terms, energy, forces, virials):
+    """Add energies, forces and virials of all replicas, in closed form and double precision.
 
     Args:
         positions: (replica, atom, 3), Å.
@@ -26,6 +26,7 @@ def energies_and_forces(positions, first, second, shift, kinds, windows, terms, 
         terms: (term, 2), factors and rates of the screening function.
         energy: (replica,), eV.
         forces: (replica, atom, 3), eV/Å.
+        virials: (replica, 3, 3), Σ d ⊗ ∂E/∂d, eV.
     """
     n_atoms = positions.shape[1]
     d = np.empty(3, np.float64)
@@ -47,6 +48,8 @@ def energies_and_forces(positions, first, second, shift, kinds, windows, terms, 
                 push = slope * d[axis] / r
                 forces[replica, i, axis] += push
                 forces[replica, j, axis] -= push
+                for column in range(3):
+                    virials[replica, axis, column] += push * d[column]
 
 
 @compiled(inline="always")

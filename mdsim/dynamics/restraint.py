@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.geometry import minimum_image, pair_distances
+from mdsim.geometry import minimum_image, outer, pair_distances
 from mdsim.observables.adf import bonded_triplets
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor
@@ -60,11 +60,20 @@ class BondedRestraint:
         self, positions: Float[Tensor, "replica atom 3"]
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV) and forces (eV/Å)."""
+        return self._evaluate(positions, self.cell)[:2]
+
+    def in_cells(
+        self, positions: Float[Tensor, "replica atom 3"], cells: Float[Tensor, "replica 3 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 3 3"]]:
+        """Energies (eV), forces (eV/Å) and virials (eV) in moving cells (Å)."""
+        return self._evaluate(positions, cells)
+
+    def _evaluate(self, positions: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         first, second = self.pairs.unbind(1)
-        displacements = minimum_image(positions[:, second] - positions[:, first], self.cell)
+        displacements = minimum_image(positions[:, second] - positions[:, first], cell)
         distances = torch.linalg.vector_norm(displacements, dim=-1)
         outside = (distances - self.upper_A).clamp(min=0) - (self.lower_A - distances).clamp(min=0)
         energy = 0.5 * (self.stiffness * outside.square()).sum(-1)
         pull = (self.stiffness * outside / distances)[..., None] * displacements
         forces = torch.zeros_like(positions).index_add(1, first, pull).index_add(1, second, -pull)
-        return energy, forces
+        return energy, forces, outer(displacements, pull).sum(1)

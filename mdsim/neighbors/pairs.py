@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.geometry import all_pairs
+from mdsim.geometry import all_pairs, outer
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor
 
@@ -24,6 +24,13 @@ class Neighbors:
     first: Int[Tensor, "pair"]
     second: Int[Tensor, "pair"]
     shift: Float[Tensor, "pair 3"] | None  # Å, added to the position of `second`; None without shifts
+    image: Float[Tensor, "pair 3"] | None = None  # the shift in lattice vectors, where cells move; whole numbers
+
+    def in_cells(self, cells: Float[Tensor, "replica 3 3"], n_atoms: int) -> Neighbors:
+        """The same pairs in other cells (Å) of the replicas."""
+        of_pairs = cells.index_select(0, self.first // n_atoms)
+        shift = (self.image[:, :, None] * of_pairs).sum(1)
+        return Neighbors(self.first, self.second, shift, self.image)
 
     def displacements(self, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:
         """Vectors from the first atom to the second, in Å."""
@@ -35,6 +42,18 @@ class Neighbors:
         """Receivers and senders of directed edges: all pairs, then all pairs reversed."""
         return torch.cat([self.first, self.second]), torch.cat([self.second, self.first])
 
+    def virials(
+        self,
+        positions: Float[Tensor, "replica atom 3"],
+        of_positions: Float[Tensor, "replica atom 3"],
+        of_shifts: Float[Tensor, "pair 3"] | None,
+    ) -> Float[Tensor, "replica 3 3"]:
+        """Σ x ⊗ ∂E/∂x of each replica (eV) over positions and shifts, given the derivatives (eV/Å)."""
+        virials = outer(positions, of_positions).sum(1)
+        if self.shift is None or of_shifts is None:
+            return virials
+        return virials.index_add(0, self.first // positions.shape[1], outer(self.shift, of_shifts))
+
     @property
     def n_pairs(self) -> int:
         return len(self.first)
@@ -44,6 +63,11 @@ class Neighbors:
         edges = n_atoms * torch.arange(n_replicas + 1, device=self.first.device)
         return torch.searchsorted(self.first, edges)
 
+    def chosen(self, kept: Int[Tensor, "chosen"]) -> Neighbors:
+        """Some of the pairs, by ascending index."""
+        shift, image = (None if of_pairs is None else of_pairs[kept] for of_pairs in (self.shift, self.image))
+        return Neighbors(self.first[kept], self.second[kept], shift, image)
+
     def of_replicas(self, first_atom: int, pairs: slice) -> Neighbors:
         """The pairs of consecutive replicas, with atoms renumbered from zero.
 
@@ -51,8 +75,12 @@ class Neighbors:
             first_atom: present index of their first atom.
             pairs: range of their pairs, from `boundaries`.
         """
-        shift = None if self.shift is None else self.shift[pairs]
-        return Neighbors(self.first[pairs] - first_atom, self.second[pairs] - first_atom, shift)
+        return Neighbors(
+            self.first[pairs] - first_atom,
+            self.second[pairs] - first_atom,
+            None if self.shift is None else self.shift[pairs],
+            None if self.image is None else self.image[pairs],
+        )
 
     def with_new(self, replicas: Int[Tensor, "new"], pairs: Neighbors, n_replicas: int, n_atoms: int) -> Neighbors:
         """These pairs, with those of some replicas replaced and those of the others as they are, in the same order.
@@ -83,6 +111,7 @@ class Neighbors:
             merged(self.first, pairs.first + offsets),
             merged(self.second, pairs.second + offsets),
             None if self.shift is None or pairs.shift is None else merged(self.shift, pairs.shift),
+            None if self.image is None or pairs.image is None else merged(self.image, pairs.image),
         )
 
     @staticmethod
@@ -91,10 +120,12 @@ class Neighbors:
         if len(parts) == 1:
             return parts[0]
         shifts = [part.shift for part in parts if part.shift is not None]
+        images = [part.image for part in parts if part.image is not None]
         return Neighbors(
             torch.cat([part.first + number * atoms_each for number, part in enumerate(parts)]),
             torch.cat([part.second + number * atoms_each for number, part in enumerate(parts)]),
             torch.cat(shifts) if shifts else None,
+            torch.cat(images) if images else None,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mdsim.geometry import rows_of
+from mdsim.geometry import rows_of, volume
 from mdsim.neighbors.cell_list import CELLS_PER_CUTOFF, Grid, cell_list_search, is_compiled
 from mdsim.neighbors.direct import direct_search, images_within
 from mdsim.neighbors.pairs import Neighbors
@@ -20,6 +20,7 @@ MOST_CELLS = 2**62  # limit of 64-bit cell numbers
 FIRST_LOOK_OPEN, FIRST_LOOK_PERIODIC, CANDIDATE, CANDIDATE_COMPILED = 1.0, 2.5, 2.5, 1.2
 FEW_ATOMS = 128
 DENSITY_PER_A3 = 0.1  # assumed density of atoms in an open system
+MOST_STRETCH, WIDER = 1.2, 1 + 1e-4  # of replicas that are searched in one cell; a margin for rounding
 
 
 def neighbors(system: System, positions: Float[Tensor, "replica atom 3"], cutoff: float) -> Neighbors:
@@ -28,12 +29,14 @@ def neighbors(system: System, positions: Float[Tensor, "replica atom 3"], cutoff
 
 
 def pairs_within(
-    cell: Float[Tensor, "3 3"] | None, positions: Float[Tensor, "replica atom 3"], cutoff: float
+    cell: Float[Tensor, "*replica 3 3"] | None, positions: Float[Tensor, "replica atom 3"], cutoff: float
 ) -> Neighbors:
-    """`neighbors` for any positions and cell.
+    """`neighbors` for any positions, in one cell or in a cell for each replica.
 
     For few atoms all pairs are checked. For many atoms a cell list is used, with time and memory linear in atoms.
     """
+    if cell is not None and cell.ndim == 3:
+        return _pairs_in_cells(cell.detach().to(positions), positions.detach(), cutoff)
     positions, n_atoms = positions.detach(), positions.shape[1]
     cell = None if cell is None else cell.to(positions)
     if prefers_cells(cell, n_atoms, cutoff, positions.device):
@@ -46,6 +49,33 @@ def pairs_within(
     at_once = max(1, at_once)
     found = [search(cell, some, cutoff) for some in positions.split(at_once)]
     return Neighbors.cat(found, at_once * n_atoms)
+
+
+def _pairs_in_cells(
+    cells: Float[Tensor, "replica 3 3"], positions: Float[Tensor, "replica atom 3"], cutoff: float
+) -> Neighbors:
+    """The pairs of replicas with different cells, with their images.
+
+    Replicas are searched together in the cell of one of them, to which their coordinates are strained. The cutoff is
+    longer by the largest strain, and pairs that are too far apart in their own cell are removed. Replicas whose cells
+    are too different are searched separately. A replica whose cell is not finite has no neighbors.
+    """
+    n_replicas, n_atoms, _ = positions.shape
+    found = Neighbors(*(torch.empty(0, dtype=torch.long, device=positions.device),) * 2, *(cells.new_empty(0, 3),) * 2)
+    left = torch.nonzero(cells.isfinite().all(-1).all(-1) & (volume(cells) > 0))[:, 0]
+    while len(left):
+        common = cells[left[volume(cells[left]).argsort()[len(left) // 2]]]
+        strain = torch.linalg.inv(cells[left]) @ common  # from each cell to the common one
+        stretch = torch.linalg.matrix_norm(strain, ord=2)
+        alike = stretch <= MOST_STRETCH
+        chosen, strained = left[alike], positions[left[alike]] @ strain[alike]
+        near = pairs_within(common, strained, WIDER * float(stretch[alike].max()) * cutoff)
+        image = torch.round(near.shift @ torch.linalg.inv(common))
+        near = Neighbors(near.first, near.second, None, image).in_cells(cells[chosen], n_atoms)
+        kept = torch.nonzero(near.displacements(positions[chosen]).square().sum(-1) < cutoff**2)[:, 0]
+        found = found.with_new(chosen, near.chosen(kept), n_replicas, n_atoms)
+        left = left[~alike]
+    return found
 
 
 def prefers_cells(cell: Float[Tensor, "3 3"] | None, n_atoms: int, cutoff: float, device: torch.device) -> bool:

@@ -10,7 +10,7 @@ import torch
 from mdsim.neighbors.pairs import Neighbors, fixed_pairs
 from mdsim.neighbors.search import neighbors
 from mdsim.state import System
-from mdsim.typing import Bool, Float, Tensor
+from mdsim.typing import Bool, Float, Int, Tensor
 
 ALL_PAIRS_UP_TO_ATOMS = 64  # up to this size an open system keeps all pairs, which is cheaper than searches
 
@@ -110,13 +110,19 @@ class NeighborList:
         """Find the pairs of some replicas anew, and keep those of the others."""
         replicas = torch.nonzero(stale)[:, 0]
         of_these = positions.index_select(0, replicas)
-        self._neighbors = self._neighbors.with_new(replicas, self._search(of_these), *positions.shape[:2])
+        self._neighbors = self._neighbors.with_new(replicas, self._search(of_these, replicas), *positions.shape[:2])
         self._built_at = self._built_at.index_copy(0, replicas, of_these)
 
-    def _search(self, positions: Float[Tensor, "replica atom 3"]) -> Neighbors:
+    def _search(
+        self, positions: Float[Tensor, "replica atom 3"], replicas: Int[Tensor, "replica"] | None = None
+    ) -> Neighbors:
+        """The pairs of some replicas, or of all."""
+        self._count(positions)
+        return neighbors(self.system, positions, self.cutoff + self.skin)
+
+    def _count(self, positions: Float[Tensor, "replica atom 3"]) -> None:
         self.builds += 1
         self.searched += len(positions)
-        return neighbors(self.system, positions, self.cutoff + self.skin)
 
 
 class _Answer:

@@ -74,8 +74,8 @@ def _harmonics(vector, terms, coefficients, y):
 
 @compiled()
 @no_type_check
-def _push(gradient, y, vector, distance, terms, coefficients, force_i, force_j):
-    """Add forces, given the derivatives by the distance (first entry) and by the harmonics of a pair."""
+def _push(gradient, y, vector, distance, terms, coefficients, push):
+    """Derivative by the vector of a pair, given those by its distance (first entry) and by its harmonics."""
     for n in range(len(terms) - 1, -1, -1):
         g = coefficients[n] * gradient[terms[n, 0]]
         gradient[terms[n, 1]] += g * y[terms[n, 2]]
@@ -86,11 +86,9 @@ def _push(gradient, y, vector, distance, terms, coefficients, force_i, force_j):
             gradient[1 + axis] *= y.dtype.type(ROOT3) / distance
             along += gradient[1 + axis] * vector[axis]
     for axis in range(3):
-        push = (gradient[0] - along) * vector[axis]
+        push[axis] = (gradient[0] - along) * vector[axis]
         if len(y) > 1:
-            push += gradient[1 + axis]
-        force_i[axis] += push
-        force_j[axis] -= push
+            push[axis] += gradient[1 + axis]
 
 
 @compiled()
@@ -258,8 +256,8 @@ def _backward(network, degrees, pairs, values, gradients, n_atoms):
 
 @compiled()
 @no_type_check
-def _energy_and_forces(r, first, second, shifts, offset, atoms, degrees, harmonics, network, start, forces):
-    """Fill in the forces of one replica and return its energy."""
+def _energy_and_forces(r, first, second, shifts, offset, atoms, degrees, harmonics, network, start, forces, virial):
+    """Fill in the forces of one replica and, unless it is empty, its virial, and return its energy."""
     (order, _, cutoff), (terms, coefficients), (template, readout) = atoms, harmonics, start
     pairs = _find_pairs(r, first, second, shifts, offset, atoms, degrees, harmonics)
     atom, vector, distance, _, _, y = pairs
@@ -271,11 +269,17 @@ def _energy_and_forces(r, first, second, shifts, offset, atoms, degrees, harmoni
         energy += readout[k] * values[last + k]
         gradients[last + k] = readout[k]
     y_gradients = _backward(network, degrees, pairs, values, gradients, len(r))
-    pushed = np.zeros((len(r), 3), r.dtype)
+    pushed, push = np.zeros((len(r), 3), r.dtype), np.empty(3, r.dtype)
     for p in range(len(atom)):
         i, j = atom[p, 0], atom[p, 1]
         y_gradients[p, 0] *= r.dtype.type(KNOTS) / cutoff
-        _push(y_gradients[p], y[p], vector[p], distance[p], terms, coefficients, pushed[i], pushed[j])
+        _push(y_gradients[p], y[p], vector[p], distance[p], terms, coefficients, push)
+        for axis in range(3):
+            pushed[i, axis] += push[axis]
+            pushed[j, axis] -= push[axis]
+        for row in range(3 if len(virial) else 0):
+            for column in range(3):
+                virial[0, row, column] += distance[p] * vector[p, row] * push[column]
     finite = True
     for n in range(len(r)):
         for axis in range(3):
@@ -290,13 +294,16 @@ def _energy_and_forces(r, first, second, shifts, offset, atoms, degrees, harmoni
 @no_type_check
 def energies_and_forces(
     positions, first, second, shifts, starts, atoms, degrees, harmonics,
-    convolutions, before, after, gating, matrices, channels, start, energy, forces,
+    convolutions, before, after, gating, matrices, channels, start, energy, forces, virials,
 ):  # fmt: skip
-    """Energies and forces of all replicas, computed in parallel. See `tables.tables` for the arguments."""
+    """Energies, forces and, on request, virials of all replicas, computed in parallel.
+
+    See `tables.tables` for the arguments. To the virials, zeros, Σ d ⊗ ∂E/∂d is added. They are empty if not wanted.
+    """
     for replica in prange(len(positions)):
         begin, end = starts[replica], starts[replica + 1]
         network = convolutions, before, after, gating, matrices, channels
         energy[replica] = _energy_and_forces(
             positions[replica], first[begin:end], second[begin:end], shifts[begin:end], replica * len(positions[0]),
-            atoms, degrees, harmonics, network, start, forces[replica],
+            atoms, degrees, harmonics, network, start, forces[replica], virials[replica : replica + 1],
         )  # fmt: skip

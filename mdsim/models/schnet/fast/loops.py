@@ -180,8 +180,10 @@ def _convolve_backward(table, index, knot, spline, h, gm, gh, gd):
 
 @compiled()
 @no_type_check
-def _energy_and_forces(r, first, second, shift, table, cutoff, embedded, weights, biases, readout, scale, forces):
-    """Fill in the forces of one replica and return its energy."""
+def _energy_and_forces(
+    r, first, second, shift, table, cutoff, embedded, weights, biases, readout, scale, forces, virial
+):
+    """Fill in the forces of one replica and, unless it is empty, its virial, and return its energy."""
     w1, w2, w3, w1_back, w2_back, w3_back = weights
     b2, b3 = biases
     n_layers, knots, n_filters = table.shape[0], table.shape[1] - 1, table.shape[3]
@@ -230,6 +232,10 @@ def _energy_and_forces(r, first, second, shift, table, cutoff, embedded, weights
             push = gd[p] * vector[p, axis]
             forces[i, axis] += push
             forces[j, axis] -= push
+    for p in range(n_pairs if len(virial) else 0):
+        for row in range(3):
+            for column in range(3):
+                virial[0, row, column] += gd[p] * distance[p] * vector[p, row] * vector[p, column]
     return energy
 
 
@@ -272,9 +278,10 @@ def _all_finite(values):
 @compiled(parallel=True)
 @no_type_check
 def energies_and_forces(
-    positions, first, second, shift, starts, table, cutoff, embedded, weights, biases, readout, scale, energy, forces
-):
-    """Energies and forces of all replicas.
+    positions, first, second, shift, starts, table, cutoff, embedded, weights, biases, readout, scale,
+    energy, forces, virials,
+):  # fmt: skip
+    """Energies, forces and, on request, virials of all replicas.
 
     Args:
         positions: (replica, atom, 3), Å.
@@ -290,6 +297,7 @@ def energies_and_forces(
         scale: factor on the energy.
         energy: (replica,), filled in, eV.
         forces: (replica, atom, 3), filled in, eV/Å.
+        virials: (replica, 3, 3), zeros, to which Σ d ⊗ ∂E/∂d is added, eV. (0, 3, 3) if they are not wanted.
     """
     n_atoms = positions.shape[1]
     for replica in prange(len(positions)):
@@ -297,6 +305,7 @@ def energies_and_forces(
         energy[replica] = _energy_and_forces(
             positions[replica], first[start:stop] - offset, second[start:stop] - offset, shift[start:stop], table,
             cutoff, embedded, weights, biases, readout, scale, forces[replica],
+            virials[replica : replica + 1],
         )  # fmt: skip
         if not _all_finite(positions[replica]):
             energy[replica] = np.nan

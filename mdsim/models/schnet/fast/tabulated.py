@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from mdsim.compiled.fast_paths import PairArrays, check_interpolation, check_on_cpu
-from mdsim.compiled.jit import use_torch_threads
+from mdsim.compiled.jit import arrays, use_torch_threads
 from mdsim.force_field import FAST_TOLERANCE, NoFastPath
 from mdsim.models.schnet.fast.loops import energies_and_forces
-from mdsim.neighbors import NeighborList
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -47,8 +46,8 @@ class TabulatedSchNet:
         error = _interpolation_error(model, table)
         check_interpolation(error, tolerance)
         self.description = f"tabulated filters (relative error {error:.0e}) in compiled loops"
-        self.neighbor_list = NeighborList(system, model.cutoff, skin)
-        self._candidates = PairArrays(self.neighbor_list)
+        self._candidates = PairArrays(system, model.cutoff, skin)
+        self.neighbor_list = self._candidates.neighbor_list
         embedded = model.embedding(system.atomic_numbers.cpu())
         blocks = model.interactions
         layers = zip(*((block.conv.lin1, block.conv.lin2, block.lin) for block in blocks), strict=True)
@@ -76,11 +75,26 @@ class TabulatedSchNet:
         self, positions: Float[Tensor, "replica atom 3"]
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV, relative to the shift) and forces (eV/Å)."""
-        coordinates = positions.detach().contiguous().numpy()
-        energy, forces = np.empty(len(coordinates), np.float32), np.empty_like(coordinates)
+        return self._evaluate(positions, self._candidates(positions), positions.new_empty(0, 3, 3))
+
+    def in_cells(
+        self, positions: Float[Tensor, "replica atom 3"], cells: Float[Tensor, "replica 3 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 3 3"]]:
+        """Energies (eV, relative to the shift), forces (eV/Å) and virials (eV) in moving cells (Å)."""
+        virials = torch.zeros_like(cells)
+        return *self._evaluate(positions, self._candidates.in_cells(positions, cells), virials), virials
+
+    def _evaluate(
+        self,
+        positions: Float[Tensor, "replica atom 3"],
+        candidates: tuple[np.ndarray, ...],
+        virials: Float[Tensor, "_ 3 3"],
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        positions = positions.detach().contiguous()
+        energy, forces = positions.new_empty(len(positions)), torch.empty_like(positions)
         use_torch_threads()
-        energies_and_forces(coordinates, *self._candidates(positions), *self.arguments, energy, forces)
-        return torch.from_numpy(energy), torch.from_numpy(forces)
+        energies_and_forces(*arrays(positions), *candidates, *self.arguments, *arrays(energy, forces, virials))
+        return energy, forces
 
 
 def _array(tensor: Tensor) -> np.ndarray:
