@@ -3,7 +3,11 @@
 The package uses eV, Å, amu and ASE's time unit Å·√(amu/eV). At every boundary the unit is part of the name.
 """
 
+from typing import overload
+
 from ase import units as _ase
+
+from mdsim.typing import Tensor
 
 FS: float = _ase.fs  # one femtosecond in ASE time units
 PS: float = 1000.0 * _ase.fs
@@ -19,6 +23,10 @@ GPA: float = _ase.GPa  # in eV/Å³
 ANGSTROM2_PER_FS_IN_1E9_M2_PER_S: float = 1e4  # 1 Å²/fs = 1e-5 m²/s
 
 
-def kT_eV(temperature_K: float) -> float:
+@overload
+def kT_eV(temperature_K: float) -> float: ...
+@overload
+def kT_eV(temperature_K: Tensor) -> Tensor: ...
+def kT_eV(temperature_K: float | Tensor) -> float | Tensor:
     """Thermal energy k_B T in eV."""
     return KB_EV_PER_K * temperature_K

@@ -27,6 +27,6 @@ def use_torch_threads() -> int:
     return n
 
 
-def arrays(*arguments: Tensor | np.ndarray | float | int) -> list:
+def arrays(*arguments: Tensor | np.ndarray | float | int | None) -> list:
     """CPU tensors as contiguous arrays, other arguments unchanged. Tensors to be filled must be contiguous already."""
     return [a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments]

@@ -39,8 +39,8 @@ def simulate(
         The last state, and a trajectory of n_steps / dump_every frames, the last of which is that state.
 
     Raises:
-        ValueError: ``n_steps`` is not a multiple of a positive ``dump_every``, or the integrator needs noise and there
-            is no generator.
+        ValueError: ``n_steps`` is not a multiple of a positive ``dump_every``, the integrator needs noise and there
+            is no generator, or its step drops the temperatures of the replicas.
     """
     if n_steps < 0 or dump_every < 1 or n_steps % dump_every:
         raise ValueError(f"n_steps must be a multiple of dump_every, but they are {n_steps} and {dump_every}")
@@ -48,7 +48,7 @@ def simulate(
     positions, velocities, energy = (
         field.new_empty(n_frames, *field.shape) for field in (state.positions, state.velocities, state.energy)
     )
-    noise = noise_of_steps(integrator, system, state, n_steps, generator, replicas)
+    noise, has_baths = noise_of_steps(integrator, system, state, n_steps, generator, replicas), state.kT is not None
     # Not inference_mode: the neighbor list that a potential caches here must remain usable with gradients.
     with torch.no_grad():
         for frame in range(n_frames):
@@ -57,4 +57,9 @@ def simulate(
             positions[frame] = state.positions
             velocities[frame] = state.velocities
             energy[frame] = state.energy
+    if has_baths and state.kT is None:
+        raise ValueError(
+            f"{type(integrator).__name__}: its step drops the temperature of each replica; "
+            "make the new state with dataclasses.replace(state, ...)"
+        )
     return state.detach(), Trajectory(positions, velocities, energy, dump_every * integrator.timestep_fs)

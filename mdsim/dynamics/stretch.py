@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -98,9 +98,19 @@ class Stretch:
         own = Outcome(end, trajectory, first_unstable(self.criteria, self.system, trajectory))
         return own if distributed.n_ranks() == 1 else own.of_all_ranks(state.n_replicas)
 
-    def begin(self, force_field: ForceField, positions: Float[Tensor, "replica atom 3"], velocities: Tensor) -> MDState:
-        """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest."""
-        return self.integrator.init(self.system, self.potential(force_field), positions, velocities)
+    def begin(
+        self,
+        force_field: ForceField,
+        positions: Float[Tensor, "replica atom 3"],
+        velocities: Float[Tensor, "replica atom 3"],
+        kT: Float[Tensor, "replica"] | None = None,
+    ) -> MDState:
+        """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest.
+
+        With ``kT`` (eV) each replica has its own bath.
+        """
+        state = self.integrator.init(self.system, self.potential(force_field), positions, velocities)
+        return state if kT is None else replace(state, kT=kT.to(state.energy))
 
     def potential(self, force_field: ForceField) -> Potential:
         """The potential of the dynamics: the force field, with the prior if there is one."""
@@ -122,10 +132,13 @@ def initial_conditions(
     system: System,
     frames: Float[Tensor, "frame atom 3"],
     n_replicas: int,
-    temperature_K: float,
+    temperature_K: float | Float[Tensor, "replica"],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
-    """Positions drawn from the frames (each at most once while they last) and Maxwell-Boltzmann velocities."""
+    """Positions drawn from the frames (each at most once while they last) and Maxwell-Boltzmann velocities.
+
+    The temperature is that of all replicas, or of each.
+    """
     rounds = -(-n_replicas // len(frames))
     order = [torch.randperm(len(frames), generator=generator, device=generator.device) for _ in range(rounds)]
     positions = frames[torch.cat(order)[:n_replicas].to(frames.device)].to(system.masses)

@@ -19,7 +19,7 @@ BEND = 1e-3  # of the size of a molecule: its square is far above that tolerance
 def maxwell_boltzmann(
     system: System,
     n_replicas: int,
-    temperature_K: float,
+    temperature_K: float | Float[Tensor, "replica"],
     generator: torch.Generator,
     remove_momentum: bool = True,
     remove_rotation: bool | None = None,
@@ -36,7 +36,7 @@ def maxwell_boltzmann(
     Args:
         system: masses (amu) and boundaries.
         n_replicas: number of independent draws.
-        temperature_K: K.
+        temperature_K: K, of all replicas or of each.
         generator: source of the random numbers. A CPU generator gives the same draws for every device of the system.
         remove_momentum: set the total momentum to zero.
         remove_rotation: set the angular momentum to zero. Default: only with open boundaries, where it is conserved.
@@ -60,7 +60,12 @@ def maxwell_boltzmann(
     masses = system.masses if positions is None else system.masses.to(positions)
     shape = (n_replicas, system.n_atoms, 3)
     noise = torch.randn(shape, generator=generator, dtype=masses.dtype, device=generator.device).to(masses.device)
-    velocities = torch.sqrt(kT_eV(temperature_K) / masses)[:, None] * noise
+    if isinstance(temperature_K, torch.Tensor):
+        temperature_K = temperature_K.to(masses)
+        thermal = torch.sqrt(kT_eV(temperature_K)[:, None] / masses)
+    else:
+        thermal = torch.sqrt(kT_eV(temperature_K) / masses)
+    velocities = thermal[..., None] * noise
     if remove_rotation and positions is not None:
         bent = _slightly_bent(positions, masses, generator)
         velocities = velocities if bent is positions else _project(velocities, masses, remove_momentum, bent)

@@ -71,6 +71,15 @@ def drift(
     return torch.add(positions, velocities, alpha=dt)
 
 
+def thermal_velocities(
+    masses: Float[Tensor, "atom"], kT: float, kT_of_replicas: Float[Tensor, "replica"] | None = None
+) -> Float[Tensor, "*replica atom 1"]:
+    """√(kT/m) with one kT (eV), or with that of each replica where it is given."""
+    if kT_of_replicas is None:
+        return _thermal_velocities(masses, kT)
+    return torch.sqrt(kT_of_replicas[:, None, None] / masses[:, None])
+
+
 #: 1/m of each atom, and √(kT/m) given kT (eV), as columns.
 inverse: Kept[Tensor] = Kept(lambda masses: 1 / masses[:, None])
-thermal_velocities: Kept[Tensor] = Kept(lambda masses, kT: torch.sqrt(kT / masses[:, None]))
+_thermal_velocities: Kept[Tensor] = Kept(lambda masses, kT: torch.sqrt(kT / masses[:, None]))

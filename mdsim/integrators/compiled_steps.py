@@ -4,6 +4,9 @@ For a small molecule a force evaluation takes 0.2 ms, and the hundred tensor ope
 as long. The loops follow the tensor code of each integrator, replica by replica. Chains are propagated in double
 precision. The loops run on one thread, because a step of 128 aspirin replicas takes less time than waking a second one.
 
+Baths of replicas, where present, are kT (eV), or kT relative to that of the chain's constants: of a chain, only the
+force on its first link depends on kT, by Q_1.
+
 Importing this module needs numba (the extra `fast`). `_moves.in_compiled_loops` decides when the loops are used.
 """
 
@@ -52,10 +55,12 @@ def kick_and_noisy_drift(
     dt: float,
     kept: float,
     kT: float,
+    kT_of_replicas: Float[Tensor, "replica"] | None = None,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"]]:
     """Langevin dynamics before the forces: positions and velocities after B A O A."""
     moved, kicked = _new(positions), _new(positions)
-    _kick_and_noisy_drift(*arrays(positions, velocities, forces, noise, masses, dt, kept, kT, moved, kicked))
+    given = arrays(positions, velocities, forces, noise, masses, dt, kept, kT, kT_of_replicas)
+    _kick_and_noisy_drift(*given, *arrays(moved, kicked))
     return moved, kicked
 
 
@@ -69,10 +74,13 @@ def thermostat_kick_and_drift(
     chain_masses: Float[np.ndarray, "chain"],
     substeps: Float[np.ndarray, "substep"],
     frequency: float,
+    relative_kT: Float[Tensor, "replica"] | None = None,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
     """First half step of the chain, then velocity Verlet up to the forces: positions, velocities and chains."""
     moved, kicked, chain = _new(positions), _new(positions), _new(thermostat)
-    given = arrays(positions, velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency)
+    given = arrays(
+        positions, velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency, relative_kT
+    )
     _thermostat_kick_and_drift(*given, *arrays(moved, kicked, chain))
     return moved, kicked, chain
 
@@ -86,10 +94,11 @@ def kick_and_thermostat(
     chain_masses: Float[np.ndarray, "chain"],
     substeps: Float[np.ndarray, "substep"],
     frequency: float,
+    relative_kT: Float[Tensor, "replica"] | None = None,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
     """Half kick by the new forces, then the second half step of the chain: velocities and chains."""
     kicked, chain = _new(velocities), _new(thermostat)
-    given = arrays(velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency)
+    given = arrays(velocities, forces, thermostat, masses, dt, chain_masses, substeps, frequency, relative_kT)
     _kick_and_thermostat(*given, *arrays(kicked, chain))
     return kicked, chain
 
@@ -122,10 +131,11 @@ def _kick(velocities, forces, masses, dt, kicked):
 
 @compiled()
 @no_type_check
-def _kick_and_noisy_drift(positions, velocities, forces, noise, masses, dt, kept, kT, moved, kicked):
+def _kick_and_noisy_drift(positions, velocities, forces, noise, masses, dt, kept, kT, kT_of_replicas, moved, kicked):
     for r in range(len(positions)):
+        bath = kT if kT_of_replicas is None else kT_of_replicas[r]
         for a in range(len(masses)):
-            half, thermal = 0.5 * dt / masses[a], np.sqrt((1.0 - kept * kept) * kT / masses[a])
+            half, thermal = 0.5 * dt / masses[a], np.sqrt((1.0 - kept * kept) * bath / masses[a])
             for k in range(3):
                 before = velocities[r, a, k] + half * forces[r, a, k]
                 after = kept * before + thermal * noise[r, a, k]
@@ -136,12 +146,14 @@ def _kick_and_noisy_drift(positions, velocities, forces, noise, masses, dt, kept
 @compiled()
 @no_type_check
 def _thermostat_kick_and_drift(
-    positions, velocities, forces, thermostat, masses, dt, Q, substeps, frequency, moved, kicked, chain
+    positions, velocities, forces, thermostat, masses, dt, Q, substeps, frequency, relative_kT, moved, kicked, chain
 ):
     links = np.empty((2, len(Q)))
     for r in range(len(positions)):
         links[:] = thermostat[r]
-        scale = _half_step_of_chain(_twice_kinetic(velocities[r], masses), links, Q, substeps, frequency)
+        heat = _twice_kinetic(velocities[r], masses)
+        heat = heat if relative_kT is None else heat / relative_kT[r]
+        scale = _half_step_of_chain(heat, links, Q, substeps, frequency)
         for a in range(len(masses)):
             half = 0.5 * dt / masses[a]
             for k in range(3):
@@ -152,12 +164,16 @@ def _thermostat_kick_and_drift(
 
 @compiled()
 @no_type_check
-def _kick_and_thermostat(velocities, forces, thermostat, masses, dt, Q, substeps, frequency, kicked, chain):
+def _kick_and_thermostat(
+    velocities, forces, thermostat, masses, dt, Q, substeps, frequency, relative_kT, kicked, chain
+):
     _kick(velocities, forces, masses, dt, kicked)
     links = np.empty((2, len(Q)))
     for r in range(len(kicked)):
         links[:] = thermostat[r]
-        scale = _half_step_of_chain(_twice_kinetic(kicked[r], masses), links, Q, substeps, frequency)
+        heat = _twice_kinetic(kicked[r], masses)
+        heat = heat if relative_kT is None else heat / relative_kT[r]
+        scale = _half_step_of_chain(heat, links, Q, substeps, frequency)
         for a in range(len(masses)):
             for k in range(3):
                 kicked[r, a, k] *= scale

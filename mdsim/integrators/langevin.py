@@ -16,17 +16,17 @@ harmonic well: ⟨x²⟩ = kT/k at every stable Δt.
 Friction and noise act on each atom by itself, so total and angular momentum are not conserved and all 3N momenta are
 thermal.
 
-| symbol | variable                 |
-|--------|--------------------------|
-| x      | `state.positions`        |
-| v      | `state.velocities`       |
-| F      | `state.forces`           |
-| m      | `system.masses`          |
-| γ      | `friction_per_ps`        |
-| kT     | `kT_eV(temperature_K)`   |
-| Δt     | `timestep_fs`            |
-| c      | `kept`                   |
-| ξ      | `noise`                  |
+| symbol | variable                                   |
+|--------|--------------------------------------------|
+| x      | `state.positions`                          |
+| v      | `state.velocities`                         |
+| F      | `state.forces`                             |
+| m      | `system.masses`                            |
+| γ      | `friction_per_ps`                          |
+| kT     | `state.kT`, or else `kT_eV(temperature_K)` |
+| Δt     | `timestep_fs`                              |
+| c      | `kept`                                     |
+| ξ      | `noise`                                    |
 
 References:
     Leimkuhler, Matthews, Appl. Math. Res. Express 2013, 34 (2013); J. Chem. Phys. 138, 174102 (2013).
@@ -35,7 +35,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -54,7 +54,7 @@ class LangevinBAOAB(BaseIntegrator):
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: temperature of the bath, K.
+        temperature_K: temperature of the bath, K, of replicas without one of their own (`MDState.kT`).
         friction_per_ps: γ, 1/ps.
     """
 
@@ -81,7 +81,8 @@ class LangevinBAOAB(BaseIntegrator):
         noise = self.required(system, state, noise)
         positions, velocities = self._kick_and_noisy_drift(state, noise, masses, dt)
         energy, forces = potential(positions)
-        return MDState(positions, kick(velocities, forces, masses, dt), forces, energy)
+        velocities = kick(velocities, forces, masses, dt)
+        return replace(state, positions=positions, velocities=velocities, forces=forces, energy=energy)
 
     def _kick_and_noisy_drift(
         self, state: MDState, noise: Float[Tensor, "replica atom 3"], masses: Float[Tensor, "atom"], dt: float
@@ -92,10 +93,10 @@ class LangevinBAOAB(BaseIntegrator):
             from mdsim.integrators import compiled_steps
 
             return compiled_steps.kick_and_noisy_drift(
-                state.positions, state.velocities, state.forces, noise, masses, dt, kept, kT
+                state.positions, state.velocities, state.forces, noise, masses, dt, kept, kT, state.kT
             )
         velocities = kick(state.velocities, state.forces, masses, dt)
         positions = drift(state.positions, velocities, 0.5 * dt)
-        thermal = thermal_velocities(masses, kT)
+        thermal = thermal_velocities(masses, kT, state.kT)
         velocities = torch.addcmul(kept * velocities, thermal, noise, value=math.sqrt(1 - kept**2))
         return drift(positions, velocities, 0.5 * dt), velocities

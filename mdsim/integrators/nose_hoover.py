@@ -25,10 +25,10 @@ heats the molecule by 3N / N_f; one link at a temperature_K raised by that facto
 | η_j, v_ηj       | `state.thermostat[:, 0]`, `state.thermostat[:, 1]`              |
 | M               | `chain_length`; 1 is the plain Nosé-Hoover thermostat           |
 | τ               | `relaxation_time_fs`                                            |
-| Q_j             | `constants(system).masses`                                      |
+| Q_j             | `constants(system).masses` at kT of `temperature_K`             |
 | N_f             | `system.internal_degrees_of_freedom`                            |
 | w_k             | `SUZUKI_YOSHIDA_WEIGHTS[suzuki_yoshida_order]`                  |
-| kT              | `kT_eV(temperature_K)`                                          |
+| kT              | `state.kT`, or else `kT_eV(temperature_K)`                      |
 
 References:
     Nosé, J. Chem. Phys. 81, 511 (1984); Hoover, Phys. Rev. A 31, 1695 (1985), for one thermostat.
@@ -91,7 +91,7 @@ class NoseHooverChain(BaseIntegrator):
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: temperature of the canonical ensemble, K.
+        temperature_K: temperature of the canonical ensemble, K, of replicas without one of their own (`MDState.kT`).
         relaxation_time_fs: τ, fs. The paper takes 20 time steps.
         chain_length: number of thermostats. The paper uses 1, which is not ergodic for stiff or harmonic systems.
         suzuki_yoshida_order: number of weights that factorize the chain's propagator: 1, 3, 5 or 7.
@@ -145,17 +145,21 @@ class NoseHooverChain(BaseIntegrator):
     def step(self, system: System, potential: Potential, state: MDState, noise: Tensor | None = None) -> MDState:
         """The state one time step later. There is no noise."""
         masses, constants = system.masses.to(state.positions), self.constants(system)
-        positions, velocities, thermostat = self._before_forces(constants, masses, state)
+        relative_kT = self._relative_kT(state)
+        positions, velocities, thermostat = self._before_forces(constants, masses, state, relative_kT)
         energy, forces = potential(positions)
-        velocities, thermostat = self._after_forces(constants, masses, velocities, forces, thermostat)
-        return MDState(positions, velocities, forces, energy, thermostat)
+        velocities, thermostat = self._after_forces(constants, masses, velocities, forces, thermostat, relative_kT)
+        moved = {"positions": positions, "velocities": velocities, "thermostat": thermostat}
+        return replace(state, **moved, forces=forces, energy=energy)
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
         """The extended energy H' in eV."""
-        kT = kT_eV(self.temperature_K)
+        kT = kT_eV(self.temperature_K) if state.kT is None else state.kT
         eta, eta_velocities = self._thermostat_of(state).unbind(1)
         chain_masses = eta.new_tensor(self.constants(system).masses)
         chain_kinetic = 0.5 * (chain_masses * eta_velocities.square()).sum(-1)
+        relative_kT = self._relative_kT(state)
+        chain_kinetic = chain_kinetic if relative_kT is None else relative_kT * chain_kinetic
         chain_potential = kT * (self.degrees_of_freedom(system) * eta[:, 0] + eta[:, 1:].sum(-1))
         return super().conserved(system, state) + chain_kinetic + chain_potential
 
@@ -172,8 +176,16 @@ class NoseHooverChain(BaseIntegrator):
             )
         return state.thermostat
 
+    def _relative_kT(self, state: MDState) -> Float[Tensor, "replica"] | None:
+        """kT of each replica relative to that of `temperature_K`, as are the Q_j of its chain."""
+        return None if state.kT is None else state.kT / kT_eV(self.temperature_K)
+
     def _before_forces(
-        self, constants: ChainConstants, masses: Float[Tensor, "atom"], state: MDState
+        self,
+        constants: ChainConstants,
+        masses: Float[Tensor, "atom"],
+        state: MDState,
+        relative_kT: Float[Tensor, "replica"] | None,
     ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
         """exp(iL_x Δt) exp(iL_v Δt/2) exp(iL_NHC Δt/2): positions, velocities and chain."""
         dt, thermostat = self.timestep_fs * FS, self._thermostat_of(state)
@@ -181,9 +193,9 @@ class NoseHooverChain(BaseIntegrator):
             from mdsim.integrators import compiled_steps
 
             return compiled_steps.thermostat_kick_and_drift(
-                state.positions, state.velocities, state.forces, thermostat, masses, dt, *constants.arrays
+                state.positions, state.velocities, state.forces, thermostat, masses, dt, *constants.arrays, relative_kT
             )
-        velocities, thermostat = _half_step_of_chain(constants, masses, state.velocities, thermostat)
+        velocities, thermostat = _half_step_of_chain(constants, masses, state.velocities, thermostat, relative_kT)
         return *kick_and_drift(state.positions, velocities, state.forces, masses, dt), thermostat
 
     def _after_forces(
@@ -193,14 +205,17 @@ class NoseHooverChain(BaseIntegrator):
         velocities: Float[Tensor, "replica atom 3"],
         forces: Float[Tensor, "replica atom 3"],
         thermostat: Float[Tensor, "replica 2 chain"],
+        relative_kT: Float[Tensor, "replica"] | None,
     ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
         """exp(iL_NHC Δt/2) exp(iL_v Δt/2): velocities and chain."""
         dt = self.timestep_fs * FS
         if in_compiled_loops(velocities):
             from mdsim.integrators import compiled_steps
 
-            return compiled_steps.kick_and_thermostat(velocities, forces, thermostat, masses, dt, *constants.arrays)
-        return _half_step_of_chain(constants, masses, kick(velocities, forces, masses, dt), thermostat)
+            return compiled_steps.kick_and_thermostat(
+                velocities, forces, thermostat, masses, dt, *constants.arrays, relative_kT
+            )
+        return _half_step_of_chain(constants, masses, kick(velocities, forces, masses, dt), thermostat, relative_kT)
 
 
 @lru_cache(maxsize=64)
@@ -221,11 +236,13 @@ def _half_step_of_chain(
     masses: Float[Tensor, "atom"],
     velocities: Float[Tensor, "replica atom 3"],
     thermostat: Float[Tensor, "replica 2 chain"],
+    relative_kT: Float[Tensor, "replica"] | None = None,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
     """exp(iL_NHC Δt/2): propagate the chain and scale all velocities of a replica by one factor."""
     eta, eta_velocities = thermostat.unbind(1)
     v = list(eta_velocities.unbind(-1))
     driving = 2 / constants.masses[0] * kinetic_energy_eV(velocities, masses)
+    driving = driving if relative_kT is None else driving / relative_kT  # of the Q_j, only Q_1 enters but in ratios
     scale = torch.ones_like(driving)
     for delta in constants.substeps:
         for j in reversed(range(len(v))):

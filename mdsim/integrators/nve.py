@@ -24,7 +24,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mdsim.integrators._moves import kick, kick_and_drift
 from mdsim.integrators.base import BaseIntegrator
@@ -48,4 +48,5 @@ class VelocityVerlet(BaseIntegrator):
         masses = system.masses.to(state.positions)
         positions, velocities = kick_and_drift(state.positions, state.velocities, state.forces, masses, dt)
         energy, forces = potential(positions)
-        return MDState(positions, kick(velocities, forces, masses, dt), forces, energy)
+        velocities = kick(velocities, forces, masses, dt)
+        return replace(state, positions=positions, velocities=velocities, forces=forces, energy=energy)

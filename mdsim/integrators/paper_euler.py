@@ -8,16 +8,16 @@ The code published with StABlE training calls this its Langevin integrator:
 The scheme is of first order: errors of the temperature and of averages over positions are proportional to Δt. For new
 work use `mdsim.integrators.langevin.LangevinBAOAB`, which costs the same and has errors of order Δt² or less.
 
-| symbol | variable                 |
-|--------|--------------------------|
-| x      | `state.positions`        |
-| v      | `state.velocities`       |
-| F      | `state.forces`           |
-| m      | `system.masses`          |
-| γ      | `friction_per_ps`        |
-| kT     | `kT_eV(temperature_K)`   |
-| Δt     | `timestep_fs`            |
-| ξ      | `noise`                  |
+| symbol | variable                                   |
+|--------|--------------------------------------------|
+| x      | `state.positions`                          |
+| v      | `state.velocities`                         |
+| F      | `state.forces`                             |
+| m      | `system.masses`                            |
+| γ      | `friction_per_ps`                          |
+| kT     | `state.kT`, or else `kT_eV(temperature_K)` |
+| Δt     | `timestep_fs`                              |
+| ξ      | `noise`                                    |
 
 References:
     Raja, Amin, Pedregosa, Krishnapriyan, arXiv 2402.13984, and its code.
@@ -26,7 +26,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -45,7 +45,7 @@ class PaperEuler(BaseIntegrator):
 
     Args:
         timestep_fs: Δt, fs.
-        temperature_K: temperature of the bath, K.
+        temperature_K: temperature of the bath, K, of replicas without one of their own (`MDState.kT`).
         friction_per_ps: γ, 1/ps.
     """
 
@@ -73,8 +73,8 @@ class PaperEuler(BaseIntegrator):
         noise = self.required(system, state, noise)
 
         drifted = torch.addcmul((1 - friction * dt) * state.velocities, state.forces, inverse(masses), value=dt)
-        thermal = thermal_velocities(masses, kT_eV(self.temperature_K))
+        thermal = thermal_velocities(masses, kT_eV(self.temperature_K), state.kT)
         velocities = torch.addcmul(drifted, thermal, noise, value=math.sqrt(2 * friction * dt))
         positions = drift(state.positions, velocities, dt)
         energy, forces = potential(positions)
-        return MDState(positions, velocities, forces, energy)
+        return replace(state, positions=positions, velocities=velocities, forces=forces, energy=energy)

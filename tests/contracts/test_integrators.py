@@ -10,6 +10,7 @@ from mdsim.integrators import LangevinBAOAB, NoseHooverChain, PaperEuler, Veloci
 from mdsim.integrators.noise import noise_of_steps
 from mdsim.interfaces import Integrator
 from mdsim.state import MDState
+from mdsim.units import kT_eV
 
 DETERMINISTIC = {
     "nve": VelocityVerlet(1.0),
@@ -221,3 +222,35 @@ def test_the_order_of_axes_in_memory_does_not_matter(integrator, system):
     found = run(system, integrator, potential, dataclasses.replace(state, **turned))
     for name, value in run(system, integrator, potential, state).tensors().items():
         torch.testing.assert_close(found.tensors()[name], value, msg=name)
+
+
+BATHS_K = torch.tensor([200.0, 300.0, 500.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_each_replica_moves_as_with_the_integrator_of_its_temperature(integrator, system, dtype, tolerance):
+    potential = lennard_jones(0.1, 1.0)
+    state = start(system, integrator, potential, dtype=dtype)
+    mixed = run(system, integrator, potential, dataclasses.replace(state, kT=kT_eV(BATHS_K).to(dtype)), n_steps=20)
+    assert torch.equal(mixed.kT, kT_eV(BATHS_K).to(dtype))
+    for replica, temperature_K in enumerate(BATHS_K.tolist()):
+        has_bath = hasattr(integrator, "temperature_K")
+        single = dataclasses.replace(integrator, temperature_K=temperature_K) if has_bath else integrator
+        expected, chosen = run(system, single, potential, state, n_steps=20), slice(replica, replica + 1)
+        for name, value in expected.tensors().items():
+            torch.testing.assert_close(mixed.tensors()[name][chosen], value[chosen], atol=tolerance, rtol=tolerance)
+        conserved = integrator.conserved(system, mixed)[chosen], single.conserved(system, expected)[chosen]
+        torch.testing.assert_close(*conserved, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_compiled_loops_and_tensors_agree_at_the_temperatures_of_replicas(integrator, system, path, dtype, tolerance):
+    if path == "tensors":
+        pytest.skip("both paths are compared once")
+    potential = lennard_jones(0.1, 1.0)
+    state = dataclasses.replace(start(system, integrator, potential, dtype=dtype), kT=kT_eV(BATHS_K).to(dtype))
+    looped = run(system, integrator, potential, state, n_steps=20)
+    with torch.enable_grad():
+        plain = run(system, integrator, potential, state, n_steps=20)
+    for name, value in plain.tensors().items():
+        torch.testing.assert_close(looped.tensors()[name], value, atol=tolerance, rtol=tolerance, msg=name)

@@ -7,7 +7,7 @@ from tiny import GEOMETRY, PAIRS, Springs, frames, water
 from mdsim.dynamics.restraint import BondedRestraint
 from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.geometry import pair_distances
-from mdsim.integrators.nve import VelocityVerlet
+from mdsim.integrators import LangevinBAOAB, NoseHooverChain, VelocityVerlet
 from mdsim.stability.criteria import BondLengthDeviation
 from mdsim.state import kinetic_temperature_K
 from mdsim.units import kT_eV
@@ -106,3 +106,23 @@ def test_initial_conditions_depend_on_the_generator_alone():
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[1], other[1])
+
+
+def test_replicas_keep_their_temperatures(stretch):
+    kelvin = torch.tensor([200.0, 300.0, 500.0, 500.0], dtype=torch.float64)
+    start = initial_conditions(stretch.system, frames(8).positions, 4, kelvin, torch.Generator().manual_seed(1))
+    for integrator in (stretch.integrator, LangevinBAOAB(0.5, 300.0, 10.0), NoseHooverChain(0.5, 300.0, 10.0)):
+        own = replace(stretch, integrator=integrator)
+        state = own.run(Springs(), own.begin(Springs(), *start, kT_eV(kelvin)), torch.Generator()).state
+        assert torch.equal(state.kT, kT_eV(kelvin))
+
+
+def test_an_integrator_that_drops_the_temperatures_is_refused(stretch):
+    class Forgetful(VelocityVerlet):
+        def step(self, system, potential, state, noise=None):
+            return replace(super().step(system, potential, state), kT=None)
+
+    own = replace(stretch, integrator=Forgetful(0.5))
+    start = initial_conditions(stretch.system, frames(8).positions, 2, 300.0, torch.Generator().manual_seed(1))
+    with pytest.raises(ValueError, match="Forgetful: its step drops the temperature"):
+        own.run(Springs(), own.begin(Springs(), *start, torch.full((2,), kT_eV(300.0))), torch.Generator())
