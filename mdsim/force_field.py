@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -297,20 +297,23 @@ class Together:
         return tuple(one + other for one, other in zip(*of_both, strict=True))  # type: ignore[return-value]
 
 
-class InGroups:
+Results = TypeVar("Results", bound=tuple[Tensor, ...])
+
+
+class InGroups(Generic[Results]):
     """Energies, forces and the like, for as many replicas at a time as the memory budget allows.
 
     Args:
         evaluate: function of the positions of some replicas (Å) and of their pairs.
     """
 
-    def __init__(self, evaluate: Callable[[Tensor, Neighbors], tuple[Tensor, ...]]) -> None:
+    def __init__(self, evaluate: Callable[[Tensor, Neighbors], Results]) -> None:
         self.evaluate = evaluate
         self._bytes_per_pair: float | None = None
         self._neighbors: Neighbors | None = None  # for which the groups were made
         self._groups: list[tuple[slice, Neighbors]] = []
 
-    def __call__(self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors) -> tuple[Tensor, ...]:
+    def __call__(self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors) -> Results:
         """The results for all replicas."""
         if neighbors_of_all is not self._neighbors:  # in every step, if cells move
             self._groups = self._divided(positions, neighbors_of_all)
@@ -318,7 +321,7 @@ class InGroups:
         if len(self._groups) == 1:
             return self.evaluate(positions, neighbors_of_all)
         results = [self.evaluate(positions[replicas], pairs) for replicas, pairs in self._groups]
-        return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+        return tuple(torch.cat(parts) for parts in zip(*results, strict=True))  # type: ignore[return-value]
 
     def _divided(
         self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors

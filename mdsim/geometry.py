@@ -76,9 +76,7 @@ def _in_many_cells(
     if not len(example):
         return torch.full_like(displacements, torch.nan)
     safe = torch.where(finite[:, None, None], cells, example)
-    diagonal = torch.diagonal(safe, dim1=-2, dim2=-1)
-    across = (safe - torch.diag_embed(diagonal)).detach().abs().amax()
-    is_orthogonal = bool(across <= ROUNDING * diagonal.detach().abs().amax())
+    is_orthogonal = is_orthorhombic(safe)
     if not is_orthogonal:
         safe = (_reduction(rows_of(example[0]), safe.device) @ safe.double()).to(safe)
     nearest = flat - torch.round(flat @ torch.linalg.inv(safe)).detach() @ safe
@@ -158,9 +156,14 @@ def _beyond_the_first_atom(bonds: Int[Tensor, "bond 2"], n_atoms: int) -> Int[Te
     return torch.from_numpy(np.setdiff1d(np.arange(n_atoms), first)).to(bonds.device)
 
 
-def is_orthorhombic(cell: Float[Tensor, "3 3"]) -> bool:
-    """Whether the lattice vectors are parallel to the axes, up to rounding."""
-    return _are_orthogonal(rows_of(cell))
+def is_orthorhombic(cell: Float[Tensor, "*cells 3 3"]) -> bool:
+    """Whether the lattice vectors of a cell, or of all cells, are parallel to the axes, up to rounding."""
+    if cell.ndim == 2:
+        return _are_orthogonal(rows_of(cell))
+    finite = _finite(cell.detach())
+    diagonal = torch.diagonal(finite, dim1=-2, dim2=-1)
+    across = (finite - torch.diag_embed(diagonal)).abs().amax((-2, -1))
+    return bool((across <= ROUNDING * diagonal.abs().amax(-1)).all())
 
 
 def rows_of(cell: Float[Tensor, "3 3"]) -> Rows:
@@ -195,7 +198,7 @@ def _half_of_the_images(device: torch.device) -> Float[Tensor, "image 3"]:
 def pair_distances(
     positions: Float[Tensor, "*batch atom 3"],
     pairs: Int[Tensor, "pair 2"],
-    cell: Float[Tensor, "3 3"] | None = None,
+    cell: Float[Tensor, "*leading 3 3"] | None = None,
 ) -> Float[Tensor, "*batch pair"]:
     """Minimum-image distances in Å between the given pairs of atoms."""
     displacements = positions[..., pairs[:, 1], :] - positions[..., pairs[:, 0], :]
@@ -205,7 +208,7 @@ def pair_distances(
 def angles(
     positions: Float[Tensor, "*batch atom 3"],
     triplets: Int[Tensor, "triplet 3"],
-    cell: Float[Tensor, "3 3"] | None = None,
+    cell: Float[Tensor, "*leading 3 3"] | None = None,
 ) -> Float[Tensor, "*batch triplet"]:
     """Angles in radians at the middle atom of each triplet (i, j, k), from the arms j→i and j→k.
 
@@ -220,7 +223,7 @@ def angles(
 def angles_deg(
     positions: Float[Tensor, "*batch atom 3"],
     triplets: Int[Tensor, "triplet 3"],
-    cell: Float[Tensor, "3 3"] | None = None,
+    cell: Float[Tensor, "*leading 3 3"] | None = None,
 ) -> Float[Tensor, "*batch triplet"]:
     """`angles` in degrees."""
     return torch.rad2deg(angles(positions, triplets, cell))
@@ -229,7 +232,7 @@ def angles_deg(
 def dihedrals(
     positions: Float[Tensor, "*batch atom 3"],
     quadruplets: Int[Tensor, "quadruplet 4"],
-    cell: Float[Tensor, "3 3"] | None = None,
+    cell: Float[Tensor, "*leading 3 3"] | None = None,
 ) -> Float[Tensor, "*batch quadruplet"]:
     """Dihedral angles in radians of each quadruplet (i, j, k, l), in (-π, π].
 
@@ -262,7 +265,7 @@ def _on_a_line(
 def dihedrals_deg(
     positions: Float[Tensor, "*batch atom 3"],
     quadruplets: Int[Tensor, "quadruplet 4"],
-    cell: Float[Tensor, "3 3"] | None = None,
+    cell: Float[Tensor, "*leading 3 3"] | None = None,
 ) -> Float[Tensor, "*batch quadruplet"]:
     """`dihedrals` in degrees, in (-180, 180]."""
     return torch.rad2deg(dihedrals(positions, quadruplets, cell)).clamp(max=180.0)
@@ -291,6 +294,14 @@ def volume(cell: Float[Tensor, "*cells 3 3"]) -> Float[Tensor, "*cells"]:
     """Volume of each cell, Å³."""
     first, second, third = cell.unbind(-2)
     return (first * torch.linalg.cross(second, third)).sum(-1).abs()
+
+
+def largest_cell(cell: Float[Tensor, "*cells 3 3"]) -> Float[Tensor, "3 3"]:
+    """The only cell, or the one of the largest volume among those that are finite."""
+    if cell.ndim == 2:
+        return cell
+    finite = _finite(cell)
+    return finite[volume(finite).argmax()] if len(finite) else torch.full_like(cell.reshape(-1, 3, 3)[0], math.inf)
 
 
 def outer(a: Float[Tensor, "*vectors 3"], b: Float[Tensor, "*vectors 3"]) -> Float[Tensor, "*vectors 3 3"]:

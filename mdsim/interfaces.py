@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Bool, Float, Tensor
@@ -11,8 +11,8 @@ from mdsim.typing import Bool, Float, Tensor
 #: Maps positions of all replicas (Å) to their energies (eV) and forces (eV/Å). Integrators need nothing else.
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-#: Maps positions and cells of all replicas (Å) to their energies (eV), forces (eV/Å) and stresses (eV/Å³), as ASE's sign
-#: has them: the derivative of the energy with respect to strain, per volume. A barostat needs it in place of `Potential`.
+#: Maps positions and cells of all replicas (Å) to their energies (eV), forces (eV/Å) and stresses (eV/Å³), with ASE's
+#: sign: derivatives of the energy with respect to strain, per volume. A barostat needs it in place of `Potential`.
 CellPotential = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -20,7 +20,8 @@ CellPotential = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 class Integrator(Protocol):
     """Time stepping of all replicas. Steps are pure functions that return a new state.
 
-    If the potential is differentiable, so is the step, with respect to positions, velocities and parameters.
+    If the potential is differentiable, so is the step, with respect to positions, velocities and parameters. The
+    potential is a `Potential`, or a `CellPotential` for an integrator that moves the cells.
     """
 
     @property
@@ -29,7 +30,7 @@ class Integrator(Protocol):
     def init(
         self,
         system: System,
-        potential: Potential,
+        potential: Callable[..., Any],
         positions: Float[Tensor, "replica atom 3"],
         velocities: Float[Tensor, "replica atom 3"],
     ) -> MDState:
@@ -40,7 +41,9 @@ class Integrator(Protocol):
         """Shape of the normal numbers that a step needs for each replica; None for deterministic dynamics."""
         ...
 
-    def step(self, system: System, potential: Potential, state: MDState, noise: Tensor | None = None) -> MDState:
+    def step(
+        self, system: System, potential: Callable[..., Any], state: MDState, noise: Tensor | None = None
+    ) -> MDState:
         """The state one time step later, with standard normal numbers of that shape for each replica."""
         ...
 

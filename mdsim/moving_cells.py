@@ -49,9 +49,10 @@ def bind_in_cells(
     faster = _fast(force_field, system, tolerance) if fast and not differentiable else None
     parts = [_plain(force_field, system, differentiable, skin) if faster is None else faster]
     if prior is not None:
-        if not hasattr(prior, "in_cells"):
+        of_prior = getattr(prior, "in_cells", None)
+        if of_prior is None:
             raise ValueError(f"the prior {type(prior).__name__} has no stress, which a barostat needs")
-        parts.append(prior.in_cells)
+        parts.append(of_prior)
     return partial(_sum_of, parts, float(volume(system.cell)))
 
 
@@ -76,13 +77,14 @@ def _fast(force_field: ForceField, system: System, tolerance: float) -> InCells 
     name = type(force_field).__name__
     try:
         faster = force_field.fast_potential(system, tolerance)
-        if not hasattr(faster, "in_cells"):
+        in_cells = getattr(faster, "in_cells", None)
+        if in_cells is None:
             raise NoFastPath("it has no stress, which a barostat needs")
     except NoFastPath as reason:
         announce(f"forces of {name}: plain path, no faster one: {reason}")
         return None
     announce(f"forces and stress of {name}: {getattr(faster, 'description', 'fast path')}")
-    return faster.in_cells
+    return in_cells
 
 
 def _plain(force_field: ForceField, system: System, differentiable: bool, skin: float) -> InCells:

@@ -21,11 +21,14 @@ BOND_TOLERANCE = 1.2  # a pair closer than this times the sum of its covalent ra
 
 @dataclass(frozen=True)
 class System:
-    """One chemical system, of which every replica is a copy. Masses in amu, cell in Å (rows are lattice vectors)."""
+    """One chemical system, of which every replica is a copy. Masses in amu, cell in Å (rows are lattice vectors).
+
+    Only `Trajectory.in_cells` gives a system of several cells, for measurements.
+    """
 
     atomic_numbers: Int[Tensor, "atom"]
     masses: Float[Tensor, "atom"]
-    cell: Float[Tensor, "3 3"] | None
+    cell: Float[Tensor, "*frames 3 3"] | None
     bonds: Int[Tensor, "bond 2"]
     molecules: Int[Tensor, "atom"]
 
@@ -197,6 +200,10 @@ class Trajectory:
         """The chosen frames. The frame interval is scaled by the step of a slice."""
         step = (frames.step or 1) if isinstance(frames, slice) else 1
         return self.map(lambda field: field[frames], self.frame_interval_fs * step)
+
+    def in_cells(self, system: System) -> System:
+        """The system with the cells of the frames, if they move: of shape (frame, replica, 3, 3) instead of (3, 3)."""
+        return system if self.cell is None else replace(system, cell=self.cell)
 
     def replicas(self, index: Int[Tensor, "chosen"] | Bool[Tensor, "replica"] | slice) -> Trajectory:
         """The chosen replicas."""

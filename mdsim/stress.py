@@ -62,6 +62,7 @@ def atomic_energies_forces_stress(
     atomic, forces, virial = atomic_energies_forces_virial(
         force_field, system, positions, neighbors_of_all, create_graph
     )
+    assert system.cell is not None  # or there would be no virial
     return atomic, forces, virial / volume(system.cell)
 
 

@@ -20,6 +20,7 @@ BOHR: float = _ase.Bohr  # in Å
 NM: float = _ase.nm  # in Å
 PASCAL: float = _ase.Pascal  # in eV/Å³
 GPA: float = _ase.GPa  # in eV/Å³
+BAR: float = _ase.bar  # in eV/Å³
 ANGSTROM2_PER_FS_IN_1E9_M2_PER_S: float = 1e4  # 1 Å²/fs = 1e-5 m²/s
 
 

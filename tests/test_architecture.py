@@ -15,7 +15,7 @@ FLOORS = {
     1: ("geometry", "state", "losses", "atomic_energies", "reference_energies"),
     2: (
         *("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
-        *("repulsion", "stress", "flat_batch"),
+        *("repulsion", "stress", "moving_cells", "flat_batch"),
     ),
     3: ("models", "integrators", "observables", "datasets", "reporting"),
     4: ("stability",),

@@ -45,15 +45,17 @@ class PairArrays:
     ) -> tuple[np.ndarray, ...]:
         """The same where cells (Å) move."""
         listed = self.moving_list.in_cells(positions, cells)
-        starts = listed.boundaries(*positions.shape[:2])
-        return tuple(t.contiguous().numpy() for t in (listed.first, listed.second, listed.shift, starts))
+        return self._as_arrays(listed, positions)
 
     def __call__(self, positions: Float[Tensor, "replica atom 3"]) -> tuple[np.ndarray, ...]:
         """First and second atoms, shifts (empty for open boundaries), and the first pair of each replica."""
         listed = self.neighbor_list(positions)
         if listed is not self._listed:
-            shifts = positions.new_empty(0, 3) if listed.shift is None else listed.shift.to(positions)
-            starts = listed.boundaries(*positions.shape[:2])
-            self._arrays = tuple(t.contiguous().numpy() for t in (listed.first, listed.second, shifts, starts))
-            self._listed = listed
+            self._arrays, self._listed = self._as_arrays(listed, positions), listed
         return self._arrays
+
+    @staticmethod
+    def _as_arrays(listed: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> tuple[np.ndarray, ...]:
+        shifts = positions.new_empty(0, 3) if listed.shift is None else listed.shift.to(positions)
+        starts = listed.boundaries(*positions.shape[:2])
+        return tuple(t.contiguous().numpy() for t in (listed.first, listed.second, shifts, starts))

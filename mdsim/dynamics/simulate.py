@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 
 from mdsim.integrators.noise import noise_of_steps
-from mdsim.interfaces import Integrator, Potential
+from mdsim.interfaces import CellPotential, Integrator, Potential
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Int, Tensor
+
+STORED = ("positions", "velocities", "energy", "cell")  # fields of a state that make up a frame
 
 
 def simulate(
     system: System,
-    potential: Potential,
+    potential: Potential | CellPotential,
     integrator: Integrator,
     state: MDState,
     n_steps: int,
@@ -27,7 +29,7 @@ def simulate(
 
     Args:
         system: the system of all replicas.
-        potential: energies (eV) and forces (eV/Å) of positions (Å).
+        potential: energies (eV) and forces (eV/Å) of positions (Å), and for a barostat also stresses.
         integrator: makes the steps.
         state: initial state, not changed.
         n_steps: number of steps, a multiple of ``dump_every``.
@@ -45,21 +47,20 @@ def simulate(
     if n_steps < 0 or dump_every < 1 or n_steps % dump_every:
         raise ValueError(f"n_steps must be a multiple of dump_every, but they are {n_steps} and {dump_every}")
     n_frames = n_steps // dump_every
-    positions, velocities, energy = (
-        field.new_empty(n_frames, *field.shape) for field in (state.positions, state.velocities, state.energy)
-    )
+    frames = {
+        name: field.new_empty(n_frames, *field.shape) for name, field in state.tensors().items() if name in STORED
+    }
     noise, has_baths = noise_of_steps(integrator, system, state, n_steps, generator, replicas), state.kT is not None
     # Not inference_mode: the neighbor list that a potential caches here must remain usable with gradients.
     with torch.no_grad():
         for frame in range(n_frames):
             for _ in range(dump_every):
                 state = integrator.step(system, potential, state, next(noise))
-            positions[frame] = state.positions
-            velocities[frame] = state.velocities
-            energy[frame] = state.energy
+            for name, stored in frames.items():
+                stored[frame] = getattr(state, name)
     if has_baths and state.kT is None:
         raise ValueError(
             f"{type(integrator).__name__}: its step drops the temperature of each replica; "
             "make the new state with dataclasses.replace(state, ...)"
         )
-    return state.detach(), Trajectory(positions, velocities, energy, dump_every * integrator.timestep_fs)
+    return state.detach(), Trajectory(**frames, frame_interval_fs=dump_every * integrator.timestep_fs)

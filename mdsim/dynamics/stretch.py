@@ -11,7 +11,9 @@ from mdsim import distributed
 from mdsim.dynamics.simulate import simulate
 from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.force_field import FAST_TOLERANCE, ForceField, Together
-from mdsim.interfaces import Integrator, Potential, StabilityCriterion
+from mdsim.integrators.barostat import Barostat
+from mdsim.interfaces import CellPotential, Integrator, Potential, StabilityCriterion
+from mdsim.moving_cells import bind_in_cells
 from mdsim.stability.verdict import Verdict, first_unstable
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Bool, Float, Int, Tensor
@@ -112,15 +114,19 @@ class Stretch:
         state = self.integrator.init(self.system, self.potential(force_field), positions, velocities)
         return state if kT is None else replace(state, kT=kT.to(state.energy))
 
-    def potential(self, force_field: ForceField) -> Potential:
+    def potential(self, force_field: ForceField) -> Potential | CellPotential:
         """The potential of the dynamics: the force field, with the prior if there is one."""
+        if isinstance(self.integrator, Barostat):
+            tolerance, prior = self.fast_tolerance, self.prior
+            return bind_in_cells(force_field, self.system, fast=self.fast, tolerance=tolerance, prior=prior)
         potential = force_field.bind(self.system, fast=self.fast, tolerance=self.fast_tolerance)
         return potential if self.prior is None else Together(potential, self.prior)
 
     def judge(self, state: MDState) -> Verdict:
         """Verdict on the replicas in a single state."""
         interval_fs = self.dump_every * self.integrator.timestep_fs
-        frame = Trajectory(state.positions[None], state.velocities[None], state.energy[None], interval_fs)
+        cell = None if state.cell is None else state.cell[None]
+        frame = Trajectory(state.positions[None], state.velocities[None], state.energy[None], interval_fs, cell)
         return first_unstable(self.criteria, self.system, frame)
 
     @property

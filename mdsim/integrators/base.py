@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from mdsim.interfaces import Potential
+from mdsim.interfaces import Integrator, Potential
 from mdsim.state import MDState, System, kinetic_energy_eV
 from mdsim.typing import Float, Tensor
 
@@ -72,8 +72,38 @@ class BaseIntegrator(ABC):
         Raises:
             ValueError: there is none, or it has another shape.
         """
-        shape = (state.n_replicas, *(self.noise_shape(system) or ()))
-        if noise is None or noise.shape != shape:
-            found = "none was given" if noise is None else f"the given ones have the shape {tuple(noise.shape)}"
-            raise ValueError(f"{type(self).__name__}: a step needs normal numbers of the shape {shape}, but {found}")
-        return noise
+        return required_noise(self, system, state, noise)
+
+
+def required_noise(
+    integrator: Integrator, system: System, state: MDState, noise: Tensor | None
+) -> Float[Tensor, "replica ..."]:
+    """`BaseIntegrator.required` of any integrator."""
+    shape = (state.n_replicas, *(integrator.noise_shape(system) or ()))
+    if noise is None or noise.shape != shape:
+        found = "none was given" if noise is None else f"the given ones have the shape {tuple(noise.shape)}"
+        raise ValueError(f"{type(integrator).__name__}: a step needs normal numbers of the shape {shape}, but {found}")
+    return noise
+
+
+@dataclass(frozen=True)
+class SplitIntegrator(BaseIntegrator):
+    """An integrator whose step has a part before the new forces and one after them, so that a barostat fits between."""
+
+    def step(
+        self, system: System, potential: Potential, state: MDState, noise: Float[Tensor, "replica ..."] | None = None
+    ) -> MDState:
+        """The state one time step later, with standard normal numbers of the shape `noise_shape` for each replica."""
+        moved = self.before_forces(system, state, noise)
+        energy, forces = potential(moved.positions)
+        return self.after_forces(system, replace(moved, energy=energy, forces=forces))
+
+    @abstractmethod
+    def before_forces(
+        self, system: System, state: MDState, noise: Float[Tensor, "replica ..."] | None = None
+    ) -> MDState:
+        """The part of a step up to the new positions. Energies and forces remain those of the old ones."""
+
+    @abstractmethod
+    def after_forces(self, system: System, state: MDState) -> MDState:
+        """The part of a step that follows the evaluation of energies and forces."""

@@ -41,15 +41,14 @@ from typing import ClassVar
 import torch
 
 from mdsim.integrators._moves import drift, in_compiled_loops, kick, thermal_velocities
-from mdsim.integrators.base import BaseIntegrator
-from mdsim.interfaces import Potential
+from mdsim.integrators.base import SplitIntegrator
 from mdsim.state import MDState, System
 from mdsim.typing import Float, Tensor
 from mdsim.units import FS, PS, kT_eV
 
 
 @dataclass(frozen=True)
-class LangevinBAOAB(BaseIntegrator):
+class LangevinBAOAB(SplitIntegrator):
     """Canonical dynamics by Langevin friction and noise, BAOAB splitting. One force evaluation per step.
 
     Args:
@@ -68,21 +67,18 @@ class LangevinBAOAB(BaseIntegrator):
         """One normal number per velocity component."""
         return system.n_atoms, 3
 
-    def step(
-        self,
-        system: System,
-        potential: Potential,
-        state: MDState,
-        noise: Float[Tensor, "replica atom 3"] | None = None,
+    def before_forces(
+        self, system: System, state: MDState, noise: Float[Tensor, "replica atom 3"] | None = None
     ) -> MDState:
-        """The state one time step later."""
-        dt = self.timestep_fs * FS
+        """B A O A."""
+        masses, noise = system.masses.to(state.positions), self.required(system, state, noise)
+        positions, velocities = self._kick_and_noisy_drift(state, noise, masses, self.timestep_fs * FS)
+        return replace(state, positions=positions, velocities=velocities)
+
+    def after_forces(self, system: System, state: MDState) -> MDState:
+        """B."""
         masses = system.masses.to(state.positions)
-        noise = self.required(system, state, noise)
-        positions, velocities = self._kick_and_noisy_drift(state, noise, masses, dt)
-        energy, forces = potential(positions)
-        velocities = kick(velocities, forces, masses, dt)
-        return replace(state, positions=positions, velocities=velocities, forces=forces, energy=energy)
+        return replace(state, velocities=kick(state.velocities, state.forces, masses, self.timestep_fs * FS))
 
     def _kick_and_noisy_drift(
         self, state: MDState, noise: Float[Tensor, "replica atom 3"], masses: Float[Tensor, "atom"], dt: float

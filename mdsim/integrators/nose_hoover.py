@@ -47,7 +47,7 @@ import numpy as np
 import torch
 
 from mdsim.integrators._moves import in_compiled_loops, kick, kick_and_drift
-from mdsim.integrators.base import BaseIntegrator
+from mdsim.integrators.base import SplitIntegrator
 from mdsim.interfaces import Potential
 from mdsim.state import MDState, System, kinetic_energy_eV
 from mdsim.typing import Float, Tensor
@@ -86,7 +86,7 @@ class ChainConstants:
 
 
 @dataclass(frozen=True)
-class NoseHooverChain(BaseIntegrator):
+class NoseHooverChain(SplitIntegrator):
     """Canonical dynamics by a chain of Nosé-Hoover thermostats. One force evaluation per step.
 
     Args:
@@ -142,32 +142,52 @@ class NoseHooverChain(BaseIntegrator):
         state = super().init(system, potential, positions, velocities)
         return replace(state, thermostat=positions.new_zeros(len(positions), 2, self.chain_length))
 
-    def step(self, system: System, potential: Potential, state: MDState, noise: Tensor | None = None) -> MDState:
-        """The state one time step later. There is no noise."""
-        masses, constants = system.masses.to(state.positions), self.constants(system)
-        relative_kT = self._relative_kT(state)
-        positions, velocities, thermostat = self._before_forces(constants, masses, state, relative_kT)
-        energy, forces = potential(positions)
-        velocities, thermostat = self._after_forces(constants, masses, velocities, forces, thermostat, relative_kT)
-        moved = {"positions": positions, "velocities": velocities, "thermostat": thermostat}
-        return replace(state, **moved, forces=forces, energy=energy)
+    def before_forces(self, system: System, state: MDState, noise: Tensor | None = None) -> MDState:
+        """exp(iL_x Δt) exp(iL_v Δt/2) exp(iL_NHC Δt/2). There is no noise."""
+        masses, constants, dt = system.masses.to(state.positions), self.constants(system), self.timestep_fs * FS
+        thermostat, relative_kT = self.thermostat_of(state), self.relative_kT(state)
+        if in_compiled_loops(state.positions):
+            from mdsim.integrators import compiled_steps
+
+            positions, velocities, thermostat = compiled_steps.thermostat_kick_and_drift(
+                state.positions, state.velocities, state.forces, thermostat, masses, dt, *constants.arrays, relative_kT
+            )
+        else:
+            velocities, thermostat = _half_step_of_chain(constants, masses, state.velocities, thermostat, relative_kT)
+            positions, velocities = kick_and_drift(state.positions, velocities, state.forces, masses, dt)
+        return replace(state, positions=positions, velocities=velocities, thermostat=thermostat)
+
+    def after_forces(self, system: System, state: MDState) -> MDState:
+        """exp(iL_NHC Δt/2) exp(iL_v Δt/2)."""
+        masses, constants, dt = system.masses.to(state.positions), self.constants(system), self.timestep_fs * FS
+        thermostat, relative_kT = self.thermostat_of(state), self.relative_kT(state)
+        if in_compiled_loops(state.positions):
+            from mdsim.integrators import compiled_steps
+
+            velocities, thermostat = compiled_steps.kick_and_thermostat(
+                state.velocities, state.forces, thermostat, masses, dt, *constants.arrays, relative_kT
+            )
+        else:
+            velocities = kick(state.velocities, state.forces, masses, dt)
+            velocities, thermostat = _half_step_of_chain(constants, masses, velocities, thermostat, relative_kT)
+        return replace(state, velocities=velocities, thermostat=thermostat)
 
     def conserved(self, system: System, state: MDState) -> Float[Tensor, "replica"]:
         """The extended energy H' in eV."""
         kT = kT_eV(self.temperature_K) if state.kT is None else state.kT
-        eta, eta_velocities = self._thermostat_of(state).unbind(1)
+        eta, eta_velocities = self.thermostat_of(state).unbind(1)
         chain_masses = eta.new_tensor(self.constants(system).masses)
         chain_kinetic = 0.5 * (chain_masses * eta_velocities.square()).sum(-1)
-        relative_kT = self._relative_kT(state)
+        relative_kT = self.relative_kT(state)
         chain_kinetic = chain_kinetic if relative_kT is None else relative_kT * chain_kinetic
         chain_potential = kT * (self.degrees_of_freedom(system) * eta[:, 0] + eta[:, 1:].sum(-1))
         return super().conserved(system, state) + chain_kinetic + chain_potential
 
     def constants(self, system: System) -> ChainConstants:
         """Constants of the chain for this system, computed once."""
-        return _constants(self, self.degrees_of_freedom(system))
+        return chain_constants(self, self.degrees_of_freedom(system))
 
-    def _thermostat_of(self, state: MDState) -> Float[Tensor, "replica 2 chain"]:
+    def thermostat_of(self, state: MDState) -> Float[Tensor, "replica 2 chain"]:
         if state.thermostat is None or state.thermostat.shape[1:] != (2, self.chain_length):
             found = "none" if state.thermostat is None else f"some of shape {tuple(state.thermostat.shape)}"
             raise ValueError(
@@ -176,50 +196,14 @@ class NoseHooverChain(BaseIntegrator):
             )
         return state.thermostat
 
-    def _relative_kT(self, state: MDState) -> Float[Tensor, "replica"] | None:
+    def relative_kT(self, state: MDState) -> Float[Tensor, "replica"] | None:
         """kT of each replica relative to that of `temperature_K`, as are the Q_j of its chain."""
         return None if state.kT is None else state.kT / kT_eV(self.temperature_K)
 
-    def _before_forces(
-        self,
-        constants: ChainConstants,
-        masses: Float[Tensor, "atom"],
-        state: MDState,
-        relative_kT: Float[Tensor, "replica"] | None,
-    ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
-        """exp(iL_x Δt) exp(iL_v Δt/2) exp(iL_NHC Δt/2): positions, velocities and chain."""
-        dt, thermostat = self.timestep_fs * FS, self._thermostat_of(state)
-        if in_compiled_loops(state.positions):
-            from mdsim.integrators import compiled_steps
-
-            return compiled_steps.thermostat_kick_and_drift(
-                state.positions, state.velocities, state.forces, thermostat, masses, dt, *constants.arrays, relative_kT
-            )
-        velocities, thermostat = _half_step_of_chain(constants, masses, state.velocities, thermostat, relative_kT)
-        return *kick_and_drift(state.positions, velocities, state.forces, masses, dt), thermostat
-
-    def _after_forces(
-        self,
-        constants: ChainConstants,
-        masses: Float[Tensor, "atom"],
-        velocities: Float[Tensor, "replica atom 3"],
-        forces: Float[Tensor, "replica atom 3"],
-        thermostat: Float[Tensor, "replica 2 chain"],
-        relative_kT: Float[Tensor, "replica"] | None,
-    ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
-        """exp(iL_NHC Δt/2) exp(iL_v Δt/2): velocities and chain."""
-        dt = self.timestep_fs * FS
-        if in_compiled_loops(velocities):
-            from mdsim.integrators import compiled_steps
-
-            return compiled_steps.kick_and_thermostat(
-                velocities, forces, thermostat, masses, dt, *constants.arrays, relative_kT
-            )
-        return _half_step_of_chain(constants, masses, kick(velocities, forces, masses, dt), thermostat, relative_kT)
-
 
 @lru_cache(maxsize=64)
-def _constants(chain: NoseHooverChain, degrees_of_freedom: int) -> ChainConstants:
+def chain_constants(chain: NoseHooverChain, degrees_of_freedom: int) -> ChainConstants:
+    """Constants of a chain with these settings on a number of degrees of freedom."""
     relaxation_time = chain.relaxation_time_fs * FS
     single = kT_eV(chain.temperature_K) * relaxation_time**2
     half = 0.5 * chain.timestep_fs * FS / chain.n_substeps
@@ -239,9 +223,27 @@ def _half_step_of_chain(
     relative_kT: Float[Tensor, "replica"] | None = None,
 ) -> tuple[Float[Tensor, "replica atom 3"], Float[Tensor, "replica 2 chain"]]:
     """exp(iL_NHC Δt/2): propagate the chain and scale all velocities of a replica by one factor."""
+    scale, thermostat = propagated_chain(constants, 2 * kinetic_energy_eV(velocities, masses), thermostat, relative_kT)
+    return scale[:, None, None] * velocities, thermostat
+
+
+def propagated_chain(
+    constants: ChainConstants,
+    twice_kinetic: Float[Tensor, "replica"],
+    thermostat: Float[Tensor, "replica 2 chain"],
+    relative_kT: Float[Tensor, "replica"] | None = None,
+) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica 2 chain"]]:
+    """The factor on the velocities of each replica in half a time step, and the chain after it.
+
+    Args:
+        constants: of the chain.
+        twice_kinetic: twice the kinetic energy of what the chain acts on, eV.
+        thermostat: the chain.
+        relative_kT: kT of each replica relative to that of the constants. None: equal.
+    """
     eta, eta_velocities = thermostat.unbind(1)
     v = list(eta_velocities.unbind(-1))
-    driving = 2 / constants.masses[0] * kinetic_energy_eV(velocities, masses)
+    driving = twice_kinetic / constants.masses[0]
     driving = driving if relative_kT is None else driving / relative_kT  # of the Q_j, only Q_1 enters but in ratios
     scale = torch.ones_like(driving)
     for delta in constants.substeps:
@@ -252,7 +254,7 @@ def _half_step_of_chain(
         scale, driving = scale * factor, driving * factor.square()
         for j in range(len(v)):
             v[j] = _kicked_link(j, v, constants, driving, delta)
-    return scale[:, None, None] * velocities, torch.stack([eta, torch.stack(v, dim=-1)], dim=1)
+    return scale, torch.stack([eta, torch.stack(v, dim=-1)], dim=1)
 
 
 def _kicked_link(j: int, v: list[Tensor], constants: ChainConstants, driving: Tensor, delta: float) -> Tensor:

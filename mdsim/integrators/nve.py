@@ -27,26 +27,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mdsim.integrators._moves import kick, kick_and_drift
-from mdsim.integrators.base import BaseIntegrator
-from mdsim.interfaces import Potential
+from mdsim.integrators.base import SplitIntegrator
 from mdsim.state import MDState, System
 from mdsim.typing import Tensor
 from mdsim.units import FS
 
 
 @dataclass(frozen=True)
-class VelocityVerlet(BaseIntegrator):
+class VelocityVerlet(SplitIntegrator):
     """Constant-energy dynamics by velocity Verlet. One force evaluation per step.
 
     Args:
         timestep_fs: Δt, fs.
     """
 
-    def step(self, system: System, potential: Potential, state: MDState, noise: Tensor | None = None) -> MDState:
-        """The state one time step later. There is no noise."""
-        dt = self.timestep_fs * FS
-        masses = system.masses.to(state.positions)
+    def before_forces(self, system: System, state: MDState, noise: Tensor | None = None) -> MDState:
+        """Half a kick and a drift. There is no noise."""
+        dt, masses = self.timestep_fs * FS, system.masses.to(state.positions)
         positions, velocities = kick_and_drift(state.positions, state.velocities, state.forces, masses, dt)
-        energy, forces = potential(positions)
-        velocities = kick(velocities, forces, masses, dt)
-        return replace(state, positions=positions, velocities=velocities, forces=forces, energy=energy)
+        return replace(state, positions=positions, velocities=velocities)
+
+    def after_forces(self, system: System, state: MDState) -> MDState:
+        """Half a kick."""
+        masses = system.masses.to(state.positions)
+        return replace(state, velocities=kick(state.velocities, state.forces, masses, self.timestep_fs * FS))

@@ -32,15 +32,14 @@ from typing import ClassVar
 import torch
 
 from mdsim.integrators._moves import drift, inverse, thermal_velocities
-from mdsim.integrators.base import BaseIntegrator
-from mdsim.interfaces import Potential
+from mdsim.integrators.base import SplitIntegrator
 from mdsim.state import MDState, System
 from mdsim.typing import Float, Tensor
 from mdsim.units import FS, PS, kT_eV
 
 
 @dataclass(frozen=True)
-class PaperEuler(BaseIntegrator):
+class PaperEuler(SplitIntegrator):
     """Langevin dynamics by the semi-implicit Euler scheme of the published code. One force evaluation per step.
 
     Args:
@@ -59,22 +58,17 @@ class PaperEuler(BaseIntegrator):
         """One normal number per velocity component."""
         return system.n_atoms, 3
 
-    def step(
-        self,
-        system: System,
-        potential: Potential,
-        state: MDState,
-        noise: Float[Tensor, "replica atom 3"] | None = None,
+    def before_forces(
+        self, system: System, state: MDState, noise: Float[Tensor, "replica atom 3"] | None = None
     ) -> MDState:
-        """The state one time step later."""
-        dt = self.timestep_fs * FS
-        friction = self.friction_per_ps / PS
-        masses = system.masses.to(state.positions)
-        noise = self.required(system, state, noise)
-
+        """The whole step."""
+        dt, friction = self.timestep_fs * FS, self.friction_per_ps / PS
+        masses, noise = system.masses.to(state.positions), self.required(system, state, noise)
         drifted = torch.addcmul((1 - friction * dt) * state.velocities, state.forces, inverse(masses), value=dt)
         thermal = thermal_velocities(masses, kT_eV(self.temperature_K), state.kT)
         velocities = torch.addcmul(drifted, thermal, noise, value=math.sqrt(2 * friction * dt))
-        positions = drift(state.positions, velocities, dt)
-        energy, forces = potential(positions)
-        return replace(state, positions=positions, velocities=velocities, forces=forces, energy=energy)
+        return replace(state, positions=drift(state.positions, velocities, dt), velocities=velocities)
+
+    def after_forces(self, system: System, state: MDState) -> MDState:
+        """Nothing is left to do."""
+        return state

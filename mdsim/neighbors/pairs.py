@@ -28,6 +28,8 @@ class Neighbors:
 
     def in_cells(self, cells: Float[Tensor, "replica 3 3"], n_atoms: int) -> Neighbors:
         """The same pairs in other cells (Å) of the replicas."""
+        if self.image is None:
+            raise ValueError("only pairs that were found in moving cells have images")
         of_pairs = cells.index_select(0, self.first // n_atoms)
         shift = (self.image[:, :, None] * of_pairs).sum(1)
         return Neighbors(self.first, self.second, shift, self.image)

@@ -58,13 +58,15 @@ class ADF:
             ValueError: the system has no such angle.
         """
         triplets = of_elements(system, bonded_triplets(system), self.elements, "bonded angle")
-        counts = tuple_histogram(angles_deg, trajectory.positions, triplets, system.cell, self.bins)
+        counts = tuple_histogram(
+            angles_deg, trajectory.positions, triplets, trajectory.in_cells(system).cell, self.bins
+        )
         return counts / (len(triplets) * self.bins.width)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
         """Contribution of each molecule. The mean over molecules is the density of the frame, see `LocalObservable`."""
         triplets = of_elements(system, bonded_triplets(system), self.elements, "bonded angle")
-        counts = molecule_histogram(angles_deg, trajectory.positions, triplets, system, self.bins)
+        counts = molecule_histogram(angles_deg, trajectory.positions, triplets, trajectory.in_cells(system), self.bins)
         return counts * (system.n_molecules / (len(triplets) * self.bins.width))
 
 

@@ -27,7 +27,7 @@ class BondLengths:
             ValueError: the system has no bonds.
         """
         bonds = of_elements(system, system.bonds, None, "bond")
-        return pair_distances(trajectory.positions, bonds, system.cell)
+        return pair_distances(trajectory.positions, bonds, trajectory.in_cells(system).cell)
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,15 @@ class BondLengthDistribution:
             ValueError: the system has no such bond.
         """
         bonds = of_elements(system, system.bonds, self.pair, "bond")
-        counts = tuple_histogram(pair_distances, trajectory.positions, bonds, system.cell, self.bins)
+        counts = tuple_histogram(
+            pair_distances, trajectory.positions, bonds, trajectory.in_cells(system).cell, self.bins
+        )
         return counts / (len(bonds) * self.bins.width)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
         """Contribution of each molecule. The mean over molecules is the density of the frame, see `LocalObservable`."""
         bonds = of_elements(system, system.bonds, self.pair, "bond")
-        counts = molecule_histogram(pair_distances, trajectory.positions, bonds, system, self.bins)
+        counts = molecule_histogram(pair_distances, trajectory.positions, bonds, trajectory.in_cells(system), self.bins)
         return counts * (system.n_molecules / (len(bonds) * self.bins.width))
 
 

@@ -24,7 +24,7 @@ def count(
     measure: Callable,
     positions: Float[Tensor, "row atom 3"],
     tuples: Int[Tensor, "tuple order"],
-    cell: Float[Tensor, "3 3"] | None,
+    cell: Float[Tensor, "*row 3 3"] | None,
     bins: Bins,
     tables: Int[Tensor, "tuple column"],
     n_tables: int,
@@ -35,13 +35,14 @@ def count(
         measure: a key of `LOOPS`.
         positions: Å.
         tuples: pairs, or triplets with the central atom second.
-        cell: orthorhombic, in Å. None for open boundaries.
+        cell: orthorhombic, in Å, one for all rows or one for each. None for open boundaries.
         bins: bins of the values.
         tables: the tables in which each tuple is counted.
         n_tables: number of tables.
     """
-    edges = np.zeros(3) if cell is None else cell.diagonal().double().cpu().numpy()
+    edges = np.zeros(3) if cell is None else torch.diagonal(cell, dim1=-2, dim2=-1).double().cpu().numpy()
     per_edge = np.zeros(3) if cell is None else 1 / edges
+    edges, per_edge = (np.broadcast_to(numbers, (len(positions), 3)).copy() for numbers in (edges, per_edge))
     counts = torch.zeros(len(positions), n_tables, bins.count + 1, dtype=torch.long)  # last bin: out of range
     LOOPS[measure](
         *arrays(positions, tuples, tables), edges, per_edge, bins.start, bins.stop, bins.width, counts.numpy()
@@ -56,7 +57,7 @@ def _count_distances(positions, pairs, tables, edges, per_edge, start, stop, wid
     for r in range(len(positions)):
         for p in range(0, len(pairs), AT_ONCE):
             some = pairs[p : p + AT_ONCE]
-            _distances(positions[r], some, edges, per_edge, values)
+            _distances(positions[r], some, edges[r], per_edge[r], values)
             _add(values, tables[p : p + AT_ONCE], start, stop, width, index, counts[r])
 
 
@@ -67,7 +68,7 @@ def _count_angles(positions, triplets, tables, edges, per_edge, start, stop, wid
     for r in range(len(positions)):
         for p in range(0, len(triplets), AT_ONCE):
             some = triplets[p : p + AT_ONCE]
-            _angles(positions[r], some, edges, per_edge, values)
+            _angles(positions[r], some, edges[r], per_edge[r], values)
             _add(values, tables[p : p + AT_ONCE], start, stop, width, index, counts[r])
 
 

@@ -71,7 +71,9 @@ class DihedralDistribution:
         Raises:
             ValueError: an atom that the system does not have.
         """
-        counts = tuple_histogram(dihedrals_deg, trajectory.positions, self._quadruplets(system), system.cell, self.bins)
+        counts = tuple_histogram(
+            dihedrals_deg, trajectory.positions, self._quadruplets(system), trajectory.in_cells(system).cell, self.bins
+        )
         return counts / (len(self.atoms) * self.bins.width)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:

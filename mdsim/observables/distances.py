@@ -77,12 +77,14 @@ class DistanceDistribution:
         Raises:
             ValueError: no such pairs, or a range beyond half the cell.
         """
+        system = trajectory.in_cells(system)
         check_range(system, self.max_distance_A)
         counts = pair_histogram(system, trajectory.positions, self.pairs, self.bins)
         return counts / (self.pairs.count(system) * self.bins.width)
 
     def per_molecule(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica molecule bin"]:
         """Contribution of each molecule. The mean over molecules is the density of the frame, see `LocalObservable`."""
+        system = trajectory.in_cells(system)
         check_range(system, self.max_distance_A)
         counts = molecule_pair_histogram(system, trajectory.positions, self.pairs, self.bins)
         return counts * (system.n_molecules / (self.pairs.count(system) * self.bins.width))

@@ -10,6 +10,7 @@ import torch
 from mdsim.compiled import HAS_NUMBA
 from mdsim.geometry import angles_deg, is_orthorhombic, pair_distances
 from mdsim.observables.bins import Bins
+from mdsim.observables.cells import of_rows
 from mdsim.observables.tuples import map_in_chunks
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
@@ -89,7 +90,7 @@ def tuple_histogram(
     measure: Measure,
     positions: Float[Tensor, "frame replica atom 3"],
     tuples: Int[Tensor, "tuple order"],
-    cell: Float[Tensor, "3 3"] | None,
+    cell: Float[Tensor, "*frames 3 3"] | None,
     bins: Bins,
     smearing: float | None = None,
 ) -> Float[Tensor, "frame replica bin"]:
@@ -101,12 +102,12 @@ def tuple_histogram(
 
     tables = torch.zeros_like(tuples[:, :1])
 
-    def count(some_rows: Tensor, some_tuples: Tensor) -> Tensor:
+    def count(some_rows: Tensor, some_tuples: Tensor, cell: Tensor | None) -> Tensor:
         if smearing is None:
             return plain_counts(measure, some_rows, some_tuples, cell, bins, tables[: len(some_tuples)], 1)[:, 0]
         return smeared_histogram(measure(some_rows, some_tuples, cell), bins, smearing)
 
-    blocks = map_in_chunks(count, rows, tuples, max(1, VALUES_PER_CHUNK // stencil))
+    blocks = map_in_chunks(count, rows, tuples, of_rows(cell), max(1, VALUES_PER_CHUNK // stencil))
     counts = torch.stack(blocks).sum(0).to(positions.dtype).unflatten(0, positions.shape[:2])
     return torch.where(finite[..., None], counts, torch.nan)
 
@@ -126,11 +127,11 @@ def molecule_histogram(
     rows = torch.where(finite[..., None, None], positions, 0.0).flatten(0, 1)
     n_molecules, order = int(system.molecules.max()) + 1, tuples.shape[1]
 
-    def count(some_rows: Tensor, some_tuples: Tensor) -> Tensor:
+    def count(some_rows: Tensor, some_tuples: Tensor, cell: Tensor | None) -> Tensor:
         molecules = system.molecules[some_tuples]
-        return plain_counts(measure, some_rows, some_tuples, system.cell, bins, molecules, n_molecules)
+        return plain_counts(measure, some_rows, some_tuples, cell, bins, molecules, n_molecules)
 
-    blocks = map_in_chunks(count, rows, tuples, VALUES_PER_CHUNK)
+    blocks = map_in_chunks(count, rows, tuples, of_rows(system.cell), VALUES_PER_CHUNK)
     counts = torch.stack(blocks).sum(0).to(positions.dtype).unflatten(0, positions.shape[:2]) / order
     return torch.where(finite[..., None, None], counts, torch.nan)
 
@@ -139,7 +140,7 @@ def plain_counts(
     measure: Measure,
     rows: Float[Tensor, "row atom 3"],
     tuples: Int[Tensor, "tuple order"],
-    cell: Float[Tensor, "3 3"] | None,
+    cell: Float[Tensor, "*row 3 3"] | None,
     bins: Bins,
     tables: Int[Tensor, "tuple column"],
     n_tables: int,
@@ -156,7 +157,7 @@ def plain_counts(
     return torch.stack([grouped_histogram(values, bins, column, n_tables) for column in tables.T]).sum(0)
 
 
-def counts_are_compiled(measure: Measure, positions: Tensor, cell: Float[Tensor, "3 3"] | None) -> bool:
+def counts_are_compiled(measure: Measure, positions: Tensor, cell: Float[Tensor, "*frames 3 3"] | None) -> bool:
     """Whether `plain_counts` uses a compiled loop: distances and angles on a CPU with numba, not triclinic."""
     if not HAS_NUMBA or measure not in (pair_distances, angles_deg) or positions.device.type != "cpu":
         return False

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.geometry import all_pairs, half_height_A, pair_distances
+from mdsim.geometry import all_pairs, half_height_A, largest_cell, pair_distances
 from mdsim.neighbors import candidates_per_pair, pairs_within
+from mdsim.observables import cells
 from mdsim.observables.bins import Bins
 from mdsim.observables.histogram import (
     SMEARING_REACH,
@@ -109,10 +110,12 @@ def _pairs_between(one: Int[Tensor, "group"], other: Int[Tensor, "group"], alike
 def check_range(system: System, max_distance_A: float) -> None:
     """Check that the minimum image gives all distances up to the largest one.
 
+    Moving cells are not checked, as pairs beyond are searched for where they become too small.
+
     Raises:
         ValueError: it is beyond half the smallest height of a periodic cell.
     """
-    if system.cell is None:
+    if system.cell is None or system.cell.ndim > 2:
         return
     half_A = half_height_A(system.cell)
     if max_distance_A > half_A * (1.0 + 1e-6):
@@ -124,11 +127,15 @@ def check_range(system: System, max_distance_A: float) -> None:
 
 def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FEW_ATOMS) -> bool:
     """Whether a search finds the pairs of ``n_atoms`` atoms within ``reach_A`` much faster than visiting all pairs."""
-    if n_atoms < few_atoms or candidates_per_pair(system.cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
-        return False
-    if system.cell is None:
+    cell, is_unique = system.cell, True
+    if cell is not None:
+        is_unique = MARGIN * reach_A < half_height_A(cell)  # the minimum image gives all distances
+        cell = largest_cell(cell)
+    if system.cell is not None and system.cell.ndim > 2 and not is_unique:
         return True
-    return MARGIN * reach_A < half_height_A(system.cell)
+    if n_atoms < few_atoms or candidates_per_pair(cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
+        return False
+    return is_unique
 
 
 @dataclass(frozen=True)
@@ -142,22 +149,30 @@ class PairsOfRows:
     distance: Float[Tensor, "pair"]  # Å
 
 
-def search(system: System, rows: Float[Tensor, "row atom 3"], kind: PairKind, reach_A: float) -> Iterator[PairsOfRows]:
+def search(
+    system: System,
+    rows: Float[Tensor, "row atom 3"],
+    cell: Float[Tensor, "*row 3 3"] | None,
+    kind: PairKind,
+    reach_A: float,
+) -> Iterator[PairsOfRows]:
     """Selected pairs within ``reach_A``, block by block of rows. A few longer pairs may be included.
 
     Args:
         system: the system of the rows.
         rows: finite positions, Å.
+        cell: Å, one for all rows or one for each. None for open boundaries.
         kind: selection of pairs.
         reach_A: longest distance of interest.
     """
     atoms = kind.atoms(system)
-    for some in rows.split(max(1, ATOMS_AT_ONCE // len(atoms))):
+    size = max(1, ATOMS_AT_ONCE // len(atoms))
+    for some, of_these in zip(rows.split(size), cells.split(cell, len(rows), size), strict=True):
         positions = some[:, atoms]
-        found = pairs_within(system.cell, positions, MARGIN * reach_A)
+        found = pairs_within(of_these, positions, MARGIN * reach_A)
         first, second = atoms[found.first % len(atoms)], atoms[found.second % len(atoms)]
         distance = torch.linalg.vector_norm(found.displacements(positions), dim=-1)
-        kept = torch.nonzero(kind.holds(system, first, second))[:, 0]
+        kept = torch.nonzero(kind.holds(system, first, second) & (first != second))[:, 0]
         row = torch.div(found.first, len(atoms), rounding_mode="floor")
         yield PairsOfRows(len(some), row[kept], first[kept], second[kept], distance[kept])
 
@@ -192,7 +207,10 @@ def pair_histogram(
         return torch.stack(some).sum(0)
 
     return _of_finite_frames(
-        positions, (bins.count,), lambda rows: [count(found) for found in search(system, rows, kind, reach)]
+        system,
+        positions,
+        (bins.count,),
+        lambda rows, cell: [count(found) for found in search(system, rows, cell, kind, reach)],
     )
 
 
@@ -211,9 +229,10 @@ def molecule_pair_histogram(
         return tables.sum(0).to(positions).unflatten(0, (found.n_rows, n_molecules)) / 2
 
     return _of_finite_frames(
+        system,
         positions,
         (n_molecules, bins.count),
-        lambda rows: [count(found) for found in search(system, rows, kind, bins.stop)],
+        lambda rows, cell: [count(found) for found in search(system, rows, cell, kind, bins.stop)],
     )
 
 
@@ -223,14 +242,15 @@ def _few_atoms(system: System, positions: Tensor) -> int:
 
 
 def _of_finite_frames(
+    system: System,
     positions: Float[Tensor, "frame replica atom 3"],
     shape: tuple[int, ...],
-    function: Callable[[Tensor], list[Tensor]],
+    function: Callable[[Tensor, Tensor | None], list[Tensor]],
 ) -> Float[Tensor, "frame replica *shape"]:
-    """Apply a function to the finite rows of positions, in pieces. Other rows are NaN."""
-    rows = positions.flatten(0, 1)
+    """Apply a function to the finite rows of positions and to their cell, in pieces. Other rows are NaN."""
+    rows, cell = positions.flatten(0, 1), cells.of_rows(system.cell)
     chosen = torch.nonzero(finite_frames(positions).reshape(-1))[:, 0]
     result = positions.new_full((len(rows), *shape), torch.nan)
     if len(chosen):
-        result = result.index_copy(0, chosen, torch.cat(function(rows[chosen])))
+        result = result.index_copy(0, chosen, torch.cat(function(rows[chosen], cells.of_chosen(cell, chosen))))
     return result.unflatten(0, positions.shape[:2])

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from mdsim.geometry import volume
 from mdsim.observables.bins import Bins
 from mdsim.observables.pairs import PairKind, check_range, molecule_pair_histogram, pair_histogram
 from mdsim.state import System, Trajectory
@@ -78,6 +79,7 @@ class RDF:
         Raises:
             ValueError: no such pairs, a range beyond half the cell, or g(r) without a cell.
         """
+        system = trajectory.in_cells(system)
         check_range(system, self.max_distance_A)
         norm = self.pairs.count(system) * self._share_per_pair(system)
         counts = pair_histogram(system, trajectory.positions, self.pairs, self.bins, self.smearing_A)
@@ -88,17 +90,18 @@ class RDF:
 
         A pair is split equally between the molecules of its two atoms, see `LocalObservable`.
         """
+        system = trajectory.in_cells(system)
         check_range(system, self.max_distance_A)
         norm = self.pairs.count(system) * self._share_per_pair(system) / system.n_molecules
         counts = molecule_pair_histogram(system, trajectory.positions, self.pairs, self.bins)
-        return counts / norm.to(counts)
+        return counts / norm.to(counts)[..., None, :]
 
     @property
     def pairs(self) -> PairKind:
         """The pairs that are counted."""
         return PairKind(self.pair, same_molecule=False if self.intermolecular_only else None)
 
-    def _share_per_pair(self, system: System) -> Float[Tensor, "bin"]:
+    def _share_per_pair(self, system: System) -> Float[Tensor, "*frames bin"]:
         """Normalization per pair in each bin: the bin width in Å, or the shell's fraction of the cell volume."""
         bins = self.bins
         if self.normalization == "pair_density":
@@ -108,5 +111,5 @@ class RDF:
                 "normalization 'ideal_gas' needs the density of a periodic system, but the system has no cell: "
                 "use 'pair_density'"
             )
-        volume = torch.linalg.det(system.cell.double()).abs().cpu()
-        return 4.0 / 3.0 * math.pi * bins.edges.pow(3).diff() / volume
+        shells = 4.0 / 3.0 * math.pi * bins.edges.pow(3).diff()
+        return shells / volume(system.cell.double()).cpu()[..., None]

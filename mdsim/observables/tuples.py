@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
+from mdsim.observables import cells
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor
 
-#: A function of the positions of some rows and of some tuples of atoms.
-TupleFunction = Callable[[Tensor, Tensor], Tensor]
+#: A function of the positions of some rows, of some tuples of atoms, and of the cell.
+TupleFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def atomic_number(symbol: str) -> int:
@@ -61,15 +62,24 @@ def map_in_chunks(
     function: TupleFunction,
     positions: Float[Tensor, "row atom 3"],
     tuples: Int[Tensor, "tuple order"],
+    cell: Float[Tensor, "*row 3 3"] | None,
     values_per_chunk: int,
 ) -> list[Tensor]:
     """Apply a function to all rows and tuples, at most ``values_per_chunk`` of their combinations at a time.
+
+    Args:
+        function: of some rows, some tuples and the cell, or the cells of these rows.
+        positions: Å.
+        tuples: atom indices.
+        cell: Å, one for all rows or one for each. None for open boundaries.
+        values_per_chunk: bounds the memory.
 
     Returns:
         The results for all rows, one tensor per block of tuples. The caller reduces them, for example by a sum.
     """
     results = []
     for block in tuples.split(values_per_chunk):
-        rows_per_chunk = max(1, values_per_chunk // len(block))
-        results.append(torch.cat([function(rows, block) for rows in positions.split(rows_per_chunk)]))
+        size = max(1, values_per_chunk // len(block))
+        parts = zip(positions.split(size), cells.split(cell, len(positions), size), strict=True)
+        results.append(torch.cat([function(rows, block, of_these) for rows, of_these in parts]))
     return results

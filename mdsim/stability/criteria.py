@@ -15,6 +15,7 @@ import torch
 
 from mdsim.geometry import angles_deg, pair_distances
 from mdsim.interfaces import BinnedObservable
+from mdsim.observables import cells
 from mdsim.observables.adf import bonded_triplets
 from mdsim.observables.contacts import MinimumDistance
 from mdsim.stability.verdict import non_finite
@@ -48,8 +49,8 @@ class BondLengthDeviation:
         found, expected = len(self.reference_lengths_A), len(system.bonds)
         if found != expected:
             raise ValueError(f"the system has {expected} bonds, but {found} reference lengths are given")
-        lengths = partial(pair_distances, pairs=system.bonds, cell=system.cell)
-        return _largest_deviation(lengths, self.reference_lengths_A, trajectory.positions, len(system.bonds))
+        lengths = partial(pair_distances, pairs=system.bonds)
+        return _largest_deviation(lengths, self.reference_lengths_A, system, trajectory, len(system.bonds))
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
         return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
@@ -81,8 +82,8 @@ class AngleDeviation:
         found, expected = len(self.reference_angles_deg), len(triplets)
         if found != expected or not expected:
             raise ValueError(f"the system has {expected} bonded angles, but {found} references are given")
-        angles = partial(angles_deg, triplets=triplets, cell=system.cell)
-        return _largest_deviation(angles, self.reference_angles_deg, trajectory.positions, 2 * len(triplets))
+        angles = partial(angles_deg, triplets=triplets)
+        return _largest_deviation(angles, self.reference_angles_deg, system, trajectory, 2 * len(triplets))
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
         return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
@@ -204,23 +205,25 @@ def _outside(
 
 
 def _largest_deviation(
-    coordinates: Callable[[Tensor], Tensor],
+    coordinates: Callable[..., Tensor],
     references: Float[Tensor, "coordinate"],
-    positions: Float[Tensor, "frame replica atom 3"],
+    system: System,
+    trajectory: Trajectory,
     distances_each: int,
 ) -> Float[Tensor, "frame replica"]:
-    """Largest deviation of the internal coordinates of each structure from their references."""
-    references = references.to(positions)
-    return _in_pieces(lambda part: (coordinates(part) - references).abs().amax(-1), positions, distances_each)
+    """Largest deviation of the internal coordinates of each structure from their references.
 
-
-def _in_pieces(
-    function: Callable[[Tensor], Tensor], positions: Float[Tensor, "frame replica atom 3"], distances_each: int
-) -> Float[Tensor, "frame replica"]:
-    """Apply a function to all structures, as many at a time as memory allows."""
-    structures = positions.reshape(-1, *positions.shape[-2:])
-    pieces = structures.split(max(1, DISTANCES_AT_ONCE // distances_each))
-    return torch.cat([function(piece) for piece in pieces]).reshape(positions.shape[:2])
+    Args:
+        coordinates: of the positions of some structures, and of their ``cell``.
+        references: one per coordinate.
+        system, trajectory: the structures.
+        distances_each: distances in each structure, which take memory.
+    """
+    structures, cell = trajectory.positions.flatten(0, 1), cells.of_rows(trajectory.in_cells(system).cell)
+    references, size = references.to(structures), max(1, DISTANCES_AT_ONCE // distances_each)
+    pieces = zip(structures.split(size), cells.split(cell, len(structures), size), strict=True)
+    largest = [(coordinates(piece, cell=of_piece) - references).abs().amax(-1) for piece, of_piece in pieces]
+    return torch.cat(largest).unflatten(0, trajectory.positions.shape[:2])
 
 
 def _trailing_mean(values: Float[Tensor, "frame replica bin"], window: int) -> Float[Tensor, "frame replica bin"]:

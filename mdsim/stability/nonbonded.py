@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations_with_replacement
 
@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from ase.data.vdw_alvarez import vdw_radii
 
 from mdsim.geometry import all_pairs, pair_distances
+from mdsim.observables import cells
 from mdsim.observables.histogram import VALUES_PER_CHUNK, finite_frames
 from mdsim.observables.pairs import PairKind, search, searchable
 from mdsim.stability.topology import pairs_held_by_bonds
@@ -49,45 +50,57 @@ class Contacts:
         sums = radii[torch.tensor(self.element_pairs)].sum(-1)
         return sums.repeat(len(self.names) // len(sums))
 
-    def closest_A(self, positions: Float[Tensor, "row atom 3"], reach_A: float) -> Float[Tensor, "row kind"]:
+    def closest_A(
+        self,
+        positions: Float[Tensor, "row atom 3"],
+        reach_A: float,
+        cell: Float[Tensor, "*row 3 3"] | None = None,
+    ) -> Float[Tensor, "row kind"]:
         """Shortest distance of each kind in each structure. At least all contacts within the reach are considered.
 
         Args:
             positions: Å.
             reach_A: longest distance of interest.
+            cell: Å, one for all rows or one for each. None: that of the system.
 
         Returns:
             Distances in Å, infinite where there is no pair. NaN or infinite if a coordinate is not finite.
         """
-        if not searchable(self.system, self.system.n_atoms, reach_A):
-            return self._among_all(positions)
+        cell = self.system.cell if cell is None else cell
+        if not searchable(replace(self.system, cell=cell), self.system.n_atoms, reach_A):
+            return self._among_all(positions, cell)
         finite = finite_frames(positions[None])[0]
         closest = positions.new_full((len(positions), len(self.names)), torch.inf)
-        return closest.index_put((finite,), self._found(positions[finite], reach_A))
+        return closest.index_put((finite,), self._found(positions[finite], cells.of_chosen(cell, finite), reach_A))
 
-    def _among_all(self, positions: Float[Tensor, "row atom 3"]) -> Float[Tensor, "row kind"]:
+    def _among_all(
+        self, positions: Float[Tensor, "row atom 3"], cell: Float[Tensor, "*row 3 3"] | None
+    ) -> Float[Tensor, "row kind"]:
         closest = positions.new_full((len(positions), len(self.names)), torch.inf)
         for pairs, kinds in zip(self._pairs.split(VALUES_PER_CHUNK), self._kinds.split(VALUES_PER_CHUNK), strict=True):
             if not len(pairs):  # bonds hold all atoms together
                 break
             parts = []
-            for rows in positions.split(max(1, VALUES_PER_CHUNK // len(pairs))):
-                distances = pair_distances(rows, pairs, self.system.cell)
+            size = max(1, VALUES_PER_CHUNK // len(pairs))
+            for rows, of_these in zip(positions.split(size), cells.split(cell, len(positions), size), strict=True):
+                distances = pair_distances(rows, pairs, of_these)
                 empty = rows.new_full((len(rows), len(self.names)), torch.inf)
                 parts.append(empty.scatter_reduce(1, kinds.expand_as(distances), distances, "amin"))
             closest = torch.minimum(closest, torch.cat(parts))
         return closest
 
-    def _found(self, positions: Float[Tensor, "row atom 3"], reach_A: float) -> Float[Tensor, "row kind"]:
+    def _found(
+        self, positions: Float[Tensor, "row atom 3"], cell: Float[Tensor, "*row 3 3"] | None, reach_A: float
+    ) -> Float[Tensor, "row kind"]:
         """The distances in finite structures, by a neighbor search."""
         parts = []
-        for found in search(self.system, positions, ALL_PAIRS, reach_A):
+        for found in search(self.system, positions, cell, ALL_PAIRS, reach_A):
             low, high = torch.minimum(found.first, found.second), torch.maximum(found.first, found.second)
             nonbonded = ~torch.isin(self._code(low, high), self._held)
-            cells = found.row * len(self.names) + self._kind(low, high)
+            places = found.row * len(self.names) + self._kind(low, high)
             table = positions.new_full((found.n_rows * len(self.names),), torch.inf)
             distances = torch.where(nonbonded, found.distance, torch.inf)
-            parts.append(table.scatter_reduce(0, cells, distances, "amin").unflatten(0, (found.n_rows, -1)))
+            parts.append(table.scatter_reduce(0, places, distances, "amin").unflatten(0, (found.n_rows, -1)))
         return torch.cat(parts) if parts else positions.new_full((0, len(self.names)), torch.inf)
 
     @cached_property

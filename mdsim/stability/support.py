@@ -30,6 +30,7 @@ from ase.data import chemical_symbols
 from scipy.stats import norm
 
 from mdsim.geometry import angles_deg, dihedrals_deg, pair_distances
+from mdsim.observables import cells
 from mdsim.observables.adf import bonded_triplets
 from mdsim.observables.histogram import VALUES_PER_CHUNK
 from mdsim.stability.nonbonded import Contacts
@@ -60,7 +61,7 @@ class BondedRanges:
     high: Float[Tensor, "coordinate"]
 
     def outside(
-        self, positions: Float[Tensor, "row atom 3"], cell: Float[Tensor, "3 3"] | None
+        self, positions: Float[Tensor, "row atom 3"], cell: Float[Tensor, "*row 3 3"] | None
     ) -> Bool[Tensor, "row coordinate"]:
         """Whether each coordinate is outside its range. False if it is not a number."""
         values = _relative(self.measure(positions, self.tuples, cell), self.center.to(positions), self.period)
@@ -92,14 +93,18 @@ class Support:
         A coordinate that is not a number counts as inside. Non-finite frames are always unstable.
         """
         rows = trajectory.positions.flatten(0, 1)
-        some = rows.split(max(1, VALUES_PER_CHUNK // (4 * max(1, len(self.names)))))
-        outside = torch.cat([self._structures_outside(positions) for positions in some])
+        size = max(1, VALUES_PER_CHUNK // (4 * max(1, len(self.names))))
+        cell = cells.of_rows(trajectory.in_cells(self.contacts.system).cell)
+        some = zip(rows.split(size), cells.split(cell, len(rows), size), strict=True)
+        outside = torch.cat([self._structures_outside(*structures) for structures in some])
         outside = torch.cat([outside, self._energies_outside(trajectory).reshape(-1, 1)], dim=1)
         return outside.unflatten(0, trajectory.positions.shape[:2])
 
-    def _structures_outside(self, positions: Float[Tensor, "row atom 3"]) -> Bool[Tensor, "row coordinate"]:
-        bonded = [ranges.outside(positions, self.contacts.system.cell) for ranges in self.bonded]
-        closest = self.contacts.closest_A(positions, self._reach_A)
+    def _structures_outside(
+        self, positions: Float[Tensor, "row atom 3"], cell: Float[Tensor, "*row 3 3"] | None
+    ) -> Bool[Tensor, "row coordinate"]:
+        bonded = [ranges.outside(positions, cell) for ranges in self.bonded]
+        closest = self.contacts.closest_A(positions, self._reach_A, cell)
         return torch.cat([*bonded, closest < self.closest_A.to(positions)], dim=1)
 
     def _energies_outside(self, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:

@@ -9,7 +9,7 @@ from ase.calculators.lj import LennardJones
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 
 from mdsim.integrators import NoseHooverChain, VelocityVerlet
-from mdsim.integrators.nose_hoover import SUZUKI_YOSHIDA_WEIGHTS, _constants, _half_step_of_chain
+from mdsim.integrators.nose_hoover import SUZUKI_YOSHIDA_WEIGHTS, chain_constants, _half_step_of_chain
 from mdsim.state import System
 from mdsim.units import FS, kT_eV
 
@@ -96,14 +96,14 @@ def test_chain_masses():
 
 def test_the_constants_of_a_chain_are_made_once_for_each_number_of_degrees_of_freedom():
     small, large = system_of([6, 1], [12.0, 1.0]), system_of([6, 1, 1], [12.0, 1.0, 1.0])
-    _constants.cache_clear()
+    chain_constants.cache_clear()
     for system in (small, large):
         integrator, potential = NoseHooverChain(1.0, 300.0, 20.0), wells(1.0)
         positions = torch.ones(2, system.n_atoms, 3)
         state = integrator.init(system, potential, positions, 0.1 * positions)
         for _ in range(3):
             state = integrator.step(system, potential, state)
-    assert _constants.cache_info().misses == 2
+    assert chain_constants.cache_info().misses == 2
     assert NoseHooverChain(1.0, 300.0, 20.0).constants(large).masses[0] == pytest.approx(
         3 * NoseHooverChain(1.0, 300.0, 20.0).constants(small).masses[0]
     )
