@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mdsim.assembly.stability import criterion
 from mdsim.config.schema import (
+    CellRescalingConfig,
     CustomIntegratorConfig,
     DynamicsConfig,
     LangevinConfig,
@@ -17,7 +18,10 @@ from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.restraint import BondedRestraint
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError
+from mdsim.integrators.barostat import Barostat
+from mdsim.integrators.cell_rescaling import StochasticCellRescaling
 from mdsim.integrators.langevin import LangevinBAOAB
+from mdsim.integrators.mtk import MartynaTobiasKlein
 from mdsim.integrators.nose_hoover import NoseHooverChain
 from mdsim.integrators.nve import VelocityVerlet
 from mdsim.integrators.paper_euler import PaperEuler
@@ -29,7 +33,17 @@ from mdsim.units import kT_eV
 
 
 def integrator(config: DynamicsConfig) -> Integrator:
-    """The integrator of a configuration."""
+    """The integrator of a configuration, with its barostat if it has one."""
+    moves, barostat = _at_constant_volume(config), config.barostat
+    if barostat is None:
+        return moves
+    given = (moves, barostat.pressure_bar, 1000 * barostat.relaxation_time_ps)
+    if isinstance(barostat, CellRescalingConfig):
+        return StochasticCellRescaling(*given, barostat.compressibility_per_bar, barostat.scaling)  # type: ignore
+    return MartynaTobiasKlein(*given, barostat.scaling)  # type: ignore[arg-type]
+
+
+def _at_constant_volume(config: DynamicsConfig) -> Integrator:
     chosen, timestep_fs, temperature_K = config.integrator, config.timestep_fs, config.temperature_K
     match chosen:
         case VelocityVerletConfig():
@@ -55,6 +69,8 @@ def integrator(config: DynamicsConfig) -> Integrator:
 def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
     """The dynamics of one epoch, with its stability criteria."""
     moves = integrator(config.dynamics)
+    if isinstance(moves, Barostat) and system.cell is None:
+        raise ConfigError("dynamics.barostat: the system has open boundaries, and so no volume; remove the barostat")
     judges = [criterion(chosen, system, dataset, config.reference_run) for chosen in config.stability]
     judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
     dynamics = config.dynamics

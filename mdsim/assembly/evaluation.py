@@ -51,7 +51,7 @@ def departures(
         log.warning("departures: %d reference frames have no support; %d are needed", len(frames), FEWEST_FRAMES)
         return None
     support = support_of(system.to("cpu", torch.float64), frames.double()).to(system.masses.device)
-    potential, dynamics = stretch.potential(force_field), config.dynamics
+    potential, dynamics = stretch.potential_at_constant_volume(force_field), config.dynamics
     some = frames[:: -(-len(frames) // MOST_ENERGIES)].to(system.masses)
     energies = torch.cat([potential(batch)[0] for batch in some.split(dynamics.replicas)])
     temperature_K = source.metadata.temperature_K or dynamics.temperature_K

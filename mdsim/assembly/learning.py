@@ -106,6 +106,11 @@ def loss_term(
         case ObservablesTermConfig():
             return ObservableTerm(targets(chosen, config, system, reference_data), config.estimator.paper_estimator)
         case ContrastTermConfig():
+            if config.dynamics.barostat is not None:
+                raise ConfigError(
+                    "terms.contrast: reference structures have the volume of the data set, and the simulated ones that "
+                    "of the barostat, so that the contrast of their energies is no gradient; remove one of the two"
+                )
             source = data if chosen.reference == "labeled_frames" else reference_data
             structures = reference_structures(system, source, chosen.reference_file, reference_temperature(config))
             sampler = neighborhood_sampler(config, system, data)

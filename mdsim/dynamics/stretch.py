@@ -119,6 +119,10 @@ class Stretch:
         if isinstance(self.integrator, Barostat):
             tolerance, prior = self.fast_tolerance, self.prior
             return bind_in_cells(force_field, self.system, fast=self.fast, tolerance=tolerance, prior=prior)
+        return self.potential_at_constant_volume(force_field)
+
+    def potential_at_constant_volume(self, force_field: ForceField) -> Potential:
+        """That of structures in the cell of the system, whether or not the dynamics moves it."""
         potential = force_field.bind(self.system, fast=self.fast, tolerance=self.fast_tolerance)
         return potential if self.prior is None else Together(potential, self.prior)
 

@@ -6,12 +6,13 @@ stratified sampling. The importance weights, which keep averages unbiased, are a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mdsim.estimator.sample_energies import closest_molecules
 from mdsim.geometry import pair_distances
+from mdsim.observables.cells import of_chosen
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
@@ -57,7 +58,7 @@ class NeighborhoodSampler:
     def __call__(
         self, system: System, positions: Float[Tensor, "frame atom 3"], generator: torch.Generator
     ) -> Neighborhoods:
-        """Neighborhoods drawn from the frames (Å).
+        """Neighborhoods drawn from the frames (Å). The system can have a cell for each frame.
 
         Raises:
             ValueError: ``n_molecules`` exceeds the number of molecules.
@@ -66,7 +67,9 @@ class NeighborhoodSampler:
         deviation = worst_bond_of_molecules(system, positions, self.reference_lengths_A)[frames, molecules]
         chosen, weights = stratified(deviation, self.n_strata, self.max_per_stratum, generator)
         frames, molecules = frames[chosen], molecules[chosen]
-        membership = closest_molecules(system, positions[frames], central_atoms(system)[molecules], self.n_molecules)
+        of_samples = replace(system, cell=of_chosen(system.cell, frames))
+        centers = central_atoms(system)[molecules]
+        membership = closest_molecules(of_samples, positions[frames], centers, self.n_molecules)
         alike = not self.weighted or self.max_per_stratum is None
         return Neighborhoods(frames, molecules, membership, None if alike else weights)
 

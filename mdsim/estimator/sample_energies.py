@@ -9,7 +9,7 @@ import torch
 
 from mdsim.force_field import ForceField
 from mdsim.geometry import minimum_image
-from mdsim.neighbors import neighbors
+from mdsim.neighbors import pairs_within
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
@@ -18,10 +18,25 @@ SampleEnergies = Callable[[Tensor], Tensor]
 
 
 def structure_energies(
-    force_field: ForceField, system: System, positions: Float[Tensor, "sample atom 3"]
+    force_field: ForceField,
+    system: System,
+    positions: Float[Tensor, "sample atom 3"],
+    cells: Float[Tensor, "sample 3 3"] | None = None,
 ) -> SampleEnergies:
-    """Total energies of whole structures, for the global estimator."""
-    return lambda index: force_field.energy(system, positions[index])
+    """Total energies of whole structures, for the global estimator.
+
+    At constant pressure the energies are those in the cells of the structures. The work P₀ V of a structure does not
+    depend on the parameters, so that it is not part of the estimator: d<g>/dθ = -Cov(g, ∂U/∂θ)/kT, as at constant
+    volume.
+    """
+    if cells is None:
+        return lambda index: force_field.energy(system, positions[index])
+
+    def energy(index: Tensor) -> Tensor:
+        structures = positions[index]
+        return force_field.energy(system, structures, pairs_within(cells[index], structures, force_field.cutoff))
+
+    return energy
 
 
 def neighborhood_energies(
@@ -30,6 +45,7 @@ def neighborhood_energies(
     positions: Float[Tensor, "frame atom 3"],
     frames: Int[Tensor, "sample"],
     membership: Bool[Tensor, "sample atom"],
+    cells: Float[Tensor, "frame 3 3"] | None = None,
 ) -> SampleEnergies:
     """Summed atomic energies of neighborhoods, for the local estimator.
 
@@ -41,6 +57,7 @@ def neighborhood_energies(
         positions: Å.
         frames: index of the structure of each neighborhood.
         membership: the atoms of each neighborhood, see `closest_molecules`.
+        cells: lattice vectors of the structures, Å, where they move. None: those of the system.
 
     Source: arXiv 2402.13984, local Boltzmann estimator. It assumes that a neighborhood is independent of its
     surroundings.
@@ -49,7 +66,7 @@ def neighborhood_energies(
     def energy(index: Tensor) -> Tensor:
         needed, row = torch.unique(frames[index], return_inverse=True)
         structures = positions[needed]
-        pairs = neighbors(system, structures, force_field.cutoff)
+        pairs = pairs_within(system.cell if cells is None else cells[needed], structures, force_field.cutoff)
         return local_energies(force_field.atomic_energies(system, structures, pairs)[row], membership[index])
 
     return energy
@@ -71,7 +88,7 @@ def closest_molecules(
     """Mask of the atoms of the molecules closest to a central atom, including its own molecule.
 
     Args:
-        system: provides the molecules and the cell.
+        system: provides the molecules and the cell, or the cells of the samples.
         positions: Å.
         centers: the central atom of each sample.
         n_molecules: whole molecules per neighborhood, ranked by the distance of their nearest atom to the center.

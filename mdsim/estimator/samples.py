@@ -38,6 +38,7 @@ class Samples:
         structures_at_once: structures per backward pass, within the memory budget.
         neighborhoods: the samples of the local estimator. None: samples are whole structures.
         reweighting: weights that reweight the samples to other parameters. None: the parameters are unchanged.
+        cells: lattice vectors of the structures, Å, where they move. None: all have `System.cell`.
     """
 
     system: System
@@ -52,6 +53,7 @@ class Samples:
     structures_at_once: PiecesAtOnce
     neighborhoods: Neighborhoods | None = None
     reweighting: Float[Tensor, "sample"] | None = None
+    cells: Float[Tensor, "structure 3 3"] | None = None
     _values: dict[int, tuple[Observable, Tensor]] = field(default_factory=dict)  # shared by reweighted copies
     _parent: tuple[Samples, Tensor] | None = None  # of a subset: all samples, and the indices of the subset
 
@@ -72,15 +74,17 @@ class Samples:
         """Energies of the samples (eV) with the current parameters."""
         drawn = self.neighborhoods
         if drawn is None:
-            return structure_energies(force_field, self.system, self.positions)
-        return neighborhood_energies(force_field, self.system, self.positions, drawn.frames, drawn.membership)
+            return structure_energies(force_field, self.system, self.positions, self.cells)
+        chosen = drawn.frames, drawn.membership
+        return neighborhood_energies(force_field, self.system, self.positions, *chosen, self.cells)
 
     def minibatch_size(self, force_field: ForceField) -> int:
         """Samples per backward pass that fit into memory. The memory depends on the number of their structures."""
 
         def one() -> Tensor:
             with torch.enable_grad():
-                return force_field.energy(self.system, self.positions[:1])
+                cells = None if self.cells is None else self.cells[:1]
+                return structure_energies(force_field, self.system, self.positions[:1], cells)(torch.arange(1))
 
         structures = self.structures_at_once(one, self.positions.device)
         return structures * math.ceil(len(self) / max(1, len(self.positions)))
@@ -120,6 +124,7 @@ class Samples:
         return replace(
             self,
             positions=self.positions[kept] if drawn is None else self.positions,
+            cells=self.cells[kept] if drawn is None and self.cells is not None else self.cells,
             energy=self.energy[kept],
             replica=self.replica[kept],
             after_break=self.after_break[kept],
@@ -176,12 +181,14 @@ class Sampling:
         positions, energy, replica = trajectory.positions[mask], trajectory.energy[mask], torch.nonzero(mask)[:, 1]
         after_break = outcome.after_break[mask]
         shared = (self.kT, generator, self.structures_at_once)
+        cells = None if trajectory.cell is None else trajectory.cell[mask]
         if self.sampler is None or not len(positions):
-            return Samples(system, trajectory, mask, positions, energy, replica, after_break, *shared)
-        drawn = self.sampler(system, positions, generator)
+            return Samples(system, trajectory, mask, positions, energy, replica, after_break, *shared, cells=cells)
+        drawn = self.sampler(system if cells is None else replace(system, cell=cells), positions, generator)
         unknown = torch.full_like(drawn.frames, torch.nan, dtype=energy.dtype)
         replica, after_break = replica[drawn.frames], after_break[drawn.frames]
-        samples = Samples(system, trajectory, mask, positions, unknown, replica, after_break, *shared, drawn)
+        found = (system, trajectory, mask, positions, unknown, replica, after_break, *shared, drawn)
+        samples = Samples(*found, cells=cells)
         return replace(samples, energy=samples.current_energies(force_field))
 
     def usable(self, outcome: Outcome) -> Bool[Tensor, "frame replica"]:

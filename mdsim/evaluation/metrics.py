@@ -37,6 +37,7 @@ def final_metrics(
     eval_model: str,
     temperature_K: float,
     thermostat: Mapping[str, Any] | None = None,
+    barostat: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All results of one evaluation.
 
@@ -46,12 +47,14 @@ def final_metrics(
         eval_model: name of the evaluated force field.
         temperature_K: temperature of the thermostat.
         thermostat: name and settings of the integrator.
+        barostat: name and settings of the barostat, if there is one.
     """
     broken, system = evaluation.broken.numpy(), evaluation.stretch.system
     results: dict[str, Any] = {
         "eval_model": eval_model,
         "temperature_K": temperature_K,
         "thermostat": None if thermostat is None else dict(thermostat),
+        **({} if barostat is None else {"barostat": dict(barostat)}),
         "timestep_fs": evaluation.stretch.integrator.timestep_fs,
         "replicas": len(broken),
         "horizon_ps": evaluation.horizon_ps,

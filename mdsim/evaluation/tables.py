@@ -26,6 +26,8 @@ def conditions(summary: dict[str, Any]) -> str:
     parts = [f"{summary['temperature_K']:g} K"] if "temperature_K" in summary else []
     if isinstance(thermostat := summary.get("thermostat"), dict):
         parts.append(thermostat_text(thermostat))
+    if isinstance(barostat := summary.get("barostat"), dict):
+        parts.append(barostat_text(barostat))
     if (timestep_fs := summary.get("timestep_fs")) is not None:
         parts.append(f"time step {timestep_fs:g} fs")
     return ", ".join(parts)
@@ -38,6 +40,12 @@ def thermostat_text(thermostat: Mapping[str, Any]) -> str:
         f"{key.removesuffix(' per ps')} {value}{'/ps' if key.endswith(' per ps') else ''}" for key, value in settings
     ]
     return f"{thermostat.get('name', '')} ({', '.join(shown)})" if shown else str(thermostat.get("name", ""))
+
+
+def barostat_text(barostat: Mapping[str, Any]) -> str:
+    """Pressure and method of a barostat, such as ``1 bar, cell_rescaling (relaxation time 1.0 ps, ...)``."""
+    settings = {key: value for key, value in barostat.items() if key != "pressure_bar"}
+    return f"{barostat['pressure_bar']:g} bar, {thermostat_text(settings)}"
 
 
 def ended_by(summary: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ class MSD:
                 f"a lag of {self.max_lag_fs} fs needs {n_lags} frames, {trajectory.frame_interval_fs} fs apart, "
                 f"but the trajectory has {trajectory.n_frames}"
             )
-        positions = trajectory.positions.double()
+        positions = _without_strain(trajectory)
         if self.remove_center_of_mass:
             positions = positions - center_of_mass(positions, system.masses)
         if self.element is not None:
@@ -76,6 +76,22 @@ class MSD:
         squares = _sums_of_squares(displacement.flatten(2), n_lags)
         msd = (squares - 2.0 * autocorrelation(displacement.flatten(2), n_lags)) / positions.shape[2]
         return msd.clamp_min(0.0).T.to(trajectory.positions.dtype)
+
+
+def _without_strain(trajectory: Trajectory) -> Float[Tensor, "frame replica atom 3"]:
+    """Positions (Å, float64) without the motion that atoms share with a moving cell.
+
+    Displacements between frames are those in units of the cell, in the cell of the later frame. The volume's
+    fluctuations would otherwise move atoms far from the origin, without any diffusion (von Bülow, Bullerjahn, Hummer,
+    J. Chem. Phys. 153, 021101 (2020)).
+    """
+    positions = trajectory.positions.double()
+    if trajectory.cell is None:
+        return positions
+    cells = trajectory.cell.double()
+    fractional = positions @ torch.linalg.inv_ex(cells).inverse
+    steps = fractional.diff(dim=0) @ cells[1:]
+    return positions[:1] + torch.cat([torch.zeros_like(positions[:1]), steps]).cumsum(0)
 
 
 def _sums_of_squares(series: Float[Tensor, "frame row column"], n_lags: int) -> Float[Tensor, "lag row"]:

@@ -79,9 +79,11 @@ def _write_results(
 ) -> tuple[Path, ...]:
     """Write metrics, arrays, the table and the report of a finished evaluation. Returns the figures."""
     errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
-    thermostat = config.dynamics.integrator.model_dump(mode="json")
-    temperature_K = config.dynamics.temperature_K
-    summary = metrics.final_metrics(evaluation, errors, config.eval_model, temperature_K, thermostat)
+    dynamics = config.dynamics
+    thermostat = dynamics.integrator.model_dump(mode="json")
+    barostat = None if dynamics.barostat is None else dynamics.barostat.model_dump(mode="json")
+    ensemble = (dynamics.temperature_K, thermostat, barostat)
+    summary = metrics.final_metrics(evaluation, errors, config.eval_model, *ensemble)
     arrays = metrics.save_arrays(out_dir, evaluation)
     origin = {"checkpoint": checkpoint.as_posix(), "checkpoint_sha256": evaluation.checkpoint_sha256}
     write_summary(out_dir, {**origin, "seed": config.seed, "versions": versions(), **summary}, arrays)

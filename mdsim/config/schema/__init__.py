@@ -12,10 +12,13 @@ from mdsim.config.schema.custom import (
 )
 from mdsim.config.schema.data import DataConfig, PretrainDataConfig
 from mdsim.config.schema.dynamics import (
+    BarostatConfig,
     BondedRestraintConfig,
+    CellRescalingConfig,
     DynamicsConfig,
     IntegratorConfig,
     LangevinConfig,
+    MartynaTobiasKleinConfig,
     NoseHooverConfig,
     PaperEulerConfig,
     VelocityVerletConfig,
@@ -74,8 +77,10 @@ __all__ = [
     "ADFConfig",
     "AngleDeviationConfig",
     "ArchitectureConfig",
+    "BarostatConfig",
     "BondDeviationConfig",
     "BondLengthsConfig",
+    "CellRescalingConfig",
     "BondedRestraintConfig",
     "ContrastTermConfig",
     "Count",
@@ -103,6 +108,7 @@ __all__ = [
     "IntegratorConfig",
     "IntermolecularDistanceConfig",
     "LangevinConfig",
+    "MartynaTobiasKleinConfig",
     "LearningConfig",
     "LocalEstimatorConfig",
     "MODEL_CONFIGS",

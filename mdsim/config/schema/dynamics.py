@@ -51,10 +51,48 @@ IntegratorConfig = Annotated[
 ]
 
 
+class BarostatSection(Section):
+    """What all barostats have."""
+
+    pressure_bar: float = Field(1.0, allow_inf_nan=False, description="External pressure. 1 bar is 0.1 MPa.")
+    relaxation_time_ps: Positive = Field(
+        1.0, description="Relaxation time of the volume. Longer times disturb the dynamics less, and need longer runs."
+    )
+
+
+class CellRescalingConfig(BarostatSection):
+    """Stochastic cell rescaling, a first-order barostat for any thermostat."""
+
+    name: Literal["cell_rescaling"] = Field(description="The method.")
+    compressibility_per_bar: Positive = Field(
+        4.5e-5, description="Estimate of the isothermal compressibility, that of water by default. It scales the rate."
+    )
+    scaling: Literal["isotropic", "semi_isotropic", "anisotropic"] = Field(
+        "isotropic",
+        description="Lengths that change together: all, the x-y plane and z, or none.",
+    )
+
+
+class MartynaTobiasKleinConfig(BarostatSection):
+    """Martyna-Tobias-Klein dynamics, for the `nose_hoover` integrator."""
+
+    name: Literal["mtk"] = Field(description="The method.")
+    scaling: Literal["isotropic", "semi_isotropic", "anisotropic", "full"] = Field(
+        "isotropic",
+        description="Lengths that change together: all, the x-y plane and z, or none. `full` also changes angles.",
+    )
+
+
+BarostatConfig = Annotated[CellRescalingConfig | MartynaTobiasKleinConfig, Field(discriminator="name")]
+
+
 class DynamicsConfig(Section):
     """Integrator, time step, temperature, replicas and frame interval."""
 
     integrator: IntegratorConfig = Field(description="The equations of motion, chosen by `name`.")
+    barostat: BarostatConfig | None = Field(
+        None, description="Keeps the pressure in place of the volume, chosen by `name`. Null: constant volume."
+    )
     temperature_K: Positive = Field(
         description="Temperature of the thermostat, of the initial velocities, and of the Boltzmann estimator."
     )
@@ -70,6 +108,18 @@ class DynamicsConfig(Section):
         description="Largest error of the interpolated functions of distance in the fast path, relative to their "
         "largest values. If it would be exceeded, forces are evaluated as in training.",
     )
+
+    @model_validator(mode="after")
+    def _barostat_fits(self) -> DynamicsConfig:
+        if self.barostat is None:
+            return self
+        fitting = ("nose_hoover",) if self.barostat.name == "mtk" else ("nose_hoover", "langevin", "paper_euler")
+        if self.integrator.name not in fitting:
+            raise ValueError(
+                f"barostat {self.barostat.name!r} needs the integrator {' or '.join(fitting)}, "
+                f"found {self.integrator.name!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_frames(self) -> DynamicsConfig:
