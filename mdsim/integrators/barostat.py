@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from mdsim.geometry import outer, volume
+from mdsim.geometry import volume
 from mdsim.integrators.base import BaseIntegrator, SplitIntegrator
 from mdsim.interfaces import CellPotential
 from mdsim.state import MDState, System, kinetic_energy_eV
@@ -147,8 +147,7 @@ def pressure_tensor(system: System, state: MDState) -> Float[Tensor, "replica 3 
     """Instantaneous pressure with its kinetic part, (Σ m v ⊗ v) / V minus the stress, eV/Å³."""
     if state.stress is None:
         raise ValueError("a barostat needs a state with stresses; make the state with this integrator's init")
-    masses = system.masses.to(state.velocities)[:, None]
-    kinetic = outer(masses * state.velocities, state.velocities).sum(1)
+    kinetic = (system.masses.to(state.velocities)[:, None] * state.velocities).mT @ state.velocities
     return kinetic / volume(cell_of(state))[:, None, None] - state.stress
 
 

@@ -103,6 +103,21 @@ def kick_and_thermostat(
     return kicked, chain
 
 
+def propagated_chain(
+    twice_kinetic: Float[Tensor, "replica"],
+    thermostat: Float[Tensor, "replica 2 chain"],
+    chain_masses: Float[np.ndarray, "chain"],
+    substeps: Float[np.ndarray, "substep"],
+    frequency: float,
+    relative_kT: Float[Tensor, "replica"] | None = None,
+) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica 2 chain"]]:
+    """Half a time step of the chain: factors on the velocities, and chains."""
+    scale, chain = _new(twice_kinetic), _new(thermostat)
+    given = arrays(twice_kinetic, thermostat, chain_masses, substeps, frequency, relative_kT)
+    _propagated_chain(*given, *arrays(scale, chain))
+    return scale, chain
+
+
 def _new(like: Tensor) -> Tensor:
     """A tensor for a loop to fill. It must be contiguous, or the loop would fill a copy."""
     return torch.empty_like(like, memory_format=torch.contiguous_format)
@@ -182,6 +197,17 @@ def _kick_and_thermostat(
 
 @compiled()
 @no_type_check
+def _propagated_chain(twice_kinetic, thermostat, Q, substeps, frequency, relative_kT, scale, chain):
+    links = np.empty((2, len(Q)))
+    for r in range(len(thermostat)):
+        links[:] = thermostat[r]
+        heat = twice_kinetic[r] if relative_kT is None else twice_kinetic[r] / relative_kT[r]
+        scale[r] = _half_step_of_chain(heat, links, Q, substeps, frequency)
+        chain[r] = links
+
+
+@compiled()
+@no_type_check
 def _twice_kinetic(velocities, masses):
     total = 0.0
     for a in range(len(masses)):
@@ -193,7 +219,7 @@ def _twice_kinetic(velocities, masses):
 @compiled()
 @no_type_check
 def _half_step_of_chain(twice_kinetic, links, Q, substeps, frequency):
-    """Propagate the chain and return the factor on all velocities, as in `nose_hoover._half_step_of_chain`."""
+    """Propagate the chain and return the factor on all velocities, as in `nose_hoover.propagated_chain`."""
     eta, v = links[0], links[1]
     driving, scale = twice_kinetic / Q[0], 1.0
     for s in range(len(substeps)):

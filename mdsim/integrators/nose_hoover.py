@@ -241,6 +241,10 @@ def propagated_chain(
         thermostat: the chain.
         relative_kT: kT of each replica relative to that of the constants. None: equal.
     """
+    if in_compiled_loops(thermostat):
+        from mdsim.integrators import compiled_steps
+
+        return compiled_steps.propagated_chain(twice_kinetic, thermostat, *constants.arrays, relative_kT)
     eta, eta_velocities = thermostat.unbind(1)
     v = list(eta_velocities.unbind(-1))
     driving = twice_kinetic / constants.masses[0]

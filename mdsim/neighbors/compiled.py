@@ -1,6 +1,6 @@
-"""Compiled distance check of the candidates of a cell list, on a CPU with numba (the extra `fast`).
+"""Compiled loops over candidates and pairs, on a CPU with numba (the extra `fast`).
 
-It is two to nine times faster than tensor operations, so that rebuilds stay a small part of compiled steps.
+They are two to nine times faster than tensor operations, so that lists stay a small part of compiled steps.
 The compiler cannot handle run-time type checks, hence `no_type_check`.
 """
 
@@ -44,3 +44,13 @@ def within(limit, atoms, points, starts, stops):
 def _squared(a, b):
     x, y, z = b[0] - a[0], b[1] - a[1], b[2] - a[2]
     return x * x + y * y + z * z
+
+
+@njit(cache=True)
+@no_type_check
+def shifts_in_cells(first, image, cells, n_atoms, shift):
+    """Fill in the shift of every pair (Å): its image times the cell of its replica."""
+    for p in range(len(first)):
+        cell = cells[first[p] // n_atoms]
+        for axis in range(3):
+            shift[p, axis] = image[p, 0] * cell[0, axis] + image[p, 1] * cell[1, axis] + image[p, 2] * cell[2, axis]

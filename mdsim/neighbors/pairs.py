@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mdsim.compiled import HAS_NUMBA
 from mdsim.geometry import all_pairs, outer
 from mdsim.state import System
 from mdsim.typing import Float, Int, Tensor
@@ -30,8 +31,15 @@ class Neighbors:
         """The same pairs in other cells (Å) of the replicas."""
         if self.image is None:
             raise ValueError("only pairs that were found in moving cells have images")
-        of_pairs = cells.index_select(0, self.first // n_atoms)
-        shift = (self.image[:, :, None] * of_pairs).sum(1)
+        if HAS_NUMBA and cells.device.type == "cpu" and not cells.requires_grad:
+            from mdsim.neighbors.compiled import shifts_in_cells
+
+            shift = cells.new_empty(self.n_pairs, 3)
+            given = (tensor.contiguous().numpy() for tensor in (self.first, self.image, cells.detach()))
+            shifts_in_cells(*given, n_atoms, shift.numpy())
+        else:
+            of_pairs = cells.index_select(0, self.first // n_atoms)
+            shift = (self.image[:, :, None] * of_pairs).sum(1)
         return Neighbors(self.first, self.second, shift, self.image)
 
     def displacements(self, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:

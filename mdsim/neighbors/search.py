@@ -66,7 +66,7 @@ def _pairs_in_cells(
     while len(left):
         common = cells[left[volume(cells[left]).argsort()[len(left) // 2]]]
         strain = torch.linalg.inv(cells[left]) @ common  # from each cell to the common one
-        stretch = torch.linalg.matrix_norm(strain, ord=2)
+        stretch = 1 + torch.linalg.vector_norm((strain - torch.eye(3).to(strain)).flatten(1), dim=1)  # at most
         alike = stretch <= MOST_STRETCH
         chosen, strained = left[alike], positions[left[alike]] @ strain[alike]
         near = pairs_within(common, strained, WIDER * float(stretch[alike].max()) * cutoff)
