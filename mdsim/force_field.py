@@ -279,7 +279,7 @@ class Together:
         description: of the sum, shown in the log.
     """
 
-    def __init__(self, potential: Potential, other: Potential, description: str = "") -> None:
+    def __init__(self, potential: Any, other: Any, description: str = "") -> None:
         self.potential, self.other, self.description = potential, other, description
 
     def __call__(
@@ -293,8 +293,8 @@ class Together:
         self, positions: Float[Tensor, "replica atom 3"], cells: Float[Tensor, "replica 3 3"]
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 3 3"]]:
         """Energies (eV), forces (eV/Å) and virials (eV) in moving cells (Å), if both potentials have them."""
-        of_both = (potential.in_cells(positions, cells) for potential in (self.potential, self.other))  # type: ignore
-        return tuple(one + other for one, other in zip(*of_both, strict=True))  # type: ignore[return-value]
+        (energy, forces, virials), more = (part.in_cells(positions, cells) for part in (self.potential, self.other))
+        return energy + more[0], forces + more[1], virials + more[2]
 
 
 Results = TypeVar("Results", bound=tuple[Tensor, ...])

@@ -9,7 +9,7 @@ from ase.calculators.lj import LennardJones
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 
 from mdsim.integrators import NoseHooverChain, VelocityVerlet
-from mdsim.integrators.nose_hoover import SUZUKI_YOSHIDA_WEIGHTS, chain_constants, _half_step_of_chain
+from mdsim.integrators.nose_hoover import SUZUKI_YOSHIDA_WEIGHTS, _half_step_of_chain, chain_constants
 from mdsim.state import System
 from mdsim.units import FS, kT_eV
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -20,8 +21,9 @@ from mdsim.models.gemnet.edges import ALIGNMENT, Edges, Layout, on_both
 from mdsim.models.gemnet.fast.blocks import FrozenBlock, FrozenOutput, Geometry, Shared
 from mdsim.models.gemnet.fast.layers import Workspace, silu
 from mdsim.models.gemnet.fast.stages import Chunk, Circular, FrozenEmbedding
-from mdsim.neighbors import NeighborList, Neighbors, groups_of_replicas
+from mdsim.neighbors import MovingCellList, NeighborList, Neighbors, groups_of_replicas
 from mdsim.state import System
+from mdsim.stress import shifts_of
 from mdsim.typing import Float, Tensor
 
 CHUNK_NUMBERS = 2**17  # numbers in the features of a chunk of edges, per CPU thread: they fit into its cache
@@ -40,11 +42,11 @@ class Group:
     pairs: Neighbors
     layout: Layout | None
 
-    def edges(self, cutoff: float, positions: Float[Tensor, "replica atom 3"]) -> Edges:
-        """The edges at these positions (Å)."""
+    def edges(self, cutoff: float, positions: Float[Tensor, "replica atom 3"], pairs: Neighbors) -> Edges:
+        """The edges at these positions (Å), with the shifts of these pairs."""
         if self.layout is None:
-            return Edges.aligned(cutoff, positions, self.pairs)
-        return Edges.in_layout(cutoff, positions, self.pairs, self.layout)
+            return Edges.aligned(cutoff, positions, pairs)
+        return Edges.in_layout(cutoff, positions, pairs, self.layout)
 
 
 def _divided(neighbors: Neighbors, n_replicas: int, n_atoms: int) -> Iterator[Group]:
@@ -84,21 +86,37 @@ class FrozenGemNetT:
                 self.outputs.append(FrozenOutput(output, shared, edge_scale, energy_scale))
 
     def __call__(
-        self, system: System, positions: Float[Tensor, "replica atom 3"], neighbors: Neighbors
-    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
-        """Energies (eV, relative to the shift) and forces (eV/Å)."""
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        neighbors: Neighbors,
+        cells: Float[Tensor, "replica 3 3"] | None = None,
+    ) -> tuple[Any, ...]:
+        """Energies (eV, relative to the shift) and forces (eV/Å), and with cells (Å) that move also virials (eV)."""
         if neighbors is not self._neighbors:
             self._groups, self._neighbors = list(_divided(neighbors, len(positions), system.n_atoms)), neighbors
-        results = [self._of_group(system, positions[group.replicas], group) for group in self._groups]
-        return torch.cat([energy for energy, _ in results]), torch.cat([forces for _, forces in results])
+        results = []
+        for group in self._groups:
+            of_group = None if cells is None else cells[group.replicas]
+            results.append(self._of_group(system, positions[group.replicas], group, of_group))
+        return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
     def _of_group(
-        self, system: System, positions: Float[Tensor, "replica atom 3"], group: Group
-    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
+        self,
+        system: System,
+        positions: Float[Tensor, "replica atom 3"],
+        group: Group,
+        cells: Float[Tensor, "replica 3 3"] | None,
+    ) -> tuple[Tensor, ...]:
         self.workspace.restart()
+        pairs = group.pairs if cells is None else group.pairs.in_cells(cells, system.n_atoms)
         with torch.enable_grad():
             positions = positions.detach().requires_grad_()
-            edges = group.edges(self.cutoff, positions)
+            variables = [positions]
+            if cells is not None:
+                variables.append(shifts_of(pairs, positions))
+                pairs = replace(pairs, shift=variables[1])
+            edges = group.edges(self.cutoff, positions, pairs)
             circular = circular_basis(edges, edges.radial(self.radial_basis_cbf), self.num_spherical)
             bases = edges.radial(self.radial_basis), *circular
         with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
@@ -108,8 +126,11 @@ class FrozenGemNetT:
         # With degree 0 alone the harmonics are constant and not part of the graph.
         attached = [pair for pair in zip(bases, gradients, strict=True) if pair[0].requires_grad]
         outputs, of_outputs = zip(*attached, strict=True)
-        (gradient,) = torch.autograd.grad(outputs, positions, of_outputs)
-        return atomic.reshape(positions.shape[:2]).sum(-1), -gradient
+        of_positions, *of_shifts = torch.autograd.grad(outputs, variables, of_outputs)
+        energy = atomic.reshape(positions.shape[:2]).sum(-1)
+        if cells is None:
+            return energy, -of_positions
+        return energy, -of_positions, pairs.virials(positions.detach(), of_positions, *of_shifts)
 
     def _network(self, system: System, geometry: Geometry) -> Float[Tensor, "node"]:
         """Atomic energies. Gradients with respect to the geometry are filled in."""
@@ -153,12 +174,22 @@ class FrozenPotential:
     def __init__(self, model, system: System) -> None:
         self.system = system
         self.frozen, self.neighbor_list = FrozenGemNetT(model), NeighborList(system, model.cutoff)
+        self.moving_list = MovingCellList(system, model.cutoff)
 
     def __call__(
         self, positions: Float[Tensor, "replica atom 3"]
     ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"]]:
         """Energies (eV, relative to the shift) and forces (eV/Å)."""
         return self.neighbor_list.evaluate(positions, lambda pairs: self.frozen(self.system, positions, pairs))
+
+    def in_cells(
+        self, positions: Float[Tensor, "replica atom 3"], cells: Float[Tensor, "replica 3 3"]
+    ) -> tuple[Float[Tensor, "replica"], Float[Tensor, "replica atom 3"], Float[Tensor, "replica 3 3"]]:
+        """Energies (eV, relative to the shift), forces (eV/Å) and virials (eV) in moving cells (Å)."""
+        energy, forces, virials = self.moving_list.evaluate_in_cells(
+            positions, cells, lambda pairs: self.frozen(self.system, positions, pairs, cells)
+        )
+        return energy, forces, 0.5 * (virials + virials.mT)
 
 
 def _geometry(edges: Edges, bases: list[Tensor], gradients: list[Tensor], n_channels: int) -> Geometry:
