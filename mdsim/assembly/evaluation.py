@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -14,10 +16,10 @@ from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError
 from mdsim.evaluation.plan import Compared, DenseWindow, Plan
 from mdsim.force_field import ForceField
-from mdsim.interfaces import CorrelationFunction, Observable
+from mdsim.interfaces import BinnedObservable, CorrelationFunction, Observable
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
-from mdsim.observables.reference import reference_from_frames
+from mdsim.observables.reference import reference_from_file, reference_from_frames
 from mdsim.stability.departures import Departures, sustained_frames
 from mdsim.stability.support import FEWEST_FRAMES, support_of, with_energies
 from mdsim.state import System, Trajectory
@@ -66,11 +68,32 @@ def compared_structural(config: SimulateConfig, system: System, source: Dataset)
     chosen = [one for one in config.observables if not isinstance(one, PotentialEnergyConfig)]
     quantities = [quantity for one in chosen for quantity in observables(one, system)]
     _check_names([quantity.name for quantity in quantities])
-    temperature_K, from_run = reference_temperature(config), config.reference_run
+    temperature_K, from_run, files = reference_temperature(config), config.reference_run, reference_files(config)
     return {
-        q.name: Compared(q, reference(q, system, source, None, temperature_K, from_run), q.bin_centers)
+        q.name: Compared(q, reference(q, system, source, files.get(q.name), temperature_K, from_run), q.bin_centers)
         for q in quantities
     }
+
+
+def reference_files(config: SimulateConfig) -> dict[str, str]:
+    """Files of references by observable.
+
+    Raises:
+        ConfigError: an observable has two files.
+    """
+    _check_names([one.observable for one in config.reference_files], "reference_files")
+    return {one.observable: one.reference_file for one in config.reference_files}
+
+
+def check_reference_files(config: SimulateConfig, names: Iterable[str]) -> None:
+    """Refuse reference files of observables that are not among the given ones.
+
+    Raises:
+        ConfigError: there is such a file.
+    """
+    if unknown := reference_files(config).keys() - set(names):
+        known = ", ".join(names) or "none"
+        raise ConfigError(f"reference_files: {min(unknown)} is no observable of this evaluation, which has: {known}")
 
 
 def compared_energy(
@@ -112,10 +135,10 @@ def _energy_distribution(
     return EnergyDistribution(float(mean), reach, 2 * reach / config.bins, aligned)
 
 
-def _check_names(names: list[str]) -> None:
+def _check_names(names: list[str], key: str = "observables") -> None:
     """Refuse duplicate names, because results are stored by name."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"observables: {', '.join(twice)} is listed more than once")
+        raise ConfigError(f"{key}: {', '.join(twice)} is listed more than once")
 
 
 def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) -> dict[str, Compared]:
@@ -133,26 +156,40 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
 
 
 def _compared_dynamical(quantity: Observable, config: SimulateConfig, system: System, data: Dataset) -> Compared:
-    _check_dense_window(quantity, config, system)
+    window = _check_dense_window(quantity, config, system)
+    if (file := reference_files(config).get(quantity.name)) is not None:
+        axis = _axis_of(quantity, window)
+        if len(axis) < 2:
+            raise ConfigError(f"reference_files: {quantity.name} is a single number; its reference is that of the data")
+        return Compared(quantity, reference_from_file(Path(file), axis), axis)
     if config.reference_run and (tabulated := data.reference_run.mean_and_error(quantity)) is not None:
         return Compared(quantity, tabulated[0], torch.zeros(1), standard_error=tabulated[1])
     frames = _contiguous_frames(config, system, data)
     values = quantity(system, frames)[0].double()
-    axis = quantity.lags_fs(frames) if isinstance(quantity, CorrelationFunction) else torch.zeros(1)
+    axis = _axis_of(quantity, frames)
     if values.shape != axis.shape:
-        raise ConfigError(f"{quantity.name} gives {len(values)} values per replica for {len(axis)} lags (lags_fs)")
+        raise ConfigError(f"{quantity.name} gives {len(values)} values per replica for an axis of {len(axis)}")
     return Compared(quantity, values, axis)
 
 
-def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> None:
-    """Check before a long simulation that the window is long enough for the observable."""
+def _axis_of(quantity: Observable, frames: Trajectory) -> Float[Tensor, "bin"]:
+    """Lags of a correlation function, bins of a spectrum, or zero for a single value."""
+    if isinstance(quantity, CorrelationFunction):
+        return quantity.lags_fs(frames)
+    return quantity.bin_centers if isinstance(quantity, BinnedObservable) else torch.zeros(1)
+
+
+def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> Trajectory:
+    """Check before a long simulation that the window is long enough for the observable, on the frames at rest given."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None
     n_frames = config.dense_epochs * dynamics.steps_per_epoch // window.dump_every_steps
     still = torch.zeros(n_frames, 1, system.n_atoms, 3, dtype=system.masses.dtype, device=system.masses.device)
-    quantity(system, Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps))
+    frames = Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps)
+    quantity(system, frames)
     if isinstance(quantity, Diffusivity):
         quantity.finite_size_correction(system, dynamics.temperature_K)
+    return frames
 
 
 def _contiguous_frames(config: SimulateConfig, system: System, data: Dataset) -> Trajectory:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mdsim.evaluation.averages import area_between, error_interval, error_of_scatter, jackknife
 from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.measures import ENDINGS, KEY, Measure
 from mdsim.evaluation.plan import Compared
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
@@ -28,6 +29,7 @@ SEED = 0  # fixed, so that intervals depend only on the results
 JACKKNIFE = "jackknife over replicas, Student's t"
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 ENERGY_OFFSET = "potential_energy_minus_labels_meV"
+MEAN_OF = "_mean"  # follows the name of a distribution whose mean is reported
 DETERMINED, ALIGNED = "determined", "aligned at the mean over the reference frames"  # the zero of potential energies
 
 
@@ -58,14 +60,17 @@ def final_metrics(
         "periodic": system.cell is not None,
         **stable_times([lifetimes(evaluation)], evaluation.horizon_ps),
         **_departures(evaluation),
+        KEY: {name: measure.stated() for name, measure in measures(evaluation).items()},
         "interval_methods": interval_methods(),
         "reasons_unstable": dict(Counter(reason for reason in evaluation.reasons if reason != "stable")),
         "endings": endings(evaluation),
     }
     weights = evaluation.stable_frames.double().numpy()
-    means = evaluation.structural_means()
+    means, measure_of = evaluation.structural_means(), measures(evaluation)
     for name, compared in evaluation.structural.items():
-        results |= observable_errors(name, *_axis_and_reference(compared), means[name].numpy(), weights)
+        results |= observable_errors(
+            name, *_axis_and_reference(compared), means[name].numpy(), weights, measure_of[name]
+        )
         if isinstance(compared.observable, EnergyDistribution):
             results[f"{name}_zero"] = ALIGNED if compared.observable.aligned else DETERMINED
             results |= energy_offset(*_axis_and_reference(compared), means[name].numpy(), weights)
@@ -73,11 +78,21 @@ def final_metrics(
         present = np.isfinite(values.numpy()).all(-1)
         compared = evaluation.dynamical[name]
         axis_and_reference = _axis_and_reference(compared)
-        results |= observable_errors(name, *axis_and_reference, values.numpy(), present.astype(float))
+        weights = present.astype(float)
+        results |= observable_errors(name, *axis_and_reference, values.numpy(), weights, measure_of[name])
         if isinstance(compared.observable, Diffusivity):
             correction = compared.observable.finite_size_correction(system, temperature_K)
             results |= diffusivity_values(name, compared, values[:, 0].numpy(), correction)
     return results | {key: _or_none(value) for key, value in errors.items()}
+
+
+def measures(evaluation: Evaluation) -> dict[str, Measure]:
+    """The measure of each observable by name."""
+    return {
+        name: Measure.of(compared.observable, _axis_and_reference(compared)[0], structural)
+        for found, structural in ((evaluation.structural, True), (evaluation.dynamical, False))
+        for name, compared in found.items()
+    }
 
 
 def lifetimes(evaluation: Evaluation) -> Lifetimes:
@@ -192,7 +207,12 @@ def interval_methods(n_groups: int = 1) -> dict[str, str]:
 
 
 def observable_errors(
-    name: str, axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
+    name: str,
+    axis: np.ndarray,
+    reference: np.ndarray,
+    values: np.ndarray,
+    weights: np.ndarray,
+    measure: Measure | None = None,
 ) -> dict[str, float | None]:
     """Mean absolute error of the average over replicas weighted by their stable frames.
 
@@ -202,24 +222,47 @@ def observable_errors(
         reference: one value per bin.
         values: one row per replica.
         weights: weights of the replicas.
+        measure: of the observable. None: that of the axis.
 
     Returns:
         Range × mean |g - g_ref| over bins, the paper's measure: the area between the densities. For correlation
-        functions and single values, mean |g - g_ref|.
+        functions, structure factors and single values, mean |g - g_ref|. The mean of a distribution and of its
+        reference where the measure has one.
     """
+    measure = measure or Measure.of_axis(axis)
     known = (weights > 0) & np.isfinite(values).all(-1)
     if not known.any():
         return {f"{name}_mae": None}
     values, weights = values[known], weights[known]
-    interval = error_interval(axis, reference, values, weights)
-    own = area_between(axis, reference, values)
-    return {
+    interval = error_interval(axis, reference, values, weights, measure.is_density)
+    own = area_between(axis, reference, values, measure.is_density)
+    errors = {
         f"{name}_mae": interval.estimate,
         f"{name}_mae_low": _or_none(interval.low),
         f"{name}_mae_high": _or_none(interval.high),
         f"{name}_mae_replica_mean": float(own.mean()),
         f"{name}_mae_replica_std": float(own.std()),
-        f"{name}_mae_of_scatter": _or_none(error_of_scatter(axis, values, weights)),
+        f"{name}_mae_of_scatter": _or_none(error_of_scatter(axis, values, weights, measure.is_density)),
+    }
+    if measure.mean_unit is None:
+        return errors
+    return errors | _means(f"{name}{MEAN_OF}", ENDINGS.get(measure.mean_unit, ""), axis, reference, values, weights)
+
+
+def _means(
+    key: str, ending: str, axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
+) -> dict[str, float | None]:
+    """Mean of a distribution, averaged over replicas, and that of its reference."""
+
+    def mean(rows: np.ndarray) -> np.ndarray:
+        return rows @ axis / rows.sum(-1)
+
+    interval = jackknife(mean, values, weights)
+    return {
+        f"{key}{ending}": interval.estimate,
+        f"{key}{ending}_low": _or_none(interval.low),
+        f"{key}{ending}_high": _or_none(interval.high),
+        f"{key}_reference{ending}": float(mean(reference[None])[0]),
     }
 
 

@@ -20,7 +20,7 @@ from mdsim.config.schema.dynamics import (
     PaperEulerConfig,
     VelocityVerletConfig,
 )
-from mdsim.config.schema.evaluation import DenseWindowConfig, DeparturesConfig, SimulateConfig
+from mdsim.config.schema.evaluation import DenseWindowConfig, DeparturesConfig, ReferenceFileConfig, SimulateConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import (
     MODEL_CONFIGS,
@@ -48,12 +48,21 @@ from mdsim.config.schema.observables import (
 from mdsim.config.schema.pretraining import OptimizationConfig, PretrainConfig
 from mdsim.config.schema.repulsion import RepulsionConfig
 from mdsim.config.schema.runs import RunConfig
+from mdsim.config.schema.scattering import StructureFactorConfig
+from mdsim.config.schema.spectra import InfraredSpectrumConfig, VibrationalDOSConfig
 from mdsim.config.schema.stability import (
     AngleDeviationConfig,
     BondDeviationConfig,
     CriterionConfig,
     IntermolecularDistanceConfig,
     RDFDeviationConfig,
+)
+from mdsim.config.schema.structure import (
+    CoordinationConfig,
+    EndToEndConfig,
+    HydrogenBondsConfig,
+    RadiusOfGyrationConfig,
+    TetrahedralOrderConfig,
 )
 from mdsim.config.schema.terms import (
     ContrastTermConfig,
@@ -78,6 +87,7 @@ __all__ = [
     "BondLengthsConfig",
     "BondedRestraintConfig",
     "ContrastTermConfig",
+    "CoordinationConfig",
     "Count",
     "CriterionConfig",
     "CustomConfig",
@@ -97,9 +107,12 @@ __all__ = [
     "DistancesConfig",
     "DynamicalConfig",
     "DynamicsConfig",
+    "EndToEndConfig",
     "EnergiesForcesTermConfig",
     "EstimatorConfig",
     "Fraction",
+    "HydrogenBondsConfig",
+    "InfraredSpectrumConfig",
     "IntegratorConfig",
     "IntermolecularDistanceConfig",
     "LangevinConfig",
@@ -122,17 +135,22 @@ __all__ = [
     "PretrainedReference",
     "RDFConfig",
     "RDFDeviationConfig",
+    "RadiusOfGyrationConfig",
+    "ReferenceFileConfig",
     "RepulsionConfig",
     "RunConfig",
     "Section",
     "SimulateConfig",
     "StructuralConfig",
+    "StructureFactorConfig",
     "TargetConfig",
     "TargetObservableConfig",
     "TermConfig",
+    "TetrahedralOrderConfig",
     "TrainConfig",
     "VACFConfig",
     "VelocityVerletConfig",
+    "VibrationalDOSConfig",
     "WATER_VISCOSITY_MPA_S",
     "WandbConfig",
     "model_label",
