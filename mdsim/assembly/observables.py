@@ -50,7 +50,6 @@ from mdsim.observables.vacf import VACF
 from mdsim.plugins import make
 from mdsim.state import System
 
-
 #: Observables whose arguments are the keys of their sections.
 OF_SITES: dict[type[Section], Callable[..., BinnedObservable]] = {
     CoordinationConfig: CoordinationNumber,
@@ -97,9 +96,7 @@ def _distances(config: DistancesConfig, pair: tuple[str, str] | None) -> Distanc
     return DistanceDistribution(config.max_distance_A, config.bin_width_A, pair, config.among)
 
 
-def _structure_factor(
-    config: StructureFactorConfig, pair: tuple[str, str] | None, system: System
-) -> StructureFactor:
+def _structure_factor(config: StructureFactorConfig, pair: tuple[str, str] | None, system: System) -> StructureFactor:
     """The sum over wave vectors or the transform of g(r) for periodic systems, the Debye formula for open ones."""
     weighting = "number" if config.weighting == "partial" else config.weighting
     isotopes = tuple(config.isotopes.items())

@@ -60,9 +60,7 @@ def pooled(results: Results) -> dict[str, Any]:
     if results.departures is not None:
         together |= departure_times(results.departures, results.horizon_ps)
     for name, (values, axis, reference) in results.observables.items():
-        together |= observable_errors(
-            name, axis, reference, values, results.weights_of(name), results.measure_of(name)
-        )
+        together |= observable_errors(name, axis, reference, values, results.weights_of(name), results.measure_of(name))
         if name.startswith("diffusivity"):
             together |= value_interval(name, values[:, 0])
         if name == "potential_energy":

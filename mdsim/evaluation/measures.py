@@ -1,4 +1,4 @@
-"""The average of an observable over replicas, and the measure and unit of its error, as stated in `final_metrics.json`."""
+"""Averages of observables over replicas, and measures and units of their errors, as stated in results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Measure:
 
     @classmethod
     def of(cls, observable: Observable, axis: np.ndarray, structural: bool) -> Measure:
-        """The measure of an observable. Its attributes ``is_density``, ``error_unit`` and ``has_mean`` decide, if any."""
+        """The measure of an observable, by its attributes ``is_density``, ``error_unit`` and ``has_mean``, if any."""
         is_binned = hasattr(observable, "bin_centers")
         is_density = getattr(observable, "is_density", is_binned and len(axis) > 1)
         unit = getattr(observable, "unit", None)

@@ -23,7 +23,9 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     first = next(iter(summaries.values()))
     units = error_units(first)
     rows = [
-        [label(key, units), *(cell(summary, key) for summary in summaries.values())] for key in first if is_shown(key, first)
+        [label(key, units), *(cell(summary, key) for summary in summaries.values())]
+        for key in first
+        if is_shown(key, first)
     ]
     lines = [conditions(first), format_table(["", *summaries], rows), legend(first), ended_by(first)]
     return "\n".join(line for line in lines if line)

@@ -46,7 +46,7 @@ def pair_weights(
         isotopes: isotopes in place of natural elements, for neutrons.
 
     Raises:
-        ImportError: `periodictable` is missing.
+        ModuleNotFoundError: `periodictable` is missing.
         ValueError: an element has no tabulated value, an isotope is of no element of the system, or Σ c f is zero.
     """
     numbers, counts = torch.unique(system.atomic_numbers.cpu(), return_counts=True)
@@ -76,8 +76,8 @@ def _factor(
         return torch.ones(len(q_per_A), dtype=torch.float64)
     try:
         from periodictable import elements
-    except ImportError as error:
-        raise ImportError(
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
             f"weighting {weighting!r} needs the package periodictable: pip install 'mdsim[scattering]'"
         ) from error
     element = elements.symbol(symbol)

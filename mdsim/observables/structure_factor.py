@@ -84,7 +84,7 @@ class StructureFactor(ABC):
             trajectory: positions in Å.
 
         Raises:
-            ImportError: weights need `periodictable`, which is missing.
+            ModuleNotFoundError: weights need `periodictable`, which is missing.
             ValueError: no such pair, no tabulated weight, or a system of the wrong boundaries.
         """
         weights = self._weights(system)

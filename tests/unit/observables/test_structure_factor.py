@@ -221,5 +221,5 @@ def test_wrong_input_is_named(aspirin, aspirin_geometry, monkeypatch):
     with pytest.raises(ValueError, match="no xray scattering amplitude of Og"):
         pair_weights(atoms([118, 118], None), torch.ones(1, dtype=F64), "xray")
     monkeypatch.setitem(sys.modules, "periodictable", None)
-    with pytest.raises(ImportError, match=r"pip install 'mdsim\[scattering\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'mdsim\[scattering\]'"):
         DebyeStructureFactor(8.0, 0.5, None, "xray")(aspirin, still)
