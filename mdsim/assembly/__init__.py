@@ -10,10 +10,10 @@ from mdsim.assembly.checkpoint_paths import (
 )
 from mdsim.assembly.data import dataset, labeled_data
 from mdsim.assembly.dynamics import integrator, prior, stretch
+from mdsim.assembly.energies import compared_energy
 from mdsim.assembly.evaluation import (
     check_reference_files,
     compared_dynamical,
-    compared_energy,
     compared_structural,
     departures,
     plan,

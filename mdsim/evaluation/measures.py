@@ -13,7 +13,7 @@ from mdsim.interfaces import Observable
 KEY = "observables"  # in the summary: the measure of each observable by name
 STABLE_FRAMES, REPLICAS = "stable frames", "whole replicas"
 AREA, MEAN = "area between", "mean absolute difference"
-ENDINGS = {"1": "", "Å": "_A"}  # of keys of means, by unit
+ENDINGS = {"1": "", "Å": "_A", "kJ/mol": "_kJ_per_mol"}  # of keys of means, by unit
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Measure:
         structural: replicas have the weights of their stable frames, otherwise equal weights.
         is_density: the error is the area between the curves, otherwise the mean absolute difference.
         error_unit: unit of the error, "1" for none. None: unknown.
-        mean_unit: unit of the mean of the distribution, which is reported too. None: it is not.
+        mean_unit: unit of the mean of the distribution, or of the single value, that is reported too. None: it is not.
     """
 
     structural: bool

@@ -252,10 +252,10 @@ def observable_errors(
 def _means(
     key: str, ending: str, axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
 ) -> dict[str, float | None]:
-    """Mean of a distribution, averaged over replicas, and that of its reference."""
+    """Mean of a distribution or a single value, averaged over replicas, and that of its reference."""
 
     def mean(rows: np.ndarray) -> np.ndarray:
-        return rows @ axis / rows.sum(-1)
+        return rows[:, 0] if len(axis) == 1 else rows @ axis / rows.sum(-1)
 
     interval = jackknife(mean, values, weights)
     return {

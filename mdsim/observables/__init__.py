@@ -17,6 +17,7 @@ from mdsim.observables.dihedrals import DihedralDistribution, free_energy_eV
 from mdsim.observables.direct_structure_factor import DirectStructureFactor
 from mdsim.observables.distances import DistanceDistribution
 from mdsim.observables.energies import EnergyDistribution
+from mdsim.observables.energies_per_molecule import EnergyPerMolecule, EnthalpyOfVaporization
 from mdsim.observables.hydrogen_bonds import HydrogenBonds
 from mdsim.observables.rdf import RDF
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
@@ -38,6 +39,8 @@ __all__ = [
     "DistanceDistribution",
     "EndToEndDistance",
     "EnergyDistribution",
+    "EnergyPerMolecule",
+    "EnthalpyOfVaporization",
     "FourierStructureFactor",
     "HydrogenBonds",
     "InfraredSpectrum",

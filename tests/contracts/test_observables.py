@@ -23,6 +23,8 @@ from mdsim.observables import (
     DistanceDistribution,
     EndToEndDistance,
     EnergyDistribution,
+    EnergyPerMolecule,
+    EnthalpyOfVaporization,
     FourierStructureFactor,
     HydrogenBonds,
     InfraredSpectrum,
@@ -58,6 +60,8 @@ CASES = {
     "distances_within": Case(lambda: DistanceDistribution(2.0, 0.1, None, "within_molecules"), True),
     "distances_between": Case(lambda: DistanceDistribution(3.6, 0.1, ("O", "O"), "between_molecules"), True),
     "potential_energy": Case(lambda: EnergyDistribution(-1.0, 2.0, 0.5), True),
+    "energy_per_molecule": Case(lambda: EnergyPerMolecule(-2.0), True),
+    "enthalpy_of_vaporization": Case(lambda: EnthalpyOfVaporization(-2.0, 0.1, 300.0), True),
     "minimum_distance": Case(MinimumDistance, True),
     "structure_factor_OH": Case(
         lambda: FourierStructureFactor(8.0, 0.5, ("O", "H"), max_distance_A=3.6), True, needs_cell=True

@@ -20,6 +20,12 @@ from mdsim.config.schema.dynamics import (
     PaperEulerConfig,
     VelocityVerletConfig,
 )
+from mdsim.config.schema.energies import (
+    ENERGY_CONFIGS,
+    EnergyPerMoleculeConfig,
+    EnthalpyOfVaporizationConfig,
+    PotentialEnergyConfig,
+)
 from mdsim.config.schema.evaluation import DenseWindowConfig, DeparturesConfig, ReferenceFileConfig, SimulateConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import (
@@ -39,7 +45,6 @@ from mdsim.config.schema.observables import (
     DihedralsConfig,
     DistancesConfig,
     DynamicalConfig,
-    PotentialEnergyConfig,
     RDFConfig,
     StructuralConfig,
     TargetObservableConfig,
@@ -107,8 +112,11 @@ __all__ = [
     "DistancesConfig",
     "DynamicalConfig",
     "DynamicsConfig",
+    "ENERGY_CONFIGS",
     "EndToEndConfig",
     "EnergiesForcesTermConfig",
+    "EnergyPerMoleculeConfig",
+    "EnthalpyOfVaporizationConfig",
     "EstimatorConfig",
     "Fraction",
     "HydrogenBondsConfig",

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from mdsim.config.schema.base import NonNegative, Positive, Section
 from mdsim.config.schema.custom import CustomDynamicalConfig, CustomObservableConfig, Label
+from mdsim.config.schema.energies import EnergyPerMoleculeConfig, EnthalpyOfVaporizationConfig, PotentialEnergyConfig
 from mdsim.config.schema.scattering import StructureFactorConfig
 from mdsim.config.schema.spectra import InfraredSpectrumConfig, VibrationalDOSConfig
 from mdsim.config.schema.structure import (
@@ -90,21 +91,6 @@ class DistancesConfig(Section):
     )
 
 
-class PotentialEnergyConfig(Section):
-    """Distribution of the potential energy, compared with the labels of the reference frames.
-
-    It depends on the parameters of the force field and is no training target.
-    """
-
-    name: Literal["potential_energy"] = Field(description="The observable.")
-    standard_deviations: Positive = Field(
-        6.0,
-        description="Range on both sides of the mean label, in standard deviations of the labels. Energies beyond it "
-        "count in the first or last bin.",
-    )
-    bins: Annotated[int, Field(ge=2)] = Field(60, description="Number of bins.")
-
-
 class VACFConfig(Section):
     """Velocity autocorrelation function, normalized to one at lag zero."""
 
@@ -163,6 +149,8 @@ StructuralConfig = Annotated[
     | RadiusOfGyrationConfig
     | EndToEndConfig
     | PotentialEnergyConfig
+    | EnergyPerMoleculeConfig
+    | EnthalpyOfVaporizationConfig
     | CustomObservableConfig,
     Field(discriminator="name"),
 ]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from paths import ROOT
 from pydantic import TypeAdapter, ValidationError
-from tiny import simulate_config, train_config, water
+from tiny import Springs, simulate_config, train_config, water
 
 from mdsim import assembly
 from mdsim.assembly.learning import targets
@@ -22,17 +22,27 @@ from mdsim.datasets.folder import Dataset
 from mdsim.errors import ConfigError
 from mdsim.interfaces import BinnedObservable
 from mdsim.observables import DebyeStructureFactor, DirectStructureFactor, FourierStructureFactor
+from mdsim.state import System, Trajectory
+from mdsim.units import KJ_PER_MOL, kT_eV
 
 WATER_SECTIONS = {
     "structure_factor_OO": {"name": "structure_factor", "pair": ["O", "O"], "max_q_per_A": 6.5},
     "structure_factor_neutron": {
-        "name": "structure_factor", "weighting": "neutron", "isotopes": {"H": 2},
-        "method": "fourier", "lorch_window": False, "max_q_per_A": 6.5,
+        "name": "structure_factor",
+        "weighting": "neutron",
+        "isotopes": {"H": 2},
+        "method": "fourier",
+        "lorch_window": False,
+        "max_q_per_A": 6.5,
     },
     "coordination_OO": {"name": "coordination", "pair": ["O", "O"], "cutoff_A": 3.3},
     "coordination_OH_intermolecular": {
-        "name": "coordination", "pair": ["O", "H"], "cutoff_A": 2.4, "switching_width_A": 0.4,
-        "intermolecular_only": True, "max_number": 6,
+        "name": "coordination",
+        "pair": ["O", "H"],
+        "cutoff_A": 2.4,
+        "switching_width_A": 0.4,
+        "intermolecular_only": True,
+        "max_number": 6,
     },
     "tetrahedral_order_O": {"name": "tetrahedral_order"},
     "hydrogen_bonds": {"name": "hydrogen_bonds"},
@@ -59,15 +69,9 @@ def test_each_section_is_a_metric_and_a_target(name, liquid, tmp_path):
     (target,) = targets(term, train_config(tmp_path), system, liquid)
     for reference in (compared[name].reference, target.reference):
         assert reference.isfinite().all() and reference.std() > 0
-        found = target.observable(system, assembly_trajectory(frames)).mean((0, 1))
+        found = target.observable(system, Trajectory(frames, None, None, 1.0)).mean((0, 1))
         torch.testing.assert_close(reference, found, rtol=1e-4, atol=1e-5)
     assert float(target.loss(found + 0.1, target.reference)) == pytest.approx(0.01, rel=1e-2)
-
-
-def assembly_trajectory(positions: torch.Tensor):
-    from mdsim.state import Trajectory
-
-    return Trajectory(positions, None, None, 1.0)
 
 
 def test_a_target_may_come_from_a_file(liquid, tmp_path):
@@ -187,3 +191,35 @@ def test_references_of_an_evaluation_may_come_from_files(liquid, tmp_path):
     twice = simulate_config(tmp_path, reference_files=[files[0], files[0]])
     with pytest.raises(ConfigError, match="reference_files: hydrogen_bonds is listed more than once"):
         assembly.compared_structural(twice, liquid.system(), liquid)
+
+
+def test_energies_of_the_labels_are_references(liquid, tmp_path):
+    """Labels of SPC/Fw: -41.8 kJ/mol per molecule; a classical harmonic molecule has 3/2 kT of potential energy."""
+    force_field = Springs()
+    single = System.from_bonds(torch.tensor([8, 1, 1]), torch.tensor([[0, 1], [0, 2]]))
+    force_field.fit_energy_zero([single], torch.tensor([0.0]).double())
+    sections = [
+        {"name": "energy_per_molecule"},
+        {"name": "enthalpy_of_vaporization", "gas_energy_eV": 1.5 * kT_eV(300.0)},
+    ]
+    dynamics = {**simulate_config(tmp_path).dynamics.model_dump(), "temperature_K": 300.0}
+    config = simulate_config(tmp_path, observables=sections, dynamics=dynamics)
+    energy, enthalpy = assembly.compared_energy(config, liquid.system(), liquid, force_field).values()
+    mean = float(liquid.train.energy.mean()) / 64 / KJ_PER_MOL
+    assert -43 < mean < -41
+    assert float(energy.reference) == pytest.approx(mean, rel=1e-5)
+    assert float(enthalpy.reference) == pytest.approx(-mean + 2.5 * 8.314463e-3 * 300, rel=1e-5)
+    measured = [{**sections[1], "reference_kJ_per_mol": 43.9}]
+    config = simulate_config(tmp_path, observables=measured, dynamics=dynamics)
+    (compared,) = assembly.compared_energy(config, liquid.system(), liquid, force_field).values()
+    assert float(compared.reference) == pytest.approx(43.9)
+    hydrogen = System.from_bonds(torch.tensor([1, 1]), torch.tensor([[0, 1]]))
+    force_field.fit_energy_zero([hydrogen], torch.tensor([0.0]).double())
+    with pytest.raises(ConfigError, match="enthalpy_of_vaporization needs energies with the zero of the labels"):
+        assembly.compared_energy(config, liquid.system(), liquid, force_field)
+
+
+@pytest.mark.parametrize("name", ["energy_per_molecule", "enthalpy_of_vaporization"])
+def test_energies_are_no_targets(name):
+    with pytest.raises(ValidationError, match="depends on the parameters"):
+        ObservablesTermConfig(name="observables", targets=[{"observable": {"name": name, "gas_energy_eV": 0.0}}])
