@@ -12,7 +12,7 @@ from ase.geometry import get_distances
 from paths import ROOT
 
 from mdsim.datasets import load_dataset
-from mdsim.observables import CoordinationNumber, HydrogenBonds, TetrahedralOrder
+from mdsim.observables import RDF, CoordinationNumber, HydrogenBonds, TetrahedralOrder
 from mdsim.observables.pairs import PairKind, searchable
 from mdsim.observables.tetrahedral import nearest_of_kind
 from mdsim.state import System, Trajectory
@@ -200,6 +200,20 @@ def test_hydrogen_bonds_of_water_are_those_of_mdanalysis(liquid):
     numbers = HydrogenBonds(3.2, 180.0, max_number=40).values(system, trajectory.positions[:, 0]).mean(1)
     np.testing.assert_allclose(numbers.numpy(), expected, rtol=1e-6)
     torch.testing.assert_close(ours[:, 0] @ torch.arange(41, dtype=F64), numbers)
+
+
+def test_the_bundled_water_is_a_tetrahedral_liquid():
+    """Neighbors as the integral of g(r) of the whole run; bonds and order in the range of SPC-like models."""
+    dataset = load_dataset(str(ROOT / "data" / "bundled"), "water_spcfw", "water", "100")
+    system, trajectory = dataset.system(), frames(dataset.train.positions[:, None].float())
+    rdf = RDF(3.3, 0.02, ("O", "O"), "ideal_gas")
+    g, _ = dataset.reference_run.mean_and_error(rdf)
+    integral = float((g * 4 / 3 * math.pi * rdf.bins.edges.pow(3).diff()).sum()) * 63 / 12.4171**3
+    assert float(mean(CoordinationNumber(("O", "O"), 3.3), system, trajectory).mean()) == pytest.approx(
+        integral, abs=0.1
+    )
+    assert 3.4 < float(mean(HydrogenBonds(), system, trajectory).mean()) < 3.8
+    assert 0.6 < float(mean(TetrahedralOrder(), system, trajectory).mean()) < 0.68
 
 
 def test_only_molecules_that_can_bond_are_counted():
