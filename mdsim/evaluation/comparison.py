@@ -12,12 +12,10 @@ from mdsim.evaluation.measures import KEY, error_units
 from mdsim.evaluation.metrics import (
     SEED,
     departure_times,
-    energy_offset,
     followed_ps,
-    observable_errors,
     stable_times,
-    value_interval,
 )
+from mdsim.evaluation.observable_metrics import energy_offset, observable_errors, value_interval
 from mdsim.evaluation.results import Results
 from mdsim.evaluation.tables import cell, conditions, is_shown, label
 from mdsim.reporting.console import format_interval

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mdsim.evaluation.measures import ENDINGS, error_units
-from mdsim.evaluation.metrics import DIFFUSIVITY_UNIT, ENERGY_OFFSET, MEAN_OF, interval_methods
+from mdsim.evaluation.metrics import interval_methods
+from mdsim.evaluation.observable_metrics import DIFFUSIVITY_UNIT, ENERGY_OFFSET, MEAN_OF
 from mdsim.reporting.console import format_interval, format_table
 
 #: Endings of keys of means and of their references, and how labels go on.

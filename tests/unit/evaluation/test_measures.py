@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mdsim.evaluation import metrics, tables
+from mdsim.evaluation import tables
 from mdsim.evaluation.measures import KEY, Measure, error_units
+from mdsim.evaluation.observable_metrics import observable_errors
 from mdsim.observables import (
     RDF,
     VACF,
@@ -51,7 +52,7 @@ def test_integers_from_zero_are_compared_as_a_density():
     reference = np.array([0.0, 0, 0, 0, 1, 0, 0, 0, 0])
     values = np.stack([reference, np.roll(reference, 1)])
     measure = Measure.of(HydrogenBonds(), INTEGERS, True)
-    found = metrics.observable_errors("hydrogen_bonds", INTEGERS, reference, values, np.array([5.0, 5.0]), measure)
+    found = observable_errors("hydrogen_bonds", INTEGERS, reference, values, np.array([5.0, 5.0]), measure)
     assert found["hydrogen_bonds_mae"] == pytest.approx(1.0)
     assert found["hydrogen_bonds_mean"] == pytest.approx(4.5)
     assert found["hydrogen_bonds_mean_reference"] == 4.0
@@ -61,7 +62,7 @@ def test_integers_from_zero_are_compared_as_a_density():
 def test_means_have_units():
     measure = Measure.of(RadiusOfGyration(3.0, 1.0), BINS, True)
     rows = np.array([[0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
-    found = metrics.observable_errors("radius_of_gyration", BINS, rows[0], rows, np.ones(2), measure)
+    found = observable_errors("radius_of_gyration", BINS, rows[0], rows, np.ones(2), measure)
     assert found["radius_of_gyration_mean_A"] == found["radius_of_gyration_mean_reference_A"] == 2.0
     assert tables.label("radius_of_gyration_mean_A") == "mean radius of gyration (Å)"
     assert tables.label("radius_of_gyration_mean_reference_A") == "mean radius of gyration of the reference (Å)"
@@ -72,7 +73,7 @@ def test_means_have_units():
 def test_a_structure_factor_has_the_mean_difference_as_error():
     values = np.array([[1.2, 1.0, 0.9]])
     measure = Measure.of(DirectStructureFactor(6.0, 0.5), BINS, True)
-    found = metrics.observable_errors("structure_factor_OO", BINS, np.ones(3), values, np.ones(1), measure)
+    found = observable_errors("structure_factor_OO", BINS, np.ones(3), values, np.ones(1), measure)
     assert found["structure_factor_OO_mae"] == pytest.approx(0.1)
     assert "structure_factor_OO_mean" not in found
 
