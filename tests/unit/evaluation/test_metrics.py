@@ -104,8 +104,6 @@ def test_the_offset_of_energies_is_that_of_their_means():
     assert found[f"{observable_metrics.ENERGY_OFFSET}_high"] == pytest.approx(estimate + half)
     nothing = observable_metrics.energy_offset(axis, labels, values[2:], np.zeros(1))
     assert nothing == {observable_metrics.ENERGY_OFFSET: None}
-        observable_metrics.ENERGY_OFFSET: None
-    }
 
 
 def test_the_offset_of_one_replica_has_no_interval():
