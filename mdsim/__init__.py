@@ -52,17 +52,30 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.models.schnet.model import SchNet as SchNet
     from mdsim.observables.adf import ADF as ADF
     from mdsim.observables.bonds import BondLengthDistribution as BondLengthDistribution
+    from mdsim.observables.chain_ends import chain_ends as chain_ends
+    from mdsim.observables.chains import EndToEndDistance as EndToEndDistance, RadiusOfGyration as RadiusOfGyration
     from mdsim.observables.contacts import MinimumDistance as MinimumDistance
+    from mdsim.observables.coordination import CoordinationNumber as CoordinationNumber
+    from mdsim.observables.debye_scattering import DebyeStructureFactor as DebyeStructureFactor
     from mdsim.observables.diffusivity import MSD as MSD, Diffusivity as Diffusivity
     from mdsim.observables.dihedrals import (
         DihedralDistribution as DihedralDistribution,
         free_energy_eV as free_energy_eV,
     )
+    from mdsim.observables.direct_structure_factor import DirectStructureFactor as DirectStructureFactor
     from mdsim.observables.distances import DistanceDistribution as DistanceDistribution
     from mdsim.observables.energies import EnergyDistribution as EnergyDistribution
+    from mdsim.observables.energies_per_molecule import (
+        EnergyPerMolecule as EnergyPerMolecule,
+        EnthalpyOfVaporization as EnthalpyOfVaporization,
+    )
+    from mdsim.observables.hydrogen_bonds import HydrogenBonds as HydrogenBonds
     from mdsim.observables.rdf import RDF as RDF
     from mdsim.observables.reference import reference_from_frames as reference_from_frames
     from mdsim.observables.rotatable import rotatable_dihedrals as rotatable_dihedrals
+    from mdsim.observables.spectra import InfraredSpectrum as InfraredSpectrum, VibrationalDOS as VibrationalDOS
+    from mdsim.observables.structure_factor import FourierStructureFactor as FourierStructureFactor
+    from mdsim.observables.tetrahedral import TetrahedralOrder as TetrahedralOrder
     from mdsim.observables.vacf import VACF as VACF
     from mdsim.replicas import Simulation as Simulation, simulate as simulate
     from mdsim.reporting.scalars import ScalarWriter as ScalarWriter
@@ -132,14 +145,24 @@ _HOMES = {
     "models.schnet.model": ("SchNet",),
     "observables.adf": ("ADF",),
     "observables.bonds": ("BondLengthDistribution",),
+    "observables.chain_ends": ("chain_ends",),
+    "observables.chains": ("EndToEndDistance", "RadiusOfGyration"),
     "observables.contacts": ("MinimumDistance",),
+    "observables.coordination": ("CoordinationNumber",),
+    "observables.debye_scattering": ("DebyeStructureFactor",),
     "observables.diffusivity": ("MSD", "Diffusivity"),
     "observables.dihedrals": ("DihedralDistribution", "free_energy_eV"),
+    "observables.direct_structure_factor": ("DirectStructureFactor",),
     "observables.distances": ("DistanceDistribution",),
     "observables.energies": ("EnergyDistribution",),
+    "observables.energies_per_molecule": ("EnergyPerMolecule", "EnthalpyOfVaporization"),
+    "observables.hydrogen_bonds": ("HydrogenBonds",),
     "observables.rdf": ("RDF",),
     "observables.reference": ("reference_from_frames",),
     "observables.rotatable": ("rotatable_dihedrals",),
+    "observables.spectra": ("InfraredSpectrum", "VibrationalDOS"),
+    "observables.structure_factor": ("FourierStructureFactor",),
+    "observables.tetrahedral": ("TetrahedralOrder",),
     "observables.vacf": ("VACF",),
     "replicas": ("Simulation", "simulate"),
     "reporting.scalars": ("ScalarWriter",),

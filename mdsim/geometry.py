@@ -44,7 +44,7 @@ def minimum_image(
     if cell is None:
         return displacements
     if cell.ndim > 2:
-        return _in_many_cells(displacements, cell)
+        return _in_many_cells(displacements, cell) if len(displacements) else displacements
     rows = rows_of(cell)
     cell = cell.to(displacements)
     if _are_orthogonal(rows):
@@ -68,9 +68,8 @@ def _in_many_cells(
     displacements: Float[Tensor, "*batch 3"], cells: Float[Tensor, "*leading 3 3"]
 ) -> Float[Tensor, "*batch 3"]:
     """`minimum_image` in cells that differ. Vectors in a cell that is not finite become NaN."""
-    leading = cells.ndim - 2
-    vectors, cells = displacements.flatten(0, leading - 1), cells.flatten(0, -3).to(displacements)
-    flat = vectors.flatten(1, -2)  # cell, vector, axis
+    cells = cells.flatten(0, -3).to(displacements)
+    flat = displacements.reshape(len(cells), -1, 3)  # cell, vector, axis
     finite = cells.isfinite().all(-1).all(-1)
     example = cells[finite][:1]
     if not len(example):
@@ -100,7 +99,7 @@ def wrap(positions: Float[Tensor, "*batch atom 3"], cell: Float[Tensor, "3 3"]) 
 
 
 def whole_molecules(
-    positions: Float[Tensor, "*batch atom 3"], bonds: Int[Tensor, "bond 2"], cell: Float[Tensor, "3 3"] | None
+    positions: Float[Tensor, "*batch atom 3"], bonds: Int[Tensor, "bond 2"], cell: Float[Tensor, "*leading 3 3"] | None
 ) -> Float[Tensor, "*batch atom 3"]:
     """Positions in which no bond crosses a face of the cell. The first atom of each molecule does not move.
 
@@ -143,7 +142,7 @@ def unwrapped_in_time(
     return positions + torch.cat([torch.zeros_like(positions[:1]), steps]) @ cell
 
 
-def _lattice_steps(displacements: Tensor, cell: Float[Tensor, "3 3"]) -> Tensor:
+def _lattice_steps(displacements: Tensor, cell: Float[Tensor, "*leading 3 3"]) -> Tensor:
     """Integer numbers of lattice vectors to add to each displacement for its shortest image."""
     return torch.round((minimum_image(displacements, cell) - displacements) @ torch.linalg.inv(cell))
 

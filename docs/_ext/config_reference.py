@@ -22,7 +22,8 @@ from mdsim.config import schema
 
 PLACE = re.compile(r"^<!-- config-reference: (\w+) -->$", re.MULTILINE)
 UNITS = {
-    "mPa_s": "mPa s", "per_ps": "1/ps", "A": "Å", "K": "K", "fs": "fs", "ps": "ps", "deg": "°", "s": "s",
+    "mPa_s": "mPa s", "per_ps": "1/ps", "per_A": "1/Å", "per_cm": "1/cm", "kJ_per_mol": "kJ/mol", "eV": "eV", "e": "e",
+    "A": "Å", "K": "K", "fs": "fs", "ps": "ps", "deg": "°", "s": "s",
 }  # fmt: skip
 ANY_NUMBER = {float: "number", int: "integer", bool: "true or false", str: "text"}
 #: Text that is checked in ways a type does not show.

@@ -10,9 +10,10 @@ from mdsim.assembly.checkpoint_paths import (
 )
 from mdsim.assembly.data import dataset, labeled_data
 from mdsim.assembly.dynamics import integrator, prior, stretch
+from mdsim.assembly.energies import compared_energy
 from mdsim.assembly.evaluation import (
+    check_reference_files,
     compared_dynamical,
-    compared_energy,
     compared_structural,
     departures,
     plan,
@@ -37,6 +38,7 @@ __all__ = [
     "SeveralLabeled",
     "add_repulsion",
     "add_repulsion_of_several",
+    "check_reference_files",
     "compared_dynamical",
     "compared_energy",
     "compared_structural",

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
 from mdsim.assembly.observables import dynamical_observable, observables
-from mdsim.assembly.references import MOST_BLOCKS, reference, reference_temperature, weights_at
-from mdsim.config.schema import PotentialEnergyConfig, SimulateConfig
+from mdsim.assembly.references import check_names, reference, reference_temperature
+from mdsim.config.schema import ENERGY_CONFIGS, SimulateConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError
 from mdsim.evaluation.plan import Compared, DenseWindow, Plan
 from mdsim.force_field import ForceField
-from mdsim.interfaces import CorrelationFunction, Observable
+from mdsim.interfaces import BinnedObservable, CorrelationFunction, Observable
 from mdsim.observables.diffusivity import Diffusivity
-from mdsim.observables.energies import EnergyDistribution
-from mdsim.observables.reference import reference_from_frames
+from mdsim.observables.reference import reference_from_file
 from mdsim.stability.departures import Departures, sustained_frames
 from mdsim.stability.support import FEWEST_FRAMES, support_of, with_energies
 from mdsim.state import System, Trajectory
@@ -63,59 +64,35 @@ def departures(
 
 def compared_structural(config: SimulateConfig, system: System, source: Dataset) -> dict[str, Compared]:
     """The structural observables of an evaluation by name, with references from the training frames of ``source``."""
-    chosen = [one for one in config.observables if not isinstance(one, PotentialEnergyConfig)]
+    chosen = [one for one in config.observables if not isinstance(one, ENERGY_CONFIGS)]
     quantities = [quantity for one in chosen for quantity in observables(one, system)]
-    _check_names([quantity.name for quantity in quantities])
-    temperature_K, from_run = reference_temperature(config), config.reference_run
+    check_names([quantity.name for quantity in quantities])
+    temperature_K, from_run, files = reference_temperature(config), config.reference_run, reference_files(config)
     return {
-        q.name: Compared(q, reference(q, system, source, None, temperature_K, from_run), q.bin_centers)
+        q.name: Compared(q, reference(q, system, source, files.get(q.name), temperature_K, from_run), q.bin_centers)
         for q in quantities
     }
 
 
-def compared_energy(
-    config: SimulateConfig, system: System, source: Dataset, force_field: ForceField
-) -> dict[str, Compared]:
-    """The distribution of the potential energy, compared with the labels of the training frames of ``source``.
+def reference_files(config: SimulateConfig) -> dict[str, str]:
+    """Files of references by observable.
 
-    Total energies are compared if the zero of energy of the force field is determined for the system. If not, its
-    energies are shifted so that they have no mean error over these frames.
+    Raises:
+        ConfigError: an observable has two files.
     """
-    chosen = [one for one in config.observables if isinstance(one, PotentialEnergyConfig)]
-    if not chosen:
-        return {}
-    _check_names([one.name for one in chosen])
-    frames, temperature_K = source.train, reference_temperature(config)
-    undetermined = force_field.why_undetermined(system)
-    if undetermined:
-        zero_eV = force_field.fitted_zero_eV(system, frames.positions, frames.energy)
-        log.info("potential energies are aligned at their mean over %d labeled frames: %s", len(frames), undetermined)
-    else:
-        zero_eV = float(force_field.zero_energy_eV(system))
-    weights = None if temperature_K is None else weights_at(temperature_K, source)
-    labels = frames.energy.double() - zero_eV
-    quantity = _energy_distribution(chosen[0], labels, weights, aligned=undetermined is not None)
-    labeled = Trajectory(frames.positions[:, None], None, labels[:, None], frame_interval_fs=1.0)
-    expected = reference_from_frames(quantity, system, labeled, weights, n_blocks=min(MOST_BLOCKS, len(frames)))[0]
-    return {quantity.name: Compared(quantity, expected.to(system.masses), quantity.bin_centers)}
+    check_names([one.observable for one in config.reference_files], "reference_files")
+    return {one.observable: one.reference_file for one in config.reference_files}
 
 
-def _energy_distribution(
-    config: PotentialEnergyConfig, labels: Float[Tensor, "frame"], weights: Float[Tensor, "frame"] | None, aligned: bool
-) -> EnergyDistribution:
-    """Bins around the mean label, as wide as the spread of the labels requires."""
-    share = torch.full_like(labels, 1 / len(labels)) if weights is None else weights.to(labels)
-    mean = (share * labels).sum()
-    reach = config.standard_deviations * float((share * (labels - mean).square()).sum().sqrt())
-    if not reach > 0:
-        raise ConfigError("observables: potential_energy needs labels that differ, but those of all frames are equal")
-    return EnergyDistribution(float(mean), reach, 2 * reach / config.bins, aligned)
+def check_reference_files(config: SimulateConfig, names: Iterable[str]) -> None:
+    """Refuse reference files of observables that are not among the given ones.
 
-
-def _check_names(names: list[str]) -> None:
-    """Refuse duplicate names, because results are stored by name."""
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"observables: {', '.join(twice)} is listed more than once")
+    Raises:
+        ConfigError: there is such a file.
+    """
+    if unknown := reference_files(config).keys() - set(names):
+        known = ", ".join(names) or "none"
+        raise ConfigError(f"reference_files: {min(unknown)} is no observable of this evaluation, which has: {known}")
 
 
 def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) -> dict[str, Compared]:
@@ -128,31 +105,45 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
     if config.dense_window is None:
         return {}
     quantities = [dynamical_observable(chosen, system) for chosen in config.dynamical_observables]
-    _check_names([quantity.name for quantity in quantities])
+    check_names([quantity.name for quantity in quantities])
     return {quantity.name: _compared_dynamical(quantity, config, system, data) for quantity in quantities}
 
 
 def _compared_dynamical(quantity: Observable, config: SimulateConfig, system: System, data: Dataset) -> Compared:
-    _check_dense_window(quantity, config, system)
+    window = _check_dense_window(quantity, config, system)
+    if (file := reference_files(config).get(quantity.name)) is not None:
+        axis = _axis_of(quantity, window)
+        if len(axis) < 2:
+            raise ConfigError(f"reference_files: {quantity.name} is a single number; its reference is that of the data")
+        return Compared(quantity, reference_from_file(Path(file), axis), axis)
     if config.reference_run and (tabulated := data.reference_run.mean_and_error(quantity)) is not None:
         return Compared(quantity, tabulated[0], torch.zeros(1), standard_error=tabulated[1])
     frames = _contiguous_frames(config, system, data)
     values = quantity(system, frames)[0].double()
-    axis = quantity.lags_fs(frames) if isinstance(quantity, CorrelationFunction) else torch.zeros(1)
+    axis = _axis_of(quantity, frames)
     if values.shape != axis.shape:
-        raise ConfigError(f"{quantity.name} gives {len(values)} values per replica for {len(axis)} lags (lags_fs)")
+        raise ConfigError(f"{quantity.name} gives {len(values)} values per replica for an axis of {len(axis)}")
     return Compared(quantity, values, axis)
 
 
-def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> None:
-    """Check before a long simulation that the window is long enough for the observable."""
+def _axis_of(quantity: Observable, frames: Trajectory) -> Float[Tensor, "bin"]:
+    """Lags of a correlation function, bins of a spectrum, or zero for a single value."""
+    if isinstance(quantity, CorrelationFunction):
+        return quantity.lags_fs(frames)
+    return quantity.bin_centers if isinstance(quantity, BinnedObservable) else torch.zeros(1)
+
+
+def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> Trajectory:
+    """Check before a long simulation that the window is long enough for the observable, on the frames at rest given."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None
     n_frames = config.dense_epochs * dynamics.steps_per_epoch // window.dump_every_steps
     still = torch.zeros(n_frames, 1, system.n_atoms, 3, dtype=system.masses.dtype, device=system.masses.device)
-    quantity(system, Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps))
+    frames = Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps)
+    quantity(system, frames)
     if isinstance(quantity, Diffusivity):
         quantity.finite_size_correction(system, dynamics.temperature_K)
+    return frames
 
 
 def _contiguous_frames(config: SimulateConfig, system: System, data: Dataset) -> Trajectory:

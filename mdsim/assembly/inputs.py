@@ -28,6 +28,7 @@ MAY_CHANGE = {
     "device",  # results differ by rounding
     *("data.path", "model_dir", "log_dir", "results_dir", "exp_name", "run_dir", "identifier"),
 }
+FILES = ("reference_file", "charges_file")  # keys that name a file of numbers
 NOT_IN_THE_RESULTS = ("sha256", "n_frames", "program_versions", "command", "source", "license")  # of the metadata
 
 
@@ -53,7 +54,7 @@ def inputs_of(
             if name in dataset.metadata.sha256:
                 found[f"{place}/{name}"] = dataset.metadata.sha256[name]
     named = {name.replace("_", " "): path for name, path in files.items()}
-    for key, path in (named | dict(_reference_files(config.model_dump(mode="json")))).items():
+    for key, path in (named | dict(_named_files(config.model_dump(mode="json")))).items():
         try:
             found[key] = _digest(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -79,14 +80,14 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): values}
 
 
-def _reference_files(values: Any, place: str = "") -> Iterator[tuple[str, Path]]:
-    """The files that `reference_file` keys name, anywhere in the configuration."""
+def _named_files(values: Any, place: str = "") -> Iterator[tuple[str, Path]]:
+    """The files that keys of `FILES` name, anywhere in the configuration."""
     items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     for key, value in items:
-        if key == "reference_file" and isinstance(value, str):
+        if key in FILES and isinstance(value, str):
             yield f"{place}{key}", Path(value)
         else:
-            yield from _reference_files(value, f"{place}{key}.")
+            yield from _named_files(value, f"{place}{key}.")
 
 
 def _digest(content: bytes) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from mdsim import losses
+from mdsim.errors import ConfigError
 from mdsim.interfaces import BinnedObservable
+
+OF_DENSITIES = ("wasserstein", "forward_kl", "reverse_kl")
 
 
 def energy_force_loss(
@@ -44,7 +47,13 @@ def _kinds(kind: str) -> tuple[losses.Loss, losses.Loss]:
 
 
 def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
-    """The loss of a mean observable with respect to its reference."""
+    """The loss of a mean observable with respect to its reference.
+
+    Raises:
+        ConfigError: a loss of densities for an observable that is none.
+    """
+    if kind in OF_DENSITIES and not getattr(quantity, "is_density", True):
+        raise ConfigError(f"loss: {kind} compares densities, and {quantity.name} is none: use mse or sse")
     if kind == "wasserstein":
         spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])
         return partial(losses.wasserstein_1, spacing=spacing)

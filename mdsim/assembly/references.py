@@ -82,3 +82,9 @@ def weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]
 def reference_temperature(config: RunConfig) -> float | None:
     """The temperature in K to which references are reweighted. None: that of the data."""
     return config.dynamics.temperature_K if config.reweight_reference else None
+
+
+def check_names(names: list[str], key: str = "observables") -> None:
+    """Refuse duplicate names, because results are stored by name."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{key}: {', '.join(twice)} is listed more than once")

@@ -18,7 +18,7 @@ log = logging.getLogger("mdsim")
 
 #: Keys of what is read: the whole key, or its last part anywhere in the configuration.
 READ = ("data.path", "model.checkpoint", "model_dir", "stable_dir")
-READ_ANYWHERE = ("reference_file",)
+READ_ANYWHERE = ("reference_file", "charges_file")
 
 SectionT = TypeVar("SectionT", bound=Section)
 

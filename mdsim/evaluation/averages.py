@@ -7,10 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import scipy.stats
 
+from mdsim.evaluation.measures import Measure
 from mdsim.stability.intervals import Interval
 
 
-def error_of_scatter(axis: np.ndarray, values: np.ndarray, weights: np.ndarray) -> float:
+def error_of_scatter(
+    axis: np.ndarray, values: np.ndarray, weights: np.ndarray, is_density: bool | None = None
+) -> float:
     """The error that a correct force field is expected to have, due to the scatter of the replicas alone.
 
     The mean over replicas is taken as normally distributed in each bin, so that its mean absolute deviation is √(2/π)
@@ -19,7 +22,7 @@ def error_of_scatter(axis: np.ndarray, values: np.ndarray, weights: np.ndarray) 
     if len(values) < 2:
         return float("nan")
     deviation = np.sqrt(2 / np.pi) * mean_and_error(values, weights)[1]
-    return float(area_between(axis, np.zeros(len(axis)), deviation[None])[0])
+    return float(area_between(axis, np.zeros(len(axis)), deviation[None], is_density)[0])
 
 
 def mean_and_error(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,9 +33,11 @@ def mean_and_error(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray,
     return mean, np.sqrt((share[:, None] ** 2 * (values - mean) ** 2).sum(0) * n / max(n - 1, 1))
 
 
-def error_interval(axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Interval:
+def error_interval(
+    axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray, is_density: bool | None = None
+) -> Interval:
     """The error of the weighted mean over replicas, with Student's interval from a jackknife over replicas."""
-    interval = jackknife(lambda rows: area_between(axis, reference, rows), values, weights)
+    interval = jackknife(lambda rows: area_between(axis, reference, rows, is_density), values, weights)
     return Interval(interval.estimate, float(np.maximum(0.0, interval.low)), interval.high)  # NaN stays NaN
 
 
@@ -58,8 +63,14 @@ def jackknife(statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray,
     return Interval(estimate, estimate - spread, estimate + spread)
 
 
-def area_between(axis: np.ndarray, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Range × mean |g - g_ref| over bins for each row of values. For lags (from zero), only the mean."""
+def area_between(
+    axis: np.ndarray, reference: np.ndarray, values: np.ndarray, is_density: bool | None = None
+) -> np.ndarray:
+    """Range × mean |g - g_ref| over bins for each row of values, or only the mean if they are no density.
+
+    ``is_density`` None: that of the axis, `Measure.of_axis`.
+    """
     difference = np.abs(values - reference)
-    is_density = len(axis) > 1 and axis[0] != 0
+    if is_density is None:
+        is_density = Measure.of_axis(axis).is_density
     return difference.sum(-1) * float(axis[1] - axis[0]) if is_density else difference.mean(-1)

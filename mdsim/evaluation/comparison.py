@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from mdsim.evaluation.measures import KEY, error_units
 from mdsim.evaluation.metrics import (
     SEED,
     departure_times,
-    energy_offset,
     followed_ps,
-    observable_errors,
     stable_times,
-    value_interval,
 )
+from mdsim.evaluation.observable_metrics import energy_offset, observable_errors, value_interval
 from mdsim.evaluation.results import Results
 from mdsim.evaluation.tables import cell, conditions, is_shown, label
 from mdsim.reporting.console import format_interval
@@ -47,17 +46,19 @@ def rows(results: Sequence[Results]) -> dict[str, list[str]]:
     for key in keys:  # one may lack departures
         if any(is_shown(key, summary) for summary in summaries):
             change = [_change(key, summaries, results[0], results[1])] if len(results) == 2 else []
-            found[key] = [label(key), *(cell(summary, key) for summary in summaries), *change]
+            units = error_units(summaries[0])
+            found[key] = [label(key, units), *(cell(summary, key) for summary in summaries), *change]
     return found
 
 
 def pooled(results: Results) -> dict[str, Any]:
     """The metrics of all replicas together. Energy and force errors are averaged over runs."""
     together: dict[str, Any] = dict(stable_times(results.groups, results.horizon_ps))
+    together[KEY] = results.summaries[0].get(KEY)
     if results.departures is not None:
         together |= departure_times(results.departures, results.horizon_ps)
     for name, (values, axis, reference) in results.observables.items():
-        together |= observable_errors(name, axis, reference, values, results.weights_of(name))
+        together |= observable_errors(name, axis, reference, values, results.weights_of(name), results.measure_of(name))
         if name.startswith("diffusivity"):
             together |= value_interval(name, values[:, 0])
         if name == "potential_energy":

@@ -15,19 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from mdsim.evaluation.averages import area_between, error_interval, error_of_scatter, jackknife
 from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.measures import KEY, Measure
+from mdsim.evaluation.observable_metrics import diffusivity_values, energy_offset, observable_errors, or_none
 from mdsim.evaluation.plan import Compared
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
-from mdsim.stability.intervals import Interval, mean_interval, poisson_rate_interval, wilson_interval
+from mdsim.stability.intervals import Interval, poisson_rate_interval, wilson_interval
 from mdsim.stability.stable_times import GROUPS_METHOD, METHOD, restricted_mean_over_groups
 from mdsim.stability.survival import Lifetimes, median_survival
 
 SEED = 0  # fixed, so that intervals depend only on the results
 JACKKNIFE = "jackknife over replicas, Student's t"
-DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
-ENERGY_OFFSET = "potential_energy_minus_labels_meV"
 DETERMINED, ALIGNED = "determined", "aligned at the mean over the reference frames"  # the zero of potential energies
 
 
@@ -61,14 +60,17 @@ def final_metrics(
         "periodic": system.cell is not None,
         **stable_times([lifetimes(evaluation)], evaluation.horizon_ps),
         **_departures(evaluation),
+        KEY: {name: measure.stated() for name, measure in measures(evaluation).items()},
         "interval_methods": interval_methods(),
         "reasons_unstable": dict(Counter(reason for reason in evaluation.reasons if reason != "stable")),
         "endings": endings(evaluation),
     }
     weights = evaluation.stable_frames.double().numpy()
-    means = evaluation.structural_means()
+    means, measure_of = evaluation.structural_means(), measures(evaluation)
     for name, compared in evaluation.structural.items():
-        results |= observable_errors(name, *_axis_and_reference(compared), means[name].numpy(), weights)
+        results |= observable_errors(
+            name, *_axis_and_reference(compared), means[name].numpy(), weights, measure_of[name]
+        )
         if isinstance(compared.observable, EnergyDistribution):
             results[f"{name}_zero"] = ALIGNED if compared.observable.aligned else DETERMINED
             results |= energy_offset(*_axis_and_reference(compared), means[name].numpy(), weights)
@@ -76,11 +78,21 @@ def final_metrics(
         present = np.isfinite(values.numpy()).all(-1)
         compared = evaluation.dynamical[name]
         axis_and_reference = _axis_and_reference(compared)
-        results |= observable_errors(name, *axis_and_reference, values.numpy(), present.astype(float))
+        weights = present.astype(float)
+        results |= observable_errors(name, *axis_and_reference, values.numpy(), weights, measure_of[name])
         if isinstance(compared.observable, Diffusivity):
             correction = compared.observable.finite_size_correction(system, temperature_K)
             results |= diffusivity_values(name, compared, values[:, 0].numpy(), correction)
-    return results | {key: _or_none(value) for key, value in errors.items()}
+    return results | {key: or_none(value) for key, value in errors.items()}
+
+
+def measures(evaluation: Evaluation) -> dict[str, Measure]:
+    """The measure of each observable by name."""
+    return {
+        name: Measure.of(compared.observable, _axis_and_reference(compared)[0], structural)
+        for found, structural in ((evaluation.structural, True), (evaluation.dynamical, False))
+        for name, compared in found.items()
+    }
 
 
 def lifetimes(evaluation: Evaluation) -> Lifetimes:
@@ -192,97 +204,6 @@ def interval_methods(n_groups: int = 1) -> dict[str, str]:
         "observables": JACKKNIFE,
         "diffusivity": "Student's t over replicas",
     }
-
-
-def observable_errors(
-    name: str, axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
-) -> dict[str, float | None]:
-    """Mean absolute error of the average over replicas weighted by their stable frames.
-
-    Args:
-        name: name of the observable.
-        axis: bin centers or lags, evenly spaced.
-        reference: one value per bin.
-        values: one row per replica.
-        weights: weights of the replicas.
-
-    Returns:
-        Range × mean |g - g_ref| over bins, the paper's measure: the area between the densities. For correlation
-        functions and single values, mean |g - g_ref|.
-    """
-    known = (weights > 0) & np.isfinite(values).all(-1)
-    if not known.any():
-        return {f"{name}_mae": None}
-    values, weights = values[known], weights[known]
-    interval = error_interval(axis, reference, values, weights)
-    own = area_between(axis, reference, values)
-    return {
-        f"{name}_mae": interval.estimate,
-        f"{name}_mae_low": _or_none(interval.low),
-        f"{name}_mae_high": _or_none(interval.high),
-        f"{name}_mae_replica_mean": float(own.mean()),
-        f"{name}_mae_replica_std": float(own.std()),
-        f"{name}_mae_of_scatter": _or_none(error_of_scatter(axis, values, weights)),
-    }
-
-
-def energy_offset(
-    axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
-) -> dict[str, float | None]:
-    """Mean potential energy of the simulation minus that of the labels, meV, by the distributions of both.
-
-    Args:
-        axis: bin centers, eV.
-        reference: distribution of the labels, 1/eV.
-        values: distribution of the energies of each replica, 1/eV.
-        weights: weights of the replicas.
-    """
-    known = (weights > 0) & np.isfinite(values).all(-1)
-    if not known.any():
-        return {ENERGY_OFFSET: None}
-    to_meV = 1000 * axis * (axis[1] - axis[0])
-    interval = jackknife(lambda rows: (rows - reference) @ to_meV, values[known], weights[known])
-    return {
-        ENERGY_OFFSET: interval.estimate,
-        f"{ENERGY_OFFSET}_low": _or_none(interval.low),
-        f"{ENERGY_OFFSET}_high": _or_none(interval.high),
-    }
-
-
-def diffusivity_values(
-    name: str, compared: Compared, values: np.ndarray, correction: float | None
-) -> dict[str, float | None]:
-    """The diffusivity, its reference, and its value in an infinite box, all in 1e-9 m²/s.
-
-    Args:
-        name: name of the observable.
-        compared: the observable and its reference in a box of the same size.
-        values: one per replica; NaN if it broke.
-        correction: finite-size correction, the same for reference and simulation. None if unknown.
-    """
-    reference, error = float(compared.reference[0]), compared.standard_error
-    interval = value_interval(name, values)
-    mean = interval[f"{name}{DIFFUSIVITY_UNIT}"]
-    return interval | {
-        f"{name}_reference{DIFFUSIVITY_UNIT}": reference,
-        f"{name}_reference_standard_error{DIFFUSIVITY_UNIT}": None if error is None else float(error[0]),
-        f"{name}_finite_size_correction{DIFFUSIVITY_UNIT}": correction,
-        f"{name}_infinite_box{DIFFUSIVITY_UNIT}": None if mean is None or correction is None else mean + correction,
-    }
-
-
-def value_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
-    """Mean over the replicas that have a diffusivity (1e-9 m²/s), with a 95 % interval from their scatter."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return dict.fromkeys([f"{name}{DIFFUSIVITY_UNIT}{bound}" for bound in ("", "_low", "_high")])
-    interval = mean_interval(known)
-    found = zip(("", "_low", "_high"), (interval.estimate, interval.low, interval.high), strict=True)
-    return {f"{name}{DIFFUSIVITY_UNIT}{bound}": _or_none(value) for bound, value in found}
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def _axis_and_reference(compared: Compared) -> tuple[np.ndarray, np.ndarray]:

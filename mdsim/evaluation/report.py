@@ -41,6 +41,14 @@ AXES = {
     "adf": ("angle (deg)", "density (1/deg)"),
     "vacf": ("lag (fs)", "VACF / VACF(0)"),
     "bond_length_distribution": ("bond length (Å)", "density (1/Å)"),
+    "structure_factor": ("q (1/Å)", "S(q)"),
+    "radius_of_gyration": ("radius of gyration (Å)", "density (1/Å)"),
+    "end_to_end": ("end-to-end distance (Å)", "density (1/Å)"),
+    "coordination": ("number of neighbors", "probability density"),
+    "tetrahedral_order": ("tetrahedral order q", "probability density"),
+    "hydrogen_bonds": ("hydrogen bonds of a molecule", "probability"),
+    "vibrational_dos": ("wavenumber (1/cm)", "modes per atom (per 1/cm)"),
+    "infrared_spectrum": ("wavenumber (1/cm)", "absorption, area 1 (cm)"),
     "potential_energy": ("energy relative to the mean label (eV)", "density (1/eV)"),
 }
 DIHEDRAL, DISTANCES = "dihedral_", "distances_"  # prefixes of results that share a figure

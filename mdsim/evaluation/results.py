@@ -20,6 +20,7 @@ import numpy as np
 
 from mdsim.errors import ConfigError, one_line
 from mdsim.evaluation.files import read_json, write_json
+from mdsim.evaluation.measures import Measure
 from mdsim.evaluation.metrics import followed_ps
 from mdsim.stability.survival import Lifetimes
 
@@ -43,8 +44,11 @@ class Results:
 
     def weights_of(self, name: str) -> np.ndarray:
         """Weights of the replicas: stable frames for structural observables, equal weights for dynamical ones."""
-        axis = self.observables[name][1]
-        return self.weights if len(axis) > 1 and axis[0] != 0 else np.ones_like(self.weights)
+        return self.weights if self.measure_of(name).structural else np.ones_like(self.weights)
+
+    def measure_of(self, name: str) -> Measure:
+        """The measure of an observable, the same in all evaluations."""
+        return Measure.read(self.summaries[0], name, self.observables[name][1])
 
     @property
     def lifetimes(self) -> Lifetimes:

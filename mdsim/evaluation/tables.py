@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mdsim.evaluation.metrics import DIFFUSIVITY_UNIT, ENERGY_OFFSET, interval_methods
+from mdsim.evaluation.measures import ENDINGS, error_units
+from mdsim.evaluation.metrics import interval_methods
+from mdsim.evaluation.observable_metrics import DIFFUSIVITY_UNIT, ENERGY_OFFSET, MEAN_OF
 from mdsim.reporting.console import format_interval, format_table
 
+#: Endings of keys of means and of their references, and how labels go on.
+MEANS = {
+    f"{MEAN_OF}{reference}{ending}": words + ("" if unit == "1" else f" ({unit})")
+    for reference, words in (("", ""), ("_reference", " of the reference"))
+    for unit, ending in ENDINGS.items()
+}
 MOST_SHOWN = 5  # coordinates listed below a table
 
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:
     """Table with one row per quantity and one column per evaluation."""
     first = next(iter(summaries.values()))
+    units = error_units(first)
     rows = [
-        [label(key), *(cell(summary, key) for summary in summaries.values())] for key in first if is_shown(key, first)
+        [label(key, units), *(cell(summary, key) for summary in summaries.values())]
+        for key in first
+        if is_shown(key, first)
     ]
     lines = [conditions(first), format_table(["", *summaries], rows), legend(first), ended_by(first)]
     return "\n".join(line for line in lines if line)
@@ -74,7 +85,8 @@ def legend(summary: dict[str, Any], n_groups: int = 1) -> str:
 
 def is_shown(key: str, summary: dict[str, Any]) -> bool:
     """Whether a key has a row in tables: the keys listed below, and keys with an interval."""
-    return key in SHOWN or (key.endswith(("_mae", DIFFUSIVITY_UNIT)) and f"{key}_low" in summary)
+    has_interval = f"{key}_low" in summary or f"{key.replace(f'{MEAN_OF}_reference', MEAN_OF)}_low" in summary
+    return key in SHOWN or (key.endswith(("_mae", DIFFUSIVITY_UNIT, *MEANS)) and has_interval)
 
 
 SHOWN = {
@@ -90,11 +102,15 @@ SHOWN = {
 }
 
 
-def label(key: str) -> str:
-    """Label of a key in tables."""
+def label(key: str, units: Mapping[str, str] | None = None) -> str:
+    """Label of a key in tables, with the units of errors by observable."""
+    if ending := next((ending for ending in MEANS if key.endswith(ending)), None):
+        return f"mean {key.removesuffix(ending).replace('_', ' ')}{MEANS[ending]}"
+    unit = (units or {}).get(key.removesuffix("_mae"))
     if key.endswith(DIFFUSIVITY_UNIT):
         return key.removesuffix(DIFFUSIVITY_UNIT).replace("_", " ") + " (1e-9 m²/s)"
-    return SHOWN.get(key, key.removesuffix("_mae").upper().replace("_", " ") + " MAE")
+    error = key.removesuffix("_mae").upper().replace("_", " ") + " MAE" + (f" ({unit})" if unit else "")
+    return SHOWN.get(key, error)
 
 
 def cell(summary: dict[str, Any], key: str) -> str:

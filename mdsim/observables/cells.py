@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
 
@@ -13,7 +15,7 @@ def of_rows(cell: Float[Tensor, "*frames 3 3"] | None) -> Float[Tensor, "*row 3 
 
 
 def of_chosen(
-    cell: Float[Tensor, "*row 3 3"] | None, chosen: Int[Tensor, "chosen"] | Bool[Tensor, "row"]
+    cell: Float[Tensor, "*row 3 3"] | None, chosen: Int[Tensor, "*chosen"] | Bool[Tensor, "row"] | slice
 ) -> Float[Tensor, "*chosen 3 3"] | None:
     """The cells of some rows."""
     return cell if cell is None or cell.ndim == 2 else cell[chosen]
@@ -24,3 +26,8 @@ def split(cell: Float[Tensor, "*row 3 3"] | None, n_rows: int, size: int) -> Seq
     if cell is None or cell.ndim == 2:
         return [cell] * max(1, -(-n_rows // size))
     return cell.split(size)
+
+
+def system_of(system: System, chosen: Int[Tensor, "chosen"] | Bool[Tensor, "row"] | slice) -> System:
+    """A system of one cell as it is, or one of a cell for each row with those of some rows."""
+    return replace(system, cell=of_chosen(system.cell, chosen))

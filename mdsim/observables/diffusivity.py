@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from mdsim.geometry import center_of_mass
-from mdsim.observables.tuples import atomic_number, elements_of
+from mdsim.observables.tuples import atoms_of
 from mdsim.observables.vacf import autocorrelation, lags_fs
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
@@ -71,7 +71,7 @@ class MSD:
         if self.remove_center_of_mass:
             positions = positions - center_of_mass(positions, system.masses)
         if self.element is not None:
-            positions = positions[:, :, _atoms_of(system, self.element)]
+            positions = positions[:, :, atoms_of(system, self.element)]
         displacement = positions - positions.mean(0)  # about the mean, to minimize cancellation in sums of squares
         squares = _sums_of_squares(displacement.flatten(2), n_lags)
         msd = (squares - 2.0 * autocorrelation(displacement.flatten(2), n_lags)) / positions.shape[2]
@@ -101,13 +101,6 @@ def _sums_of_squares(series: Float[Tensor, "frame row column"], n_lags: int) -> 
     lag = torch.arange(n_lags, device=series.device)
     origins = len(series) - lag
     return (cumulative[origins] + cumulative[-1] - cumulative[lag]) / origins[:, None]
-
-
-def _atoms_of(system: System, element: str) -> Tensor:
-    chosen = system.atomic_numbers == atomic_number(element)
-    if not chosen.any():
-        raise ValueError(f"the system (elements {elements_of(system)}) has no atom of element {element!r}")
-    return chosen
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class RDF:
             raise ValueError(f"smearing_A must be positive, or None for a plain histogram; found {self.smearing_A}")
 
     @property
+    def error_unit(self) -> str:
+        """Unit of the area between two of them."""
+        return "Å" if self.normalization == "ideal_gas" else "1"
+
+    @property
     def name(self) -> str:
         pair = "" if self.pair is None else "_" + "".join(self.pair)
         return "rdf" + pair + ("_intermolecular" if self.intermolecular_only else "")

@@ -38,7 +38,7 @@ def rotatable_dihedrals(system: System) -> dict[str, tuple[Quadruplet, ...]]:
         By elements and indices of the atoms, as in ``C4_N6_C8_C14``: the dihedral and its copies in the other molecules
         of the same kind, in the order of the bonds.
     """
-    numbers, neighbors, kinds = system.atomic_numbers.tolist(), _neighbors(system), _kinds_of_molecules(system)
+    numbers, neighbors, kinds = system.atomic_numbers.tolist(), _neighbors(system), kinds_of_molecules(system)
     firsts = {atom for molecules in kinds for atom in molecules[0]}
     found = {}
     for j, k in _rotatable_bonds(system, neighbors):
@@ -51,7 +51,7 @@ def rotatable_dihedrals(system: System) -> dict[str, tuple[Quadruplet, ...]]:
 
 def copies(system: System, quadruplet: Quadruplet) -> tuple[Quadruplet, ...]:
     """A dihedral and the same one of all other molecules of its kind, or alone if it is not within a molecule."""
-    return _copies(_kinds_of_molecules(system), quadruplet)
+    return _copies(kinds_of_molecules(system), quadruplet)
 
 
 def _copies(kinds: list[list[list[int]]], quadruplet: Quadruplet) -> tuple[Quadruplet, ...]:
@@ -124,7 +124,7 @@ def _neighbors(system: System) -> list[list[int]]:
     return neighbors
 
 
-def _kinds_of_molecules(system: System) -> list[list[list[int]]]:
+def kinds_of_molecules(system: System) -> list[list[list[int]]]:
     """The atoms of each molecule, by kind: molecules with the same elements and bonds, in the same order."""
     atoms: list[list[int]] = [[] for _ in range(system.n_molecules)]
     place = [0] * system.n_atoms

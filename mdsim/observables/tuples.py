@@ -9,7 +9,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from mdsim.observables import cells
 from mdsim.state import System
-from mdsim.typing import Float, Int, Tensor
+from mdsim.typing import Bool, Float, Int, Tensor
 
 #: A function of the positions of some rows, of some tuples of atoms, and of the cell.
 TupleFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -29,6 +29,18 @@ def atomic_number(symbol: str) -> int:
 def elements_of(system: System) -> str:
     """The elements of a system, for error messages."""
     return ", ".join(chemical_symbols[number] for number in sorted(set(system.atomic_numbers.tolist())))
+
+
+def atoms_of(system: System, element: str) -> Bool[Tensor, "atom"]:
+    """Mask of the atoms of an element.
+
+    Raises:
+        ValueError: the element is unknown, or the system has no such atom.
+    """
+    chosen = system.atomic_numbers == atomic_number(element)
+    if not chosen.any():
+        raise ValueError(f"the system (elements {elements_of(system)}) has no atom of element {element!r}")
+    return chosen
 
 
 def of_elements(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from scipy.fft import next_fast_len
 
+from mdsim.observables.tuples import atoms_of
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
 
@@ -24,6 +24,7 @@ class VACF:
             over them. Frames after the last whole window are left out. None: the trajectory is one window.
         mass_weighted: weight each atom by its mass. At equilibrium, lag 0 is then k_B T in eV.
         normalized: divide by the value at lag 0.
+        element: chemical symbol of the atoms that are followed; None follows all.
 
     Raises:
         ValueError: a negative lag or an empty window.
@@ -33,8 +34,11 @@ class VACF:
     window: int | None = None
     mass_weighted: bool = False
     normalized: bool = True
+    element: str | None = None
 
-    name: ClassVar[str] = "vacf"
+    @property
+    def name(self) -> str:
+        return "vacf" if self.element is None else f"vacf_{self.element}"
 
     def __post_init__(self) -> None:
         if not self.max_lag_fs >= 0:
@@ -63,7 +67,8 @@ class VACF:
             Without unit if normalized; else in eV/amu, the square of the ASE velocity unit, or in eV if mass-weighted.
 
         Raises:
-            ValueError: no velocities, a trajectory shorter than the window, or a window not longer than the lag.
+            ValueError: no velocities, no atom of the element, a trajectory shorter than the window, or a window not
+                longer than the lag.
         """
         velocities = trajectory.velocities
         if velocities is None:
@@ -80,6 +85,8 @@ class VACF:
             )
         if self.mass_weighted:
             velocities = velocities * system.masses.to(velocities).sqrt()[:, None]
+        if self.element is not None:
+            velocities = velocities[:, :, atoms_of(system, self.element)]
         windows = velocities[: n_windows * window].unflatten(0, (n_windows, window)).transpose(0, 1).flatten(3)
         correlation = autocorrelation(windows.flatten(1, 2), n_lags) / windows.shape[-1]
         correlation = correlation.unflatten(1, (n_windows, -1)).mean(1)

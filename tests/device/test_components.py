@@ -16,7 +16,7 @@ from paths import ROOT
 from tiny import run_values, train_values, write_data
 
 from mdsim import assembly
-from mdsim.config.schema import DynamicsConfig, TrainConfig
+from mdsim.config.schema import DynamicsConfig, StructureFactorConfig, TrainConfig
 from mdsim.config.schema.custom import CustomConfig
 from mdsim.config.schema.dynamics import IntegratorConfig
 from mdsim.config.schema.observables import DynamicalConfig, StructuralConfig
@@ -25,7 +25,7 @@ from mdsim.config.schema.terms import TermConfig
 from mdsim.datasets.folder import Dataset, load_dataset
 from mdsim.dynamics.restraint import BondedRestraint
 from mdsim.dynamics.stretch import Outcome, Stretch
-from mdsim.observables import EnergyDistribution
+from mdsim.observables import EnergyDistribution, EnergyPerMolecule, EnthalpyOfVaporization
 from mdsim.stability.verdict import first_unstable
 from mdsim.state import MDState, System, Trajectory
 from mdsim.units import kT_eV
@@ -36,6 +36,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rdf": RDF,
     "distances": {"max_distance_A": 3.6, "bin_width_A": 0.1},
     "dihedrals": {"atoms": {"bent": (1, 0, 3, 4)}},
+    "structure_factor": {"min_q_per_A": 1.0, "max_q_per_A": 6.0, "bin_width_per_A": 0.5},
+    "coordination": {"pair": ("O", "H"), "cutoff_A": 2.5, "switching_width_A": 0.5},
+    "tetrahedral_order": {"element": "H"},
+    "end_to_end": {"atoms": {"hydrogens": (1, 2)}, "max_distance_A": 3.0, "bin_width_A": 0.1},
+    "vibrational_dos": {"max_lag_fs": 3.0, "max_wavenumber_per_cm": 8000.0, "bin_width_per_cm": 500.0},
+    "infrared_spectrum": {
+        "max_lag_fs": 3.0,
+        "max_wavenumber_per_cm": 8000.0,
+        "bin_width_per_cm": 500.0,
+        "charges_e": {"O": -0.8, "H": 0.4},
+    },
     "vacf": {"max_lag_fs": 3.0},
     "diffusivity": {"fit_start_fs": 1.0, "fit_end_fs": 4.0, "viscosity_mPa_s": None},
     "minimum_intermolecular_distance": {"tolerance_A": 2.0},
@@ -95,7 +106,7 @@ def bundled() -> Dataset:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@each(StructuralConfig, "potential_energy")
+@each(StructuralConfig, "potential_energy", "energy_per_molecule", "enthalpy_of_vaporization")
 def test_structural_observables(kind, cell):
     def values(device):
         system, trajectory = (one.to(device) for one in waters(cell))
@@ -104,8 +115,23 @@ def test_structural_observables(kind, cell):
     same_on_both(values)
 
 
-def test_energies():
-    same_on_both(lambda device: EnergyDistribution(-0.3, 0.3, 0.1)(*(one.to(device) for one in waters())))
+@pytest.mark.parametrize(
+    "observable", [EnergyDistribution(-0.3, 0.3, 0.1), EnergyPerMolecule(1.0), EnthalpyOfVaporization(1.0, 0.1)]
+)
+def test_energies(observable):
+    same_on_both(lambda device: observable(*(one.to(device) for one in waters())))
+
+
+@pytest.mark.parametrize("weighting", ["partial", "xray", "neutron"])
+@pytest.mark.parametrize("cell", ["orthorhombic", "triclinic"])
+def test_structure_factors_from_distances(cell, weighting):
+    chosen = StructureFactorConfig(name="structure_factor", weighting=weighting, method="fourier", max_distance_A=3.6)
+
+    def values(device):
+        system, trajectory = (one.to(device) for one in waters(cell))
+        return [observable(system, trajectory) for observable in assembly.observables(chosen, system)]
+
+    same_on_both(values)
 
 
 @pytest.mark.parametrize("cell", CELLS)

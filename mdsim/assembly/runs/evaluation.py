@@ -101,12 +101,14 @@ def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, ou
     stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
     reference_data = assembly.dataset(config.data, config.reference_size)
     structural = assembly.compared_structural(config, system, reference_data)
+    dynamical = assembly.compared_dynamical(config, system, data)
+    assembly.check_reference_files(config, [*structural, *dynamical])
     return Evaluation(
         force_field,
         stretch,
         starting_state(config, stretch, force_field, data.test),
         structural | assembly.compared_energy(config, system, reference_data, force_field),
-        assembly.compared_dynamical(config, system, data),
+        dynamical,
         assembly.plan(config),
         out_dir,
         torch.Generator().manual_seed(config.seed),

@@ -23,7 +23,13 @@ from mdsim.config.schema.dynamics import (
     PaperEulerConfig,
     VelocityVerletConfig,
 )
-from mdsim.config.schema.evaluation import DenseWindowConfig, DeparturesConfig, SimulateConfig
+from mdsim.config.schema.energies import (
+    ENERGY_CONFIGS,
+    EnergyPerMoleculeConfig,
+    EnthalpyOfVaporizationConfig,
+    PotentialEnergyConfig,
+)
+from mdsim.config.schema.evaluation import DenseWindowConfig, DeparturesConfig, ReferenceFileConfig, SimulateConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import (
     MODEL_CONFIGS,
@@ -42,7 +48,6 @@ from mdsim.config.schema.observables import (
     DihedralsConfig,
     DistancesConfig,
     DynamicalConfig,
-    PotentialEnergyConfig,
     RDFConfig,
     StructuralConfig,
     TargetObservableConfig,
@@ -51,12 +56,21 @@ from mdsim.config.schema.observables import (
 from mdsim.config.schema.pretraining import OptimizationConfig, PretrainConfig
 from mdsim.config.schema.repulsion import RepulsionConfig
 from mdsim.config.schema.runs import RunConfig
+from mdsim.config.schema.scattering import StructureFactorConfig
+from mdsim.config.schema.spectra import InfraredSpectrumConfig, VibrationalDOSConfig
 from mdsim.config.schema.stability import (
     AngleDeviationConfig,
     BondDeviationConfig,
     CriterionConfig,
     IntermolecularDistanceConfig,
     RDFDeviationConfig,
+)
+from mdsim.config.schema.structure import (
+    CoordinationConfig,
+    EndToEndConfig,
+    HydrogenBondsConfig,
+    RadiusOfGyrationConfig,
+    TetrahedralOrderConfig,
 )
 from mdsim.config.schema.terms import (
     ContrastTermConfig,
@@ -83,6 +97,7 @@ __all__ = [
     "CellRescalingConfig",
     "BondedRestraintConfig",
     "ContrastTermConfig",
+    "CoordinationConfig",
     "Count",
     "CriterionConfig",
     "CustomConfig",
@@ -102,9 +117,15 @@ __all__ = [
     "DistancesConfig",
     "DynamicalConfig",
     "DynamicsConfig",
+    "ENERGY_CONFIGS",
+    "EndToEndConfig",
     "EnergiesForcesTermConfig",
+    "EnergyPerMoleculeConfig",
+    "EnthalpyOfVaporizationConfig",
     "EstimatorConfig",
     "Fraction",
+    "HydrogenBondsConfig",
+    "InfraredSpectrumConfig",
     "IntegratorConfig",
     "IntermolecularDistanceConfig",
     "LangevinConfig",
@@ -128,17 +149,22 @@ __all__ = [
     "PretrainedReference",
     "RDFConfig",
     "RDFDeviationConfig",
+    "RadiusOfGyrationConfig",
+    "ReferenceFileConfig",
     "RepulsionConfig",
     "RunConfig",
     "Section",
     "SimulateConfig",
     "StructuralConfig",
+    "StructureFactorConfig",
     "TargetConfig",
     "TargetObservableConfig",
     "TermConfig",
+    "TetrahedralOrderConfig",
     "TrainConfig",
     "VACFConfig",
     "VelocityVerletConfig",
+    "VibrationalDOSConfig",
     "WATER_VISCOSITY_MPA_S",
     "WandbConfig",
     "model_label",

@@ -28,6 +28,13 @@ class DeparturesConfig(Section):
     )
 
 
+class ReferenceFileConfig(Section):
+    """A reference from a file in place of the data, for example from an experiment."""
+
+    observable: str = Field(description="Name of the observable in the results, e.g. `structure_factor_xray`.")
+    reference_file: str = Field(description="File of two columns: the axis of the observable, increasing, and values.")
+
+
 class SimulateConfig(RunConfig):
     """Held-out evaluation: `stable_training.py` with `mode: simulate`."""
 
@@ -57,6 +64,9 @@ class SimulateConfig(RunConfig):
     )
     dynamical_observables: tuple[DynamicalConfig, ...] = Field(
         (), description="Dynamical observables, from the replicas that are stable throughout the dense window."
+    )
+    reference_files: tuple[ReferenceFileConfig, ...] = Field(
+        (), description="References from files, in place of the data, for some of these observables."
     )
     dense_window: DenseWindowConfig | None = Field(None, description="Frames for dynamical observables; null: none.")
     save_trajectories: tuple[int, ...] = Field(

@@ -8,6 +8,17 @@ from pydantic import AfterValidator, Field
 
 from mdsim.config.schema.base import NonNegative, Positive, Section
 from mdsim.config.schema.custom import CustomDynamicalConfig, CustomObservableConfig, Label
+from mdsim.config.schema.energies import EnergyPerMoleculeConfig, EnthalpyOfVaporizationConfig, PotentialEnergyConfig
+from mdsim.config.schema.scattering import StructureFactorConfig
+from mdsim.config.schema.spectra import InfraredSpectrumConfig, VibrationalDOSConfig
+from mdsim.config.schema.structure import (
+    CoordinationConfig,
+    EndToEndConfig,
+    HydrogenBondsConfig,
+    Index,
+    RadiusOfGyrationConfig,
+    TetrahedralOrderConfig,
+)
 
 
 class RDFConfig(Section):
@@ -46,7 +57,6 @@ def _is_dihedral(atoms: tuple[int, ...]) -> tuple[int, ...]:
     return atoms
 
 
-Index = Annotated[int, Field(ge=0)]
 Dihedral = Annotated[tuple[Index, Index, Index, Index], AfterValidator(_is_dihedral)]
 
 
@@ -81,21 +91,6 @@ class DistancesConfig(Section):
     )
 
 
-class PotentialEnergyConfig(Section):
-    """Distribution of the potential energy, compared with the labels of the reference frames.
-
-    It depends on the parameters of the force field and is no training target.
-    """
-
-    name: Literal["potential_energy"] = Field(description="The observable.")
-    standard_deviations: Positive = Field(
-        6.0,
-        description="Range on both sides of the mean label, in standard deviations of the labels. Energies beyond it "
-        "count in the first or last bin.",
-    )
-    bins: Annotated[int, Field(ge=2)] = Field(60, description="Number of bins.")
-
-
 class VACFConfig(Section):
     """Velocity autocorrelation function, normalized to one at lag zero."""
 
@@ -103,6 +98,7 @@ class VACFConfig(Section):
     max_lag_fs: Positive = Field(
         200.0, description="Longest lag. It must fit into the dense window and the contiguous frames."
     )
+    element: str | None = Field(None, description="Element of the atoms that are followed; all atoms when absent.")
 
 
 WATER_VISCOSITY_MPA_S = 0.854  # of real water at 300 K and 0.1 MPa (IAPWS R12-08)
@@ -126,7 +122,18 @@ class DiffusivityConfig(Section):
 
 #: Observables that may be training targets, because they do not depend on the parameters of the force field.
 TargetObservableConfig = Annotated[
-    RDFConfig | ADFConfig | BondLengthsConfig | DihedralsConfig | DistancesConfig | CustomObservableConfig,
+    RDFConfig
+    | ADFConfig
+    | BondLengthsConfig
+    | DihedralsConfig
+    | DistancesConfig
+    | StructureFactorConfig
+    | CoordinationConfig
+    | TetrahedralOrderConfig
+    | HydrogenBondsConfig
+    | RadiusOfGyrationConfig
+    | EndToEndConfig
+    | CustomObservableConfig,
     Field(discriminator="name"),
 ]
 StructuralConfig = Annotated[
@@ -135,8 +142,19 @@ StructuralConfig = Annotated[
     | BondLengthsConfig
     | DihedralsConfig
     | DistancesConfig
+    | StructureFactorConfig
+    | CoordinationConfig
+    | TetrahedralOrderConfig
+    | HydrogenBondsConfig
+    | RadiusOfGyrationConfig
+    | EndToEndConfig
     | PotentialEnergyConfig
+    | EnergyPerMoleculeConfig
+    | EnthalpyOfVaporizationConfig
     | CustomObservableConfig,
     Field(discriminator="name"),
 ]
-DynamicalConfig = Annotated[VACFConfig | DiffusivityConfig | CustomDynamicalConfig, Field(discriminator="name")]
+DynamicalConfig = Annotated[
+    VACFConfig | VibrationalDOSConfig | InfraredSpectrumConfig | DiffusivityConfig | CustomDynamicalConfig,
+    Field(discriminator="name"),
+]

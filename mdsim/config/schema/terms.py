@@ -13,7 +13,8 @@ from mdsim.config.schema.observables import TargetObservableConfig
 
 def _is_no_energy(observable: Any) -> Any:
     """Observables that depend on the parameters need a second term of the gradient, <∂g/∂θ>."""
-    if isinstance(observable, dict) and observable.get("name") == "potential_energy":
+    names = ("potential_energy", "energy_per_molecule", "enthalpy_of_vaporization")
+    if isinstance(observable, dict) and observable.get("name") in names:
         raise ValueError(
             "the potential energy depends on the parameters, and the estimator has no gradient of it: list it below "
             "`observables` of an evaluation instead"

@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from mdsim.errors import ConfigError
-from mdsim.evaluation import averages, files, metrics, tables
+from mdsim.evaluation import averages, files, metrics, observable_metrics, tables
 from mdsim.evaluation.plan import Compared
 from mdsim.observables import Diffusivity
 from mdsim.stability.survival import Lifetimes
@@ -80,14 +80,14 @@ def test_the_error_over_lags_is_the_mean():
 
 def test_replicas_count_by_their_stable_frames():
     values = np.array([REFERENCE + 0.1, REFERENCE - 0.3, np.full(4, np.nan)])
-    found = metrics.observable_errors("rdf", AXIS, REFERENCE, values, np.array([3.0, 1.0, 0.0]))
+    found = observable_metrics.observable_errors("rdf", AXIS, REFERENCE, values, np.array([3.0, 1.0, 0.0]))
     assert found["rdf_mae"] == pytest.approx(0.0, abs=1e-12), "0.75 · 0.1 - 0.25 · 0.3"
     assert found["rdf_mae_replica_mean"] == pytest.approx(np.mean([0.4, 1.2]))
     assert found["rdf_mae_replica_std"] == pytest.approx(0.4)
 
 
 def test_an_observable_of_no_replica_has_no_error():
-    found = metrics.observable_errors("rdf", AXIS, REFERENCE, np.full((2, 4), np.nan), np.zeros(2))
+    found = observable_metrics.observable_errors("rdf", AXIS, REFERENCE, np.full((2, 4), np.nan), np.zeros(2))
     assert found == {"rdf_mae": None}
 
 
@@ -95,22 +95,23 @@ def test_the_offset_of_energies_is_that_of_their_means():
     axis, to_meV = np.array([-0.3, -0.1, 0.1, 0.3]), 1000 * 0.2
     labels = np.array([0.5, 2.0, 2.0, 0.5])
     values = np.array([[0.5, 1.0, 3.0, 0.5], [1.5, 2.0, 1.0, 0.5], np.full(4, np.nan)])
-    found = metrics.energy_offset(axis, labels, values, np.array([3.0, 1.0, 0.0]))
+    found = observable_metrics.energy_offset(axis, labels, values, np.array([3.0, 1.0, 0.0]))
     offsets = values[:2] @ axis * to_meV
     estimate = (3 * offsets[0] + offsets[1]) / 4
-    assert found[metrics.ENERGY_OFFSET] == pytest.approx(estimate)
+    assert found[observable_metrics.ENERGY_OFFSET] == pytest.approx(estimate)
     half = scipy.stats.t.ppf(0.975, 1) * abs(offsets[0] - offsets[1]) / 2  # leaving out one of two leaves the other
-    assert found[f"{metrics.ENERGY_OFFSET}_low"] == pytest.approx(estimate - half)
-    assert found[f"{metrics.ENERGY_OFFSET}_high"] == pytest.approx(estimate + half)
-    assert metrics.energy_offset(axis, labels, values[2:], np.zeros(1)) == {metrics.ENERGY_OFFSET: None}
+    assert found[f"{observable_metrics.ENERGY_OFFSET}_low"] == pytest.approx(estimate - half)
+    assert found[f"{observable_metrics.ENERGY_OFFSET}_high"] == pytest.approx(estimate + half)
+    nothing = observable_metrics.energy_offset(axis, labels, values[2:], np.zeros(1))
+    assert nothing == {observable_metrics.ENERGY_OFFSET: None}
 
 
 def test_the_offset_of_one_replica_has_no_interval():
-    found = metrics.energy_offset(AXIS, REFERENCE, REFERENCE[None], np.ones(1))
+    found = observable_metrics.energy_offset(AXIS, REFERENCE, REFERENCE[None], np.ones(1))
     assert found == {
-        metrics.ENERGY_OFFSET: pytest.approx(0.0),
-        f"{metrics.ENERGY_OFFSET}_low": None,
-        f"{metrics.ENERGY_OFFSET}_high": None,
+        observable_metrics.ENERGY_OFFSET: pytest.approx(0.0),
+        f"{observable_metrics.ENERGY_OFFSET}_low": None,
+        f"{observable_metrics.ENERGY_OFFSET}_high": None,
     }
 
 
@@ -125,7 +126,7 @@ def test_the_error_of_scatter_is_that_of_a_correct_force_field():
     difference = found - expected
     bias = 0.03 * expected.mean()  # a standard deviation from twelve values is too small by 2 %
     assert abs(difference.mean()) < 3 * difference.std() / np.sqrt(len(rows)) + bias
-    alone = metrics.observable_errors("rdf", AXIS, REFERENCE, rows[0, :1], np.ones(1))
+    alone = observable_metrics.observable_errors("rdf", AXIS, REFERENCE, rows[0, :1], np.ones(1))
     assert alone["rdf_mae_of_scatter"] is None
 
 
@@ -144,7 +145,7 @@ def test_intervals_cover():
 
 
 def test_one_replica_has_no_interval():
-    found = metrics.observable_errors("rdf", AXIS, REFERENCE, REFERENCE[None] + 0.1, np.ones(1))
+    found = observable_metrics.observable_errors("rdf", AXIS, REFERENCE, REFERENCE[None] + 0.1, np.ones(1))
     assert found["rdf_mae"] == pytest.approx(0.4)
     assert found["rdf_mae_low"] is found["rdf_mae_high"] is None
     assert tables.cell(found, "rdf_mae") == "0.4"
@@ -200,7 +201,7 @@ def _diffusivity(reference: float, error: float | None) -> Compared:
 
 def test_a_diffusivity_stands_beside_its_reference_and_its_correction():
     values = np.array([1.5, np.nan, 1.9, 2.0])
-    found = metrics.diffusivity_values("diffusivity_O", _diffusivity(1.75, 0.125), values, correction=0.5)
+    found = observable_metrics.diffusivity_values("diffusivity_O", _diffusivity(1.75, 0.125), values, correction=0.5)
     half = 4.302653 * np.std([1.5, 1.9, 2.0], ddof=1) / np.sqrt(3)  # Student, two degrees of freedom
     assert found == {
         "diffusivity_O_1e-9_m2_per_s": pytest.approx(1.8),
@@ -216,7 +217,7 @@ def test_a_diffusivity_stands_beside_its_reference_and_its_correction():
 
 
 def test_a_diffusivity_of_one_replica_has_no_interval_and_of_none_no_value():
-    one = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan, 1.5]), None)
+    one = observable_metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan, 1.5]), None)
     assert one["diffusivity_1e-9_m2_per_s"] == 1.5
     absent = {key for key, value in one.items() if value is None}
     assert absent == {
@@ -227,7 +228,7 @@ def test_a_diffusivity_of_one_replica_has_no_interval_and_of_none_no_value():
         "diffusivity_infinite_box_1e-9_m2_per_s",
     }
     assert tables.cell(one, "diffusivity_1e-9_m2_per_s") == "1.5"
-    none = metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan]), 0.5)
+    none = observable_metrics.diffusivity_values("diffusivity", _diffusivity(1.75, None), np.array([np.nan]), 0.5)
     assert none["diffusivity_1e-9_m2_per_s"] is None and none["diffusivity_infinite_box_1e-9_m2_per_s"] is None
     assert tables.cell(none, "diffusivity_1e-9_m2_per_s") == "-"
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mdsim.losses import sum_squared_error
-from mdsim.observables import EnergyDistribution
-from mdsim.state import Trajectory
+from mdsim.observables import EnergyDistribution, EnergyPerMolecule, EnthalpyOfVaporization
+from mdsim.state import System, Trajectory
 from mdsim.training.terms import Target
 
 OBSERVABLE = EnergyDistribution(center_eV=-3.0, half_range_eV=1.0, bin_width_eV=0.25)
@@ -46,3 +46,16 @@ def test_a_trajectory_without_energies(aspirin):
 def test_it_is_no_target():
     with pytest.raises(ValueError, match="potential_energy depends on the parameters of the force field"):
         Target(OBSERVABLE, OBSERVABLE.bin_centers, sum_squared_error)
+
+
+def test_energies_per_molecule_in_kilojoule_per_mole():
+    """Two molecules at -0.5 eV in all, with 0.1 eV each in the gas: 96.4853 kJ/mol per eV."""
+    system = System.from_bonds(torch.tensor([8, 8]), torch.empty(0, 2).long(), dtype=torch.float64)
+    trajectory = Trajectory(
+        torch.zeros(2, 1, 2, 3).double(), None, torch.tensor([[-2.5], [torch.nan]]).double(), frame_interval_fs=1.0
+    )
+    energy = EnergyPerMolecule(2.0)(system, trajectory)
+    assert float(energy[0, 0, 0]) == pytest.approx(-0.25 * 96.48533)
+    assert energy[1].isnan().all()
+    enthalpy = EnthalpyOfVaporization(2.0, 0.1, 300.0)(system, trajectory)
+    assert float(enthalpy[0, 0, 0]) == pytest.approx(0.35 * 96.48533 + 8.314463e-3 * 300)

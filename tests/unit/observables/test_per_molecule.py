@@ -4,7 +4,19 @@ import pytest
 import torch
 
 from mdsim.interfaces import LocalObservable
-from mdsim.observables import ADF, RDF, BondLengthDistribution, DihedralDistribution, DistanceDistribution
+from mdsim.observables import (
+    ADF,
+    RDF,
+    BondLengthDistribution,
+    CoordinationNumber,
+    DihedralDistribution,
+    DistanceDistribution,
+    EndToEndDistance,
+    FourierStructureFactor,
+    HydrogenBonds,
+    RadiusOfGyration,
+    TetrahedralOrder,
+)
 from mdsim.state import System, Trajectory
 
 OBSERVABLES = {
@@ -15,6 +27,13 @@ OBSERVABLES = {
     "distances_OH": DistanceDistribution(4.0, 0.2, ("O", "H")),
     "distances_within": DistanceDistribution(4.0, 0.2, ("H", "H"), "within_molecules"),
     "distances_between": DistanceDistribution(4.0, 0.2, ("H", "H"), "between_molecules"),
+    "structure_factor": FourierStructureFactor(6.0, 0.5, max_distance_A=4.0),
+    "structure_factor_OH": FourierStructureFactor(6.0, 0.5, ("O", "H"), max_distance_A=4.0),
+    "radius_of_gyration": RadiusOfGyration(1.0, 0.1),
+    "end_to_end": EndToEndDistance(((1, 2), (13, 14)), 2.0, 0.1),
+    "coordination": CoordinationNumber(("O", "H"), 2.5),
+    "tetrahedral_order": TetrahedralOrder(0.1),
+    "hydrogen_bonds": HydrogenBonds(max_angle_deg=60.0),
     "rdf": RDF(4.0, 0.2, normalization="ideal_gas"),
     "rdf_OO": RDF(4.0, 0.2, pair=("O", "O"), normalization="ideal_gas"),
 }
