@@ -8,6 +8,7 @@ import torch
 
 from mdsim.assembly.observables import dynamical_observable, observables
 from mdsim.assembly.references import MOST_BLOCKS, reference, reference_temperature, weights_at
+from mdsim.assembly.trajectories import file_settings
 from mdsim.config.schema import PotentialEnergyConfig, SimulateConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.stretch import Stretch
@@ -37,6 +38,7 @@ def plan(config: SimulateConfig) -> Plan:
         None if window is None else DenseWindow(window.epochs, window.dump_every_steps),
         config.save_trajectories,
         config.frames_before_break,
+        file_settings(config.trajectory),
     )
 
 

@@ -69,6 +69,7 @@ from mdsim.config.schema.training import (
     LocalEstimatorConfig,
     TrainConfig,
 )
+from mdsim.config.schema.trajectories import TrainTrajectoryConfig, TrajectoryConfig
 
 __all__ = [
     "ADFConfig",
@@ -131,6 +132,8 @@ __all__ = [
     "TargetObservableConfig",
     "TermConfig",
     "TrainConfig",
+    "TrainTrajectoryConfig",
+    "TrajectoryConfig",
     "VACFConfig",
     "VelocityVerletConfig",
     "WATER_VISCOSITY_MPA_S",
