@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from mdsim.calculator import cell_of
+from mdsim.boundaries import cell_of
 from mdsim.errors import ConfigError
 from mdsim.export.registry import Order
 from mdsim.export.script import structure_of, write_script

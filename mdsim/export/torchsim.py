@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
 
+from mdsim.boundaries import why_unsupported
 from mdsim.calculator import check_energy_zero_name, frozen_force_field
 from mdsim.export.batch import Batch
 from mdsim.force_field import ForceField
@@ -114,5 +116,5 @@ class TorchSimModel(ModelInterface):
 def _is_periodic(pbc: bool | Tensor) -> bool:
     axes = torch.as_tensor(pbc)
     if bool(axes.any()) != bool(axes.all()):
-        raise ValueError(f"the state has pbc={axes.tolist()}; a force field needs boundaries along all axes or none")
+        raise ValueError(f"{why_unsupported(axes.cpu().expand(3).numpy(), np.eye(3))}")
     return bool(axes.all())

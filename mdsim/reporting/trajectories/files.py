@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from mdsim.reporting.trajectories.formats import format_of
@@ -127,11 +128,14 @@ def write_stretches(
         return False
 
     def parts() -> Iterator[ReplicaFrames]:
-        stretch, n_done = first, 0
-        while stretch is not None and (n_frames is None or n_done < n_frames):
+        n_done = 0
+        for stretch in chain([first], stretches):
             some = stretch if n_frames is None else stretch[: n_frames - n_done]
-            yield frames_of(system, some, column, (n_done + 1) * some.frame_interval_fs / FS_PER_PS)
-            n_done, stretch = n_done + some.n_frames, next(stretches, None)
+            if some.n_frames:
+                yield frames_of(system, some, column, (n_done + 1) * some.frame_interval_fs / FS_PER_PS)
+            n_done += some.n_frames
+            if n_done == n_frames:
+                return
 
     return write_frames(path, Header(system, first.frame_interval_fs, settings.xtc_precision_per_nm), parts())
 

@@ -1,11 +1,13 @@
 """PDB files beside trajectories without elements and bonds, by MDAnalysis.
 
-Each molecule is a residue. Atom names are elements with numbers within the molecule. Masses are not in the file.
+Each molecule is a residue. Atom names are elements with numbers within the molecule. Masses are not in the file, and
+bonds only up to 99999 atoms, which is what its columns hold.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import MDAnalysis
@@ -22,7 +24,7 @@ from mdsim.typing import Float, Int
 
 SUFFIX = ".pdb"
 SMALLEST_A, LARGEST_A = -999.0, 9999.0  # coordinates that the columns of a PDB file hold
-LONGEST_NAME, MOST_RESIDUES = 4, 10000
+LONGEST_NAME, MOST_RESIDUES, MOST_ATOMS, BONDS_PER_RECORD = 4, 10000, 99999, 4
 
 
 def write(path: Path, header: Header, frames: ReplicaFrames) -> None:
@@ -44,15 +46,16 @@ def write(path: Path, header: Header, frames: ReplicaFrames) -> None:
     universe.add_TopologyAttr("resids", np.arange(system.n_molecules) % (MOST_RESIDUES - 1) + 1)
     universe.add_TopologyAttr("segids", ["A"])
     universe.add_TopologyAttr("chainIDs", ["A"] * system.n_atoms)
-    universe.add_TopologyAttr("bonds", [tuple(bond) for bond in system.bonds.tolist()])
     universe.atoms.positions = np.clip(first.positions[0], SMALLEST_A, LARGEST_A)
     if first.cell is not None:
         box = lengths_and_angles(first.cell)[0]
         universe.dimensions = np.append(box[:3], np.rad2deg(np.arccos(box[3:])))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a missing cell, occupancies, charges
-        with PDBWriter(str(path), bonds="conect", multiframe=False) as writer:
+        with PDBWriter(str(path), bonds=None, multiframe=False) as writer:
             writer.write(universe.atoms)
+    text = path.read_text(encoding="ascii").removesuffix("END\n")
+    path.write_text(text + "".join(_bond_records(system)) + "END\n", encoding="ascii")
 
 
 def read(trajectory: Path, cell: Float[np.ndarray, "frame 3 3"] | None) -> System:
@@ -73,6 +76,21 @@ def read(trajectory: Path, cell: Float[np.ndarray, "frame 3 3"] | None) -> Syste
     bonds = np.sort(universe.bonds.indices, axis=1) if hasattr(universe, "bonds") else np.zeros((0, 2))
     bonds = np.unique(np.asarray(bonds, dtype=np.int64).reshape(-1, 2), axis=0)
     return System.from_bonds(numbers, torch.from_numpy(bonds), None if cell is None else cell[0], dtype=torch.float64)
+
+
+def _bond_records(system: System) -> Iterator[str]:
+    """CONECT records. Those that MDAnalysis writes are the same, but take seconds for thousands of atoms."""
+    if system.n_atoms > MOST_ATOMS:
+        return
+    neighbors: dict[int, list[int]] = {}
+    for i, j in (system.bonds + 1).tolist():
+        neighbors.setdefault(i, []).append(j)
+        neighbors.setdefault(j, []).append(i)
+    for atom in sorted(neighbors):
+        others = sorted(neighbors[atom])
+        for start in range(0, len(others), BONDS_PER_RECORD):
+            chosen = others[start : start + BONDS_PER_RECORD]
+            yield "CONECT" + "".join(f"{number:5d}" for number in (atom, *chosen)) + "\n"
 
 
 def _names(symbols: np.ndarray, molecules: Int[np.ndarray, "atom"]) -> list[str]:
