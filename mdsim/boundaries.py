@@ -25,22 +25,22 @@ def why_unsupported(pbc: Sequence[bool] | np.ndarray, cell: Float[np.ndarray, "3
         pbc: whether it is periodic along each lattice vector.
         cell: lattice vectors as rows, Å. A vector of zeros is a missing one.
     """
-    is_periodic = np.asarray(pbc, dtype=bool).reshape(3)
-    is_given = np.asarray(cell).any(axis=1)
+    is_periodic: np.ndarray = np.asarray(pbc, dtype=bool).reshape(3)
+    is_given: np.ndarray = np.asarray(cell, dtype=bool).any(axis=1)
     if not is_periodic.any() or (is_periodic.all() and abs(np.linalg.det(cell)) > SMALLEST_VOLUME_A3):
         return None
     if is_periodic.all() and not is_given.any():
         return "the boundaries are periodic (pbc=True) without lattice vectors: set the cell, or set pbc to False"
-    without = ~is_periodic if not is_periodic.all() else ~is_given
+    without = np.logical_not(is_given if is_periodic.all() else is_periodic)
     if not without.any():
         return f"the lattice vectors {np.round(cell, 4).tolist()} lie in a plane: give three that span a volume"
     found = f"pbc={is_periodic.tolist()} and " + (
-        "three lattice vectors" if is_given.all() else f"no lattice vector along {_listed(~is_given)}"
+        "three lattice vectors" if is_given.all() else f"no lattice vector along {_listed(np.logical_not(is_given))}"
     )
     axes = np.flatnonzero(without)
     axis = int(axes[0]) if len(axes) == 1 else tuple(axes.tolist())
     return (
-        f"the boundaries are mixed, periodic along {_listed(~without)} and open along "
+        f"the boundaries are mixed, periodic along {_listed(np.logical_not(without))} and open along "
         f"{_listed(without)} ({found}), but mdsim simulates systems that are periodic along three lattice vectors or "
         f"none. Add vacuum and make all axes periodic: atoms.center(vacuum=10, axis={axis}); atoms.pbc = True. The "
         "vacuum (here 20 Å between images) must stay wider than the cutoff of the force field, and than the range of "
