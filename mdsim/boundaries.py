@@ -26,7 +26,7 @@ def why_unsupported(pbc: Sequence[bool] | np.ndarray, cell: Float[np.ndarray, "3
         cell: lattice vectors as rows, Å. A vector of zeros is a missing one.
     """
     is_periodic: np.ndarray = np.asarray(pbc, dtype=bool).reshape(3)
-    is_given: np.ndarray = np.asarray(cell, dtype=bool).any(axis=1)
+    is_given = np.linalg.norm(cell, axis=1) > 0
     if not is_periodic.any() or (is_periodic.all() and abs(np.linalg.det(cell)) > SMALLEST_VOLUME_A3):
         return None
     if is_periodic.all() and not is_given.any():

@@ -1,7 +1,7 @@
 """Trajectories of a training: the stable frames of chosen replicas in its exploring epochs.
 
 Each epoch has its own file, written before the state of the training, so that a run that was killed and resumed has the
-frames of one that was not. The trajectory files are made from them when the training ends or stops. Times count the
+frames of one that was not. The trajectory files are made from them at the end of the training. Times count the
 recorded frames. Positions jump where a replica rewinds, restarts, or repeats the stretch in which it broke.
 """
 

@@ -129,9 +129,10 @@ class StableTraining:
         if self.recording is None:
             return self._train(writer, stop_requested)
         self.recording.begin_after(self.progress.epoch)
-        has_finished = self._train(writer, stop_requested)
+        if not self._train(writer, stop_requested):
+            return False
         self.recording.write()
-        return has_finished
+        return True
 
     def _train(self, writer: ScalarWriter, stop_requested: Callable[[], bool]) -> bool:
         pace = Pace(1.0)
