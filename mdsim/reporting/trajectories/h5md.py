@@ -20,7 +20,7 @@ from mdsim.reporting.trajectories.frames import FS_PER_PS, Header, ReplicaFrames
 from mdsim.state import System
 from mdsim.units import PS
 
-CHUNK_BYTES = 2**18
+CHUNK_BYTES = 2**15  # small, because many files have only the 50 frames before a break
 ATOMS, BONDS = "particles/all", "connectivity/bonds"
 ENERGY = "observables/potential_energy"
 
