@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mdsim.boundaries import cell_of
 from mdsim.errors import ConfigError
 from mdsim.force_field import ForceField
 from mdsim.models import load_force_field
@@ -76,7 +77,7 @@ class ForceFieldCalculator(Calculator):
         """Fill `results` (eV, eV/Å, eV/Å³) for the given atoms; called by ASE.
 
         Raises:
-            ValueError: periodic along some axes only, or along axes without lattice vectors.
+            ConfigError: periodic along some axes only, or along axes without lattice vectors.
             UnknownSpeciesError: an element that the force field was not trained for.
             EnergyZeroError: energies are among the properties, and the training data do not determine them.
             PropertyNotImplementedError: stress is among the properties, and the boundaries are open.
@@ -154,17 +155,3 @@ def frozen_force_field(
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.cpu().double().numpy()
-
-
-def cell_of(atoms: Atoms) -> np.ndarray | None:
-    """Lattice vectors as rows (Å), or None with open boundaries.
-
-    Raises:
-        ValueError: periodic along some axes only, or along axes without lattice vectors.
-    """
-    if atoms.pbc.any() and not (atoms.pbc.all() and atoms.cell.rank == 3):
-        raise ValueError(
-            f"the atoms have pbc={atoms.pbc.tolist()} and {atoms.cell.rank} lattice vectors; a force field needs "
-            "pbc=True with three lattice vectors, or pbc=False: for a slab, add vacuum and set pbc=True"
-        )
-    return atoms.cell.array if atoms.pbc.all() else None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from mdsim.calculator import cell_of
+from mdsim.boundaries import cell_of
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.force_field import ForceField
@@ -138,8 +138,12 @@ def _start(
         raise ValueError("there is no structure to start from: the list of Atoms is empty")
     first = images[0]
     for number, image in enumerate(images):
-        if not (np.array_equal(image.numbers, first.numbers) and np.allclose(image.cell.array, first.cell.array)):
-            raise ValueError(f"structure {number} has other elements or another cell than structure 0")
+        if not (
+            np.array_equal(image.numbers, first.numbers)
+            and np.array_equal(image.pbc, first.pbc)
+            and np.allclose(image.cell.array, first.cell.array)
+        ):
+            raise ValueError(f"structure {number} has other elements, boundaries or another cell than structure 0")
     system = System.from_geometry(first.numbers, first.positions, cell_of(first), dtype)
     return system, torch.tensor(np.stack([image.positions for image in images])) if positions is None else positions
 

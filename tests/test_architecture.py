@@ -12,7 +12,7 @@ from paths import ROOT
 MODEL_RECORDS = ("models.registry", "models.record", "models.*.record", "models.adapters.records")
 FLOORS = {
     0: ("errors", "units", "typing", "kept", "plugins", "memory", "compiled", "distributed", *MODEL_RECORDS),
-    1: ("geometry", "state", "losses", "atomic_energies", "reference_energies"),
+    1: ("geometry", "boundaries", "state", "losses", "atomic_energies", "reference_energies"),
     2: (
         *("neighbors", "interfaces", "energy_zero", "force_field", "checkpoints", "payloads", "compiled.fast_paths"),
         *("repulsion", "stress", "moving_cells", "flat_batch"),

@@ -33,6 +33,7 @@ from mdsim.assembly.models import (
 from mdsim.assembly.observables import dynamical_observable, observable, observables
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
+from mdsim.assembly.trajectories import recording
 
 __all__ = [
     "SeveralLabeled",
@@ -64,6 +65,7 @@ __all__ = [
     "pretraining_path",
     "pretraining_run_path",
     "prior",
+    "recording",
     "reference",
     "run_force_field",
     "sampling",

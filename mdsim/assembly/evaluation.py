@@ -10,6 +10,7 @@ import torch
 
 from mdsim.assembly.observables import dynamical_observable, observables
 from mdsim.assembly.references import check_names, reference, reference_temperature
+from mdsim.assembly.trajectories import file_settings
 from mdsim.config.schema import ENERGY_CONFIGS, SimulateConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.stretch import Stretch
@@ -38,6 +39,7 @@ def plan(config: SimulateConfig) -> Plan:
         None if window is None else DenseWindow(window.epochs, window.dump_every_steps),
         config.save_trajectories,
         config.frames_before_break,
+        file_settings(config.trajectory),
     )
 
 

@@ -25,6 +25,7 @@ MAY_CHANGE = {
     "departures",  # a saved state says by itself whether they were followed, and how
     "stable_dir",  # an evaluation checks by itself that it goes on with the same force field
     "wandb",
+    "trajectory",
     "device",  # results differ by rounding
     *("data.path", "model_dir", "log_dir", "results_dir", "exp_name", "run_dir", "identifier"),
 }

@@ -34,6 +34,7 @@ PURPOSE = {
     "engines": "torch-sim, LAMMPS, OpenMM, i-PI, metatomic",
     "data": "generators of reference data",
     "water": "the generator of liquid water",
+    "trajectories": "trajectory files in the formats XTC, DCD and H5MD",
     "wandb": "logging to Weights & Biases",
     "completion": "shell completion",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdsim.boundaries import why_unsupported
 from mdsim.errors import DatasetError
 from mdsim.typing import Float
 
@@ -65,6 +66,8 @@ def check_forces(path: Path, forces: np.ndarray) -> None:
 
 def check_cell(where: str, cell: Float[np.ndarray, "3 3"], n_atoms: int) -> None:
     """Raise an error for a cell that is too small for its atoms. ``where`` names the file, and the frame."""
+    if cell.any() and (fault := why_unsupported([True] * 3, cell)):
+        raise DatasetError(f"{where}: {fault}")
     volume = abs(float(np.linalg.det(cell.astype(np.float64))))
     if not SMALLEST_VOLUME_A3 * n_atoms < volume:
         raise DatasetError(f"{where}: a cell of {volume:.3g} Å³ cannot hold {n_atoms} atoms: is it in Å, and complete?")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mdsim.boundaries import why_unsupported
 from mdsim.datasets.sources.ase_files import read_images_in_A
 from mdsim.errors import DatasetError, one_line
 from mdsim.state import System
@@ -42,6 +43,8 @@ def _fault(atoms: Atoms, system: System) -> str | None:
         return f"the {len(atoms)} atoms are not the {system.n_atoms} atoms of the system in the same order"
     if not np.isfinite(atoms.positions).all():
         return "positions are not finite"
+    if fault := why_unsupported(atoms.pbc, atoms.cell.array):
+        return fault
     cell = None if system.cell is None else system.cell.double().cpu().numpy()
     if cell is not None and not np.allclose(atoms.cell.array, cell, atol=CELL_TOLERANCE_A):
         return f"its cell {np.round(atoms.cell.array, 4).tolist()} differs from that of the system"

@@ -80,7 +80,9 @@ def own_folder(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f"mdsim-rank{rank()}-") as temporary:
         copy = Path(temporary) / folder.name
         if folder.is_dir():
-            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.tfevents.*", "*.gsd", ".lock", "*.tmp"))
+            shutil.copytree(
+                folder, copy, ignore=shutil.ignore_patterns("*.tfevents.*", "trajectories", ".lock", "*.tmp")
+            )
         _wait()
         yield copy
 

@@ -9,7 +9,8 @@ in separate files, so that the size of the state does not grow with the simulate
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Evaluation:
         self.dense: list[Trajectory] = []
         self.departures = departures
         self.recent: Trajectory | None = None
-        self.saved: list[Trajectory] = []
+        self.followed: Trajectory | None = None  # the last stretch of the replicas with saved trajectories
 
     @property
     def horizon_ps(self) -> float:
@@ -213,10 +214,10 @@ class Evaluation:
                 end = history.n_frames - new + first + 1
                 frames = history[max(0, end - n_frames) : end]
                 last_ps = (self.epoch * new + first + 1) * self.frame_interval_fs / 1000
-                kept_frames.write_break(self.out_dir, self.stretch.system, frames, replica, last_ps)
+                kept_frames.write_break(self.out_dir, self.stretch.system, frames, replica, last_ps, self.plan.files)
         self.recent = history[max(0, history.n_frames - n_frames) :]
         if self._followed:
-            self.saved.append(everyone.replicas(torch.tensor(self._followed, dtype=torch.long)))
+            self.followed = everyone.replicas(torch.tensor(self._followed, dtype=torch.long))
 
     @property
     def _followed(self) -> list[int]:
@@ -233,8 +234,8 @@ class Evaluation:
         """Write the kept frames of the last stretch, and then the state that refers to them."""
         if self._dense_epochs == self.epoch:
             saved.write_frames(self.out_dir / DENSE.format(self.epoch), self.dense[-1])
-        if self._followed:
-            saved.write_frames(self.out_dir / FOLLOWED.format(self.epoch), self.saved[-1])
+        if self.followed is not None:
+            saved.write_frames(self.out_dir / FOLLOWED.format(self.epoch), self.followed)
         payload = checkpoints.new_payload("evaluation", evaluation=self.state_dict(), run=self.run_identity)
         checkpoints.save_atomically(self.out_dir / "state.pt", payload)
 
@@ -243,14 +244,17 @@ class Evaluation:
         still = torch.nonzero(~self.broken).squeeze(-1).tolist()
         if still and self.recent is not None:
             system, end_ps = self.stretch.system, self.epoch * self.stretch.length_ps
-            kept_frames.write_stable(self.out_dir, system, self.recent, still[0], end_ps)
-        if not self.saved:
-            return
-        whole = Trajectory.cat(self.saved)
+            kept_frames.write_stable(self.out_dir, system, self.recent, still[0], end_ps, self.plan.files)
         for column, replica in enumerate(self._followed):
-            stable = int(self.stable_frames[replica])
-            if stable:
-                kept_frames.write_whole(self.out_dir, self.stretch.system, whole[:stable], column, replica)
+            place, n_stable = (column, replica), int(self.stable_frames[replica])
+            kept_frames.write_whole(
+                self.out_dir, self.stretch.system, self._followed_stretches(), *place, n_stable, self.plan.files
+            )
+
+    def _followed_stretches(self) -> Iterator[Trajectory]:
+        """The frames of the replicas with saved trajectories, stretch by stretch from their files."""
+        for epoch in range(1, self.epoch + 1):
+            yield self._read(FOLLOWED.format(epoch), self.stretch.dump_every, len(self._followed))
 
     def _report(self, writer: ScalarWriter, pace: Pace, broke: bool) -> None:
         """Write the scalars of a stretch, and a line where a replica broke or another part of the horizon is done."""
@@ -318,11 +322,13 @@ class Evaluation:
         self.reasons = state["reasons"]
         self.sums = state["sums"]
         self.recent = None if state["recent"] is None else Trajectory(**state["recent"])
-        dense, followed = range(1, self._dense_epochs + 1), range(1, self.epoch + 1) if self._followed else ()
-        window, every, n_followed = self.plan.dense_window, self.stretch.dump_every, len(self._followed)
+        window, every = self.plan.dense_window, self.stretch.dump_every
         dense_every = every if window is None else window.dump_every_steps
-        self.dense = [self._read(DENSE.format(i), dense_every, len(self.reasons)) for i in dense]
-        self.saved = [self._read(FOLLOWED.format(i), every, n_followed) for i in followed]
+        self.dense = [
+            self._read(DENSE.format(i), dense_every, len(self.reasons)) for i in range(1, self._dense_epochs + 1)
+        ]
+        if self._followed:  # a damaged file is an error now, and not at the end
+            deque(self._followed_stretches(), maxlen=0)
         self.generator.set_state(state["generator"])
         if self.departures is not None:
             self.departures.load_state_dict(state["departures"])

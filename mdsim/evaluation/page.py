@@ -205,7 +205,7 @@ def _replays(kept: dict[str, list[Kept]]) -> list[Block]:
     share = MOST_COORDINATES // len(shown)
     found = [one for label, each in shown if (one := each.replay(label if len(kept) > 1 else "", share)) is not None]
     if not found:
-        return [Text("The system is too large to be shown here; the frames are GSD files in trajectories/.")]
+        return [Text("The system is too large to be shown here; the frames are in trajectories/.")]
     return [Replays(found)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdsim.interfaces import Observable
+from mdsim.reporting.trajectories import GSD, FileSettings
 from mdsim.typing import Float, Tensor
 
 
@@ -35,6 +36,7 @@ class Plan:
     dense_window: DenseWindow | None = None
     save_trajectories: tuple[int, ...] = ()  # replicas whose whole trajectory is written
     frames_before_break: int = 50  # frames written before every break
+    files: FileSettings = GSD  # format of trajectory files
 
     @property
     def dense_epochs(self) -> int:

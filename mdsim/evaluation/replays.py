@@ -16,7 +16,7 @@ from mdsim.evaluation.endings import Break
 from mdsim.evaluation.kept_frames import FOLDER, REPLICA
 from mdsim.geometry import all_pairs, minimum_image, pair_distances
 from mdsim.reporting.html.replay import Replay, pair_name
-from mdsim.reporting.trajectories import read_gsd, start_time_ps
+from mdsim.reporting.trajectories import read_trajectory
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
 
@@ -97,7 +97,7 @@ def read_kept(folder: Path, breaks: Sequence[Break]) -> list[Kept]:
         breaks: of its replicas, from its summary.
     """
     reasons = {one.replica: one.reason for one in breaks}
-    paths = sorted(path for path in (folder / FOLDER).glob("*.gsd") if REPLICA.fullmatch(path.name))
+    paths = sorted(path for path in (folder / FOLDER).glob("*") if REPLICA.fullmatch(path.name))
     return list(_read_each(paths[:MOST_READ], reasons))
 
 
@@ -109,17 +109,18 @@ def _read_each(paths: Sequence[Path], reasons: Mapping[int, str]) -> Iterator[Ke
         if broke and not reasons.get(replica):
             continue  # of an earlier evaluation in this folder
         try:
-            system, frames = read_gsd(path)
-            positions = _in_cell(system, frames.positions[:, 0])
+            stored = read_trajectory(path)
+            system = stored.system
+            positions = _in_cell(system, stored.trajectory.positions[:, 0])
         except Exception as error:  # damaged files raise many kinds of errors
             log.warning("%s: left out of the report (%s)", path, one_line(error))
             continue
         marked = _where(system, positions, reasons[replica]) if broke else None
         if marked is not None:
             positions = _beside(system, positions, marked)
-        times = start_time_ps(path) + np.arange(frames.n_frames) * frames.frame_interval_fs / 1000
         yield Kept(
-            path.parent.parent, replica, broke, reasons.get(replica, ""), system, positions.numpy(), times, marked
+            *(path.parent.parent, replica, broke, reasons.get(replica, ""), system),
+            *(positions.numpy(), stored.times_ps, marked),
         )
 
 

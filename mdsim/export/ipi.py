@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from mdsim.calculator import cell_of
+from mdsim.boundaries import cell_of
 from mdsim.errors import ConfigError
 from mdsim.export.registry import Order
 from mdsim.export.script import structure_of, write_script
@@ -111,7 +111,7 @@ def write(order: Order) -> list[Path]:
     """Write the client and, with the suffix .xml, the input.
 
     Raises:
-        ConfigError: there is no structure, or the client would be overwritten by the input.
+        ConfigError: there is no structure, its boundaries are mixed, or the client would be overwritten by the input.
     """
     if order.structure is None:
         raise ConfigError("--structure is missing: the input of i-PI names the atoms to simulate")
@@ -121,7 +121,7 @@ def write(order: Order) -> list[Path]:
     structure = str(order.structure.resolve())
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # so that runs do not share a socket
     names = {"input": path.name, "script": order.output.name, "stem": path.stem, "address": f"mdsim_{place}"}
-    client = write_script(SCRIPT, order, **names, structure=json.dumps(structure), quoted=json.dumps(names["address"]))
     cell = LARGE_CELL if cell_of(structure_of(order.structure)) is None else ""
+    client = write_script(SCRIPT, order, **names, structure=json.dumps(structure), quoted=json.dumps(names["address"]))
     names["structure"] = escape(structure)
     return [client, write_script(INPUT, replace(order, output=path), **names, cell=cell)]

@@ -25,7 +25,7 @@ from metatomic.torch import (
     System,
 )
 
-from mdsim.calculator import cell_of
+from mdsim.boundaries import cell_of
 from mdsim.errors import ConfigError, one_line
 from mdsim.export.registry import Order
 from mdsim.export.script import about, elements, structure_of

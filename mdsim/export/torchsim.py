@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from torch_sim import SimState
 from torch_sim.models.interface import ModelInterface
 
+from mdsim.boundaries import why_unsupported
 from mdsim.calculator import check_energy_zero_name, frozen_force_field
+from mdsim.errors import ConfigError
 from mdsim.export.batch import Batch
 from mdsim.force_field import ForceField
 from mdsim.state import System
@@ -66,7 +69,8 @@ class TorchSimModel(ModelInterface):
         """``energy`` of each system, ``forces`` of all atoms and, with boundaries, ``stress`` of each system.
 
         Raises:
-            ValueError: the state is periodic along some axes only.
+            ConfigError: the state is periodic along some axes only. `torch_sim.initialize_state` of release 0.3 takes
+                the boundaries of slabs for open ones: check ASE atoms with `mdsim.boundaries.cell_of` before.
             UnknownSpeciesError: an element that the force field was not trained for.
             EnergyZeroError: the training data do not determine the energy of a system.
         """
@@ -114,5 +118,5 @@ class TorchSimModel(ModelInterface):
 def _is_periodic(pbc: bool | Tensor) -> bool:
     axes = torch.as_tensor(pbc)
     if bool(axes.any()) != bool(axes.all()):
-        raise ValueError(f"the state has pbc={axes.tolist()}; a force field needs boundaries along all axes or none")
+        raise ConfigError(f"{why_unsupported(axes.cpu().expand(3).numpy(), np.eye(3))}")
     return bool(axes.all())

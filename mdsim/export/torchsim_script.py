@@ -23,6 +23,7 @@ import torch
 import torch_sim as ts
 from ase.io import read, write
 
+from mdsim.boundaries import cell_of
 from mdsim.export.torchsim import TorchSimModel
 
 FORCE_FIELD = $force_field
@@ -40,6 +41,8 @@ def main():
     known = parser.parse_args()
 
     frames = [atoms for path in known.structures for atoms in read(path, ":") for _ in range(known.copies)]
+    for atoms in frames:
+        cell_of(atoms)  # refuses slabs, whose boundaries torch-sim would take for open ones
     model = TorchSimModel(**FORCE_FIELD, device=known.device, dtype=torch.float64)  # float32: faster
     start = ts.initialize_state(frames, model.device, model.dtype)
     for number, energy in enumerate(model(start)["energy"].tolist()):

@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from mdsim.calculator import cell_of
+from mdsim.boundaries import cell_of
 from mdsim.datasets.sources.ase_files import read_images_in_A
 from mdsim.errors import DatasetError
 from mdsim.geometry import pair_distances, whole_molecules
@@ -77,10 +77,14 @@ def read_structure(path: Path) -> Structure:
     except ValueError as error:
         raise DatasetError(f"--structure {path}: {error}") from error
     for number, image in enumerate(images):
-        if not np.array_equal(image.numbers, first.numbers) or not np.allclose(image.cell.array, first.cell.array):
+        if not (
+            np.array_equal(image.numbers, first.numbers)
+            and np.array_equal(image.pbc, first.pbc)
+            and np.allclose(image.cell.array, first.cell.array)
+        ):
             raise DatasetError(
-                f"--structure {path}: structure {number} has other elements or another cell than the first one; give "
-                "structures of one system"
+                f"--structure {path}: structure {number} has other elements, boundaries or another cell than the first "
+                "one; give structures of one system"
             )
         if not np.isfinite(image.positions).all():
             raise DatasetError(f"--structure {path}: structure {number} has positions that are not finite")

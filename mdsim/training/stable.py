@@ -28,6 +28,7 @@ from mdsim.training.explore import ExploreSettings, Replicas, explore, rewind
 from mdsim.training.joint_gradient import LossIncreases, WeightedTerm
 from mdsim.training.learn import Learner, LearnSettings
 from mdsim.training.progress import Progress
+from mdsim.training.recorded import Recording
 from mdsim.training.restarts import Restarts
 from mdsim.training.saved_weights import LabelMean, saved_weights
 from mdsim.training.schedule import OptimizerSettings, Schedule
@@ -81,6 +82,7 @@ class StableTraining:
         provenance: facts stored in every checkpoint.
         restarts: initial conditions of replicas that begin again.
         label_mean: labeled frames whose mean energy error is removed from checkpoints. None: it is kept.
+        recording: trajectories of some replicas. None: none are kept.
 
     Raises:
         ValueError: persistent chains, or a restart probability, without restarts.
@@ -99,6 +101,7 @@ class StableTraining:
         provenance: dict[str, Any] | None = None,
         restarts: Restarts | None = None,
         label_mean: LabelMean | None = None,
+        recording: Recording | None = None,
     ) -> None:
         if restarts is None and (settings.explore.persistent or settings.explore.restart_probability):
             raise ValueError("persistent chains and a restart probability need `restarts`")
@@ -111,6 +114,7 @@ class StableTraining:
         self.provenance = provenance or {}
         self.restarts = restarts
         self.label_mean = label_mean
+        self.recording = recording
         self.average = ParameterAverage(force_field, settings.average_decay)
         self._saved: tuple[int, dict[str, Any]] | None = None  # after so many steps: the payload of checkpoints
         self.progress = Progress()
@@ -122,6 +126,15 @@ class StableTraining:
 
     def run(self, writer: ScalarWriter, stop_requested: Callable[[], bool] = lambda: False) -> bool:
         """Train until a limit is reached and return True, or until asked to stop and return False."""
+        if self.recording is None:
+            return self._train(writer, stop_requested)
+        self.recording.begin_after(self.progress.epoch)
+        if not self._train(writer, stop_requested):
+            return False
+        self.recording.write()
+        return True
+
+    def _train(self, writer: ScalarWriter, stop_requested: Callable[[], bool]) -> bool:
         pace = Pace(1.0)
         while not self.settings.limits.reached(self.progress):
             if stop_requested():
@@ -150,6 +163,8 @@ class StableTraining:
         self.progress.count(int((~self.replicas.parked).sum()) * self.stretch.n_steps)
         replicas, rewound = rewind(self.replicas, settings.reset_probability, self.generator)
         self.replicas, outcome = explore(replicas, self.force_field, self.stretch, self.generator)
+        if self.recording is not None:
+            self.recording.record(progress.epoch, torch.nonzero(~replicas.parked).squeeze(-1), outcome)
         scalars = {
             "explore/fraction_unstable": self.replicas.fraction_parked,
             "explore/newly_unstable": float(outcome.verdict.unstable.sum()),
@@ -171,6 +186,8 @@ class StableTraining:
         if progress.cycle_epoch == 0:
             self.learner.begin(progress)
         self.replicas, outcome = move_chains(self.replicas, self.force_field, self.stretch, restarts, self.generator)
+        if self.recording is not None:
+            self.recording.record(progress.epoch, torch.arange(self.replicas.state.n_replicas), outcome)
         scalars = {
             "explore/fraction_unstable": float(outcome.verdict.unstable.double().mean()),
             "explore/restarted": float(outcome.verdict.unstable.sum()),

@@ -62,8 +62,10 @@ def test_the_generator_of_another_device_is_named(world, capsys):
 
 
 def test_frames_of_an_evaluation_are_held_by_the_host(tmp_path, world, monkeypatch):
-    held = []
-    monkeypatch.setattr(Evaluation, "_save", lambda self: held.append([*self.dense, *self.saved, self.recent]))
+    held, save = [], Evaluation._save
+    monkeypatch.setattr(
+        Evaluation, "_save", lambda self: (held.append([*self.dense, self.followed, self.recent]), save(self))
+    )
     with pretend_cuda():
         assert run(world, "simulate", "--epochs=1", "--dense_window={epochs: 1, dump_every_steps: 2}") == 0
     assert held and all(one.positions.device.type == "cpu" for frames in held for one in frames)

@@ -177,14 +177,14 @@ def test_slabs_and_wires_are_refused(model, water_box, pbc):
     water_box.get_potential_energy()
     water_box.pbc = pbc
     for _ in range(2):  # also when asked again
-        with pytest.raises(ValueError, match="add vacuum"):
+        with pytest.raises(ValueError, match="Add vacuum"):
             water_box.get_potential_energy()
 
 
 def test_periodic_without_a_cell_is_refused(model):
     atoms = molecule("H2O", pbc=True)
     atoms.calc = ForceFieldCalculator(model)
-    with pytest.raises(ValueError, match="0 lattice vectors"):
+    with pytest.raises(ValueError, match="without lattice vectors"):
         atoms.get_potential_energy()
 
 

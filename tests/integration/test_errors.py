@@ -340,7 +340,7 @@ def test_frames_of_other_elements_or_boundaries(world, error_of):
     ase.io.write(world / "gold.xyz", [water, Atoms("Au", [[0, 0, 0]])])
     assert "gold.xyz, frame 1: the force field knows the atomic numbers [1, 8]" in _predict(error_of, "gold.xyz")
     ase.io.write(world / "slab.xyz", Atoms("OH2", np.eye(3), cell=[9, 9, 9], pbc=[True, True, False]), format="extxyz")
-    assert "slab.xyz, frame 0: the atoms have pbc" in _predict(error_of, "slab.xyz")
+    assert "slab.xyz, frame 0: the boundaries are mixed" in _predict(error_of, "slab.xyz")
 
 
 def test_energies_that_the_training_data_do_not_determine(world, error_of):

@@ -14,7 +14,7 @@ from mdsim.checkpoints import force_field_payload, save_atomically
 from mdsim.cli import main as cli
 from mdsim.models.loading import load_force_field, model_config
 from mdsim.models.schnet.model import SchNet
-from mdsim.reporting.trajectories import read_gsd
+from mdsim.reporting.trajectories import read_trajectory
 
 SMALL_OBSERVABLES = ["--dynamical_observables=[]", "--dense_window=null"]
 
@@ -75,9 +75,9 @@ def test_evaluation(trained, eval_model):
     assert sum(metrics["reasons_unstable"].values()) == broken.sum()
     assert {"survival.png", "state.pt", "config.yml", "log.txt"} <= {path.name for path in folder.iterdir()}
     for path in (folder / "trajectories").glob("*.gsd"):
-        system, trajectory = read_gsd(path)
-        assert system.atomic_numbers.tolist() == [8, 1, 1]
-        assert trajectory.frame_interval_fs == 4.0
+        stored = read_trajectory(path)
+        assert stored.system.atomic_numbers.tolist() == [8, 1, 1]
+        assert stored.trajectory.frame_interval_fs == 4.0
 
 
 def test_a_checkpoint_that_comes_with_the_code_is_evaluated_into_the_run_folder(tmp_path, monkeypatch, capsys):
@@ -116,7 +116,7 @@ def test_two_force_fields_are_given_the_same_start(trained):
         arguments = ["--eval_model", eval_model, "--exp_name=start", *frozen]
         assert _stable(trained, "simulate", *arguments) == 0
         path = _run(trained, "start") / "inference" / eval_model / "trajectories" / "replica0000.gsd"
-        first_frames.append(read_gsd(path)[1].positions[0])
+        first_frames.append(read_trajectory(path).trajectory.positions[0])
     torch.testing.assert_close(*first_frames, rtol=0, atol=1e-4)
 
 

@@ -148,7 +148,7 @@ def test_errors_are_one_line(run, structures, model, flags, words):
     [
         (Atoms("H"), "a single atom"),
         (Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "positions must be in Å"),
-        (Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 5], pbc=[True, True, False]), "for a slab"),
+        (Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]], cell=[5, 5, 5], pbc=[True, True, False]), "the boundaries are mixed"),
         (Atoms("Cu2", [[0, 0, 0], [0, 0, np.nan]]), "not finite"),
     ],
 )

@@ -15,7 +15,7 @@ from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.integrators import VelocityVerlet
 from mdsim.models import NequIP
 from mdsim.observables import Diffusivity
-from mdsim.reporting.trajectories import read_gsd
+from mdsim.reporting.trajectories import read_trajectory
 from mdsim.state import kinetic_energy_eV
 
 CONFIGS = ROOT / "configs"
@@ -83,7 +83,8 @@ def test_the_diffusivity_stands_against_that_of_the_whole_run(folder, metrics):
 
 
 def test_trajectories_carry_the_cell(folder):
-    system, trajectory = read_gsd(folder / "trajectories" / "replica0000.gsd")
+    stored = read_trajectory(folder / "trajectories" / "replica0000.gsd")
+    system, trajectory = stored.system, stored.trajectory
     np.testing.assert_allclose(system.cell.numpy(), 12.41713 * np.eye(3), atol=1e-4)
     assert system.n_molecules == 64 and len(system.bonds) == 128
     assert trajectory.n_frames == 10 and trajectory.frame_interval_fs == 8.0

@@ -131,7 +131,7 @@ def test_criteria_judge_every_frame(data):
         ({"start": []}, "list of Atoms is empty"),
         ({"start": [MOLECULE, Atoms("H2O", np.eye(3))]}, "structure 1 has other elements"),
         ({"start": tiny.water()}, "a System has no structure to start from"),
-        ({"start": Atoms("OH2", np.eye(3), cell=[9, 9, 9], pbc=[True, False, True])}, "pbc=True with three lattice"),
+        ({"start": Atoms("OH2", np.eye(3), cell=[9, 9, 9], pbc=[True, False, True])}, "open along b"),
     ],
 )
 def test_mistakes_say_what_to_do(changes, message):

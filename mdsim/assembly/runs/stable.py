@@ -95,4 +95,5 @@ def build_stable_training(
         provenance=provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
         restarts=Restarts(reference_data.train.positions, config.dynamics.temperature_K),
         label_mean=LabelMean(system, data.train),
+        recording=assembly.recording(config, stretch, folder or config.run_path),
     )

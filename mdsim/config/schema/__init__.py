@@ -86,6 +86,7 @@ from mdsim.config.schema.training import (
     LocalEstimatorConfig,
     TrainConfig,
 )
+from mdsim.config.schema.trajectories import TrainTrajectoryConfig, TrajectoryConfig
 
 __all__ = [
     "ADFConfig",
@@ -162,6 +163,8 @@ __all__ = [
     "TermConfig",
     "TetrahedralOrderConfig",
     "TrainConfig",
+    "TrainTrajectoryConfig",
+    "TrajectoryConfig",
     "VACFConfig",
     "VelocityVerletConfig",
     "VibrationalDOSConfig",

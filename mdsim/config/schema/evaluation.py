@@ -70,7 +70,7 @@ class SimulateConfig(RunConfig):
     )
     dense_window: DenseWindowConfig | None = Field(None, description="Frames for dynamical observables; null: none.")
     save_trajectories: tuple[int, ...] = Field(
-        (0,), description="Replicas whose whole trajectories are written as GSD files."
+        (0,), description="Replicas whose whole trajectories are written, in the format `trajectory.format`."
     )
     frames_before_break: Count = Field(50, description="Frames written before each instability.")
 

@@ -12,6 +12,7 @@ from mdsim.config.schema.dynamics import DynamicsConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import ModelReference, model_label
 from mdsim.config.schema.stability import CriterionConfig
+from mdsim.config.schema.trajectories import TrajectoryConfig
 
 
 class RunConfig(Section):
@@ -52,6 +53,7 @@ class RunConfig(Section):
         "are divided, which changes results only by rounding. Forces on a CPU never use more than 1 GB at once, which "
         "is fastest. null: half of the machine's (or the GPU's) memory.",
     )
+    trajectory: TrajectoryConfig = Field(TrajectoryConfig(), description="Trajectory files.")
     wandb: WandbConfig | None = Field(None, description="Also log to Weights & Biases; null: no.")
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from mdsim.config.schema.base import Count, Fraction, Positive, Section
 from mdsim.config.schema.optimizer import OptimizerConfig
 from mdsim.config.schema.runs import RunConfig
 from mdsim.config.schema.terms import TermConfig, translated
+from mdsim.config.schema.trajectories import TrainTrajectoryConfig
 
 log = logging.getLogger("mdsim")
 
@@ -145,6 +146,7 @@ class TrainConfig(RunConfig):
     )
     estimator: EstimatorConfig = Field(EstimatorConfig(), description="The Boltzmann estimator and its samples.")
     learning: LearningConfig = Field(LearningConfig(), description="The parameter steps.")
+    trajectory: TrainTrajectoryConfig = Field(TrainTrajectoryConfig(), description="Trajectory files.")
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +157,14 @@ class TrainConfig(RunConfig):
         if said:
             log.warning("keys of an earlier release are read as `terms`: %s", ", ".join(said))
         return values
+
+    @model_validator(mode="after")
+    def _recorded_replicas_exist(self) -> TrainConfig:
+        if missing := [replica for replica in self.trajectory.replicas if replica >= self.dynamics.replicas]:
+            raise ValueError(
+                f"trajectory.replicas: {missing[0]} is not among the {self.dynamics.replicas} replicas, counted from 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_term_twice(self) -> TrainConfig:

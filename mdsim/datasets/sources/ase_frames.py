@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses
 
+from mdsim.boundaries import why_unsupported
 from mdsim.datasets.sources import labels
 from mdsim.datasets.sources.cleaning import OR_MIXED
 from mdsim.errors import DatasetError
@@ -90,8 +91,19 @@ def masses_of(path: Path, images: list[Atoms]) -> np.ndarray | None:
     return None if np.allclose(first, atomic_masses[images[0].numbers], rtol=SAME_MASS) else first
 
 
+def check_boundaries(path: Path, images: list[Atoms], reading: Reading) -> None:
+    """Raise an error for mixed boundaries, unless the cells are to be removed."""
+    if reading.open_boundaries:
+        return
+    for index, image in enumerate(images):
+        lacks_its_cell = image.pbc.all() and not image.cell.any()  # `cell_of` takes another one, or refuses it
+        if not lacks_its_cell and (fault := why_unsupported(image.pbc, image.cell.array)):
+            raise DatasetError(f"{path}: frame {index}: {fault}")
+
+
 def cell_of(path: Path, images: list[Atoms], reading: Reading) -> np.ndarray | None:
     """The one cell of all frames, or None with open boundaries."""
+    check_boundaries(path, images, reading)
     periodic = {tuple(map(bool, image.pbc)) for image in images}
     if reading.open_boundaries or periodic == {(False, False, False)}:
         return None if reading.open_boundaries else reading.cell

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
+from mdsim.boundaries import why_unsupported
 from mdsim.datasets.npz import DAMAGED
 from mdsim.datasets.sources.raw import RawFrames, Units, check_atoms, check_finite
 from mdsim.errors import DatasetError
@@ -112,4 +113,6 @@ def _cell(folder: Path, boxes: np.ndarray) -> np.ndarray:
     cells = boxes.reshape(-1, 3, 3).astype(np.float64)
     if np.ptp(cells, axis=0).max() > SAME_CELL_A:
         raise DatasetError(f"{folder}: the cell changes between frames; a data set here has one cell")
+    if fault := why_unsupported([True] * 3, cells[0]):
+        raise DatasetError(f"{folder}: box.npy: {fault}")
     return cells[0]

@@ -108,7 +108,10 @@ def _edited(name: str, index: tuple, value: float):
         (_edited("R", (3, 1), np.nan), "R holds 1 values that are not finite"),
         (_edited("z", (2,), 0), "z of atom 2 is 0"),
         (_changed(E=np.zeros(12, dtype=np.float32)), "expected float64"),
-        (_edited("cell", (3, 0, slice(None)), 0.0), "frame 3: a cell of 0 Å³ cannot hold 6 atoms"),
+        (
+            _edited("cell", (3, 0, slice(None)), 0.0),
+            "frame 3: the boundaries are mixed, periodic along b and c and open along a",
+        ),
         (_edited("stress", (3, 0, 1), np.nan), "stress of frame 3 is incomplete"),
         (_edited("stress", (3, 0, 1), 0.7), "stress of frame 3 is not symmetric"),
         (_edited("stress", (0,), 0.01 * np.eye(3)), "frame 0 has a stress, but open boundaries"),

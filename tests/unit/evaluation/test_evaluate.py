@@ -16,7 +16,7 @@ from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nve import VelocityVerlet
 from mdsim.observables.bonds import BondLengthDistribution
 from mdsim.observables.vacf import VACF
-from mdsim.reporting.trajectories import read_gsd
+from mdsim.reporting.trajectories import FORMATS, FileSettings, read_trajectory
 from mdsim.stability.criteria import BondLengthDeviation
 from mdsim.stability.departures import Departures
 from mdsim.stability.support import support_of, with_energies
@@ -206,8 +206,40 @@ def test_resuming_is_bit_identical(tmp_path):
         assert same_bits(resumed.state_dict(), whole.state_dict())
         assert same_bits(resumed.dynamical_values(), whole.dynamical_values())
         for path in (tmp_path / "whole" / "trajectories").glob("*.gsd"):
-            (_, expected), (_, found) = read_gsd(path), read_gsd(folder / "trajectories" / path.name)
-            assert torch.equal(found.positions, expected.positions)
+            assert (folder / "trajectories" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_killed_evaluation_has_the_trajectories_of_an_uninterrupted_one(tmp_path, name):
+    """Killed between its last frames and its state, and in the middle of a frame of a trajectory file."""
+    integrator, files = LangevinBAOAB(0.5, 300.0, 10.0), FileSettings(name)
+    _evaluation(tmp_path / "whole", integrator, files=files).run(SilentWriter())
+    folder = tmp_path / "killed"
+    _evaluation(folder, integrator, epochs=2, files=files).run(SilentWriter())
+    state = (folder / "state.pt").read_bytes()
+    _evaluation(folder, integrator, epochs=3, files=files).run(SilentWriter())
+    (folder / "state.pt").write_bytes(state)  # the frames of the third stretch are there, its state is not
+    for path in (folder / "trajectories").glob("[!b]*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    resumed = _evaluation(folder, integrator, files=files)
+    resumed.resume_from(folder / "state.pt")
+    assert resumed.epoch == 2
+    resumed.run(SilentWriter())
+    expected = {path.name: path for path in (tmp_path / "whole" / "trajectories").iterdir()}
+    rewritten = {path for path in expected if not path.startswith("break")}  # breaks are written when they happen
+    assert rewritten >= {f"replica0000.{name}", f"stable_replica0000.{name}"}
+    assert {path.name for path in (folder / "trajectories").iterdir()} == set(expected)
+    for path in rewritten:
+        found, original = folder / "trajectories" / path, expected[path]
+        if name == "h5md" and path.endswith("h5md"):  # HDF5 files have times of their own
+            one, other = (read_trajectory(file) for file in (found, original))
+            assert torch.equal(one.trajectory.positions, other.trajectory.positions)
+            assert torch.equal(one.trajectory.velocities, other.trajectory.velocities)
+            assert one.times_ps.tolist() == other.times_ps.tolist()
+        elif not path.endswith(".pdb"):
+            assert found.read_bytes() == original.read_bytes()
+    times = read_trajectory(folder / "trajectories" / f"replica0000.{name}").times_ps
+    np.testing.assert_allclose(times, 0.002 * np.arange(1, 13), atol=1e-8)  # each frame once
 
 
 def test_what_a_stretch_writes_does_not_grow_with_the_time_simulated(tmp_path):
@@ -302,11 +334,13 @@ def test_trajectories_are_written(tmp_path):
     first = outcome.verdict.first_frame.tolist()
     expected = ["break_replica0001.gsd", "break_replica0003.gsd", "replica0000.gsd"]
     assert names == expected + (["replica0001.gsd"] if first[1] else []) + ["stable_replica0000.gsd"]
-    system, whole = read_gsd(tmp_path / "trajectories" / "replica0000.gsd")
+    stored = read_trajectory(tmp_path / "trajectories" / "replica0000.gsd")
+    system, whole = stored.system, stored.trajectory
+    np.testing.assert_allclose(stored.times_ps, 0.002 * np.arange(1, whole.n_frames + 1), rtol=1e-12)
     assert system.atomic_numbers.tolist() == [8, 1, 1]
     assert whole.frame_interval_fs == 2.0
     torch.testing.assert_close(whole.positions[:, 0], outcome.trajectory.positions[:, 0], rtol=0, atol=1e-6)
-    _, before = read_gsd(tmp_path / "trajectories" / "break_replica0003.gsd")
+    before = read_trajectory(tmp_path / "trajectories" / "break_replica0003.gsd").trajectory
     until = outcome.trajectory.positions[: first[3] + 1, 3][-2:]
     torch.testing.assert_close(before.positions[:, 0], until, rtol=0, atol=1e-6)
 

@@ -4,6 +4,7 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from evaluation_folders import HORIZON_PS, write_evaluation
 
@@ -11,6 +12,9 @@ from mdsim.cli.main import main
 from mdsim.errors import ConfigError
 from mdsim.evaluation import page as page_module
 from mdsim.evaluation import report
+from mdsim.evaluation.endings import Break
+from mdsim.evaluation.replays import read_kept
+from mdsim.reporting.trajectories import FORMATS, FileSettings
 
 VOID = {"meta", "link", "img", "input", "br"}
 SECTIONS = ["Stability", "Breaks", "Replay", "Observables and errors", "Runs", "Configuration and provenance"]
@@ -122,6 +126,18 @@ def test_hostile_names_stay_text(tmp_path):
     assert len(page.all("script")) == 3, "data, viewer, replay"
     assert not page.all("b") and len(page.all("img")) == 3
     assert page.text.count(evil) >= 4
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_replays_of_every_format(tmp_path, name):
+    folder = tmp_path / "inference" / "pre"
+    write_evaluation(folder, [1.0, HORIZON_PS], files=FileSettings(name))
+    torn, stable = read_kept(folder, [Break(0, 1.0, "bond length deviation", None)])
+    assert torn.broke and torn.place == "bond O0–H1" and not stable.broke
+    np.testing.assert_allclose(torn.times_ps, 0.1 * np.arange(12), atol=1e-6)
+    lengths = np.linalg.norm(torn.positions[:, 0] - torn.positions[:, 1], axis=-1)
+    np.testing.assert_allclose(lengths, [0.96] * 11 + [1.76], atol=0.01)
+    assert "replica 0 · breaks at 1.10 ps" in Parsed(report.report([folder]).path).text
 
 
 def test_damaged_frames_are_left_out(run, caplog):

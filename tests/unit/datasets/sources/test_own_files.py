@@ -169,8 +169,11 @@ def test_cells(tmp_path):
     for atoms in slab:
         atoms.pbc = (True, True, False)
     write(tmp_path / "slab.xyz", slab, format="extxyz")
-    with pytest.raises(DatasetError, match="must be periodic in three directions, or none"):
+    with pytest.raises(DatasetError, match=r"frame 0: the boundaries are mixed.*center\(vacuum=10, axis=2\)"):
         read_ase(tmp_path / "slab.xyz", Reading())
+    write(tmp_path / "both.xyz", [*periodic(), *images()], format="extxyz")
+    with pytest.raises(DatasetError, match="must be periodic in three directions, or none"):
+        read_ase(tmp_path / "both.xyz", Reading())
 
 
 def test_velocities_of_ase_are_kept(tmp_path):
