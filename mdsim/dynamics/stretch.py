@@ -116,7 +116,7 @@ class Stretch:
 
     def potential(self, force_field: ForceField) -> Potential | CellPotential:
         """The potential of the dynamics: the force field, with the prior if there is one."""
-        if isinstance(self.integrator, Barostat):
+        if self.moves_cells:
             tolerance, prior = self.fast_tolerance, self.prior
             return bind_in_cells(force_field, self.system, fast=self.fast, tolerance=tolerance, prior=prior)
         return self.potential_at_constant_volume(force_field)
@@ -132,6 +132,11 @@ class Stretch:
         cell = None if state.cell is None else state.cell[None]
         frame = Trajectory(state.positions[None], state.velocities[None], state.energy[None], interval_fs, cell)
         return first_unstable(self.criteria, self.system, frame)
+
+    @property
+    def moves_cells(self) -> bool:
+        """Whether the dynamics is at constant pressure."""
+        return isinstance(self.integrator, Barostat)
 
     @property
     def length_ps(self) -> float:

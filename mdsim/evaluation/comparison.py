@@ -25,7 +25,7 @@ from mdsim.stability.survival import Lifetimes
 
 log = logging.getLogger("mdsim")
 
-CONDITIONS = ("thermostat", "timestep_fs")  # on which rates of breaks depend
+CONDITIONS = ("thermostat", "barostat", "timestep_fs")  # on which rates of breaks depend
 
 
 def warn_of_other_conditions(results: Mapping[str, Results]) -> None:

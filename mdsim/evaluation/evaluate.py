@@ -308,7 +308,7 @@ class Evaluation:
             "stable_frames": self.stable_frames,
             "reasons": list(self.reasons),
             "sums": self.sums,
-            "recent": None if self.recent is None else dict(vars(self.recent)),
+            "recent": None if self.recent is None else saved.fields_of(self.recent),
             "generator": self.generator.get_state(),
             "departures": None if self.departures is None else self.departures.state_dict(),
         }
@@ -335,14 +335,16 @@ class Evaluation:
 
     @property
     def _form(self) -> payloads.Form:
-        form = saved.evaluation_state(self.state_dict(), self.stretch.dump_every * self.stretch.integrator.timestep_fs)
+        interval_fs = self.stretch.dump_every * self.stretch.integrator.timestep_fs
+        form = saved.evaluation_state(self.state_dict(), interval_fs, self.stretch.moves_cells)
         followed = payloads.ANYTHING if self.departures is None else self.departures.form
         return {**form, "departures": followed}
 
     def _read(self, name: str, every: int, n_replicas: int) -> Trajectory:
         """The kept frames of one stretch, stored every ``every`` steps."""
         n_frames, n_atoms = self.stretch.n_steps // every, self.stretch.system.n_atoms
-        form = saved.frames(n_frames, n_replicas, n_atoms, every * self.stretch.integrator.timestep_fs)
+        interval_fs = every * self.stretch.integrator.timestep_fs
+        form = saved.frames(n_frames, n_replicas, n_atoms, interval_fs, self.stretch.moves_cells)
         return Trajectory(**checkpoints.load_state(self.out_dir / name, "frames", "frames", form))
 
 

@@ -16,7 +16,7 @@ def of_rows(cell: Float[Tensor, "*frames 3 3"] | None) -> Float[Tensor, "*row 3 
 
 def of_chosen(
     cell: Float[Tensor, "*row 3 3"] | None, chosen: Int[Tensor, "*chosen"] | Bool[Tensor, "row"] | slice
-) -> Float[Tensor, "*chosen 3 3"] | None:
+) -> Float[Tensor, "*found 3 3"] | None:
     """The cells of some rows."""
     return cell if cell is None or cell.ndim == 2 else cell[chosen]
 

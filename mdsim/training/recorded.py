@@ -75,6 +75,6 @@ class Recording:
 
     def _stretches(self, replica: int) -> Iterator[Trajectory]:
         interval_fs = self.stretch.dump_every * self.stretch.integrator.timestep_fs
-        form = saved.frames(None, 1, self.stretch.system.n_atoms, interval_fs)
+        form = saved.frames(None, 1, self.stretch.system.n_atoms, interval_fs, self.stretch.moves_cells)
         for _, path in self._epochs(replica):
             yield Trajectory(**checkpoints.load_state(path, "frames", "frames", form))
