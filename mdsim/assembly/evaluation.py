@@ -7,7 +7,7 @@ import logging
 import torch
 
 from mdsim.assembly.observables import dynamical_observable, observables
-from mdsim.assembly.references import MOST_BLOCKS, reference, reference_temperature, weights_at
+from mdsim.assembly.references import MOST_BLOCKS, dynamical_reference, reference, reference_temperature, weights_at
 from mdsim.config.schema import PotentialEnergyConfig, SimulateConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.stretch import Stretch
@@ -133,38 +133,26 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
 
 
 def _compared_dynamical(quantity: Observable, config: SimulateConfig, system: System, data: Dataset) -> Compared:
-    _check_dense_window(quantity, config, system)
-    if config.reference_run and (tabulated := data.reference_run.mean_and_error(quantity)) is not None:
-        return Compared(quantity, tabulated[0], torch.zeros(1), standard_error=tabulated[1])
-    frames = _contiguous_frames(config, system, data)
-    values = quantity(system, frames)[0].double()
+    window = _checked_dense_window(quantity, config, system)
+    values, error, frames = dynamical_reference(
+        quantity, system, data, window, "dense_window.dump_every_steps", config.reference_run
+    )
+    if frames is None:
+        return Compared(quantity, values, torch.zeros(1), standard_error=error)
     axis = quantity.lags_fs(frames) if isinstance(quantity, CorrelationFunction) else torch.zeros(1)
     if values.shape != axis.shape:
         raise ConfigError(f"{quantity.name} gives {len(values)} values per replica for {len(axis)} lags (lags_fs)")
     return Compared(quantity, values, axis)
 
 
-def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> None:
-    """Check before a long simulation that the window is long enough for the observable."""
+def _checked_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> Trajectory:
+    """Atoms at rest in the dense window, after a check before a long simulation that it suffices for the observable."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None
     n_frames = config.dense_epochs * dynamics.steps_per_epoch // window.dump_every_steps
     still = torch.zeros(n_frames, 1, system.n_atoms, 3, dtype=system.masses.dtype, device=system.masses.device)
-    quantity(system, Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps))
+    at_rest = Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps)
+    quantity(system, at_rest)
     if isinstance(quantity, Diffusivity):
         quantity.finite_size_correction(system, dynamics.temperature_K)
-
-
-def _contiguous_frames(config: SimulateConfig, system: System, data: Dataset) -> Trajectory:
-    """The contiguous frames of the data set, at the frame interval of the dense window."""
-    window, dynamics = config.dense_window, config.dynamics
-    assert window is not None
-    interval_fs = dynamics.timestep_fs * window.dump_every_steps
-    frames = data.contiguous_trajectory().to(system.masses.device, system.masses.dtype)
-    stride = round(interval_fs / frames.frame_interval_fs)
-    if stride < 1 or abs(stride * frames.frame_interval_fs - interval_fs) > 1e-6:
-        raise ConfigError(
-            f"dense_window.dump_every_steps: frames every {interval_fs:g} fs cannot be compared with the contiguous "
-            f"frames of the data set, which are {frames.frame_interval_fs:g} fs apart; choose a multiple"
-        )
-    return frames[::stride]
+    return at_rest

@@ -9,8 +9,8 @@ Velocity Verlet and BAOAB (`mdsim.integrators.langevin`) are kicks by the forces
 
 For a function A of the frames, the recursion from the last step to the first gives λ_n = dA/dF_n, where the forces of
 all later steps respond to the displaced positions. That response is a Hessian-vector product per step, here a central
-difference of two forces along λ_n. No graph is needed, so the compiled path of a frozen force field serves. Parameters θ
-then enter through dA/dθ = Σ_n λ_n · ∂F(x_n)/∂θ, a sum over frames that need not be complete
+difference of two forces along λ_n. No graph is needed, so the compiled path of a frozen force field serves. Parameters
+θ then enter through dA/dθ = Σ_n λ_n · ∂F(x_n)/∂θ, a sum over frames that need not be complete
 (`mdsim.estimator.force_gradient`). Memory: the positions of every step.
 
 In a chaotic system λ grows like exp(t/τ), with the Lyapunov time τ. Derivatives over windows of many τ are noise.

@@ -84,9 +84,7 @@ def differentiable_trajectory(
         ValueError: as in `differentiable_simulate`, or ``n_steps`` is not a positive multiple of ``dump_every``.
     """
     if n_steps < 1 or dump_every < 1 or n_steps % dump_every:
-        raise ValueError(
-            f"n_steps must be a positive multiple of dump_every, but they are {n_steps} and {dump_every}"
-        )
+        raise ValueError(f"n_steps must be a positive multiple of dump_every, but they are {n_steps} and {dump_every}")
     state, frames = _run(system, potential, integrator, state, n_steps, dump_every, generator, segment)
     positions, velocities, energy = (torch.cat(parts) for parts in zip(*frames, strict=True))
     return state, Trajectory(positions, velocities, energy, dump_every * integrator.timestep_fs)

@@ -10,14 +10,14 @@ the atoms by at most `mdsim.dynamics.adjoint.displacement_A`.
 
 from __future__ import annotations
 
+import torch
+
 from mdsim.dynamics.adjoint import displacement_A
 from mdsim.estimator.parameter_gradient import Gradients, energy_gradient
 from mdsim.estimator.sample_energies import structure_energies
 from mdsim.force_field import ForceField
 from mdsim.state import System
 from mdsim.typing import Float, Tensor
-
-import torch
 
 
 def force_gradient(

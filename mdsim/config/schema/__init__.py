@@ -58,6 +58,8 @@ from mdsim.config.schema.stability import (
 from mdsim.config.schema.terms import (
     ContrastTermConfig,
     CustomTermConfig,
+    DynamicalTargetConfig,
+    DynamicsTermConfig,
     EnergiesForcesTermConfig,
     ObservablesTermConfig,
     TargetConfig,
@@ -96,7 +98,9 @@ __all__ = [
     "DihedralsConfig",
     "DistancesConfig",
     "DynamicalConfig",
+    "DynamicalTargetConfig",
     "DynamicsConfig",
+    "DynamicsTermConfig",
     "EnergiesForcesTermConfig",
     "EstimatorConfig",
     "Fraction",
