@@ -1,15 +1,17 @@
 """Gradients of dynamical averages of liquid water by several estimators, against the length of the window.
 
-    python benchmarks/learning/dynamical_water.py --replicas 16 --lags 25 50 100 200 400 800
+    python benchmarks/learning/dynamical_water.py --replicas 16 --lags 24 48 100 200 400 800
 
 Replicas of the bundled water start from test frames with Maxwell-Boltzmann velocities and run with the shipped SchNet.
-The averages are those of the oxygens: <v(0) v(t)> and <|x(t) - x(0)|²>. The starts do not depend on the parameters, so
-that the gradient is that of the trajectories alone. Two parameters: a factor on the energy, and a step along the adjoint
+The averages are those of the oxygens: <v(0) v(t)> and <|x(t) - x(0)|²>. A window begins at a test frame, or is centered
+at it: two branches of half its length, with opposite velocities. Neither depends on the parameters, so that the
+gradient is that of the trajectories alone. Two parameters: a factor on the energy, and a step along the adjoint
 gradient of the second average at the longest lag, measured with other windows.
 
-First tables: growth of a perturbation, error of a simulation that is stepped backwards, cost per structure. Last: mean over
-replicas and its standard error, by the adjoint (backpropagation gives the same numbers), by the score of the path, and by
-the score of the molecule that moves alone, which has less noise and a bias.
+First tables: growth of a perturbation, error of a simulation that is stepped backwards, cost per structure. Then the
+norm of the whole gradient by the adjoint, and the mean over replicas and its standard error for the two parameters, by
+the adjoint (backpropagation gives the same numbers), by the score of the path, and by the score of the molecule that
+moves alone, which has less noise and a bias.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from path_score import score_vectors
@@ -43,42 +45,50 @@ Change = Float[Tensor, "point replica atom 3"]
 
 @dataclass(frozen=True)
 class Windows:
-    """Points of all replicas, with the noise of every step."""
+    """Points of all branches, with the noise of every step. Centered windows have two branches each."""
 
     system: System
     integrator: LangevinBAOAB
     x: Change
     v: Change
     noise: Float[Tensor, "step replica atom 3"]
-
-    @property
-    def oxygen(self) -> Tensor:
-        return self.system.atomic_numbers == 8
+    centered: bool
 
     def until(self, lag: int) -> Windows:
-        return Windows(self.system, self.integrator, self.x[: lag + 1], self.v[: lag + 1], self.noise[:lag])
+        n_steps = lag // 2 if self.centered else lag
+        return replace(self, x=self.x[: n_steps + 1], v=self.v[: n_steps + 1], noise=self.noise[:n_steps])
 
-    def average(self, kind: str) -> tuple[Float[Tensor, "replica atom"], Change, Change]:
-        """Contribution of each atom to A at the last point, ∂A/∂x and ∂A/∂v. A is the sum over atoms."""
-        by_x, by_v, chosen = torch.zeros_like(self.x), torch.zeros_like(self.v), self.oxygen / self.oxygen.sum()
+    def average(self, kind: str) -> tuple[Float[Tensor, "window atom"], Change, Change]:
+        """Contribution of each atom to A, ∂A/∂x and ∂A/∂v. A is the sum over atoms."""
+        by_x, by_v, oxygen = torch.zeros_like(self.x), torch.zeros_like(self.v), self.system.atomic_numbers == 8
+        share = (oxygen / oxygen.sum())[:, None]
         if kind == "vacf":
-            by_v[-1] = self.v[0] * chosen[:, None]
-            by_v[0] = self.v[-1] * chosen[:, None]
-            return (self.v[0] * self.v[-1]).sum(-1) * chosen, by_x, by_v
-        moved = self.x[-1] - self.x[0]
-        by_x[-1] = 2 * moved * chosen[:, None]
-        return moved.square().sum(-1) * chosen, by_x, by_v
+            ends = self.v[-1].chunk(2) if self.centered else (self.v[-1], -self.v[0])
+            value = -(ends[0] * ends[1] * share).sum(-1)
+            by_v[-1] = -share * (torch.cat([ends[1], ends[0]]) if self.centered else ends[1])
+            return value, by_x, by_v
+        ends = self.x[-1].chunk(2) if self.centered else (self.x[-1], self.x[0])
+        moved = ends[0] - ends[1]
+        by_x[-1] = 2 * share * (torch.cat([moved, -moved]) if self.centered else moved)
+        return (moved.square() * share).sum(-1), by_x, by_v
+
+    def of_windows(self, of_branches: Float[Tensor, "branch *axes"]) -> Float[Tensor, "window *axes"]:
+        return sum(of_branches.chunk(2)) if self.centered else of_branches
+
+    def of_branches(self, of_windows: Float[Tensor, "window *axes"]) -> Float[Tensor, "branch *axes"]:
+        return torch.cat([of_windows] * 2) if self.centered else of_windows
 
 
-def windows_of(system, potential, integrator, frames, n_replicas, n_steps, seed) -> tuple[Windows, MDState]:
-    generator = torch.Generator().manual_seed(seed)
+def windows_of(system, potential, integrator, frames, n_replicas, lag, seed, centered) -> tuple[Windows, MDState]:
+    generator, n_steps = torch.Generator().manual_seed(seed), lag // 2 if centered else lag
     x, v = initial_conditions(system, frames, n_replicas, integrator.temperature_K, generator)
+    x, v = (torch.cat([x, x]), torch.cat([v, -v])) if centered else (x, v)
     state, key = integrator.init(system, potential, x, v), generator.get_state()
     last, path = simulate(system, potential, integrator, state, n_steps, 1, generator)
     generator.set_state(key)
-    noise = noise_for(integrator, system, generator)(torch.arange(n_replicas), 0, n_steps, (system.n_atoms, 3), v)
+    noise = noise_for(integrator, system, generator)(torch.arange(len(x)), 0, n_steps, (system.n_atoms, 3), v)
     x, v = torch.cat([x[None], path.positions]), torch.cat([v[None], path.velocities])
-    return Windows(system, integrator, x, v, noise), last
+    return Windows(system, integrator, x, v, noise, centered), last
 
 
 def growth(windows: Windows, potential: Potential, size_A: float = 1e-4) -> list[list[str]]:
@@ -161,33 +171,33 @@ def along_parameters(force_field: ForceField, system: System, windows: Windows, 
     return (sides[0] - sides[1]) / (2 * step)
 
 
-def vectors_of(windows: Windows, potential: Potential, kind: str) -> dict[str, Change]:
+def vectors_of(windows: Windows, potential: Potential, kind: str, scores: bool = True) -> dict[str, Change]:
     """w of each estimator, with d<A>/dθ = <Σ w · ∂F/∂θ>."""
     of_atom, by_x, by_v = windows.average(kind)
     system, integrator, n_steps = windows.system, windows.integrator, len(windows.noise)
     found = {"adjoint": force_sensitivities(system, potential, integrator, windows.x, by_x, by_v)}
+    if not scores:
+        return found
     value = of_atom.sum(1)
     reward = (value - value.mean())[:, None].expand(-1, system.n_atoms)
-    found["score"] = score_vectors(system, integrator, windows.noise, reward.expand(n_steps, -1, -1), by_v)
     of_molecule = of_atom.new_zeros(len(value), system.n_molecules).index_add(1, system.molecules, of_atom)
-    reward = (of_molecule - of_molecule.mean())[:, system.molecules]
-    found["score, own molecule"] = score_vectors(
-        system, integrator, windows.noise, reward.expand(n_steps, -1, -1), by_v
-    )
+    own = (of_molecule - of_molecule.mean())[:, system.molecules]
+    for name, rewards in (("score", reward), ("score, own molecule", own)):
+        every_step = windows.of_branches(rewards).expand(n_steps, -1, -1)
+        found[name] = score_vectors(system, integrator, windows.noise, every_step, by_v)
     return found
 
 
 def whole_gradient(
     force_field: ForceField, windows: Windows, vectors: Change, every: int, generator: torch.Generator
-) -> Tensor:
-    """The gradient of all parameters per replica, from a random choice of one in ``every`` points."""
-    n_points = len(windows.x)
+) -> Float[Tensor, "window parameter"]:
+    """The gradient of all parameters per window, from a random choice of one in ``every`` points of each branch."""
     rows = []
-    for replica in range(windows.x.shape[1]):
-        chosen = torch.randperm(n_points, generator=generator)[: max(1, n_points // every)]
-        x, w = windows.x[chosen, replica], vectors[chosen, replica] * (n_points / len(chosen))
+    for branch in range(windows.x.shape[1]):
+        chosen = torch.randperm(len(windows.x), generator=generator)[: max(1, len(windows.x) // every)]
+        x, w = windows.x[chosen, branch], vectors[chosen, branch] * (len(windows.x) / len(chosen))
         rows.append(flat(force_gradient(force_field, windows.system, x, w, 8)))
-    return torch.stack(rows)
+    return windows.of_windows(torch.stack(rows))
 
 
 def signal(rows: Float[Tensor, "replica parameter"]) -> tuple[float, float]:
@@ -199,46 +209,54 @@ def signal(rows: Float[Tensor, "replica parameter"]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", type=int, default=16)
-    parser.add_argument("--lags", type=int, nargs="+", default=[25, 50, 100, 200, 400, 800], help="fs")
+    parser.add_argument("--lags", type=int, nargs="+", default=[24, 48, 100, 200, 400, 800], help="fs")
     parser.add_argument("--friction", type=float, default=1.0, help="1/ps")
     parser.add_argument("--checkpoint", default=CHECKPOINT)
-    parser.add_argument("--every", type=int, default=16, help="points per point whose energies are differentiated")
+    parser.add_argument("--every", type=int, default=8, help="points per point whose energies are differentiated")
     arguments = parser.parse_args()
     data = load_dataset("data/bundled", "water_spcfw", "water", "100")
     system, force_field = data.system(), load_force_field(arguments.checkpoint)
     potential, integrator = force_field.bind(system, fast=True), LangevinBAOAB(1.0, 300.0, arguments.friction)
     frames, longest = data.test.positions, max(arguments.lags)
-    made = [windows_of(system, potential, integrator, frames, arguments.replicas, longest, seed) for seed in (1, 2)]
-    (windows, last), (other, _) = made
+    arrangements = {"begins": False, "centered": True}
+    made = {
+        (name, seed): windows_of(system, potential, integrator, frames, arguments.replicas, longest, seed, centered)
+        for name, centered in arrangements.items()
+        for seed in (1, 2)
+    }
+    windows, last = made["begins", 1]
     print(format_table(["time (fs)", "distance (Å)", "rate since the row above (1/ps)"], growth(windows, potential)))
     print(format_table(["steps back", "error (Å)"], reversal(windows, last, potential)))
-    print(format_table(["per structure", "ms"], costs(force_field, system, potential, windows.x[0, :4])))
+    print(format_table(["per structure", "ms"], costs(force_field, system, potential, windows.x[0, :4])), flush=True)
 
-    generator = torch.Generator().manual_seed(3)
-    rows = []
-    for lag in arguments.lags:
-        some = other.until(lag)
-        adjoint = vectors_of(some, potential, "msd")["adjoint"]
-        gradient = whole_gradient(force_field, some, adjoint, arguments.every, generator)
-        norm, error = signal(gradient)
-        rows.append([str(lag), f"{norm:.3g}", f"{error:.3g}", f"{norm / error:.2f}"])
-        print(format_table(["lag (fs)", "norm", "its error", "signal/noise"], rows), flush=True)
-    direction = gradient.mean(0) / gradient.mean(0).norm()
-    with torch.no_grad():
-        changes = {"energy factor": torch.stack([potential(x)[1] for x in windows.x])}
-    changes["gradient"] = along_parameters(force_field, system, windows, direction.float())
-    rows = []
-    for kind in ("vacf", "msd"):
+    generator, rows = torch.Generator().manual_seed(3), []
+    for name in arrangements:
         for lag in arguments.lags:
-            some = windows.until(lag)
-            for name, vectors in vectors_of(some, potential, kind).items():
-                for parameter, change in changes.items():
-                    each = (vectors.double() * change[: lag + 1]).sum((0, 2, 3))
-                    mean, error = float(each.mean()), float(each.std() / math.sqrt(len(each)))
-                    rows.append(
-                        [kind, str(lag), parameter, name, f"{mean:.3e}", f"{error:.1e}", f"{abs(mean) / error:.2f}"]
-                    )
-    print(format_table(["average", "lag (fs)", "parameter", "estimator", "mean", "its error", "signal/noise"], rows))
+            some = made[name, 2][0].until(lag)
+            adjoint = vectors_of(some, potential, "msd", scores=False)["adjoint"]
+            gradient = whole_gradient(force_field, some, adjoint, arguments.every, generator)
+            norm, error = signal(gradient)
+            rows.append([name, str(lag), f"{norm:.3g}", f"{error:.3g}", f"{norm / error:.2f}"])
+            print("whole gradient", rows[-1], flush=True)
+    print(format_table(["window", "lag (fs)", "norm", "its error", "signal/noise"], rows), flush=True)
+    direction = gradient.mean(0) / gradient.mean(0).norm()
+    rows = []
+    for name in arrangements:
+        windows = made[name, 1][0]
+        with torch.no_grad():
+            changes = {"energy factor": torch.stack([potential(x)[1] for x in windows.x])}
+        changes["gradient"] = along_parameters(force_field, system, windows, direction.float())
+        for kind in ("vacf", "msd"):
+            for lag in arguments.lags:
+                some = windows.until(lag)
+                for estimator, vectors in vectors_of(some, potential, kind).items():
+                    for parameter, change in changes.items():
+                        each = some.of_windows((vectors.double() * change[: len(vectors)]).sum((0, 2, 3)))
+                        mean, error = float(each.mean()), float(each.std() / math.sqrt(len(each)))
+                        numbers = [f"{mean:.3e}", f"{error:.1e}", f"{abs(mean) / error:.2f}"]
+                        rows.append([kind, name, str(lag), parameter, estimator, *numbers])
+                        print(rows[-1], flush=True)
+    print(format_table(["average", "window", "lag (fs)", "parameter", "estimator", "mean", "error", "ratio"], rows))
 
 
 if __name__ == "__main__":

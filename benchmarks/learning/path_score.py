@@ -1,7 +1,7 @@
 """Score of a BAOAB path: gradients of averages over trajectories from the probability of the noise (Girsanov).
 
-The noise ξ_n enters the positions between two kicks. For a fixed path of the positions, other forces need other noise: with
-f_n = ∂F_n/∂θ and the notation of `mdsim.dynamics.adjoint`,
+The noise ξ_n enters the positions between two kicks. For a fixed path of the positions, other forces need other noise:
+with f_n = ∂F_n/∂θ and the notation of `mdsim.dynamics.adjoint`,
 
     ∂v'_0 = Δt/2 f_0/m      ∂v'_n = Δt f_n/m - ∂v'_(n-1)      ∂ξ_n = -(1 + c) ∂v'_n / √((1 - c²) kT/m)
 

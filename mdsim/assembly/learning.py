@@ -157,7 +157,7 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
 
 
 def dynamics_term(chosen: DynamicsTermConfig, config: TrainConfig, system: System, data: Dataset) -> DynamicsTerm:
-    """The term of dynamical observables, whose windows start from the structures of a data set.
+    """The term of dynamical observables, whose windows are centered at the structures of a data set.
 
     Raises:
         ConfigError: an integrator without an adjoint, or a reference that does not fit.

@@ -2,11 +2,14 @@
 
     d<A>/dθ = < Σ_n λ_n · ∂F(x_n)/∂θ >,  λ_n = dA/dF_n  (`mdsim.dynamics.adjoint`)
 
-for windows whose starts do not depend on θ. Of the sum over points of a window, one random point in each interval of
-``points_every`` is evaluated, with the interval's length as its weight, which leaves the mean as it is.
+for windows centered at structures that do not depend on θ. The second half of a window runs ahead from the center.
+The first half is a run from the center with opposite velocities, read backwards: Newton's equations, and Langevin
+dynamics at equilibrium, are the same in reverse time. λ then grows over half a window instead of a whole one, which
+halves its exponent in a chaotic system, where it grows exponentially with the Lyapunov time.
 
-The length of a window is limited by chaos: λ of single windows grows exponentially with the Lyapunov time, and a few of
-them then determine the mean. `max_ratio` bounds the norm of each window by a multiple of the median.
+Of the sum over the points of a half, one random point in each interval of ``points_every`` is evaluated, with the length
+of the interval as its weight, which leaves the mean as it is. A few windows with the largest λ determine the mean of long
+windows. `max_ratio` bounds the norm of each window by a multiple of the median.
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ class WindowSettings:
     """Windows of dynamics from which a gradient is estimated.
 
     Attributes:
-        n_steps: steps of a window.
-        dump_every: steps between the frames of the observables. The start is the first frame.
+        n_steps: steps of a window, half of them on each side of the center.
+        dump_every: steps between the frames of the observables. The center is a frame.
         points_every: steps per point at which the forces are differentiated with respect to the parameters.
         max_ratio: largest norm of the sensitivities of a window, relative to the median. None: no limit.
         fast: allow the compiled path of the force field.
@@ -51,11 +54,15 @@ class WindowSettings:
     fast_tolerance: float = FAST_TOLERANCE
 
     def __post_init__(self) -> None:
-        if min(self.n_steps, self.dump_every, self.points_every) < 1 or self.n_steps % self.dump_every:
+        if min(self.n_steps, self.dump_every, self.points_every) < 1 or self.n_steps % (2 * self.dump_every):
             raise ValueError(
-                "n_steps, dump_every and points_every must be positive, and dump_every must divide n_steps; found "
-                f"{self.n_steps}, {self.dump_every} and {self.points_every}"
+                "n_steps, dump_every and points_every must be positive, and dump_every must divide half of n_steps; "
+                f"found {self.n_steps}, {self.dump_every} and {self.points_every}"
             )
+
+    @property
+    def n_frames(self) -> int:
+        return self.n_steps // self.dump_every + 1
 
 
 @dataclass(frozen=True)
@@ -72,13 +79,18 @@ class WindowGradient:
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """The start and the states after every step."""
+    """The center and the states after every step from it, of the halves ahead and then of the halves behind."""
 
-    positions: Float[Tensor, "point replica atom 3"]
-    velocities: Float[Tensor, "point replica atom 3"]
+    positions: Float[Tensor, "point half atom 3"]
+    velocities: Float[Tensor, "point half atom 3"]
 
     def frames(self, every: int, interval_fs: float) -> Trajectory:
-        return Trajectory(self.positions[::every], self.velocities[::every], None, interval_fs)
+        """Whole windows, from the first frame to the last."""
+        (ahead, behind), (velocities, against) = (
+            tensor[::every].chunk(2, dim=1) for tensor in (self.positions, self.velocities)
+        )
+        positions = torch.cat([behind[1:].flip(0), ahead])
+        return Trajectory(positions, torch.cat([-against[1:].flip(0), velocities]), None, interval_fs)
 
 
 def window_gradient(
@@ -99,8 +111,8 @@ def window_gradient(
         force_field: with its current parameters.
         system: the system of the windows.
         integrator: `VelocityVerlet` or `LangevinBAOAB`.
-        positions: starts, Å, which do not depend on the parameters.
-        velocities: of the starts, ASE units.
+        positions: centers, Å, which do not depend on the parameters.
+        velocities: of the centers, ASE units.
         observables: dynamical observables of positions and velocities, differentiable.
         loss: of the concatenated means.
         settings: of the windows.
@@ -112,7 +124,9 @@ def window_gradient(
     """
     potential = force_field.bind(system, fast=settings.fast, tolerance=settings.fast_tolerance)
     mine = distributed.share_of_equals(len(positions), positions.device)
-    own = _run(system, potential, integrator, positions[mine], velocities[mine], settings, generator, mine)
+    own = _run(
+        system, potential, integrator, positions[mine], velocities[mine], settings, generator, mine, len(positions)
+    )
     interval_fs = settings.dump_every * integrator.timestep_fs
 
     def values_of(points: _Points) -> Tensor:
@@ -131,7 +145,7 @@ def window_gradient(
         (by_mean,) = torch.autograd.grad(total, mean)
     by_points = _by_points(own, lambda points: (values_of(points) @ by_mean).sum() / n_finite)
     sensitivities = force_sensitivities(system, potential, integrator, own.positions, *by_points)
-    norms = sensitivities.square().sum((0, 2, 3)).sqrt()
+    norms = sensitivities.square().sum((0, 2, 3)).unflatten(0, (2, -1)).sum(0).sqrt()
     norms = torch.where(finite, distributed.gathered(norms, len(positions)), torch.nan)
     factor, largest = _bounded(norms, settings.max_ratio)
     structures, vectors = _chosen(own.positions, sensitivities, factor, mine, settings.points_every, generator)
@@ -148,12 +162,15 @@ def _run(
     velocities: Tensor,
     settings: WindowSettings,
     generator: torch.Generator,
-    replicas: Int[Tensor, "replica"],
+    windows: Int[Tensor, "window"],
+    n_windows: int,
 ) -> _Points:
-    state = integrator.init(system, potential, positions, velocities)
-    _, path = simulate(system, potential, integrator, state, settings.n_steps, 1, generator, replicas)
+    """Both halves of the windows with the given numbers, out of ``n_windows``."""
+    x, v = torch.cat([positions, positions]), torch.cat([velocities, -velocities])
+    state, halves = integrator.init(system, potential, x, v), torch.cat([windows, windows + n_windows])
+    _, path = simulate(system, potential, integrator, state, settings.n_steps // 2, 1, generator, halves)
     assert path.velocities is not None
-    return _Points(torch.cat([positions[None], path.positions]), torch.cat([velocities[None], path.velocities]))
+    return _Points(torch.cat([x[None], path.positions]), torch.cat([v[None], path.velocities]))
 
 
 def _by_points(points: _Points, function: Callable[[_Points], Tensor]) -> tuple[Tensor, Tensor]:
@@ -166,14 +183,14 @@ def _by_points(points: _Points, function: Callable[[_Points], Tensor]) -> tuple[
 
 
 def _chosen(
-    positions: Float[Tensor, "point replica atom 3"],
-    sensitivities: Float[Tensor, "point replica atom 3"],
-    factor: Float[Tensor, "window"],
-    mine: Int[Tensor, "replica"],
+    positions: Float[Tensor, "point half atom 3"],
+    sensitivities: Float[Tensor, "point half atom 3"],
+    factor: Float[Tensor, "all"],
+    mine: Int[Tensor, "window"],
     every: int,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "frame atom 3"], Float[Tensor, "frame atom 3"]]:
-    """A random point per interval of each window, with its weighted sensitivities, from all ranks.
+    """A random point per interval of each half window, with its weighted sensitivities, from all ranks.
 
     Args:
         positions, sensitivities: of the windows of this rank.
@@ -185,12 +202,13 @@ def _chosen(
     device = positions.device
     starts = torch.arange(0, len(positions), every, device=device)
     lengths = torch.clamp(len(positions) - starts, max=every)
-    lots = torch.rand(len(factor), len(starts), generator=generator, device=generator.device).to(device)[mine]
-    point, replica = (starts + (lots * lengths).long()).T, torch.arange(len(mine), device=device)
-    vectors = sensitivities[point, replica] * (lengths[:, None] * factor[mine])[:, :, None, None].to(positions)
-    chosen = (positions[point, replica], vectors)
-    structures, vectors = (distributed.gathered(part, len(factor), dim=1)[:, factor > 0] for part in chosen)
-    return structures.flatten(0, 1), vectors.flatten(0, 1)
+    lots = torch.rand(2, len(factor), len(starts), generator=generator, device=generator.device).to(device)
+    point = (starts + (lots[:, mine].flatten(0, 1) * lengths).long()).T
+    half, weights = torch.arange(2 * len(mine), device=device), factor[mine].repeat(2)
+    vectors = sensitivities[point, half] * (lengths[:, None] * weights)[:, :, None, None].to(positions)
+    by_window = (part.unflatten(1, (2, -1)) for part in (positions[point, half], vectors))
+    structures, vectors = (distributed.gathered(part, len(factor), dim=2)[:, :, factor > 0] for part in by_window)
+    return structures.flatten(0, 2), vectors.flatten(0, 2)
 
 
 def _bounded(norms: Float[Tensor, "window"], max_ratio: float | None) -> tuple[Float[Tensor, "window"], float]:

@@ -104,7 +104,7 @@ class DynamicalTargetConfig(Section):
 
 
 class DynamicsTermConfig(BoundedTerm):
-    """Loss of dynamical observables against their references, over windows of dynamics from reference structures.
+    """Loss of dynamical observables against their references, over windows centered at reference structures.
 
     The integrator must be `langevin` or `nve`.
     """
@@ -117,7 +117,7 @@ class DynamicsTermConfig(BoundedTerm):
         400,
         description="Steps of a window. Gradients of windows of many Lyapunov times of the system are noise.",
     )
-    dump_every_steps: Count = Field(4, description="Steps between frames, a divisor of `steps`.")
+    dump_every_steps: Count = Field(4, description="Steps between frames, a divisor of half the `steps`.")
     windows: Count = Field(16, description="Windows per gradient.")
     points_every_steps: Count = Field(
         16, description="The forces of one random step out of this many are differentiated with respect to parameters."
@@ -128,8 +128,8 @@ class DynamicsTermConfig(BoundedTerm):
 
     @model_validator(mode="after")
     def _frames_fill_windows(self) -> DynamicsTermConfig:
-        if self.steps % self.dump_every_steps:
-            raise ValueError(f"steps ({self.steps}) must be a multiple of dump_every_steps ({self.dump_every_steps})")
+        if self.steps % (2 * self.dump_every_steps):
+            raise ValueError(f"steps ({self.steps}) must be a multiple of 2 dump_every_steps ({self.dump_every_steps})")
         return self
 
 

@@ -24,15 +24,15 @@ from mdsim.typing import Float, Tensor
 class DynamicsTerm:
     """The weighted sum of the losses of mean dynamical observables over windows of the term's own dynamics.
 
-    The windows start from reference structures with Maxwell-Boltzmann velocities. The starts do not depend on the
-    parameters, and a force field with the reference's forces has the reference's observables. Another one has those of
-    its own dynamics from reference structures, which differ from its equilibrium dynamics as far as its structure does.
+    The windows are centered at reference structures with Maxwell-Boltzmann velocities. These do not depend on the
+    parameters, and a force field with the forces of the reference has its observables. Another one has those of its own
+    dynamics about reference structures, which differ from its equilibrium dynamics as far as its structure does.
 
     Args:
         system: the system of the windows.
         integrator: velocity Verlet or BAOAB.
-        positions: reference structures from the canonical ensemble, Å, from which the starts are drawn.
-        temperature_K: of the velocities of the starts.
+        positions: reference structures from the canonical ensemble, Å, from which the centers are drawn.
+        temperature_K: of the velocities of the centers.
         targets: dynamical observables with their references.
         n_windows: windows per gradient.
         settings: of the windows.
@@ -58,12 +58,12 @@ class DynamicsTerm:
 
     def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient | None:
         """Gradient over new windows, or None if none of them is finite. Only random numbers of the samples are used."""
-        starts = initial_conditions(self.system, self.positions, self.n_windows, self.temperature_K, samples.generator)
+        centers = initial_conditions(self.system, self.positions, self.n_windows, self.temperature_K, samples.generator)
         found = window_gradient(
             force_field,
             self.system,
             self.integrator,
-            *starts,
+            *centers,
             [target.observable for target in self.targets],
             lambda mean: weighted_loss(self.targets, mean),
             self.settings,

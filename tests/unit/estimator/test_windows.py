@@ -2,6 +2,7 @@ import pytest
 import torch
 from tiny import STIFFNESS, Springs, frames, schnet, water
 
+from mdsim.dynamics.simulate import simulate
 from mdsim.estimator.force_gradient import force_gradient
 from mdsim.estimator.parameter_gradient import flat
 from mdsim.estimator.windows import WindowSettings, window_gradient
@@ -92,11 +93,35 @@ def test_the_norm_of_a_window_is_bounded():
 
 
 def test_counts_the_structures_that_it_evaluates():
-    """12 steps, three evaluations each, and two for each of 13/4 points, of six windows."""
+    """12 steps, three evaluations each, and two for each of 2 · 7/4 points, of six windows."""
     assert found(WindowSettings(12, points_every=4)).n_evaluated == 6 * (12 * 3 + 4 * 2)
 
 
-@pytest.mark.parametrize("settings", [(0, 1, 1), (10, 3, 1), (10, 5, 0)])
+def test_a_window_is_one_trajectory_through_its_center():
+    """Of Newton's equations: frames of a run from the first state of the window agree with those of the window."""
+    seen = []
+
+    class Watching:
+        name = "watching"
+
+        def __call__(self, system, trajectory):
+            seen.append(trajectory.map(torch.Tensor.detach))
+            return trajectory.positions[-1, :, 0]
+
+    moves, (x, v) = VelocityVerlet(1.0), starts()
+    found(WindowSettings(12, dump_every=2), moves=moves, observables=[Watching()], loss=lambda mean: mean.sum())
+    window, potential = seen[0], Springs(STIFFNESS * 1.1).bind(water())
+    assert window.n_frames == WindowSettings(12, dump_every=2).n_frames == 7
+    assert window.frame_interval_fs == 2.0
+    torch.testing.assert_close(window.positions[3], x, rtol=0, atol=0)
+    torch.testing.assert_close(window.velocities[3], v, rtol=0, atol=0)
+    first = moves.init(water(), potential, window.positions[0], window.velocities[0])
+    _, rerun = simulate(water(), potential, moves, first, 12, 2)
+    torch.testing.assert_close(rerun.positions, window.positions[1:], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(rerun.velocities, window.velocities[1:], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("settings", [(0, 1, 1), (12, 4, 1), (12, 3, 0), (11, 1, 1)])
 def test_refuses_frames_that_do_not_fill_a_window(settings):
-    with pytest.raises(ValueError, match="dump_every must divide n_steps"):
+    with pytest.raises(ValueError, match="dump_every must divide half of n_steps"):
         WindowSettings(*settings)
