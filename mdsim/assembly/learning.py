@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mdsim.assembly.dynamics import integrator
-from mdsim.assembly.losses import energy_force_loss, mixed_loss, observable_loss
+from mdsim.assembly.losses import dynamical_loss, energy_force_loss, mixed_loss, observable_loss
 from mdsim.assembly.observables import dynamical_observable, observables
 from mdsim.assembly.references import dynamical_reference, reference, reference_structures, reference_temperature
 from mdsim.config.schema import (
@@ -30,7 +30,6 @@ from mdsim.estimator.neighborhoods import NeighborhoodSampler
 from mdsim.estimator.samples import Sampling
 from mdsim.estimator.windows import WindowSettings
 from mdsim.force_field import ForceField
-from mdsim.losses import mean_squared_error, sum_squared_error
 from mdsim.memory import PiecesAtOnce
 from mdsim.plugins import make
 from mdsim.state import System, Trajectory
@@ -179,8 +178,7 @@ def dynamics_term(chosen: DynamicsTermConfig, config: TrainConfig, system: Syste
             raise ConfigError(
                 f"terms.dynamics.reference_value: {quantity.name} has {len(expected)} values; give a file"
             )
-        loss = {"mse": mean_squared_error, "sse": sum_squared_error}[target.loss]
-        made.append(Target(quantity, expected, loss, target.weight))
+        made.append(Target(quantity, expected, dynamical_loss(target.loss), target.weight))
     settings = WindowSettings(
         chosen.steps,
         chosen.dump_every_steps,

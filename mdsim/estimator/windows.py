@@ -7,9 +7,9 @@ The first half is a run from the center with opposite velocities, read backwards
 dynamics at equilibrium, are the same in reverse time. λ then grows over half a window instead of a whole one, which
 halves its exponent in a chaotic system, where it grows exponentially with the Lyapunov time.
 
-Of the sum over the points of a half, one random point in each interval of ``points_every`` is evaluated, with the length
-of the interval as its weight, which leaves the mean as it is. A few windows with the largest λ determine the mean of long
-windows. `max_ratio` bounds the norm of each window by a multiple of the median.
+Of the sum over the points of a half, one random point in each interval of ``points_every`` is evaluated, with the
+length of the interval as its weight, which leaves the mean as it is. A few windows with the largest λ determine the
+mean of long windows. `max_ratio` bounds the norm of each window by a multiple of the median.
 """
 
 from __future__ import annotations
