@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mdsim.assembly.observables import dynamical_observable, observables
-from mdsim.assembly.references import check_names, reference, reference_temperature
+from mdsim.assembly.references import check_names, dynamical_reference, reference, reference_temperature
 from mdsim.assembly.trajectories import file_settings
 from mdsim.config.schema import ENERGY_CONFIGS, SimulateConfig
 from mdsim.datasets.folder import Dataset
@@ -112,16 +112,17 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
 
 
 def _compared_dynamical(quantity: Observable, config: SimulateConfig, system: System, data: Dataset) -> Compared:
-    window = _check_dense_window(quantity, config, system)
+    window = _checked_dense_window(quantity, config, system)
     if (file := reference_files(config).get(quantity.name)) is not None:
         axis = _axis_of(quantity, window)
         if len(axis) < 2:
             raise ConfigError(f"reference_files: {quantity.name} is a single number; its reference is that of the data")
         return Compared(quantity, reference_from_file(Path(file), axis), axis)
-    if config.reference_run and (tabulated := data.reference_run.mean_and_error(quantity)) is not None:
-        return Compared(quantity, tabulated[0], torch.zeros(1), standard_error=tabulated[1])
-    frames = _contiguous_frames(config, system, data)
-    values = quantity(system, frames)[0].double()
+    values, error, frames = dynamical_reference(
+        quantity, system, data, window, "dense_window.dump_every_steps", config.reference_run
+    )
+    if frames is None:
+        return Compared(quantity, values, torch.zeros(1), standard_error=error)
     axis = _axis_of(quantity, frames)
     if values.shape != axis.shape:
         raise ConfigError(f"{quantity.name} gives {len(values)} values per replica for an axis of {len(axis)}")
@@ -135,29 +136,14 @@ def _axis_of(quantity: Observable, frames: Trajectory) -> Float[Tensor, "bin"]:
     return quantity.bin_centers if isinstance(quantity, BinnedObservable) else torch.zeros(1)
 
 
-def _check_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> Trajectory:
-    """Check before a long simulation that the window is long enough for the observable, on the frames at rest given."""
+def _checked_dense_window(quantity: Observable, config: SimulateConfig, system: System) -> Trajectory:
+    """Atoms at rest in the dense window, after a check before a long simulation that it suffices for the observable."""
     window, dynamics = config.dense_window, config.dynamics
     assert window is not None
     n_frames = config.dense_epochs * dynamics.steps_per_epoch // window.dump_every_steps
     still = torch.zeros(n_frames, 1, system.n_atoms, 3, dtype=system.masses.dtype, device=system.masses.device)
-    frames = Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps)
-    quantity(system, frames)
+    at_rest = Trajectory(still, still, None, dynamics.timestep_fs * window.dump_every_steps)
+    quantity(system, at_rest)
     if isinstance(quantity, Diffusivity):
         quantity.finite_size_correction(system, dynamics.temperature_K)
-    return frames
-
-
-def _contiguous_frames(config: SimulateConfig, system: System, data: Dataset) -> Trajectory:
-    """The contiguous frames of the data set, at the frame interval of the dense window."""
-    window, dynamics = config.dense_window, config.dynamics
-    assert window is not None
-    interval_fs = dynamics.timestep_fs * window.dump_every_steps
-    frames = data.contiguous_trajectory().to(system.masses.device, system.masses.dtype)
-    stride = round(interval_fs / frames.frame_interval_fs)
-    if stride < 1 or abs(stride * frames.frame_interval_fs - interval_fs) > 1e-6:
-        raise ConfigError(
-            f"dense_window.dump_every_steps: frames every {interval_fs:g} fs cannot be compared with the contiguous "
-            f"frames of the data set, which are {frames.frame_interval_fs:g} fs apart; choose a multiple"
-        )
-    return frames[::stride]
+    return at_rest

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdsim.assembly.losses import energy_force_loss, mixed_loss, observable_loss
-from mdsim.assembly.observables import observables
-from mdsim.assembly.references import reference, reference_structures, reference_temperature
+import torch
+
+from mdsim.assembly.dynamics import integrator
+from mdsim.assembly.losses import dynamical_loss, energy_force_loss, mixed_loss, observable_loss
+from mdsim.assembly.observables import dynamical_observable, observables
+from mdsim.assembly.references import dynamical_reference, reference, reference_structures, reference_temperature
 from mdsim.config.schema import (
     ContrastTermConfig,
     CustomTermConfig,
+    DynamicsTermConfig,
     EnergiesForcesTermConfig,
     LearningConfig,
     ObservablesTermConfig,
@@ -24,10 +28,11 @@ from mdsim.errors import ConfigError
 from mdsim.estimator.loss_term import LossTerm
 from mdsim.estimator.neighborhoods import NeighborhoodSampler
 from mdsim.estimator.samples import Sampling
+from mdsim.estimator.windows import WindowSettings
 from mdsim.force_field import ForceField
 from mdsim.memory import PiecesAtOnce
 from mdsim.plugins import make
-from mdsim.state import System
+from mdsim.state import System, Trajectory
 from mdsim.training.explore import ExploreSettings
 from mdsim.training.joint_gradient import WeightedTerm
 from mdsim.training.learn import LearnSettings
@@ -37,6 +42,7 @@ from mdsim.training.stable import Limits, StableSettings
 from mdsim.training.steps import StepSettings
 from mdsim.training.terms import (
     ContrastTerm,
+    DynamicsTerm,
     EnergyForceTerm,
     LabeledFrames,
     MixedEnergyForceTerm,
@@ -116,6 +122,8 @@ def loss_term(
             sampler = neighborhood_sampler(config, system, data)
             only_after_break = chosen.simulated == "after_break"
             return ContrastTerm(system, *structures, chosen.structures_per_gradient, only_after_break, sampler)
+        case DynamicsTermConfig():
+            return dynamics_term(chosen, config, system, reference_data)
         case EnergiesForcesTermConfig():
             at_once = PiecesAtOnce(config.estimator.minibatch_size, "labeled frames of a minibatch")
             weights = chosen.energy_coefficient, chosen.force_coefficient
@@ -150,6 +158,47 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
             expected = reference(quantity, system, data, target.reference_file, temperature_K, config.reference_run)
             made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
     return made
+
+
+def dynamics_term(chosen: DynamicsTermConfig, config: TrainConfig, system: System, data: Dataset) -> DynamicsTerm:
+    """The term of dynamical observables, whose windows are centered at the structures of a data set.
+
+    Raises:
+        ConfigError: an integrator without an adjoint, or a reference that does not fit.
+        ValueError: a window that is too short for an observable.
+    """
+    dynamics = config.dynamics
+    still = torch.zeros(chosen.steps // chosen.dump_every_steps + 1, 1, system.n_atoms, 3).to(system.masses)
+    window = Trajectory(still, still, None, dynamics.timestep_fs * chosen.dump_every_steps)
+    made = []
+    for target in chosen.targets:
+        quantity = dynamical_observable(target.observable, system)
+        expected = quantity(system, window)[0]
+        if target.reference_value is None:
+            given = (window, "terms.dynamics.dump_every_steps", config.reference_run, target.reference_file)
+            expected = dynamical_reference(quantity, system, data, *given)[0].to(expected)
+        elif expected.numel() == 1:
+            expected = torch.full_like(expected, target.reference_value)
+        else:
+            raise ConfigError(
+                f"terms.dynamics.reference_value: {quantity.name} has {len(expected)} values; give a file"
+            )
+        made.append(Target(quantity, expected, dynamical_loss(target.loss), target.weight))
+    settings = WindowSettings(
+        chosen.steps,
+        chosen.dump_every_steps,
+        chosen.points_every_steps,
+        chosen.max_window_ratio,
+        dynamics.fast,
+        dynamics.fast_tolerance,
+    )
+    structures = reference_structures(system, data)[0]
+    at_once = PiecesAtOnce(config.estimator.minibatch_size, "structures of a minibatch")
+    moves, temperature_K = integrator(dynamics), dynamics.temperature_K
+    try:
+        return DynamicsTerm(system, moves, structures, temperature_K, made, chosen.windows, settings, at_once)
+    except ValueError as error:
+        raise ConfigError(f"terms.dynamics: {error}") from error
 
 
 def sampling(config: TrainConfig, system: System, data: Dataset) -> Sampling:

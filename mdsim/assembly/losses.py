@@ -64,3 +64,9 @@ def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
         "reverse_kl": losses.reverse_kl,
     }
     return by_name[kind]
+
+
+def dynamical_loss(kind: str) -> losses.Loss:
+    """The loss of a mean dynamical observable, of any sign, with respect to its reference."""
+    by_name: dict[str, losses.Loss] = {"mse": losses.mean_squared_error, "sse": losses.sum_squared_error}
+    return by_name[kind]

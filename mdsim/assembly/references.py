@@ -1,4 +1,4 @@
-"""References: values of structural observables, and structures, from files, reference runs or training frames."""
+"""References: values of observables, and structures, from files, reference runs or frames of the data set."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mdsim.config.schema import RunConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.structures import read_structures
 from mdsim.errors import ConfigError
-from mdsim.interfaces import BinnedObservable
+from mdsim.interfaces import BinnedObservable, CorrelationFunction, Observable
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
-from mdsim.state import System
+from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
 
 log = logging.getLogger("mdsim")
@@ -46,6 +46,55 @@ def reference(
     weights = None if temperature_K is None else weights_at(temperature_K, dataset)
     frames = dataset.train.positions.to(system.masses)
     return reference_from_frames(quantity, system, frames, weights, n_blocks=min(MOST_BLOCKS, len(frames)))[0]
+
+
+def dynamical_reference(
+    quantity: Observable,
+    system: System,
+    dataset: Dataset,
+    window: Trajectory,
+    key: str,
+    from_run: bool = False,
+    file: str | None = None,
+) -> tuple[Float[Tensor, "bin"], Float[Tensor, "bin"] | None, Trajectory | None]:
+    """Reference of a dynamical observable, its standard error and frames with its lags, where it has them.
+
+    Args:
+        quantity: the observable.
+        system: the system of the frames.
+        dataset: provides the contiguous frames.
+        window: has the interval and the number of the frames that will be compared.
+        key: of the configuration that sets the interval, for errors.
+        from_run: prefer the tables of the whole run, if they contain the observable.
+        file: file of two columns, lag in fs and value, to read instead.
+
+    Raises:
+        ConfigError: frames that do not fit, or a file for an observable without lags.
+    """
+    if from_run and file is None and (tabulated := dataset.reference_run.mean_and_error(quantity)) is not None:
+        return *tabulated, None
+    if file is not None:
+        if not isinstance(quantity, CorrelationFunction):
+            raise ConfigError(f"reference_file: {quantity.name} is a single number: set reference_value instead")
+        return reference_from_file(Path(file), quantity.lags_fs(window)).to(system.masses), None, None
+    frames = _contiguous_frames(system, dataset, window.frame_interval_fs, key)
+    return quantity(system, frames)[0].double(), None, frames
+
+
+def _contiguous_frames(system: System, dataset: Dataset, interval_fs: float, key: str) -> Trajectory:
+    """The contiguous frames of a data set at a time interval that the given key sets.
+
+    Raises:
+        ConfigError: the interval is not a multiple of that of the data.
+    """
+    frames = dataset.contiguous_trajectory().to(system.masses.device, system.masses.dtype)
+    stride = round(interval_fs / frames.frame_interval_fs)
+    if stride < 1 or abs(stride * frames.frame_interval_fs - interval_fs) > 1e-6:
+        raise ConfigError(
+            f"{key}: frames every {interval_fs:g} fs cannot be compared with the contiguous frames of the data set, "
+            f"which are {frames.frame_interval_fs:g} fs apart; choose a multiple"
+        )
+    return frames[::stride]
 
 
 def reference_structures(

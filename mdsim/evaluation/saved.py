@@ -32,9 +32,7 @@ def evaluation_state(fresh: dict[str, Any], interval_fs: float, moving_cells: bo
     }
 
 
-def frames(
-    n_frames: int | None, n_replicas: int, n_atoms: int, interval_fs: float, moving_cells: bool = False
-) -> Form:
+def frames(n_frames: int | None, n_replicas: int, n_atoms: int, interval_fs: float, moving_cells: bool = False) -> Form:
     """The form of a trajectory. NaN is allowed for replicas that no longer move."""
     vectors = tensor(n_frames, n_replicas, n_atoms, 3, finite=False)
     return {

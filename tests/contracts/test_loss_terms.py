@@ -12,9 +12,12 @@ from tiny import SHIFT_EV, STIFFNESS, Springs, frames, schnet, water
 from mdsim import losses
 from mdsim.estimator.loss_term import LossTerm
 from mdsim.estimator.samples import Samples
+from mdsim.estimator.windows import WindowSettings
+from mdsim.integrators import LangevinBAOAB
 from mdsim.memory import PiecesAtOnce
+from mdsim.observables import VACF, Diffusivity
 from mdsim.state import Trajectory
-from mdsim.training.terms import ContrastTerm, EnergyForceTerm, LabeledFrames, ObservableTerm, Target
+from mdsim.training.terms import ContrastTerm, DynamicsTerm, EnergyForceTerm, LabeledFrames, ObservableTerm, Target
 
 sys.path.append(str(ROOT / "docs" / "examples"))
 from add_term import MeanEnergy
@@ -27,11 +30,21 @@ def _labels() -> EnergyForceTerm:
     return EnergyForceTerm(water(), labels, loss, frames_at_once=PiecesAtOnce(4, "labeled frames"))
 
 
+def _dynamics() -> DynamicsTerm:
+    """Two dynamical targets, over windows whose points are all used, so that the gradient is that of their loss."""
+    diffusivity = Target(Diffusivity(4.0, 10.0), torch.tensor([50.0]).double(), losses.mean_squared_error, weight=1e-4)
+    vacf = Target(VACF(6.0), torch.zeros(7).double(), losses.sum_squared_error)
+    settings = WindowSettings(10, points_every=1, max_ratio=None)
+    moves = LangevinBAOAB(1.0, 300.0, 10.0)
+    return DynamicsTerm(water(), moves, frames(9, seed=3).positions.double(), 300.0, [diffusivity, vacf], 5, settings)
+
+
 TARGET = Target(Distances(), torch.tensor([0.9, 1.0, 1.4]).double(), losses.mean_squared_error)
 TERMS = {
     "observables": lambda: ObservableTerm([TARGET]),
     "contrast": lambda: ContrastTerm(water(), frames(9, seed=3).positions.double()),
     "energies_forces": _labels,
+    "dynamics": _dynamics,
     "custom": lambda: MeanEnergy(0.05, 0.1),
 }
 
@@ -74,6 +87,7 @@ def test_minibatches_change_nothing_but_rounding(term):
 def test_the_gradient_is_that_of_the_reweighted_loss(term):
     """Central differences of the loss that samples give when they are carried to other parameters.
 
+    Terms without samples draw the same random numbers again.
     The estimators divide by n - 1, reweighting by n.
     """
     model, step = Springs(STIFFNESS * 1.1), 1e-4
@@ -81,7 +95,7 @@ def test_the_gradient_is_that_of_the_reweighted_loss(term):
 
     def loss(shift: torch.Tensor) -> float:
         moved = Springs(model.stiffness.detach() + shift)
-        return term.gradient(moved, samples.reweighted(moved) if term.uses_samples else samples).loss
+        return term.gradient(moved, samples.reweighted(moved) if term.uses_samples else _samples(model)).loss
 
     found = term.gradient(model, samples).gradients[0]
     for place in range(3):

@@ -3,12 +3,17 @@
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
+from tiny import STIFFNESS, Springs, frames, water
 
 from mdsim import distributed
 from mdsim.distributed.launch import own_folder, process_group
 from mdsim.errors import TrainingError
+from mdsim.estimator.windows import WindowGradient, WindowSettings, window_gradient
+from mdsim.integrators import LangevinBAOAB
+from mdsim.observables import VACF
 
 
 def pieces_are_divided_without_loss(rank: int, n_ranks: int) -> None:
@@ -67,6 +72,28 @@ def only_rank_0_writes_into_the_folder(rank: int, n_ranks: int) -> None:
     assert mine.exists() == (rank == 0)
 
 
+def windows_of_dynamics_are_those_of_one_rank(rank: int, n_ranks: int) -> None:
+    """Of four windows, which cannot be divided evenly, and one of which breaks."""
+    made, model = frames(4, seed=5), Springs(1.1 * STIFFNESS)
+    positions = made.positions.double()
+    positions[2, 0, 0] = torch.nan
+
+    def found() -> WindowGradient:
+        result = window_gradient(
+            *(model, water(), LangevinBAOAB(1.0, 300.0, 10.0), positions, made.velocities.double(), [VACF(4.0)]),
+            *(torch.Tensor.sum, WindowSettings(12, points_every=3), torch.Generator().manual_seed(1), 50),
+        )
+        assert result is not None
+        return result
+
+    together = found()
+    with mock.patch("mdsim.distributed.collectives.n_ranks", return_value=1):
+        alone = found()
+    assert together.n_finite == alone.n_finite == 3
+    torch.testing.assert_close(together.mean, alone.mean)
+    torch.testing.assert_close(together.gradients, alone.gradients)
+
+
 def main() -> None:
     with process_group():
         rank, n_ranks = distributed.rank(), distributed.n_ranks()
@@ -77,6 +104,7 @@ def main() -> None:
         one_yes_is_enough(rank, n_ranks)
         a_difference_of_one_bit_is_found(rank, n_ranks)
         only_rank_0_writes_into_the_folder(rank, n_ranks)
+        windows_of_dynamics_are_those_of_one_rank(rank, n_ranks)
         print(f"rank {rank} is content", flush=True)
 
 

@@ -75,6 +75,8 @@ from mdsim.config.schema.structure import (
 from mdsim.config.schema.terms import (
     ContrastTermConfig,
     CustomTermConfig,
+    DynamicalTargetConfig,
+    DynamicsTermConfig,
     EnergiesForcesTermConfig,
     ObservablesTermConfig,
     TargetConfig,
@@ -117,7 +119,9 @@ __all__ = [
     "DihedralsConfig",
     "DistancesConfig",
     "DynamicalConfig",
+    "DynamicalTargetConfig",
     "DynamicsConfig",
+    "DynamicsTermConfig",
     "ENERGY_CONFIGS",
     "EndToEndConfig",
     "EnergiesForcesTermConfig",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from mdsim.config.schema.base import Count, NonNegative, Positive, Section
 from mdsim.config.schema.custom import CustomConfig
-from mdsim.config.schema.observables import TargetObservableConfig
+from mdsim.config.schema.observables import DynamicalConfig, TargetObservableConfig
 
 
 def _is_no_energy(observable: Any) -> Any:
@@ -80,6 +80,60 @@ class ContrastTermConfig(BoundedTerm):
     )
 
 
+class DynamicalTargetConfig(Section):
+    """A dynamical observable, its reference and their loss."""
+
+    observable: DynamicalConfig = Field(
+        description="The observable, chosen by `name`. Its lags must fit into a window of the term."
+    )
+    loss: Literal["mse", "sse"] = Field(
+        "mse", description="mse: mean of the squared differences over lags; sse: their sum."
+    )
+    weight: Positive = Field(1.0, description="Factor on this loss.")
+    reference_file: str | None = Field(
+        None, description="File of two columns, the lag in fs and the value; null: the contiguous frames of the data."
+    )
+    reference_value: float | None = Field(
+        None, description="Reference of a diffusivity (1e-9 m²/s) or another single number; null: as above."
+    )
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> DynamicalTargetConfig:
+        if self.reference_file is not None and self.reference_value is not None:
+            raise ValueError("reference_file and reference_value exclude each other")
+        return self
+
+
+class DynamicsTermConfig(BoundedTerm):
+    """Loss of dynamical observables against their references, over windows centered at reference structures.
+
+    The integrator must be `langevin` or `nve`.
+    """
+
+    name: Literal["dynamics"] = Field(description="The term.")
+    targets: tuple[DynamicalTargetConfig, ...] = Field(
+        min_length=1, description="Observables and references; the weighted sum of their losses is minimized."
+    )
+    steps: Count = Field(
+        400,
+        description="Steps of a window. Gradients of windows of many Lyapunov times of the system are noise.",
+    )
+    dump_every_steps: Count = Field(4, description="Steps between frames, a divisor of half the `steps`.")
+    windows: Count = Field(16, description="Windows per gradient.")
+    points_every_steps: Count = Field(
+        16, description="The forces of one random step out of this many are differentiated with respect to parameters."
+    )
+    max_window_ratio: Positive | None = Field(
+        10.0, description="Largest norm of the sensitivities of a window, relative to the median; null: no limit."
+    )
+
+    @model_validator(mode="after")
+    def _frames_fill_windows(self) -> DynamicsTermConfig:
+        if self.steps % (2 * self.dump_every_steps):
+            raise ValueError(f"steps ({self.steps}) must be a multiple of 2 dump_every_steps ({self.dump_every_steps})")
+        return self
+
+
 class EnergiesForcesTermConfig(Section):
     """Loss of energies and forces on the labeled training frames."""
 
@@ -105,7 +159,7 @@ class CustomTermConfig(BoundedTerm, CustomConfig):
 
 
 TermConfig = Annotated[
-    ObservablesTermConfig | ContrastTermConfig | EnergiesForcesTermConfig | CustomTermConfig,
+    ObservablesTermConfig | ContrastTermConfig | DynamicsTermConfig | EnergiesForcesTermConfig | CustomTermConfig,
     Field(discriminator="name"),
 ]
 

@@ -1,8 +1,17 @@
 """Loss terms of StABlE training, one per file."""
 
 from mdsim.training.terms.contrast import ContrastTerm
+from mdsim.training.terms.dynamics import DynamicsTerm
 from mdsim.training.terms.energies_forces import EnergyForceTerm, LabeledFrames
 from mdsim.training.terms.mixed_energies_forces import MixedEnergyForceTerm
 from mdsim.training.terms.observables import ObservableTerm, Target
 
-__all__ = ["ContrastTerm", "EnergyForceTerm", "LabeledFrames", "MixedEnergyForceTerm", "ObservableTerm", "Target"]
+__all__ = [
+    "ContrastTerm",
+    "DynamicsTerm",
+    "EnergyForceTerm",
+    "LabeledFrames",
+    "MixedEnergyForceTerm",
+    "ObservableTerm",
+    "Target",
+]

@@ -74,6 +74,10 @@ class ObservableTerm:
 
     def loss(self, mean: Float[Tensor, "bin"]) -> Float[Tensor, ""]:
         """The weighted sum of losses, given the concatenated mean observables."""
-        parts = mean.split([len(target.reference) for target in self.targets])
-        pairs = zip(parts, self.targets, strict=True)
-        return torch.stack([t.weight * t.loss(part, t.reference.to(part)) for part, t in pairs]).sum()
+        return weighted_loss(self.targets, mean)
+
+
+def weighted_loss(targets: Sequence[Target], mean: Float[Tensor, "bin"]) -> Float[Tensor, ""]:
+    """The weighted sum of the losses of targets, given their concatenated mean observables."""
+    pairs = zip(mean.split([len(target.reference) for target in targets]), targets, strict=True)
+    return torch.stack([t.weight * t.loss(part, t.reference.to(part)) for part, t in pairs]).sum()

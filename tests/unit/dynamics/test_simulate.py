@@ -5,7 +5,7 @@ import pytest
 import torch
 from analytic_potentials import lennard_jones, system_of, wells
 
-from mdsim.dynamics.differentiable import differentiable_simulate
+from mdsim.dynamics.differentiable import differentiable_simulate, differentiable_trajectory
 from mdsim.dynamics.simulate import simulate
 from mdsim.force_field import ForceField
 from mdsim.integrators import LangevinBAOAB, NoseHooverChain, VelocityVerlet
@@ -273,6 +273,50 @@ def test_forces_without_a_graph_are_refused(system, start):
     state = VelocityVerlet(0.5).init(system, potential, *start)
     with pytest.raises(ValueError, match="differentiable=True"):
         differentiable_simulate(system, potential, VelocityVerlet(0.5), state, 4)
+
+
+def loss_of_frames(positions, velocities, energy):
+    """Depends on every frame, and on pairs of them."""
+    correlation = (velocities[1:] * velocities[:-1]).sum() + (velocities[0] * velocities).sum()
+    return correlation + (positions - positions[0]).square().mean(0).sum() + energy[::2].sum()
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize(("dump_every", "segment"), [(5, None), (3, 7), (10, 4), (1, 30), (30, 7)])
+def test_a_loss_of_frames_has_the_gradient_of_the_plain_loop(system, start, integrator, dump_every, segment):
+    def gradient(frames_of):
+        model = Morse()
+        potential = model.bind(system, differentiable=True)
+        inputs = [value.clone().requires_grad_() for value in start]
+        frames = frames_of(potential, integrator.init(system, potential, *inputs))
+        return torch.autograd.grad(loss_of_frames(*frames), [*inputs, model.depth, model.width])
+
+    def plain(potential, state):
+        states = []
+        for noise in noise_of_steps(integrator, system, state, 30, seeded()):
+            states.append(state := integrator.step(system, potential, state, noise))
+        kept = states[dump_every - 1 :: dump_every]
+        return [torch.stack([getattr(state, name) for state in kept]) for name in ("positions", "velocities", "energy")]
+
+    def segmented(potential, state):
+        last, frames = differentiable_trajectory(
+            system, potential, integrator, state, 30, dump_every, seeded(), segment
+        )
+        _, expected = simulate(system, potential, integrator, state.detach(), 30, dump_every, seeded())
+        torch.testing.assert_close(frames.positions, expected.positions, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(last.positions, frames.positions[-1], rtol=0, atol=0)
+        assert frames.frame_interval_fs == expected.frame_interval_fs
+        return frames.positions, frames.velocities, frames.energy
+
+    for found, expected in zip(gradient(segmented), gradient(plain), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_refuses_steps_that_do_not_fill_differentiable_frames(system, start):
+    potential = Morse().bind(system, differentiable=True)
+    state = VelocityVerlet(0.5).init(system, potential, *start)
+    with pytest.raises(ValueError, match="positive multiple of dump_every, but they are 10 and 4"):
+        differentiable_trajectory(system, potential, VelocityVerlet(0.5), state, 10, 4)
 
 
 @pytest.mark.parametrize(("n_steps", "segment", "culprit"), [(-1, None, "n_steps"), (4, 0, "segment")])
