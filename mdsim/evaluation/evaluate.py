@@ -308,7 +308,7 @@ class Evaluation:
             "stable_frames": self.stable_frames,
             "reasons": list(self.reasons),
             "sums": self.sums,
-            "recent": None if self.recent is None else dict(vars(self.recent)),
+            "recent": None if self.recent is None else saved.of_trajectory(self.recent),
             "generator": self.generator.get_state(),
             "departures": None if self.departures is None else self.departures.state_dict(),
         }

@@ -34,18 +34,29 @@ def evaluation_state(fresh: dict[str, Any], interval_fs: float) -> Form:
 def frames(n_frames: int | None, n_replicas: int, n_atoms: int, interval_fs: float) -> Form:
     """The form of a trajectory. NaN is allowed for replicas that no longer move."""
     vectors = tensor(n_frames, n_replicas, n_atoms, 3, finite=False)
-    return {
+    form: dict[str, Form] = {
         "positions": vectors,
         "velocities": optional(vectors),
         "energy": optional(tensor(n_frames, n_replicas, finite=False)),
         "frame_interval_fs": number(low=interval_fs * (1 - ROUNDING), high=interval_fs * (1 + ROUNDING)),
     }
+    cells = {"cell": tensor(n_frames, n_replicas, 3, 3, finite=False)}  # only where they move
+
+    def of_frames(value: Any, place: str) -> None:
+        check(value, form | cells if isinstance(value, dict) and "cell" in value else form, place)
+
+    return Check(of_frames)
+
+
+def of_trajectory(trajectory: Trajectory) -> dict[str, Any]:
+    """The fields of a trajectory, as they are saved."""
+    return {name: value for name, value in vars(trajectory).items() if name != "cell" or value is not None}
 
 
 def write_frames(path: Path, trajectory: Trajectory) -> None:
     """Write the kept frames of one stretch."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.save_atomically(path, checkpoints.new_payload("frames", frames=dict(vars(trajectory))))
+    checkpoints.save_atomically(path, checkpoints.new_payload("frames", frames=of_trajectory(trajectory)))
 
 
 def _counts(value: Any, n_replicas: int, place: str) -> None:
