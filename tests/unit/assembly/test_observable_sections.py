@@ -81,7 +81,10 @@ def test_a_target_may_come_from_a_file(liquid, tmp_path):
     section = WATER_SECTIONS["structure_factor_neutron"]
     chosen = {"observable": section, "reference_file": str(table)}
     (target,) = targets(
-        ObservablesTermConfig(name="observables", targets=[chosen]), train_config(tmp_path), liquid.system(), liquid
+        ObservablesTermConfig(name="observables", targets=[chosen]),
+        train_config(tmp_path),
+        liquid.system(),
+        point(train_config(tmp_path), liquid),
     )
     expected = (target.observable.bin_centers - 0.1) / 10
     torch.testing.assert_close(target.reference.double(), expected, rtol=1e-5, atol=1e-6)
