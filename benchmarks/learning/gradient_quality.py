@@ -77,8 +77,8 @@ def gfn2_labels(system: System, positions: Float[Tensor, "structure atom 3"]) ->
 
 def sampled_terms(config: TrainConfig, system: System, zero_energy_eV: float) -> dict[str, LossTerm]:
     """The loss terms of a recipe that use samples, by name."""
-    data, reference = assembly.dataset(config.data), assembly.dataset(config.data, config.reference_size)
-    weighted = assembly.weighted_terms(config, system, data, reference, zero_energy_eV)
+    data, points = assembly.dataset(config.data), assembly.state_points(config)
+    weighted = assembly.weighted_terms(config, system, data, points, zero_energy_eV)
     return {entry.term.name: entry.term for entry in weighted if entry.term.uses_samples}
 
 

@@ -38,6 +38,7 @@ class StochasticVelocityRescaling(BaseIntegrator):
     relaxation_time_fs: float = 100.0
 
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs", "temperature_K", "relaxation_time_fs")
+    has_replica_temperatures: ClassVar[bool] = True
 
     def noise_shape(self, system: System) -> tuple[int, ...]:
         """N_f normal numbers: one common factor of all velocities leaves conserved momenta at zero."""
@@ -49,14 +50,16 @@ class StochasticVelocityRescaling(BaseIntegrator):
         """The state one time step later."""
         noise = self.required(system, state, noise)
         state = VelocityVerlet(self.timestep_fs).step(system, potential, state)
-        return replace(state, velocities=self._rescaled(system, state.velocities, noise))
+        return replace(state, velocities=self._rescaled(system, state, noise))
 
     def _rescaled(
-        self, system: System, velocities: Float[Tensor, "replica atom 3"], noise: Float[Tensor, "replica N_f"]
+        self, system: System, state: MDState, noise: Float[Tensor, "replica N_f"]
     ) -> Float[Tensor, "replica atom 3"]:
+        velocities = state.velocities
         kinetic = kinetic_energy_eV(velocities, system.masses.to(velocities))
+        kT = kT_eV(self.temperature_K) if state.kT is None else state.kT
         kept = math.exp(-self.timestep_fs / self.relaxation_time_fs)
-        share = (1 - kept) * kT_eV(self.temperature_K) / (2 * kinetic)  # (1 - c) K̄ / (N_f K)
+        share = (1 - kept) * kT / (2 * kinetic)  # (1 - c) K̄ / (N_f K)
         along = math.sqrt(kept) + torch.sqrt(share) * noise[:, 0]
         factor = torch.sqrt(along.square() + share * noise[:, 1:].square().sum(-1))
         return (torch.sign(along) * factor)[:, None, None] * velocities

@@ -33,9 +33,11 @@ from mdsim.assembly.models import (
 from mdsim.assembly.observables import dynamical_observable, observable, observables
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
+from mdsim.assembly.state_points import Point, reference_of, shown, starts, state_points
 from mdsim.assembly.trajectories import recording
 
 __all__ = [
+    "Point",
     "SeveralLabeled",
     "add_repulsion",
     "add_repulsion_of_several",
@@ -67,11 +69,15 @@ __all__ = [
     "prior",
     "recording",
     "reference",
+    "reference_of",
     "run_force_field",
     "sampling",
     "saved_force_field",
     "stable_settings",
     "starting_checkpoint",
+    "shown",
+    "starts",
+    "state_points",
     "stretch",
     "train_only",
     "variant",

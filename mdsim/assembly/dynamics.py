@@ -71,6 +71,12 @@ def stretch(config: RunConfig, system: System, dataset: Dataset) -> Stretch:
     moves = integrator(config.dynamics)
     if isinstance(moves, Barostat) and system.cell is None:
         raise ConfigError("dynamics.barostat: the system has open boundaries, and so no volume; remove the barostat")
+    custom = isinstance(config.dynamics.integrator, CustomIntegratorConfig)
+    if custom and len(config.points) > 1 and not getattr(moves, "has_replica_temperatures", False):
+        raise ConfigError(
+            f"state_points: {type(moves).__name__} has one temperature for all replicas; use `MDState.kT` in its step, "
+            "and set has_replica_temperatures"
+        )
     judges = [criterion(chosen, system, dataset, config.reference_run) for chosen in config.stability]
     judges.append(TemperatureExplosion(config.max_temperature_K, moves.degrees_of_freedom(system)))
     dynamics = config.dynamics

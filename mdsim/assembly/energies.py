@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from mdsim.assembly.references import MOST_BLOCKS, check_names, reference_temperature, weights_at
+from mdsim.assembly.references import MOST_BLOCKS, check_names, weights_at
+from mdsim.assembly.state_points import Point, reference_temperature
 from mdsim.config.schema import (
     ENERGY_CONFIGS,
     EnergyPerMoleculeConfig,
@@ -15,7 +16,6 @@ from mdsim.config.schema import (
     PotentialEnergyConfig,
     SimulateConfig,
 )
-from mdsim.datasets.folder import Dataset
 from mdsim.errors import ConfigError
 from mdsim.evaluation.plan import Compared
 from mdsim.force_field import ForceField
@@ -30,9 +30,9 @@ log = logging.getLogger("mdsim")
 
 
 def compared_energy(
-    config: SimulateConfig, system: System, source: Dataset, force_field: ForceField
+    config: SimulateConfig, system: System, point: Point, force_field: ForceField
 ) -> dict[str, Compared]:
-    """The observables of the potential energy by name, compared with the labels of the training frames of ``source``.
+    """The observables of the potential energy by name, compared with the labels of reference frames.
 
     Total energies are compared if the zero of energy of the force field is determined for the system. If not, its
     energies are shifted so that they have no mean error over these frames.
@@ -44,7 +44,8 @@ def compared_energy(
     if not chosen:
         return {}
     check_names([one.name for one in chosen])
-    frames, temperature_K = source.train, reference_temperature(config)
+    source = point.reference_data
+    frames, temperature_K = source.train, reference_temperature(config, point, source)
     undetermined = force_field.why_undetermined(system)
     if undetermined:
         zero_eV = force_field.fitted_zero_eV(system, frames.positions, frames.energy)

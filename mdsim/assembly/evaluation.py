@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from mdsim.assembly.observables import dynamical_observable, observables
-from mdsim.assembly.references import check_names, dynamical_reference, reference, reference_temperature
+from mdsim.assembly.references import check_names, dynamical_reference
+from mdsim.assembly.state_points import Point, reference_at
 from mdsim.assembly.trajectories import file_settings
 from mdsim.config.schema import ENERGY_CONFIGS, SimulateConfig
 from mdsim.datasets.folder import Dataset
@@ -44,11 +45,12 @@ def plan(config: SimulateConfig) -> Plan:
 
 
 def departures(
-    config: SimulateConfig, system: System, source: Dataset, stretch: Stretch, force_field: ForceField
+    config: SimulateConfig, system: System, point: Point, stretch: Stretch, force_field: ForceField
 ) -> Departures | None:
-    """What follows the departures of replicas from the support of the training frames of ``source``, if wanted."""
+    """What follows the departures of replicas from the support of the reference frames of a state point, if wanted."""
     if config.departures is None:
         return None
+    source = point.reference_data
     frames = source.train.positions
     if len(frames) < FEWEST_FRAMES:
         log.warning("departures: %d reference frames have no support; %d are needed", len(frames), FEWEST_FRAMES)
@@ -64,14 +66,14 @@ def departures(
     return Departures(support, dynamics.replicas, frames_outside)
 
 
-def compared_structural(config: SimulateConfig, system: System, source: Dataset) -> dict[str, Compared]:
-    """The structural observables of an evaluation by name, with references from the training frames of ``source``."""
+def compared_structural(config: SimulateConfig, system: System, point: Point) -> dict[str, Compared]:
+    """The structural observables of an evaluation by name, with their references at a state point."""
     chosen = [one for one in config.observables if not isinstance(one, ENERGY_CONFIGS)]
     quantities = [quantity for one in chosen for quantity in observables(one, system)]
     check_names([quantity.name for quantity in quantities])
-    temperature_K, from_run, files = reference_temperature(config), config.reference_run, reference_files(config)
+    files = reference_files(config)
     return {
-        q.name: Compared(q, reference(q, system, source, files.get(q.name), temperature_K, from_run), q.bin_centers)
+        q.name: Compared(q, reference_at(q, config, system, point, files.get(q.name)), q.bin_centers)
         for q in quantities
     }
 
@@ -83,7 +85,8 @@ def reference_files(config: SimulateConfig) -> dict[str, str]:
         ConfigError: an observable has two files.
     """
     check_names([one.observable for one in config.reference_files], "reference_files")
-    return {one.observable: one.reference_file for one in config.reference_files}
+    of_points = [one for point in config.points for one in point.reference_files]
+    return {one.observable: one.reference_file for one in (*config.reference_files, *of_points)}
 
 
 def check_reference_files(config: SimulateConfig, names: Iterable[str]) -> None:
@@ -92,7 +95,7 @@ def check_reference_files(config: SimulateConfig, names: Iterable[str]) -> None:
     Raises:
         ConfigError: there is such a file.
     """
-    if unknown := reference_files(config).keys() - set(names):
+    if unknown := {one.observable for one in config.reference_files} - set(names):
         known = ", ".join(names) or "none"
         raise ConfigError(f"reference_files: {min(unknown)} is no observable of this evaluation, which has: {known}")
 
@@ -108,6 +111,13 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
         return {}
     quantities = [dynamical_observable(chosen, system) for chosen in config.dynamical_observables]
     check_names([quantity.name for quantity in quantities])
+    known, wanted = data.metadata.temperature_K, config.dynamics.temperature_K
+    from_data = {quantity.name for quantity in quantities} - reference_files(config).keys()
+    if from_data and config.state_points is not None and known is not None and known != wanted:
+        raise ConfigError(
+            f"dynamical_observables: the contiguous frames of {data.folder} are at {known:g} K, and dynamics cannot be "
+            f"reweighted to {wanted:g} K; give this state point `data` at {wanted:g} K, or list no such observables"
+        )
     return {quantity.name: _compared_dynamical(quantity, config, system, data) for quantity in quantities}
 
 

@@ -30,6 +30,7 @@ MAY_CHANGE = {
     *("data.path", "model_dir", "log_dir", "results_dir", "exp_name", "run_dir", "identifier"),
 }
 FILES = ("reference_file", "charges_file")  # keys that name a file of numbers
+NEW = {"state_points"}  # which earlier releases did not have: a run that leaves them out keeps its identity
 NOT_IN_THE_RESULTS = ("sha256", "n_frames", "program_versions", "command", "source", "license")  # of the metadata
 
 
@@ -49,6 +50,8 @@ def inputs_of(
     found = {}
     for dataset, names in datasets:
         place = "/".join(dataset.folder.parts[-3:])
+        if f"{place}/metadata.json" in found:  # another root has data of these names
+            place = dataset.folder.as_posix()
         kept = {key: value for key, value in dataset.metadata.stated().items() if key not in NOT_IN_THE_RESULTS}
         found[f"{place}/metadata.json"] = _digest(json.dumps(kept, sort_keys=True).encode())
         for name in (f"{name}.npz" for name in names):
@@ -65,7 +68,8 @@ def inputs_of(
 
 def identity(config: Section, inputs: Mapping[str, str]) -> str:
     """What a run computes, as one number: two runs of one identity go the same way, wherever they lie."""
-    settings = {key: value for key, value in flat(config.model_dump(mode="json")).items() if not may_change(key)}
+    stated = flat(config.model_dump(mode="json")).items()
+    settings = {key: value for key, value in stated if not may_change(key) and not (key in NEW and value is None)}
     return _digest(json.dumps([settings, dict(inputs)], sort_keys=True, default=str).encode())
 
 

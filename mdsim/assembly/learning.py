@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from mdsim.assembly.dynamics import integrator
 from mdsim.assembly.losses import dynamical_loss, energy_force_loss, mixed_loss, observable_loss
 from mdsim.assembly.observables import dynamical_observable, observables
-from mdsim.assembly.references import dynamical_reference, reference, reference_structures, reference_temperature
+from mdsim.assembly.references import dynamical_reference, reference_structures
+from mdsim.assembly.state_points import Point, reference_at, reference_temperature
 from mdsim.config.schema import (
     ContrastTermConfig,
     CustomTermConfig,
@@ -47,7 +50,9 @@ from mdsim.training.terms import (
     LabeledFrames,
     MixedEnergyForceTerm,
     ObservableTerm,
+    StatePointsTerm,
     Target,
+    TermAt,
 )
 from mdsim.typing import Float, Tensor
 from mdsim.units import kT_eV
@@ -74,23 +79,23 @@ def weighted_terms(
     config: TrainConfig,
     system: System,
     data: Dataset,
-    reference_data: Dataset,
+    points: Sequence[Point],
     zero_energy_eV: float,
     several: SeveralLabeled | None = None,
 ) -> list[WeightedTerm]:
-    """The loss terms with their weights.
+    """The loss terms with their weights. Terms that use samples are sums over the state points.
 
     Args:
         config: configuration of the training.
         system: the system of all replicas.
         data: provides the labeled frames.
-        reference_data: provides the references of observables.
+        points: the state points, which provide the references.
         zero_energy_eV: total energy at which the energy of the force field is zero.
         several: the labeled frames of all compositions of a mixed set, in place of those of ``data``.
     """
     weighted = []
     for chosen in config.terms:
-        term = loss_term(chosen, config, system, data, reference_data, zero_energy_eV, several)
+        term = _at_all(points, partial(loss_term, chosen, config, system, data, zero_energy_eV, several))
         if isinstance(chosen, BoundedTerm):
             weighted.append(WeightedTerm(term, chosen.weight, chosen.min_ratio, chosen.max_ratio))
         else:
@@ -98,32 +103,57 @@ def weighted_terms(
     return weighted
 
 
+def _at_all(points: Sequence[Point], made: Callable[[Point], LossTerm]) -> LossTerm:
+    """A term at the only state point, or the sum over several of them."""
+    first = made(points[0])
+    if len(points) == 1 or not first.uses_samples:
+        return first
+    terms = [first, *map(made, points[1:])]
+    parts = [TermAt(p.config.temperature_K, term, p.config.weight) for p, term in zip(points, terms, strict=True)]
+    return StatePointsTerm(_with_shared_observables(parts))
+
+
+def _with_shared_observables(parts: Sequence[TermAt]) -> list[TermAt]:
+    """Terms at several state points whose observables are the same objects, so that samples have them once."""
+    first, shared = parts[0].term, list(parts)
+    for number, part in enumerate(parts):
+        if isinstance(part.term, ObservableTerm) and isinstance(first, ObservableTerm):
+            pairs = zip(part.term.targets, first.targets, strict=True)
+            same = [replace(own, observable=one.observable) for own, one in pairs]
+            shared[number] = replace(part, term=replace(part.term, targets=same))
+    return shared
+
+
 def loss_term(
     chosen: TermConfig,
     config: TrainConfig,
     system: System,
     data: Dataset,
-    reference_data: Dataset,
     zero_energy_eV: float,
-    several: SeveralLabeled | None = None,
+    several: SeveralLabeled | None,
+    point: Point,
 ) -> LossTerm:
-    """One loss term. Arguments as in `weighted_terms`."""
+    """One loss term at a state point. Other arguments as in `weighted_terms`."""
     match chosen:
         case ObservablesTermConfig():
-            return ObservableTerm(targets(chosen, config, system, reference_data), config.estimator.paper_estimator)
+            return ObservableTerm(targets(chosen, config, system, point), config.estimator.paper_estimator)
         case ContrastTermConfig():
             if config.dynamics.barostat is not None:
                 raise ConfigError(
                     "terms.contrast: reference structures have the volume of the data set, and the simulated ones that "
                     "of the barostat, so that the contrast of their energies is no gradient; remove one of the two"
                 )
-            source = data if chosen.reference == "labeled_frames" else reference_data
-            structures = reference_structures(system, source, chosen.reference_file, reference_temperature(config))
+            _one_file(chosen.reference_file, config)
+            source = point.data if chosen.reference == "labeled_frames" else point.reference_data
+            known = None if chosen.reference_file is not None else reference_temperature(config, point, source)
+            structures = reference_structures(system, source, chosen.reference_file, known)
             sampler = neighborhood_sampler(config, system, data)
             only_after_break = chosen.simulated == "after_break"
             return ContrastTerm(system, *structures, chosen.structures_per_gradient, only_after_break, sampler)
         case DynamicsTermConfig():
-            return dynamics_term(chosen, config, system, reference_data)
+            if len(config.points) > 1:
+                raise ConfigError("terms.dynamics: its windows have one temperature; give a single state point")
+            return dynamics_term(chosen, config, system, point.reference_data)
         case EnergiesForcesTermConfig():
             at_once = PiecesAtOnce(config.estimator.minibatch_size, "labeled frames of a minibatch")
             weights = chosen.energy_coefficient, chosen.force_coefficient
@@ -138,15 +168,25 @@ def loss_term(
             labels = LabeledFrames.of(data.train, system, zero_energy_eV)
             return EnergyForceTerm(system, labels, loss, chosen.batch_size, at_once)
         case CustomTermConfig():
-            given = {"system": system, "dataset": data, "reference_dataset": reference_data}
+            given = {"system": system, "dataset": data, "reference_dataset": point.reference_data}
+            if len(config.points) > 1:
+                given |= {"temperature_K": point.config.temperature_K}
             return make(LossTerm, chosen.factory, chosen.options, "terms", **given)
     raise ConfigError(f"terms.name: {chosen.name!r} has no loss term")
 
 
-def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, data: Dataset) -> list[Target]:
-    """Observables with their references from a data set or a file."""
+def _one_file(reference_file: str | None, config: TrainConfig) -> None:
+    """A file has the reference of one temperature."""
+    if reference_file is not None and len(config.points) > 1:
+        raise ConfigError(
+            f"reference_file: {reference_file} is the reference of one temperature, and there are {len(config.points)} "
+            "state points; name it in `reference_files` (observables) or in `data` (structures) of its state point"
+        )
+
+
+def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, point: Point) -> list[Target]:
+    """Observables with their references at a state point, from its data set or a file."""
     made = []
-    temperature_K = reference_temperature(config)
     for target in chosen.targets:
         quantities = observables(target.observable, system)
         if target.reference_file is not None and len(quantities) > 1:
@@ -154,8 +194,9 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
             raise ConfigError(
                 f"reference_file: {target.reference_file} has one distribution, and the targets are {names}"
             )
+        _one_file(target.reference_file, config)
         for quantity in quantities:
-            expected = reference(quantity, system, data, target.reference_file, temperature_K, config.reference_run)
+            expected = reference_at(quantity, config, system, point, target.reference_file)
             made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
     return made
 

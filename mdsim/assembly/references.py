@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mdsim.config.schema import RunConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.structures import read_structures
 from mdsim.errors import ConfigError
@@ -126,11 +125,6 @@ def weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]
         *(known, temperature_K, float(effective), len(weights)),
     )
     return weights
-
-
-def reference_temperature(config: RunConfig) -> float | None:
-    """The temperature in K to which references are reweighted. None: that of the data."""
-    return config.dynamics.temperature_K if config.reweight_reference else None
 
 
 def check_names(names: list[str], key: str = "observables") -> None:

@@ -18,6 +18,7 @@ log = logging.getLogger("mdsim")
 
 MODES = ("train", "simulate")
 DEBUG_DUMP_EVERY = 4
+DEBUG_REPLICAS_AT_EACH = 2  # of several state points
 STABLE_DEBUG = (
     "exp_name=debug",
     "dynamics.replicas=4",
@@ -101,15 +102,18 @@ def report(arguments: Sequence[str] | None = None) -> int:
 
 def stable_debug(config: Section) -> tuple[str, ...]:
     """Overrides that run every step of a configuration once at a tiny size, without long dense windows."""
-    from mdsim.config.schema import SimulateConfig, TrainConfig
+    from mdsim.config.schema import RunConfig, SimulateConfig, TrainConfig
 
+    assert isinstance(config, RunConfig)
+    n_points = len(config.points)
+    replicas = [] if n_points == 1 else [f"dynamics.replicas={DEBUG_REPLICAS_AT_EACH * n_points}"]
     if isinstance(config, TrainConfig):
         labels = [f"terms.{LABELS}.batch_size={DEBUG_BATCH_SIZE}" for term in config.terms if term.name == LABELS]
-        return (*TRAIN_DEBUG, *labels)
+        return (*TRAIN_DEBUG, *labels, *replicas)
     assert isinstance(config, SimulateConfig)
     window = config.dense_window
     fits = window is not None and DEBUG_DUMP_EVERY % window.dump_every_steps == 0
-    return SIMULATE_DEBUG if fits else (*STABLE_DEBUG, *NO_DENSE_WINDOW)
+    return (*(SIMULATE_DEBUG if fits else (*STABLE_DEBUG, *NO_DENSE_WINDOW)), *replicas)
 
 
 def _eval_model(parser: argparse.ArgumentParser) -> None:

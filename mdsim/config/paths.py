@@ -8,6 +8,7 @@ Folders that a run writes to are never moved.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ log = logging.getLogger("mdsim")
 #: Keys of what is read: the whole key, or its last part anywhere in the configuration.
 READ = ("data.path", "model.checkpoint", "model_dir", "stable_dir")
 READ_ANYWHERE = ("reference_file", "charges_file")
+OF_STATE_POINTS = re.compile(r"state_points\.\d+\.")  # whose `data` are read as the main ones are
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -48,7 +50,7 @@ def _located(section: SectionT, file: Path, keys: set[str], anywhere: Sequence[s
                 _located(item, file, keys, anywhere, f"{key}.{i}.") if isinstance(item, Section) else item
                 for i, item in enumerate(value)
             )
-        elif isinstance(value, str) and (key in keys or name in anywhere):
+        elif isinstance(value, str) and (OF_STATE_POINTS.sub("", key) in keys or name in anywhere):
             changes[name] = _existing(value, file, key)
     return section.model_copy(update={name: new for name, new in changes.items() if new != getattr(section, name)})
 

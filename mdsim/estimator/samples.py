@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from mdsim import distributed
 from mdsim.dynamics.by_rank import by_rank
+from mdsim.dynamics.state_points import at_kT
 from mdsim.dynamics.stretch import Outcome
 from mdsim.estimator.boltzmann import boltzmann_weights, effective_sample_size
 from mdsim.estimator.neighborhoods import Neighborhoods, NeighborhoodSampler
@@ -33,7 +35,7 @@ class Samples:
         energy: energy of each sample at the parameters that generated it, eV.
         replica: the replica of each sample. Samples of one replica are correlated.
         after_break: whether a sample is from the first unstable frame of its replica or a later one.
-        kT: thermal energy of the rerun, eV.
+        bath: thermal energy of the rerun, eV, or that of each sample if they are at several state points.
         generator: random numbers for the terms.
         structures_at_once: structures per backward pass, within the memory budget.
         neighborhoods: the samples of the local estimator. None: samples are whole structures.
@@ -48,7 +50,7 @@ class Samples:
     energy: Float[Tensor, "sample"]
     replica: Int[Tensor, "sample"]
     after_break: Bool[Tensor, "sample"]
-    kT: float
+    bath: float | Float[Tensor, "sample"]
     generator: torch.Generator
     structures_at_once: PiecesAtOnce
     neighborhoods: Neighborhoods | None = None
@@ -59,6 +61,29 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.replica)
+
+    @property
+    def kT(self) -> float:
+        """Thermal energy of all samples, eV.
+
+        Raises:
+            ValueError: samples are at several state points.
+        """
+        if isinstance(self.bath, Tensor):
+            raise ValueError("these samples are at several state points: take those `at` one of them")
+        return self.bath
+
+    def at(self, kT: float) -> Samples:
+        """The samples at the state point of a thermal energy (eV), possibly none."""
+        if not isinstance(self.bath, Tensor):
+            raise ValueError("these samples are at a single state point")
+        found = replace(self.subset(torch.nonzero(at_kT(self.bath, kT)).squeeze(-1)), bath=kT)
+        if found.neighborhoods is None or not len(found):
+            return found
+        needed, frames = torch.unique(found.neighborhoods.frames, return_inverse=True)
+        cells = None if found.cells is None else found.cells[needed]
+        drawn = replace(found.neighborhoods, frames=frames)
+        return replace(found, positions=found.positions[needed], cells=cells, neighborhoods=drawn)
 
     def values(self, observable: Observable) -> Float[Tensor, "sample bin"]:
         """The observable of each sample, computed once per rerun.
@@ -103,13 +128,31 @@ class Samples:
         return None if self.neighborhoods is None else self.neighborhoods.weights
 
     def reweighted(self, force_field: ForceField) -> Samples:
-        """The same samples, reweighted to the current parameters by weights ∝ exp(-ΔU/kT)."""
-        return replace(self, reweighting=boltzmann_weights(self.current_energies(force_field), self.energy, self.kT))
+        """The same samples, reweighted to the current parameters by weights ∝ exp(-ΔU/kT), at each state point."""
+        energies = self.current_energies(force_field)
+        if not isinstance(self.bath, Tensor):
+            return replace(self, reweighting=boltzmann_weights(energies, self.energy, self.bath))
+        weights = torch.zeros_like(energies)
+        for kT, here in self._state_points():
+            share = float(here.sum()) / len(self)
+            weights[here] = share * boltzmann_weights(energies[here], self.energy[here], kT)
+        return replace(self, reweighting=weights)
+
+    def _state_points(self) -> Iterator[tuple[float, Bool[Tensor, "sample"]]]:
+        """The thermal energies of several state points, and the samples at each."""
+        assert isinstance(self.bath, Tensor)
+        for kT in self.bath.unique().tolist():
+            yield kT, self.bath == kT
 
     @property
     def effective_fraction(self) -> float:
-        """Kish's effective sample size of the reweighting, divided by the number of samples."""
-        return 1.0 if self.reweighting is None else effective_sample_size(self.reweighting) / len(self)
+        """Kish's effective sample size of the reweighting per sample: the smallest of all state points."""
+        weights = self.reweighting
+        if weights is None:
+            return 1.0
+        if not isinstance(self.bath, Tensor):
+            return effective_sample_size(weights) / len(self)
+        return min(effective_sample_size(weights[here]) / int(here.sum()) for _, here in self._state_points())
 
     def current_energies(self, force_field: ForceField) -> Float[Tensor, "sample"]:
         """Energies of all samples in eV with the current parameters, without a graph."""
@@ -128,6 +171,7 @@ class Samples:
             energy=self.energy[kept],
             replica=self.replica[kept],
             after_break=self.after_break[kept],
+            bath=self.bath[kept] if isinstance(self.bath, Tensor) else self.bath,
             neighborhoods=None if drawn is None else drawn.subset(kept),
             reweighting=None if self.reweighting is None else self.reweighting[kept],
             _values={},
@@ -151,7 +195,7 @@ class Sampling:
     """Selection of samples from the frames of a rerun.
 
     Attributes:
-        kT: thermal energy of the dynamics, eV.
+        kT: thermal energy of the dynamics, eV, of replicas without one of their own.
         structures_at_once: largest number of structures per backward pass.
         frames_after_break: frames kept of a replica after its first unstable one. None: all finite frames.
         only_unstable: leave out the replicas that did not break.
@@ -180,15 +224,18 @@ class Sampling:
             raise ValueError("the trajectory has no energies")
         positions, energy, replica = trajectory.positions[mask], trajectory.energy[mask], torch.nonzero(mask)[:, 1]
         after_break = outcome.after_break[mask]
-        shared = (self.kT, generator, self.structures_at_once)
+        baths, shared = outcome.state.kT, (generator, self.structures_at_once)
         cells = None if trajectory.cell is None else trajectory.cell[mask]
         if self.sampler is None or not len(positions):
-            return Samples(system, trajectory, mask, positions, energy, replica, after_break, *shared, cells=cells)
+            bath = self.kT if baths is None else baths[replica]
+            found = (system, trajectory, mask, positions, energy, replica, after_break, bath, *shared)
+            return Samples(*found, cells=cells)
         drawn = self.sampler(system if cells is None else replace(system, cell=cells), positions, generator)
         unknown = torch.full_like(drawn.frames, torch.nan, dtype=energy.dtype)
         replica, after_break = replica[drawn.frames], after_break[drawn.frames]
-        found = (system, trajectory, mask, positions, unknown, replica, after_break, *shared, drawn)
-        samples = Samples(*found, cells=cells)
+        bath = self.kT if baths is None else baths[replica]
+        of_drawn = (system, trajectory, mask, positions, unknown, replica, after_break, bath, *shared, drawn)
+        samples = Samples(*of_drawn, cells=cells)
         return replace(samples, energy=samples.current_energies(force_field))
 
     def usable(self, outcome: Outcome) -> Bool[Tensor, "frame replica"]:

@@ -17,6 +17,7 @@ from mdsim.evaluation.endings import breaks_of
 from mdsim.evaluation.metrics import SEED
 from mdsim.evaluation.page import BREAKS, SURVIVAL, Drawn, Evaluated, evaluation_page
 from mdsim.evaluation.results import SUMMARY, Results, check_comparable, read_results
+from mdsim.evaluation.state_points import names_in
 from mdsim.evaluation.tables import conditions, legend
 from mdsim.evaluation.training_page import training_page
 from mdsim.observables.dihedrals import EMPTY, free_energy_eV
@@ -198,21 +199,31 @@ def _mean_and_error(results: Results, name: str) -> tuple[np.ndarray, np.ndarray
     return mean_and_error(values[known], results.weights_of(name)[known])
 
 
-def compare(run_dirs: Sequence[Path], before: str, after: str) -> str:
+def place(folder: Path, state_point: str | None) -> Path:
+    """The folder of a state point below that of an evaluation or a comparison, which is that of a single one."""
+    return folder if state_point is None else folder / state_point
+
+
+def compare(run_dirs: Sequence[Path], before: str, after: str, state_point: str | None = None) -> str:
     """The table that compares two evaluations, before and after. Figures and report are saved in the first run folder.
 
     Args:
         run_dirs: run folders, each with both evaluations. Several seeds are averaged.
         before, after: names of the evaluations.
+        state_point: the name of one of several state points.
     """
-    results = {name: read_results(*(run / "inference" / name for run in run_dirs)) for name in (before, after)}
+    names = (before, after)
+    folders = {name: tuple(place(run / "inference" / name, state_point) for run in run_dirs) for name in names}
+    results = {name: read_results(*folders[name]) for name in names}
     check_comparable(results)
     warn_of_other_conditions(results)
     evaluated = [
-        Evaluated(f"{role} ({name})", tuple(run / "inference" / name for run in run_dirs), results[name])
+        Evaluated(f"{role} ({name})", folders[name], results[name])
         for role, name in (("before", before), ("after", after))
     ]
-    write(run_dirs[0] / "inference" / REPORT, evaluated, run_dirs)
+    folder = place(run_dirs[0] / "inference", state_point)
+    folder.mkdir(exist_ok=True)
+    write(folder / REPORT, evaluated, run_dirs)
     table = format_table(["", before, after, "change"], list(rows(list(results.values())).values()))
     caption = conditions(results[before].summaries[0])
     return f"{caption}\n{table}\n{legend(pooled(results[before]), len(run_dirs))}"
@@ -255,6 +266,9 @@ def _trainings(run_dirs: Sequence[Path]) -> list[Path]:
 
 def _evaluations_in(path: Path) -> list[Path]:
     """The evaluation in a folder, or those of a run, that of the initial force field first."""
+    if names := names_in(path):
+        shown = ", ".join(str(path / name) for name in names)
+        raise ConfigError(f"{path}: has several state points, with a report each; name one of {shown}")
     if (path / SUMMARY).exists():
         return [path]
     found = sorted(one.parent for one in (path / "inference").glob(f"*/{SUMMARY}"))
@@ -262,6 +276,9 @@ def _evaluations_in(path: Path) -> list[Path]:
         raise ConfigError(
             f"{path}: holds no finished evaluation; name a run folder with inference/*/{SUMMARY}, or one such folder"
         )
+    for folder in found:
+        if names_in(folder):
+            return _evaluations_in(folder)  # an error
     return sorted(found, key=lambda folder: folder.name != "pre")
 
 

@@ -28,6 +28,8 @@ class BaseIntegrator(ABC):
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs",)
     #: Whether total momentum and, with open boundaries, angular momentum are conserved. Noise on each atom breaks this.
     conserves_momentum: ClassVar[bool] = True
+    #: Whether steps use `MDState.kT`, the temperature of each replica, where it is present.
+    has_replica_temperatures: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in self.positive:

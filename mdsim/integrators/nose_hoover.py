@@ -111,6 +111,7 @@ class NoseHooverChain(SplitIntegrator):
         "chain_length",
         "n_substeps",
     )
+    has_replica_temperatures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

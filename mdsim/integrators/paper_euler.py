@@ -53,6 +53,7 @@ class PaperEuler(SplitIntegrator):
 
     positive: ClassVar[tuple[str, ...]] = ("timestep_fs", "temperature_K", "friction_per_ps")
     conserves_momentum: ClassVar[bool] = False
+    has_replica_temperatures: ClassVar[bool] = True
 
     def noise_shape(self, system: System) -> tuple[int, ...]:
         """One normal number per velocity component."""

@@ -28,6 +28,6 @@ def move_chains(
     broke = outcome.verdict.unstable
     stable_ps = replicas.stable_ps + outcome.stable_ps.to(replicas.stable_ps)
     state = outcome.state
-    if n_broken := int(broke.sum()):
-        state = state.assign(broke, restarts.begin(n_broken, force_field, stretch, generator))
+    if bool(broke.any()):
+        state = state.assign(broke, restarts.begin(state[broke], force_field, stretch, generator))
     return replace(replicas, state=state, stable_ps=torch.where(broke, 0.0, stable_ps)), outcome

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mdsim.dynamics.state_points import by_state_point
 from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.estimator.samples import Sampling
 from mdsim.training.explore import Replicas
@@ -70,7 +71,10 @@ class Learner:
         unstable = outcome.verdict.unstable
         progress.recent.append((int(unstable.sum()), len(unstable)))
         del progress.recent[: -self.settings.stop.window]
-        scalars = {"learn/fraction_unstable": float(unstable.double().mean())}
+        scalars = {
+            "learn/fraction_unstable": float(unstable.double().mean()),
+            **by_state_point("learn/fraction_unstable", outcome.state, unstable),
+        }
         if self.settings.stop.holds(progress.recent):
             return scalars, "the parked stretches hold"
         scalars |= self.step_from(outcome, progress)

@@ -1,29 +1,30 @@
-"""Replicas that begin again from reference structures."""
+"""Replicas that begin again from reference structures, each at its state point."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from mdsim.dynamics.stretch import Stretch, initial_conditions
+from mdsim.dynamics.state_points import StatePoint, begin_again
+from mdsim.dynamics.stretch import Stretch
 from mdsim.force_field import ForceField
 from mdsim.state import MDState
 from mdsim.training.explore import Replicas
-from mdsim.typing import Float, Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Restarts:
-    """The initial conditions of replicas that begin again: one of the structures (Å), and thermal velocities."""
+    """The initial conditions of replicas that begin again: a structure of their state point, and thermal velocities."""
 
-    positions: Float[Tensor, "structure atom 3"]
-    temperature_K: float
+    points: Sequence[StatePoint]
 
-    def begin(self, n: int, force_field: ForceField, stretch: Stretch, generator: torch.Generator) -> MDState:
-        """The states of `n` replicas that begin again."""
-        again = initial_conditions(stretch.system, self.positions, n, self.temperature_K, generator)
-        return stretch.begin(force_field, *again)
+    def begin(
+        self, replicas: MDState, force_field: ForceField, stretch: Stretch, generator: torch.Generator
+    ) -> MDState:
+        """The new states of replicas that begin again."""
+        return begin_again(self.points, replicas, force_field, stretch, generator)
 
     def of_some(
         self,
@@ -36,7 +37,7 @@ class Restarts:
         """The replicas, each of which begins again with the given probability."""
         draw = torch.rand(len(replicas.parked), generator=generator, device=generator.device)
         chosen = (draw < probability).to(replicas.parked.device)
-        if not (n := int(chosen.sum())):
+        if not bool(chosen.any()):
             return replicas
-        state = replicas.state.assign(chosen, self.begin(n, force_field, stretch, generator))
-        return replace(replicas, state=state)
+        again = self.begin(replicas.state[chosen], force_field, stretch, generator)
+        return replace(replicas, state=replicas.state.assign(chosen, again))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mdsim import checkpoints, distributed
+from mdsim.dynamics.state_points import by_state_point
 from mdsim.dynamics.stretch import Stretch
 from mdsim.estimator.samples import Sampling
 from mdsim.force_field import ForceField
@@ -170,6 +171,7 @@ class StableTraining:
             "explore/newly_unstable": float(outcome.verdict.unstable.sum()),
             "explore/mean_stable_time_ps": float(self.replicas.stable_ps.mean()),
             "explore/rewound": float(rewound),
+            **by_state_point("explore/fraction_unstable", self.replicas.state, self.replicas.parked),
         }
         if settings.learn_while_exploring and outcome.verdict.unstable.any():
             scalars |= self.learner.step_from(outcome, progress)
@@ -192,6 +194,7 @@ class StableTraining:
             "explore/fraction_unstable": float(outcome.verdict.unstable.double().mean()),
             "explore/restarted": float(outcome.verdict.unstable.sum()),
             "explore/mean_stable_time_ps": float(self.replicas.stable_ps.mean()),
+            **by_state_point("explore/fraction_unstable", self.replicas.state, outcome.verdict.unstable),
             **self.learner.step_from(outcome, progress),
         }
         self._report("chains", scalars, writer)

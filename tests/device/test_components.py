@@ -13,7 +13,7 @@ from ase.build import molecule
 from both_devices import same_on_both
 from force_fields import build
 from paths import ROOT
-from tiny import run_values, train_values, write_data
+from tiny import point, run_values, train_values, write_data
 
 from mdsim import assembly
 from mdsim.config.schema import DynamicsConfig, StructureFactorConfig, TrainConfig
@@ -233,7 +233,7 @@ def test_loss_terms(kind, estimator):
 
     def gradient(device):
         system, force_field = data.system().to(device, torch.float64), build("schnet").to(device)
-        (weighted,) = assembly.weighted_terms(config, system, data, data, 0.0)
+        (weighted,) = assembly.weighted_terms(config, system, data, [point(config, data)], 0.0)
         outcome = _rerun(data, force_field, system)
         samples = assembly.sampling(config, system, data)(force_field, system, outcome, _generator())
         results = [weighted.term.gradient(force_field, samples)]

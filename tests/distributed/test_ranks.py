@@ -85,6 +85,17 @@ def test_two_ranks_train_as_one(world):
 
 
 @pytest.mark.slow
+def test_two_ranks_train_at_several_state_points_as_one(world):
+    several = ["--state_points=[{temperature_K: 300}, {temperature_K: 150}, {temperature_K: 900}]"]
+    several += ["--reweight_reference=true", "--dynamics.replicas=9", "--epochs=6"]
+    ended(torchrun(2, ROOT / "stable_training.py", *training(world, "two", *several)))
+    assert cli.stable_training(training(world, "one", *several)) == 0
+    assert_equal_within_rounding(state_of(world, "one"), state_of(world, "two"))
+    kT = [state_of(world, name)["replicas"]["state"]["kT"] for name in ("one", "two")]
+    assert torch.equal(*kT) and len(kT[0].unique()) == 3
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_ranks(world):
     ended(torchrun(2, ROOT / "stable_training.py", *training(world, "two", "--epochs=6")))
     assert cli.stable_training(training(world, "one", "--epochs=6")) == 0

@@ -78,6 +78,7 @@ CHECK = [
     (FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw)/.*", MINUTES),
     (FIT_OR_RUN + r" .*configs/mine/.*", MINUTES),
     (r"mdsim (train|simulate) .*--exp_name=long .*", MINUTES),
+    (FIT_OR_RUN + r" .*aspirin_two_temperatures/.*", MINUTES),
     (r"python stable_training\.py .*docs/examples/.*", ELSEWHERE),  # test_examples.py
     (r"mdsim (compare|report) .*", MINUTES),  # compares runs of full length
     (r"python data/(build_molecule|generate|generate_water)\.py .*", MINUTES),

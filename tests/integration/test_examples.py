@@ -3,10 +3,12 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from analytic_potentials import system_of, wells
 from ase.build import molecule
 from paths import ROOT
 from tiny import water
@@ -30,6 +32,19 @@ RING = [0, 1, 2, 3, 5, 6]
 
 def _trajectory(positions: torch.Tensor) -> Trajectory:
     return Trajectory(positions, None, None, 1.0)
+
+
+def test_the_integrator_takes_the_temperature_of_each_replica():
+    """Replicas of one batch follow the paths that they have with the integrator of their temperature."""
+    system, kelvin = system_of([6, 1, 1], [12.0, 1.0, 1.0]), torch.tensor([200.0, 500.0], dtype=torch.float64)
+    positions = torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    integrators = [StochasticVelocityRescaling(1.0, temperature_K) for temperature_K in (*kelvin.tolist(), 300.0)]
+    states = [one.init(system, wells(1.0), positions, 0.1 * positions) for one in integrators]
+    states[2] = replace(states[2], kT=kT_eV(kelvin))
+    after = [one.step(system, wells(1.0), s, noise) for one, s in zip(integrators, states, strict=True)]
+    for replica in (0, 1):
+        torch.testing.assert_close(after[2].velocities[replica], after[replica].velocities[replica])
 
 
 # -------------------------------------------------------------------------------------------------------- observable

@@ -9,9 +9,10 @@ import torch
 import yaml
 from torch import nn
 
+from mdsim.assembly import Point
 from mdsim.checkpoints import force_field_payload, save_atomically
-from mdsim.config.schema import SimulateConfig, TrainConfig
-from mdsim.datasets.folder import Metadata, write_dataset
+from mdsim.config.schema import RunConfig, SimulateConfig, TrainConfig
+from mdsim.datasets.folder import Dataset, Metadata, write_dataset
 from mdsim.datasets.npz import UNITS, Frames
 from mdsim.force_field import ForceField
 from mdsim.geometry import all_pairs, pair_distances
@@ -68,6 +69,11 @@ def frames(n: int, seed: int = 0) -> Frames:
     energy, forces = Springs()(water(), positions)
     velocities = 0.05 * torch.randn(n, 3, 3, generator=generator, dtype=torch.float64)
     return Frames(NUMBERS, positions.float(), SHIFT_EV + energy, forces.float(), velocities.float())
+
+
+def point(config: RunConfig, data: Dataset, references: Dataset | None = None) -> Point:
+    """The only state point of a configuration, with given data sets."""
+    return Point(config.points[0], data, references or data)
 
 
 def write_data(root: Path, sizes: tuple[str, ...] = ("20",)) -> None:

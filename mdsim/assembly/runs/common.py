@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import torch
 
 import mdsim
 from mdsim import assembly, distributed
-from mdsim.config.schema import PretrainConfig, RunConfig
+from mdsim.config.schema import DataConfig, PretrainConfig, RunConfig, StatePointConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.mixed_folder import MixedDataset
-from mdsim.datasets.npz import Frames
-from mdsim.dynamics.stretch import Stretch, initial_conditions
+from mdsim.dynamics.state_points import StatePoint, begin
+from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
 from mdsim.force_field import ForceField
 from mdsim.reporting.scalars import ScalarWriter
@@ -60,25 +60,31 @@ def provenance(data: Dataset | MixedDataset) -> dict[str, Any]:
 
 
 def datasets_of(config: RunConfig, **others: bool) -> list[tuple[Dataset, list[str]]]:
-    """The data set of a run and the one of its references, each with the names of the files that are read of it."""
+    """The data sets of a run and those of its references, each with the names of the files that are read of it."""
     read = {"train": True, "reference": config.reference_run, **others}
-    sizes = dict.fromkeys((config.data.size, config.reference_size or config.data.size))
-    return [(assembly.dataset(config.data, size), [name for name in read if read[name]]) for size in sizes]
+    found: dict[Path, Dataset] = {}
+    for section, size in [(config.data, None), *(pair for p in config.points for pair in _sections(config, p))]:
+        data = assembly.dataset(section, size)
+        found.setdefault(data.folder, data)
+    return [(data, [name for name in read if read[name]]) for data in found.values()]
+
+
+def _sections(config: RunConfig, point: StatePointConfig) -> list[tuple[DataConfig, str | None]]:
+    """The data sections of a state point with their sizes: of its initial positions, and of its references."""
+    section, size = assembly.reference_of(config, point)
+    return [(section, None), (section, size)]
 
 
 def starting_state(
-    config: RunConfig, stretch: Stretch, force_field: ForceField, frames: Frames, meant_to_break: bool = False
+    config: RunConfig,
+    stretch: Stretch,
+    force_field: ForceField,
+    points: Sequence[StatePoint],
+    meant_to_break: bool = False,
 ) -> MDState:
-    """The initial state of the replicas, at some of the frames, after a first check of their stability."""
-    dynamics = config.dynamics
-    positions, velocities = initial_conditions(
-        stretch.system,
-        frames.positions,
-        dynamics.replicas,
-        dynamics.temperature_K,
-        torch.Generator().manual_seed(config.seed),
-    )
-    state = stretch.begin(force_field, positions, velocities)
+    """The initial state of the replicas, at structures of their state points, after a first check of stability."""
+    dynamics, generator = config.dynamics, torch.Generator().manual_seed(config.seed)
+    state = begin(points, dynamics.replicas, force_field, stretch, generator)
     unstable = int(stretch.judge(state).unstable.sum())
     if unstable and not meant_to_break:
         log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)

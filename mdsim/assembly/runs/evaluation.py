@@ -22,11 +22,14 @@ from mdsim.assembly.runs.common import (
 from mdsim.config.schema import SimulateConfig
 from mdsim.datasets.folder import Dataset, sha256_of
 from mdsim.distributed.launch import own_folder, restarted
-from mdsim.evaluation import metrics, report, tables
+from mdsim.dynamics.state_points import label
+from mdsim.errors import ConfigError
+from mdsim.evaluation import metrics, report, state_points, tables
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
+from mdsim.evaluation.files import write_json
 from mdsim.evaluation.provenance import versions
-from mdsim.evaluation.results import SUMMARY, write_summary
+from mdsim.evaluation.results import SUMMARY, read_results, write_summary
 
 log = logging.getLogger("mdsim")
 
@@ -40,18 +43,65 @@ def evaluate(
 ) -> bool:
     """Evaluate the force field that `eval_model` names; False where it was stopped before its end."""
     with own_folder(config.run_path / "inference" / config.eval_model) as out_dir:
-        return _evaluate(config, out_dir, resume or restarted(), overwrite, distributed.agreed(stop_requested), debug)
+        checkpoint = assembly.evaluated_checkpoint(config, config.eval_model, debug)
+        carry_out = _evaluate if len(config.points) == 1 else _evaluate_each
+        return carry_out(
+            config, checkpoint, out_dir, resume or restarted(), overwrite, distributed.agreed(stop_requested)
+        )
 
 
-def _evaluate(
+def _evaluate_each(
     config: SimulateConfig,
+    checkpoint: Path,
     out_dir: Path,
     resume: bool,
     overwrite: bool,
     stop_requested: Callable[[], bool],
-    debug: bool,
 ) -> bool:
-    checkpoint = assembly.evaluated_checkpoint(config, config.eval_model, debug)
+    """One evaluation per state point, each in a folder of its own and with its share of the replicas, and their sum."""
+    if config.reference_files:
+        raise ConfigError("reference_files: have one temperature; list them below each of `state_points` instead")
+    check_folder(out_dir, config, resume, overwrite)
+    singles = {label(single.dynamics.temperature_K): single for single in single_state_points(config)}
+    for name, single in singles.items():
+        check_folder(out_dir / name, single, resume, overwrite)
+    for name, single in singles.items():
+        log.info("state point %s (%s)", name, out_dir / name)
+        if not _evaluate(single, checkpoint, out_dir / name, resume, overwrite, stop_requested):
+            return False
+    with open_folder(out_dir, config, resume, overwrite, {}):
+        of_points = {name: read_results(out_dir / name) for name in singles}
+        summary = state_points.summary(config.eval_model, of_points)
+        write_json(out_dir / SUMMARY, summary)
+        log.info("%s\n%s", out_dir / SUMMARY, state_points.table(summary))
+    return True
+
+
+def single_state_points(config: SimulateConfig) -> list[SimulateConfig]:
+    """The evaluation of each state point alone. Noise and initial conditions differ between them."""
+    n_replicas = config.dynamics.replicas // len(config.points)
+    return [
+        config.model_copy(
+            update={
+                "state_points": (point,),
+                "seed": config.seed + number,
+                "dynamics": config.dynamics.model_copy(
+                    update={"temperature_K": point.temperature_K, "replicas": n_replicas}
+                ),
+            }
+        )
+        for number, point in enumerate(config.points)
+    ]
+
+
+def _evaluate(
+    config: SimulateConfig,
+    checkpoint: Path,
+    out_dir: Path,
+    resume: bool,
+    overwrite: bool,
+    stop_requested: Callable[[], bool],
+) -> bool:
     check_folder(out_dir, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
     data = assembly.dataset(config.data)
@@ -69,16 +119,15 @@ def _evaluate(
         with scalar_writer(out_dir, config, evaluation.epoch + 1) as writer:
             if not evaluation.run(writer, stop_requested):
                 return False
-            figures = _write_results(evaluation, config, data, checkpoint, out_dir)
+            figures = _write_results(evaluation, config, checkpoint, out_dir)
             writer.log_figures(evaluation.epoch, figures)
     return True
 
 
-def _write_results(
-    evaluation: Evaluation, config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path
-) -> tuple[Path, ...]:
+def _write_results(evaluation: Evaluation, config: SimulateConfig, checkpoint: Path, out_dir: Path) -> tuple[Path, ...]:
     """Write metrics, arrays, the table and the report of a finished evaluation. Returns the figures."""
-    errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
+    (point,) = assembly.state_points(config)
+    errors = errors_on(evaluation.force_field, evaluation.stretch.system, point.data.test, batch_size=100)
     dynamics = config.dynamics
     thermostat = dynamics.integrator.model_dump(mode="json")
     barostat = None if dynamics.barostat is None else dynamics.barostat.model_dump(mode="json")
@@ -94,33 +143,36 @@ def _write_results(
 
 
 def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
+    """The evaluation of a configuration with one state point."""
     system = data.system().to(assembly.device(config.device_name))
     force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if reason := force_field.why_undetermined(system):
         log.warning("energy errors are off by an unknown constant: %s", reason)
     stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
-    reference_data = assembly.dataset(config.data, config.reference_size)
-    structural = assembly.compared_structural(config, system, reference_data)
-    dynamical = assembly.compared_dynamical(config, system, data)
+    (point,) = assembly.state_points(config)
+    structural = assembly.compared_structural(config, system, point)
+    dynamical = assembly.compared_dynamical(config, system, point.data)
     assembly.check_reference_files(config, [*structural, *dynamical])
     return Evaluation(
         force_field,
         stretch,
-        starting_state(config, stretch, force_field, data.test),
-        structural | assembly.compared_energy(config, system, reference_data, force_field),
+        starting_state(config, stretch, force_field, assembly.starts([point], lambda point: point.data.test.positions)),
+        structural | assembly.compared_energy(config, system, point, force_field),
         dynamical,
         assembly.plan(config),
         out_dir,
         torch.Generator().manual_seed(config.seed),
         sha256_of(checkpoint),
-        assembly.departures(config, system, reference_data, stretch, force_field),
+        assembly.departures(config, system, point, stretch, force_field),
     )
 
 
 def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
     """Compare evaluations before and after training, in one or several run folders, as one table and set of figures."""
-    log.info("%s against %s\n%s", after, before, report.compare(run_dirs, before, after))
-    log.info("figures and report: %s", run_dirs[0] / "inference" / report.REPORT)
+    for name in state_points.common(run_dirs, (before, after)):
+        words = "" if name is None else f" at {name}"
+        log.info("%s against %s%s\n%s", after, before, words, report.compare(run_dirs, before, after, name))
+        log.info("figures and report: %s", report.place(run_dirs[0] / "inference", name) / report.REPORT)
 
 
 def draw_report(paths: Sequence[Path], output: Path | None = None) -> None:

@@ -55,8 +55,8 @@ def _train(
     with open_folder(folder, config, resume, overwrite, inputs) as run:
         trainer.provenance["run"] = run.identity
         log.info(
-            "StABlE training of %s, %d replicas at %g K",
-            *(checkpoint, config.dynamics.replicas, config.dynamics.temperature_K),
+            "StABlE training of %s, %d replicas at %s",
+            *(checkpoint, config.dynamics.replicas, assembly.shown(config)),
         )
         if resume:
             resume_training(trainer, folder / "last.pt", run)
@@ -73,7 +73,7 @@ def build_stable_training(
 ) -> StableTraining:
     """The training of a configuration, in its own run folder unless another one is given."""
     data = assembly.dataset(config.data)
-    reference_data = assembly.dataset(config.data, config.reference_size)
+    points = assembly.state_points(config)
     system = data.system().to(assembly.device(config.device_name))
     force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if force_field.why_undetermined(system):
@@ -82,18 +82,19 @@ def build_stable_training(
     stretch = assembly.stretch(config, system, data)
     zero_energy_eV = float(force_field.zero_energy_eV(system))
     several = assembly.SeveralLabeled.of(assembly.labeled_data(config.data), force_field)
-    terms = assembly.weighted_terms(config, system, data, reference_data, zero_energy_eV, several)
+    terms = assembly.weighted_terms(config, system, data, points, zero_energy_eV, several)
+    starts = assembly.starts(points, lambda point: point.data.train.positions)
     return StableTraining(
         force_field,
         stretch,
-        starting_state(config, stretch, force_field, data.train, meant_to_break=debug),
+        starting_state(config, stretch, force_field, starts, meant_to_break=debug),
         terms,
         assembly.sampling(config, system, data),
         assembly.stable_settings(config, terms),
         folder or config.run_path,
         torch.Generator().manual_seed(config.seed),
         provenance=provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
-        restarts=Restarts(reference_data.train.positions, config.dynamics.temperature_K),
+        restarts=Restarts(assembly.starts(points, lambda point: point.reference_data.train.positions)),
         label_mean=LabelMean(system, data.train),
         recording=assembly.recording(config, stretch, folder or config.run_path),
     )

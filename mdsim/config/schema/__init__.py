@@ -65,6 +65,7 @@ from mdsim.config.schema.stability import (
     IntermolecularDistanceConfig,
     RDFDeviationConfig,
 )
+from mdsim.config.schema.state_points import StatePointConfig
 from mdsim.config.schema.structure import (
     CoordinationConfig,
     EndToEndConfig,
@@ -160,6 +161,7 @@ __all__ = [
     "RunConfig",
     "Section",
     "SimulateConfig",
+    "StatePointConfig",
     "StructuralConfig",
     "StructureFactorConfig",
     "TargetConfig",

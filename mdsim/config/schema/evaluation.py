@@ -11,6 +11,7 @@ from mdsim.config.schema.base import Count, Name, Positive, Section
 from mdsim.config.schema.dynamics import BondedRestraintConfig
 from mdsim.config.schema.observables import DynamicalConfig, StructuralConfig
 from mdsim.config.schema.runs import RunConfig
+from mdsim.config.schema.state_points import ReferenceFileConfig
 
 
 class DenseWindowConfig(Section):
@@ -26,13 +27,6 @@ class DeparturesConfig(Section):
     sustained_ps: Positive = Field(
         0.5, description="Time that a replica must stay outside the support. Shorter excursions are ignored."
     )
-
-
-class ReferenceFileConfig(Section):
-    """A reference from a file in place of the data, for example from an experiment."""
-
-    observable: str = Field(description="Name of the observable in the results, e.g. `structure_factor_xray`.")
-    reference_file: str = Field(description="File of two columns: the axis of the observable, increasing, and values.")
 
 
 class SimulateConfig(RunConfig):

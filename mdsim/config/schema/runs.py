@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -12,7 +13,10 @@ from mdsim.config.schema.dynamics import DynamicsConfig
 from mdsim.config.schema.logging import WandbConfig
 from mdsim.config.schema.models import ModelReference, model_label
 from mdsim.config.schema.stability import CriterionConfig
+from mdsim.config.schema.state_points import StatePointConfig
 from mdsim.config.schema.trajectories import TrajectoryConfig
+
+SMALLEST_DIFFERENCE = 1e-3  # of two temperatures, relative
 
 
 class RunConfig(Section):
@@ -41,6 +45,12 @@ class RunConfig(Section):
         None, description="cpu, cuda or, with several GPUs, cuda:1; null: a GPU for each process if there is one."
     )
     dynamics: DynamicsConfig = Field(description="Integrator, time step, temperature, replicas.")
+    state_points: tuple[StatePointConfig, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Temperatures among which the replicas are divided evenly, with a reference each. "
+        "`dynamics.temperature_K`, at which the main `data` are, must be one of them; null: it is the only one.",
+    )
     stability: tuple[CriterionConfig, ...] = Field(
         min_length=1,
         description="Criteria, each chosen by `name`. A replica is unstable as soon as one of them is met. Non-finite "
@@ -61,6 +71,29 @@ class RunConfig(Section):
         if self.reference_run and self.reweight_reference:
             raise ValueError("reference_run has no frames to reweight: set it or reweight_reference to false")
         return self
+
+    @model_validator(mode="after")
+    def _replicas_are_divided_among_state_points(self) -> RunConfig:
+        temperatures, n_replicas = [point.temperature_K for point in self.points], self.dynamics.replicas
+        for warmer, other in pairwise(sorted(temperatures)):
+            if other - warmer < SMALLEST_DIFFERENCE * other:
+                raise ValueError(f"state_points: {warmer:g} and {other:g} K are the same temperature; leave one out")
+        if self.dynamics.temperature_K not in temperatures:
+            shown = ", ".join(f"{one:g}" for one in temperatures)
+            raise ValueError(
+                f"state_points: dynamics.temperature_K ({self.dynamics.temperature_K:g}) must be one of them ({shown})"
+            )
+        if n_replicas % len(temperatures):
+            raise ValueError(
+                f"dynamics.replicas ({n_replicas}) must be a multiple of the number of state points "
+                f"({len(temperatures)})"
+            )
+        return self
+
+    @property
+    def points(self) -> tuple[StatePointConfig, ...]:
+        """The state points: those listed, or the temperature of the dynamics."""
+        return self.state_points or (StatePointConfig(temperature_K=self.dynamics.temperature_K),)
 
     @property
     def device_name(self) -> str | None:

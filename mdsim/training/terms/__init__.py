@@ -5,6 +5,7 @@ from mdsim.training.terms.dynamics import DynamicsTerm
 from mdsim.training.terms.energies_forces import EnergyForceTerm, LabeledFrames
 from mdsim.training.terms.mixed_energies_forces import MixedEnergyForceTerm
 from mdsim.training.terms.observables import ObservableTerm, Target
+from mdsim.training.terms.state_points import StatePointsTerm, TermAt
 
 __all__ = [
     "ContrastTerm",
@@ -13,5 +14,7 @@ __all__ = [
     "LabeledFrames",
     "MixedEnergyForceTerm",
     "ObservableTerm",
+    "StatePointsTerm",
     "Target",
+    "TermAt",
 ]

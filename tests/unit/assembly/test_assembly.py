@@ -11,6 +11,7 @@ from tiny import (
     SHIFT_EV,
     Springs,
     frames,
+    point,
     run_values,
     simulate_config,
     train_config,
@@ -159,7 +160,7 @@ def test_each_distribution_of_a_section_is_a_target(tmp_path):
     data = aspirin_data()
     dihedrals = {"observable": {"name": "dihedrals", "bin_width_deg": 20.0}, "loss": "reverse_kl", "weight": 2.0}
     term = ObservablesTermConfig(name="observables", targets=[dihedrals])
-    found = targets(term, train_config(tmp_path), data.system(), data)
+    found = targets(term, train_config(tmp_path), data.system(), point(train_config(tmp_path), data))
     assert [one.observable.name for one in found] == [
         one.name for one in assembly.observables(DihedralsConfig(name="dihedrals"), data.system())
     ]
@@ -168,12 +169,12 @@ def test_each_distribution_of_a_section_is_a_target(tmp_path):
         assert float(one.reference.sum()) * 20.0 == pytest.approx(1.0, rel=1e-5)
     several = ObservablesTermConfig(name="observables", targets=[{**dihedrals, "reference_file": "one.dat"}])
     with pytest.raises(ConfigError, match=r"one\.dat has one distribution, and the targets are dihedral_C6_"):
-        targets(several, train_config(tmp_path), data.system(), data)
+        targets(several, train_config(tmp_path), data.system(), point(train_config(tmp_path), data))
     table = tmp_path / "one.dat"
     table.write_text("-180 0.002\n0 0.003\n180 0.004\n")
     named = {"observable": {"name": "dihedrals", "atoms": {"a": [6, 5, 10, 9]}}, "reference_file": str(table)}
     term = ObservablesTermConfig(name="observables", targets=[named])
-    (one,) = targets(term, train_config(tmp_path), data.system(), data)
+    (one,) = targets(term, train_config(tmp_path), data.system(), point(train_config(tmp_path), data))
     assert one.reference[[0, -1]].tolist() == pytest.approx([0.002 + 5e-3 / 180, 0.004 - 5e-3 / 180])
 
 
@@ -184,9 +185,9 @@ def test_energies_are_compared_with_the_labels(tmp_path, dataset, determined, ca
     config, system, force_field = simulate_config(tmp_path, observables=[ENERGIES]), dataset.system(), Springs()
     hydrogen = System.from_geometry(torch.tensor([1, 1]), torch.tensor([[0.0, 0, 0], [0.74, 0, 0]]))
     force_field.fit_energy_zero([water() if determined else hydrogen], torch.tensor([SHIFT_EV]).double())
-    assert assembly.compared_structural(config, system, dataset) == {}
+    assert assembly.compared_structural(config, system, point(config, dataset)) == {}
     with caplog.at_level("INFO", logger="mdsim"):
-        (compared,) = assembly.compared_energy(config, system, dataset, force_field).values()
+        (compared,) = assembly.compared_energy(config, system, point(config, dataset), force_field).values()
     assert compared.observable.aligned is not determined
     assert ("aligned at their mean over 20 labeled frames" in caplog.text) is not determined
     frames = dataset.train.positions.double()
@@ -200,7 +201,7 @@ def test_energies_are_compared_with_the_labels(tmp_path, dataset, determined, ca
 def test_an_offset_of_the_energies_shows_if_the_zero_is_determined(tmp_path, dataset):
     config, force_field = simulate_config(tmp_path, observables=[ENERGIES]), Springs()
     force_field.fit_energy_zero([water()], torch.tensor([SHIFT_EV - 0.5]).double())
-    (compared,) = assembly.compared_energy(config, dataset.system(), dataset, force_field).values()
+    (compared,) = assembly.compared_energy(config, dataset.system(), point(config, dataset), force_field).values()
     energy = Springs()(water(), dataset.train.positions.double())[0]
     assert compared.observable.center_eV == pytest.approx(float(energy.mean()) + 0.5, abs=1e-4)
 
@@ -212,12 +213,12 @@ def test_energies_are_reweighted_and_listed_once(tmp_path, dataset):
     for kelvin in (250.0, 300.0, 400.0):
         values = run_values(tmp_path)["dynamics"] | {"temperature_K": kelvin}
         config = simulate_config(tmp_path, observables=[ENERGIES], reweight_reference=True, dynamics=values)
-        compared = assembly.compared_energy(config, system, dataset, force_field)["potential_energy"]
+        compared = assembly.compared_energy(config, system, point(config, dataset), force_field)["potential_energy"]
         centers[kelvin] = compared.observable.center_eV
     assert centers[250.0] < centers[300.0] < centers[400.0]
     with pytest.raises(ConfigError, match="potential_energy is listed more than once"):
         twice = simulate_config(tmp_path, observables=[ENERGIES, ENERGIES])
-        assembly.compared_energy(twice, system, dataset, force_field)
+        assembly.compared_energy(twice, system, point(twice, dataset), force_field)
 
 
 def test_labels_that_are_all_equal_have_no_distribution(tmp_path, dataset):
@@ -225,7 +226,7 @@ def test_labels_that_are_all_equal_have_no_distribution(tmp_path, dataset):
     dataset.__dict__["train"] = frames
     config, force_field = simulate_config(tmp_path, observables=[ENERGIES]), Springs()
     with pytest.raises(ConfigError, match="potential_energy needs labels that differ"):
-        assembly.compared_energy(config, dataset.system(), dataset, force_field)
+        assembly.compared_energy(config, dataset.system(), point(config, dataset), force_field)
 
 
 def test_references_come_from_training_frames_or_from_a_file(tmp_path, dataset):
@@ -246,7 +247,7 @@ def test_targets(tmp_path, dataset):
         for kind, weight in {"mse": 1.0, "sse": 2.0, "wasserstein": 3.0, "reverse_kl": 4.0}.items()
     ]
     config = train_config(tmp_path, terms=[{"name": "observables", "targets": terms}])
-    (weighted,) = assembly.weighted_terms(config, dataset.system(), dataset, dataset, 0.0)
+    (weighted,) = assembly.weighted_terms(config, dataset.system(), dataset, [point(config, dataset)], 0.0)
     targets = weighted.term.targets
     assert [target.weight for target in targets] == [1.0, 2.0, 3.0, 4.0]
     mean, reference = targets[0].reference.roll(1), targets[0].reference
@@ -271,7 +272,9 @@ def test_energy_force_losses(kind, energy, force):
 
 def test_labels_are_relative_to_the_shift_of_the_force_field(tmp_path, dataset):
     config = train_config(tmp_path)
-    _, weighted = assembly.weighted_terms(config, dataset.system(), dataset, dataset, zero_energy_eV=-1999.0)
+    _, weighted = assembly.weighted_terms(
+        config, dataset.system(), dataset, [point(config, dataset)], zero_energy_eV=-1999.0
+    )
     data = weighted.term.frames
     expected = frames(20, seed=1).energy + 1999.0
     torch.testing.assert_close(data.energy.double(), expected, rtol=0, atol=1e-6)
@@ -391,7 +394,7 @@ def test_nothing_dynamical_needs_no_contiguous_frames(tmp_path, dataset):
 def test_structural_references_may_come_from_another_size(tmp_path, dataset):
     config = simulate_config(tmp_path)
     small = assembly.dataset(config.data, "10")
-    compared = assembly.compared_structural(config, dataset.system(), small)
+    compared = assembly.compared_structural(config, dataset.system(), point(config, small))
     (name,) = compared
     assert name.startswith("rdf")
     rdf = compared[name].observable
@@ -448,7 +451,7 @@ def test_references_come_from_the_whole_run_where_it_has_them(tmp_path, liquid, 
         dynamical_observables=[diffusivity, {"name": "vacf", "max_lag_fs": 8.0}],
         dense_window={"epochs": 4, "dump_every_steps": 2},
     )
-    structural = assembly.compared_structural(config, liquid, with_run)
+    structural = assembly.compared_structural(config, liquid, point(config, with_run))
     assert structural["rdf_OH"].reference.tolist() == pytest.approx([1.5] * 40), "mean of two blocks"
     assert structural["rdf_HH"].reference.max() > 2, "from the frames, as without a run"
     dynamical = assembly.compared_dynamical(config, liquid, with_run)
@@ -477,8 +480,9 @@ def test_a_dense_window_too_short_for_the_fit_is_found_at_once(tmp_path, liquid,
 
 def test_observables_of_one_name_are_refused(tmp_path, dataset):
     rdf = {"name": "rdf", "max_distance_A": 4.0, "bin_width_A": 0.1}
+    config = simulate_config(tmp_path, observables=[rdf, rdf])
     with pytest.raises(ConfigError, match="rdf is listed more than once"):
-        assembly.compared_structural(simulate_config(tmp_path, observables=[rdf, rdf]), dataset.system(), dataset)
+        assembly.compared_structural(config, dataset.system(), point(config, dataset))
 
 
 def test_a_run_and_another_temperature_exclude_each_other(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from tiny import NUMBERS, frames, train_config, water, write_world
+from tiny import NUMBERS, frames, point, train_config, water, write_world
 
 from mdsim import assembly
 from mdsim.assembly import runs
@@ -21,7 +21,7 @@ LABELS = {"name": "energies_forces", "batch_size": 4}
 def _term(root, size: str | None = None, **settings) -> ContrastTerm:
     config = train_config(root, terms=[{"name": "contrast", **settings}, LABELS], reference_size=size)
     data, reference = assembly.dataset(config.data), assembly.dataset(config.data, config.reference_size)
-    return assembly.weighted_terms(config, data.system(), data, reference, 0.0)[0].term
+    return assembly.weighted_terms(config, data.system(), data, [point(config, data, reference)], 0.0)[0].term
 
 
 @pytest.fixture

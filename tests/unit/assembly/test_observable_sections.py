@@ -5,7 +5,7 @@ import pytest
 import torch
 from paths import ROOT
 from pydantic import TypeAdapter, ValidationError
-from tiny import Springs, simulate_config, train_config, water
+from tiny import Springs, point, simulate_config, train_config, water
 
 from mdsim import assembly
 from mdsim.assembly.learning import targets
@@ -62,11 +62,12 @@ def liquid() -> Dataset:
 @pytest.mark.parametrize("name", WATER_SECTIONS)
 def test_each_section_is_a_metric_and_a_target(name, liquid, tmp_path):
     section, system = WATER_SECTIONS[name], liquid.system()
-    compared = assembly.compared_structural(simulate_config(tmp_path, observables=[section]), system, liquid)
+    config = simulate_config(tmp_path, observables=[section])
+    compared = assembly.compared_structural(config, system, point(config, liquid))
     assert list(compared) == [name]
     frames = liquid.train.positions[:, None].to(system.masses)
     term = ObservablesTermConfig(name="observables", targets=[{"observable": section, "loss": "mse"}])
-    (target,) = targets(term, train_config(tmp_path), system, liquid)
+    (target,) = targets(term, train_config(tmp_path), system, point(config, liquid))
     for reference in (compared[name].reference, target.reference):
         assert reference.isfinite().all() and reference.std() > 0
         found = target.observable(system, Trajectory(frames, None, None, 1.0)).mean((0, 1))
@@ -80,7 +81,10 @@ def test_a_target_may_come_from_a_file(liquid, tmp_path):
     section = WATER_SECTIONS["structure_factor_neutron"]
     chosen = {"observable": section, "reference_file": str(table)}
     (target,) = targets(
-        ObservablesTermConfig(name="observables", targets=[chosen]), train_config(tmp_path), liquid.system(), liquid
+        ObservablesTermConfig(name="observables", targets=[chosen]),
+        train_config(tmp_path),
+        liquid.system(),
+        point(train_config(tmp_path), liquid),
     )
     expected = (target.observable.bin_centers - 0.1) / 10
     torch.testing.assert_close(target.reference.double(), expected, rtol=1e-5, atol=1e-6)
@@ -118,7 +122,7 @@ def test_a_structure_factor_is_no_density(liquid, tmp_path):
     for loss in ("wasserstein", "reverse_kl", "forward_kl"):
         term = ObservablesTermConfig(name="observables", targets=[{"observable": section, "loss": loss}])
         with pytest.raises(ConfigError, match=f"loss: {loss} compares densities, and structure_factor_OO is none"):
-            targets(term, train_config(tmp_path), liquid.system(), liquid)
+            targets(term, train_config(tmp_path), liquid.system(), point(train_config(tmp_path), liquid))
 
 
 def test_ends_of_chains():
@@ -179,7 +183,7 @@ def test_references_of_an_evaluation_may_come_from_files(liquid, tmp_path):
         tmp_path, observables=[WATER_SECTIONS["hydrogen_bonds"], WATER_SECTIONS["coordination_OO"]],
         reference_files=files, dense_window=DENSE, dynamical_observables=[{"name": "vacf", "max_lag_fs": 8.0}],
     )  # fmt: skip
-    structural = assembly.compared_structural(config, liquid.system(), liquid)
+    structural = assembly.compared_structural(config, liquid.system(), point(config, liquid))
     assert structural["hydrogen_bonds"].reference.tolist() == pytest.approx([k / 10 for k in range(9)])
     assert float(structural["coordination_OO"].reference.sum()) == pytest.approx(1.0)
     dynamical = assembly.compared_dynamical(config, liquid.system(), liquid)
@@ -190,7 +194,7 @@ def test_references_of_an_evaluation_may_come_from_files(liquid, tmp_path):
         assembly.check_reference_files(config, structural)
     twice = simulate_config(tmp_path, reference_files=[files[0], files[0]])
     with pytest.raises(ConfigError, match="reference_files: hydrogen_bonds is listed more than once"):
-        assembly.compared_structural(twice, liquid.system(), liquid)
+        assembly.compared_structural(twice, liquid.system(), point(twice, liquid))
 
 
 def test_energies_of_the_labels_are_references(liquid, tmp_path):
@@ -204,19 +208,19 @@ def test_energies_of_the_labels_are_references(liquid, tmp_path):
     ]
     dynamics = {**simulate_config(tmp_path).dynamics.model_dump(), "temperature_K": 300.0}
     config = simulate_config(tmp_path, observables=sections, dynamics=dynamics)
-    energy, enthalpy = assembly.compared_energy(config, liquid.system(), liquid, force_field).values()
+    energy, enthalpy = assembly.compared_energy(config, liquid.system(), point(config, liquid), force_field).values()
     mean = float(liquid.train.energy.mean()) / 64 / KJ_PER_MOL
     assert -43 < mean < -41
     assert float(energy.reference) == pytest.approx(mean, rel=1e-5)
     assert float(enthalpy.reference) == pytest.approx(-mean + 2.5 * 8.314463e-3 * 300, rel=1e-5)
     measured = [{**sections[1], "reference_kJ_per_mol": 43.9}]
     config = simulate_config(tmp_path, observables=measured, dynamics=dynamics)
-    (compared,) = assembly.compared_energy(config, liquid.system(), liquid, force_field).values()
+    (compared,) = assembly.compared_energy(config, liquid.system(), point(config, liquid), force_field).values()
     assert float(compared.reference) == pytest.approx(43.9)
     hydrogen = System.from_bonds(torch.tensor([1, 1]), torch.tensor([[0, 1]]))
     force_field.fit_energy_zero([hydrogen], torch.tensor([0.0]).double())
     with pytest.raises(ConfigError, match="enthalpy_of_vaporization needs energies with the zero of the labels"):
-        assembly.compared_energy(config, liquid.system(), liquid, force_field)
+        assembly.compared_energy(config, liquid.system(), point(config, liquid), force_field)
 
 
 @pytest.mark.parametrize("name", ["energy_per_molecule", "enthalpy_of_vaporization"])

@@ -1,16 +1,17 @@
 """Run folders: one process at a time, and continuation only with the same inputs."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny import train_config
+from tiny import simulate_config, train_config
 
-from mdsim.assembly.inputs import identity, inputs_of
+from mdsim.assembly.inputs import flat, identity, inputs_of, may_change
 from mdsim.assembly.run_folder import INPUTS, LOCK, check_folder, open_folder
-from mdsim.config.schema import TrainConfig
+from mdsim.config.schema import StatePointConfig, TrainConfig
 from mdsim.errors import ConfigError
 
 DIGESTS = {"toy/water/20/train.npz": "a" * 64, "pretrained checkpoint": "b" * 64}
@@ -173,3 +174,21 @@ def test_reference_files_are_inputs(config, tmp_path):
 def test_names_that_lead_elsewhere_are_refused(tmp_path, changes):
     with pytest.raises(ValueError, match=r"is part of a folder's name|is a folder below"):
         train_config(tmp_path, **changes)
+
+
+def test_a_run_without_state_points_keeps_the_identity_that_earlier_releases_gave_it(tmp_path):
+    config = simulate_config(tmp_path)
+    settings = {k: v for k, v in flat(config.model_dump(mode="json")).items() if not may_change(k)}
+    assert settings.pop("state_points") is None
+    earlier = hashlib.sha256(json.dumps([settings, DIGESTS], sort_keys=True, default=str).encode()).hexdigest()
+    assert identity(config, DIGESTS) == earlier
+    several = config.model_copy(update={"state_points": (StatePointConfig(temperature_K=300),)})
+    assert identity(several, DIGESTS) != earlier
+
+
+def test_reference_files_of_state_points_are_inputs(tmp_path):
+    table = tmp_path / "rdf.dat"
+    table.write_text("0 1\n1 2\n")
+    points = [{"temperature_K": 300, "reference_files": [{"observable": "rdf", "reference_file": str(table)}]}]
+    found = inputs_of(simulate_config(tmp_path, state_points=points), [])
+    assert found == {"state_points.0.reference_files.0.reference_file": hashlib.sha256(table.read_bytes()).hexdigest()}

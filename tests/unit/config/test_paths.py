@@ -63,3 +63,14 @@ def test_further_keys_are_read_on_request(checkout, tmp_path):
     assert located(_config(tmp_path), checkout, also=("log_dir",)).log_dir == "runs"
     (tmp_path / "repository" / "runs").mkdir()
     assert located(_config(tmp_path), checkout, also=("log_dir",)).log_dir == str(tmp_path / "repository" / "runs")
+
+
+def test_data_and_files_of_state_points_are_found(checkout, tmp_path):
+    data = {"path": "data/bundled", "name": "other", "molecule": "water", "size": "20"}
+    points = [
+        {"temperature_K": 300, "reference_files": [{"observable": "rdf", "reference_file": "measured.txt"}]},
+        {"temperature_K": 500, "data": data},
+    ]
+    first, second = located(_config(tmp_path, state_points=points), checkout).state_points
+    assert first.reference_files[0].reference_file == str(checkout.parent / "measured.txt")
+    assert second.data.path == str(tmp_path / "repository" / "data" / "bundled")

@@ -85,7 +85,7 @@ def test_replicas_may_begin_again_with_each_cycle(tmp_path, probability):
     trainer = _trainer(tmp_path, Script(4, 0), epochs=2, start_learning_at=1.0, restart_probability=probability)
     before = trainer.replicas.state.positions
     trainer.run(SilentWriter())
-    after, structures = trainer.replicas.state.positions, trainer.restarts.positions
+    after, structures = trainer.replicas.state.positions, trainer.restarts.points[0].structures
     begun_again = (after[:, None] == structures).all(-1).all(-1).any(-1)
     assert begun_again.all() if probability else torch.equal(after, before)
     assert not trainer.replicas.parked.any()
