@@ -35,7 +35,9 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.estimator.samples import Samples as Samples, Sampling as Sampling
     from mdsim.evaluation.results import Results as Results, read_results as read_results
     from mdsim.force_field import ForceField as ForceField
+    from mdsim.integrators.cell_rescaling import StochasticCellRescaling as StochasticCellRescaling
     from mdsim.integrators.langevin import LangevinBAOAB as LangevinBAOAB
+    from mdsim.integrators.mtk import MartynaTobiasKlein as MartynaTobiasKlein
     from mdsim.integrators.nose_hoover import NoseHooverChain as NoseHooverChain
     from mdsim.integrators.nve import VelocityVerlet as VelocityVerlet
     from mdsim.losses import (
@@ -54,6 +56,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.observables.bonds import BondLengthDistribution as BondLengthDistribution
     from mdsim.observables.chain_ends import chain_ends as chain_ends
     from mdsim.observables.chains import EndToEndDistance as EndToEndDistance, RadiusOfGyration as RadiusOfGyration
+    from mdsim.observables.density import Density as Density
     from mdsim.observables.contacts import MinimumDistance as MinimumDistance
     from mdsim.observables.coordination import CoordinationNumber as CoordinationNumber
     from mdsim.observables.debye_scattering import DebyeStructureFactor as DebyeStructureFactor
@@ -133,7 +136,9 @@ _HOMES = {
     "estimator.samples": ("Samples", "Sampling"),
     "evaluation.results": ("Results", "read_results"),
     "force_field": ("ForceField",),
+    "integrators.cell_rescaling": ("StochasticCellRescaling",),
     "integrators.langevin": ("LangevinBAOAB",),
+    "integrators.mtk": ("MartynaTobiasKlein",),
     "integrators.nose_hoover": ("NoseHooverChain",),
     "integrators.nve": ("VelocityVerlet",),
     "losses": ("energy_force_loss", "forward_kl", "mean_squared_error", "reverse_kl"),
@@ -147,6 +152,7 @@ _HOMES = {
     "observables.bonds": ("BondLengthDistribution",),
     "observables.chain_ends": ("chain_ends",),
     "observables.chains": ("EndToEndDistance", "RadiusOfGyration"),
+    "observables.density": ("Density",),
     "observables.contacts": ("MinimumDistance",),
     "observables.coordination": ("CoordinationNumber",),
     "observables.debye_scattering": ("DebyeStructureFactor",),

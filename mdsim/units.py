@@ -21,6 +21,7 @@ NM: float = _ase.nm  # in Å
 PASCAL: float = _ase.Pascal  # in eV/Å³
 GPA: float = _ase.GPa  # in eV/Å³
 BAR: float = _ase.bar  # in eV/Å³
+AMU_PER_A3_IN_G_PER_CM3: float = _ase._amu * 1e27  # a density of 1 amu/Å³ in g/cm³
 PER_CM_IN_PER_FS: float = _ase.invcm / _ase._hplanck * _ase._e * 1e-15  # frequency of a wavenumber of 1/cm, 1/fs
 ANGSTROM2_PER_FS_IN_1E9_M2_PER_S: float = 1e4  # 1 Å²/fs = 1e-5 m²/s
 

@@ -19,6 +19,7 @@ from mdsim.errors import ConfigError
 from mdsim.evaluation.plan import Compared, DenseWindow, Plan
 from mdsim.force_field import ForceField
 from mdsim.interfaces import BinnedObservable, CorrelationFunction, Observable
+from mdsim.observables.density import Density
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.reference import reference_from_file
 from mdsim.stability.departures import Departures, sustained_frames
@@ -70,6 +71,8 @@ def compared_structural(config: SimulateConfig, system: System, point: Point) ->
     """The structural observables of an evaluation by name, with their references at a state point."""
     chosen = [one for one in config.observables if not isinstance(one, ENERGY_CONFIGS)]
     quantities = [quantity for one in chosen for quantity in observables(one, system)]
+    if config.dynamics.barostat is not None and not any(isinstance(one, Density) for one in quantities):
+        quantities.append(Density())
     check_names([quantity.name for quantity in quantities])
     files = reference_files(config)
     return {

@@ -16,6 +16,7 @@ from mdsim.assembly.state_points import Point, reference_at, reference_temperatu
 from mdsim.config.schema import (
     ContrastTermConfig,
     CustomTermConfig,
+    DensityConfig,
     DynamicsTermConfig,
     EnergiesForcesTermConfig,
     LearningConfig,
@@ -189,6 +190,8 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
     made = []
     for target in chosen.targets:
         quantities = observables(target.observable, system)
+        if isinstance(target.observable, DensityConfig) and config.dynamics.barostat is None:
+            raise ConfigError("terms.observables: the density is constant without a dynamics.barostat; add one")
         if target.reference_file is not None and len(quantities) > 1:
             names = ", ".join(quantity.name for quantity in quantities)
             raise ConfigError(

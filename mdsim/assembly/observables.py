@@ -12,6 +12,7 @@ from mdsim.config.schema import (
     CoordinationConfig,
     CustomDynamicalConfig,
     CustomObservableConfig,
+    DensityConfig,
     DiffusivityConfig,
     DihedralsConfig,
     DistancesConfig,
@@ -36,6 +37,7 @@ from mdsim.observables.chain_ends import chain_ends, copies_of_pair
 from mdsim.observables.chains import EndToEndDistance, RadiusOfGyration
 from mdsim.observables.coordination import CoordinationNumber
 from mdsim.observables.debye_scattering import DebyeStructureFactor
+from mdsim.observables.density import Density
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.dihedrals import DihedralDistribution
 from mdsim.observables.direct_structure_factor import DirectStructureFactor
@@ -56,6 +58,7 @@ OF_SITES: dict[type[Section], Callable[..., BinnedObservable]] = {
     TetrahedralOrderConfig: TetrahedralOrder,
     HydrogenBondsConfig: HydrogenBonds,
     RadiusOfGyrationConfig: RadiusOfGyration,
+    DensityConfig: Density,
 }
 
 
@@ -135,7 +138,13 @@ def observable(config: TargetObservableConfig, system: System) -> BinnedObservab
             return ADF(bin_width_deg=config.bin_width_deg)
         case BondLengthsConfig():
             return BondLengthDistribution(config.max_length_A, config.bin_width_A, pair=config.pair)
-        case CoordinationConfig() | TetrahedralOrderConfig() | HydrogenBondsConfig() | RadiusOfGyrationConfig():
+        case (
+            CoordinationConfig()
+            | TetrahedralOrderConfig()
+            | HydrogenBondsConfig()
+            | RadiusOfGyrationConfig()
+            | DensityConfig()
+        ):
             return OF_SITES[type(config)](**config.model_dump(exclude={"name"}))
         case CustomObservableConfig():
             return make(BinnedObservable, config.factory, config.options, "observable", system=system)

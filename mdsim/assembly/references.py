@@ -30,6 +30,8 @@ def reference(
 ) -> Float[Tensor, "bin"]:
     """Reference of a structural observable: from a file, the data set's whole run, or the mean over training frames.
 
+    An observable that knows its reference (`Density`) comes with it.
+
     Args:
         quantity: the observable.
         system: the system of the frames.
@@ -38,6 +40,8 @@ def reference(
         temperature_K: reweight the frames to this temperature.
         from_run: prefer the tables of the whole run, if they contain the observable.
     """
+    if (known := getattr(quantity, "reference", None)) is not None:
+        return known.to(system.masses)
     if file is not None:
         return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
     if from_run and (tabulated := dataset.reference_run.mean_and_error(quantity)) is not None:

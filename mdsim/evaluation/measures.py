@@ -13,7 +13,7 @@ from mdsim.interfaces import Observable
 KEY = "observables"  # in the summary: the measure of each observable by name
 STABLE_FRAMES, REPLICAS = "stable frames", "whole replicas"
 AREA, MEAN = "area between", "mean absolute difference"
-ENDINGS = {"1": "", "Å": "_A", "kJ/mol": "_kJ_per_mol"}  # of keys of means, by unit
+ENDINGS = {"1": "", "Å": "_A", "kJ/mol": "_kJ_per_mol", "g/cm³": "_g_per_cm3"}  # of keys of means, by unit
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mdsim.observables.chains import EndToEndDistance, RadiusOfGyration
 from mdsim.observables.contacts import MinimumDistance
 from mdsim.observables.coordination import CoordinationNumber
 from mdsim.observables.debye_scattering import DebyeStructureFactor
+from mdsim.observables.density import Density
 from mdsim.observables.diffusivity import MSD, Diffusivity, yeh_hummer_correction
 from mdsim.observables.dihedrals import DihedralDistribution, free_energy_eV
 from mdsim.observables.direct_structure_factor import DirectStructureFactor
@@ -47,6 +48,7 @@ __all__ = [
     "MSD",
     "MinimumDistance",
     "RDF",
+    "Density",
     "RadiusOfGyration",
     "TetrahedralOrder",
     "VACF",

@@ -68,6 +68,7 @@ from mdsim.config.schema.stability import (
 from mdsim.config.schema.state_points import StatePointConfig
 from mdsim.config.schema.structure import (
     CoordinationConfig,
+    DensityConfig,
     EndToEndConfig,
     HydrogenBondsConfig,
     RadiusOfGyrationConfig,
@@ -155,6 +156,7 @@ __all__ = [
     "PretrainedReference",
     "RDFConfig",
     "RDFDeviationConfig",
+    "DensityConfig",
     "RadiusOfGyrationConfig",
     "ReferenceFileConfig",
     "RepulsionConfig",

@@ -13,6 +13,7 @@ from mdsim.config.schema.scattering import StructureFactorConfig
 from mdsim.config.schema.spectra import InfraredSpectrumConfig, VibrationalDOSConfig
 from mdsim.config.schema.structure import (
     CoordinationConfig,
+    DensityConfig,
     EndToEndConfig,
     HydrogenBondsConfig,
     Index,
@@ -132,6 +133,7 @@ TargetObservableConfig = Annotated[
     | TetrahedralOrderConfig
     | HydrogenBondsConfig
     | RadiusOfGyrationConfig
+    | DensityConfig
     | EndToEndConfig
     | CustomObservableConfig,
     Field(discriminator="name"),
@@ -147,6 +149,7 @@ StructuralConfig = Annotated[
     | TetrahedralOrderConfig
     | HydrogenBondsConfig
     | RadiusOfGyrationConfig
+    | DensityConfig
     | EndToEndConfig
     | PotentialEnergyConfig
     | EnergyPerMoleculeConfig

@@ -49,6 +49,15 @@ class HydrogenBondsConfig(Section):
     max_number: Count = Field(8, description="Upper end of the range. Larger numbers count in the last bin.")
 
 
+class DensityConfig(Section):
+    """Mass density in g/cm³ of a system at constant pressure. It is a single number."""
+
+    name: Literal["density"] = Field(description="The observable.")
+    reference_g_per_cm3: Positive | None = Field(
+        None, description="Density to compare with, e.g. of an experiment; null: that of the reference data."
+    )
+
+
 class RadiusOfGyrationConfig(Section):
     """Distribution of the mass-weighted radius of gyration of molecules."""
 

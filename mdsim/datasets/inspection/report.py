@@ -26,9 +26,8 @@ from mdsim.datasets.label_checks import mismatch
 from mdsim.datasets.npz import Frames
 from mdsim.reporting.console import format_table
 from mdsim.state import kinetic_temperature_K
-from mdsim.units import FS, GPA
+from mdsim.units import AMU_PER_A3_IN_G_PER_CM3, FS, GPA
 
-AMU_PER_A3_IN_G_PER_CM3 = 1.66053907
 SUSPECTS_SHOWN = 8
 TEMPERATURE_OFF = 0.05
 MEAN_OFF = 0.3  # in standard deviations
