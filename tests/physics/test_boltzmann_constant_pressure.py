@@ -69,7 +69,9 @@ def samples(n: int) -> tuple[OwnImages, object]:
     trajectory = Trajectory(positions, positions, torch.zeros(n, 1, dtype=torch.float64), 1.0, cells)
     end = MDState(positions[-1], positions[-1], positions[-1], trajectory.energy[-1], cell=cells[-1])
     verdict = Verdict(torch.tensor([n]), torch.tensor([False]), ("stable",))
-    drawn = Sampling(KT, PiecesAtOnce(2500, "structures"))(force_field, system, Outcome(end, trajectory, verdict), torch.Generator().manual_seed(3))
+    drawn = Sampling(KT, PiecesAtOnce(2500, "structures"))(
+        force_field, system, Outcome(end, trajectory, verdict), torch.Generator().manual_seed(3)
+    )
     return force_field, drawn
 
 
