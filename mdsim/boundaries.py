@@ -15,7 +15,7 @@ from mdsim.errors import ConfigError
 from mdsim.typing import Float
 
 NAMES = "abc"
-SMALLEST_VOLUME_A3 = 1e-6
+FLAT = 1e-6  # volume of a cell relative to the product of its lengths
 
 
 def why_unsupported(pbc: Sequence[bool] | np.ndarray, cell: Float[np.ndarray, "3 3"]) -> str | None:
@@ -26,8 +26,9 @@ def why_unsupported(pbc: Sequence[bool] | np.ndarray, cell: Float[np.ndarray, "3
         cell: lattice vectors as rows, Å. A vector of zeros is a missing one.
     """
     is_periodic: np.ndarray = np.asarray(pbc, dtype=bool).reshape(3)
-    is_given = np.linalg.norm(cell, axis=1) > 0
-    if not is_periodic.any() or (is_periodic.all() and abs(np.linalg.det(cell)) > SMALLEST_VOLUME_A3):
+    lengths = np.linalg.norm(cell, axis=1)
+    is_given = lengths > 0
+    if not is_periodic.any() or (is_periodic.all() and abs(np.linalg.det(cell)) > FLAT * lengths.prod()):
         return None
     if is_periodic.all() and not is_given.any():
         return "the boundaries are periodic (pbc=True) without lattice vectors: set the cell, or set pbc to False"

@@ -26,12 +26,16 @@ from mdsim.stability.survival import Lifetimes
 log = logging.getLogger("mdsim")
 
 CONDITIONS = ("thermostat", "barostat", "timestep_fs")  # on which rates of breaks depend
+ALWAYS_STATED = ("barostat",)  # where it is absent, the volume is constant; old results do not state the others
 
 
 def warn_of_other_conditions(results: Mapping[str, Results]) -> None:
-    """Warn of thermostats and time steps that differ, because rates of breaks depend on them."""
+    """Warn of thermostats, barostats and time steps that differ, because rates of breaks depend on them."""
     for key in CONDITIONS:
-        stated = {name: [summary[key] for summary in r.summaries if summary.get(key)] for name, r in results.items()}
+        stated = {
+            name: [summary.get(key) for summary in r.summaries if summary.get(key) or key in ALWAYS_STATED]
+            for name, r in results.items()
+        }
         every = [value for values in stated.values() for value in values]
         if any(value != every[0] for value in every):
             text = "; ".join(f"{name}: {conditions(r.summaries[0])}" for name, r in results.items())

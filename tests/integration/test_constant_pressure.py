@@ -66,6 +66,7 @@ def test_trajectories_have_the_moving_cells(folder):
     torch.testing.assert_close(edges, edges[:, :1].expand_as(edges))  # isotropic
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on_exactly(folder, tmp_path):
     assert cli.stable_training([*EVALUATION, f"--log_dir={tmp_path}", "--epochs=1"]) == 0
     assert cli.stable_training([*EVALUATION, f"--log_dir={tmp_path}", "--epochs=3", "--resume"]) == 0

@@ -135,7 +135,8 @@ def test_one_step_of_the_thermostat_relaxes_the_mean_kinetic_energy(generator):
     velocities = torch.randn(1, 3, 3, generator=generator, dtype=torch.float64).repeat(20000, 1, 1) * 0.01
     before = kinetic_energy_eV(velocities[:1], system.masses)
     noise = torch.randn(20000, *integrator.noise_shape(system), generator=generator, dtype=torch.float64)
-    after = kinetic_energy_eV(integrator._rescaled(system, velocities, noise), system.masses)
+    state = MDState(velocities, velocities, velocities, velocities[:, 0, 0])
+    after = kinetic_energy_eV(integrator._rescaled(system, state, noise), system.masses)
     target = 1.5 * kT_eV(300.0)
     expected = target + (float(before) - target) * math.exp(-0.25)
     assert float(after.mean()) == pytest.approx(expected, abs=5 * float(after.std()) / math.sqrt(20000))

@@ -34,6 +34,7 @@ def test_weights_and_card_belong_together(run, monkeypatch):
     assert f"{stated:.3g}" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_post_runs_without_a_training(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(ROOT)
     config = "configs/stable_training/aspirin_gfn2/simulate.yml"

@@ -113,6 +113,7 @@ def write_frames(path: Path) -> None:
 
 
 @needs_nequip
+@pytest.mark.slow
 def test_from_two_files_to_a_file_of_the_package(world, theirs, capsys):
     """`init` from a file of frames and a file of weights, a run, a prediction."""
     write_frames(world / "frames.extxyz")

@@ -90,6 +90,7 @@ def test_faults_have_their_own_verdicts(run, factory, label, check, words):
     assert words in result["verdict"]["sentence"]
 
 
+@pytest.mark.slow
 def test_force_field_with_holes(run):
     flags = ["--temperatures-K", "500", "--replicas", "8", "--length-ps", "1", "--budget-minutes", "0.01"]
     status, result = run(str(ROOT / ASPIRIN), "aspirin.xyz", *flags)

@@ -84,7 +84,7 @@ def unknown_keys(block: Block) -> list[str]:
     return sorted(set(_keys(yaml.safe_load(block.text))) - known - {"includes"})
 
 
-FREE_KEYS = ("options", "atomic_energies_eV", "windows_A")  # of users, or named by elements
+FREE_KEYS = ("options", "atomic_energies_eV", "windows_A", "charges_e")  # of users, or named by elements
 
 
 def _keys(values: object) -> Iterator[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny import train_config, write_world
+from tiny import point, train_config, write_world
 
 from mdsim import assembly
 from mdsim.assembly import runs
@@ -36,7 +36,7 @@ def config_of(root, *targets, integrator=None, **settings):
 def term_of(root, *targets, **settings) -> DynamicsTerm:
     config = config_of(root, *targets, **settings)
     data = assembly.dataset(config.data)
-    return assembly.weighted_terms(config, data.system(), data, data, 0.0)[0].term
+    return assembly.weighted_terms(config, data.system(), data, [point(config, data)], 0.0)[0].term
 
 
 def test_references_are_those_of_the_contiguous_frames(world):
