@@ -85,7 +85,7 @@ def test_the_transform_is_a_discrete_cosine_transform():
     transform = scipy.fft.dct(correlation, type=1)
     transform += correlation[-1] * (-1.0) ** np.arange(n_lags)  # DCT-I has the last lag once, the spectrum twice
     expected = 3 * 2 * PER_CM_IN_PER_FS * 4.0 * transform
-    fine = 1e-3
+    fine = 1e-2
     observable = VibrationalDOS(256.0, 3000.0, fine, "none")
     found = observable(system, trajectory)[0]
     for k in (1, 5, 20, 40):

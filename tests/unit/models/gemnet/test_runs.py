@@ -1,5 +1,6 @@
 """GemNet-T through configuration, the energy/force fit and dynamics."""
 
+import pytest
 import torch
 import yaml
 from paths import ROOT
@@ -38,6 +39,7 @@ def test_the_configuration_of_the_paper():
     assert (optim.batch_size, optim.ema_decay, optim.clip_norm) == (1, 0.999, 10.0)
 
 
+@pytest.mark.slow
 def test_a_fit_takes_its_normalization_and_factors_from_the_data_and_learns(tmp_path):
     write_data(tmp_path / "data", ("20",))
     values = pretrain_values(tmp_path) | {"model": SMALL, "seed": 1}
