@@ -1,0 +1,307 @@
+"""Constant pressure in interacting systems: ensembles of a Lennard-Jones fluid and crystal, in standard errors.
+
+Ratios of the distributions at two pressures or temperatures are those of the isothermal-isobaric ensemble, as checked
+by physical_validation (Merz, Shirts, PLOS ONE 13, e0202764 (2018)). All conditions are replicas of one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from smooth_lennard_jones import SmoothLennardJones, argon
+
+from mdsim.dynamics.velocities import maxwell_boltzmann
+from mdsim.geometry import volume
+from mdsim.integrators import LangevinBAOAB, MartynaTobiasKlein, NoseHooverChain, StochasticCellRescaling
+from mdsim.integrators.barostat import Barostat, pressure_tensor
+from mdsim.integrators.noise import noise_of_steps
+from mdsim.moving_cells import bind_in_cells
+from mdsim.state import MDState, System, kinetic_energy_eV
+from mdsim.typing import Float, Tensor
+from mdsim.units import BAR, KB_EV_PER_K, KJ_PER_MOL, kT_eV
+
+LIMIT = 3.5  # standard errors, of some hundred comparisons
+SLOPE_LIMIT = 3.0  # of 18 slopes
+TIMESTEP_FS = 8.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A system and its conditions: temperature (K) and pressure (bar)."""
+
+    structure: str
+    repeats: int
+    lattice_A: float
+    conditions: tuple[tuple[float, float], ...]
+    n_each: int
+    equilibration: int
+    n_samples: int
+    every: int
+
+
+FLUID = Setting("sc", 4, 3.8, ((120.0, 600.0), (120.0, 900.0), (135.0, 600.0), (135.0, 900.0)), 16, 900, 8, 300)
+CRYSTAL = Setting("fcc", 3, 5.38, ((30.0, 300.0), (30.0, 600.0)), 8, 400, 12, 125)
+
+LANGEVIN, CHAIN = LangevinBAOAB(TIMESTEP_FS, 1.0, 10.0), NoseHooverChain(TIMESTEP_FS, 1.0, 200.0)
+PAIRS = ("rescaling, langevin", "rescaling, chain", "mtk")
+
+
+def barostat_named(name: str, scaling: str) -> Barostat:
+    """With a temperature and a pressure that no replica has."""
+    if name == "mtk":
+        return MartynaTobiasKlein(CHAIN, 1.0, 500.0, scaling)
+    compressibility = (
+        6e-4 if scaling == "isotropic" else 2e-4
+    )  # somewhat more than those of the fluid and of the crystal
+    return StochasticCellRescaling(LANGEVIN if "langevin" in name else CHAIN, 1.0, 300.0, compressibility, scaling)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of each condition: (condition, sample, replica). Means over all steps: (condition, replica)."""
+
+    volumes: Float[np.ndarray, "condition sample replica"]
+    energies: Float[np.ndarray, "condition sample replica"]
+    kinetic: Float[np.ndarray, "condition sample replica"]
+    mean_volume: Float[np.ndarray, "condition replica"]
+    mean_cell: Float[np.ndarray, "condition replica 3 3"]
+    mean_excess: Float[np.ndarray, "condition replica 3 3"]  # V (P - P₀), eV
+    n_atoms: int
+    freedom: int
+
+
+def start(barostat: Barostat, setting: Setting, dtype: torch.dtype = torch.float32) -> tuple[System, MDState]:
+    """All replicas on the lattice, and what makes their forces."""
+    system, positions = argon(setting.structure, setting.repeats, setting.lattice_A, dtype)
+    kelvin, bar = (
+        torch.tensor(each).repeat_interleave(setting.n_each) for each in zip(*setting.conditions, strict=True)
+    )
+    positions = positions.repeat(len(kelvin), 1, 1)
+    generator = torch.Generator().manual_seed(3)
+    moving = barostat.conserves_momentum
+    velocities = maxwell_boltzmann(system, len(kelvin), kelvin, generator, moving, False, positions)
+    state = barostat.init(system, potential_of(system), positions, velocities)
+    return system, replace(state, kT=kT_eV(kelvin).to(positions), pressure=(bar * BAR).to(positions))
+
+
+def potential_of(system: System):
+    return bind_in_cells(SmoothLennardJones(), system, skin=1.0)
+
+
+def steps(barostat: Barostat, system: System, state: MDState, n_steps: int) -> Iterator[MDState]:
+    potential = potential_of(system)
+    for numbers in noise_of_steps(barostat, system, state, n_steps, torch.Generator().manual_seed(4)):
+        with torch.no_grad():
+            state = barostat.step(system, potential, state, numbers)
+        yield state
+
+
+def excess(barostat: Barostat, system: System, state: MDState) -> Tensor:
+    """V (P - P₀), eV."""
+    of_bath = torch.diag_embed(barostat.pressure_of(state)[:, None].expand(-1, 3))
+    return volume(state.cell)[:, None, None] * (pressure_tensor(system, state) - of_bath)
+
+
+def run(barostat: Barostat, setting: Setting) -> Samples:
+    system, state = start(barostat, setting)
+    sampled, sums, n_summed = [], [0.0, 0.0, 0.0], setting.n_samples * setting.every
+    for number, state in enumerate(steps(barostat, system, state, setting.equilibration + n_summed)):
+        since = number + 1 - setting.equilibration
+        if since <= 0:
+            continue
+        now = volume(state.cell), state.cell, excess(barostat, system, state)
+        sums = [total + part.double() for total, part in zip(sums, now, strict=True)]
+        if since % setting.every == 0:
+            sampled.append((now[0], state.energy, kinetic_energy_eV(state.velocities, system.masses)))
+    assert state.positions.dtype == torch.float32
+    shape = (len(setting.conditions), setting.n_each)
+    observables = (torch.stack(values).double().numpy() for values in zip(*sampled, strict=True))
+    of_samples = (np.moveaxis(values.reshape(setting.n_samples, *shape), 1, 0) for values in observables)
+    means = ((total / n_summed).unflatten(0, shape).numpy() for total in sums)
+    return Samples(*of_samples, *means, system.n_atoms, barostat.degrees_of_freedom(system))
+
+
+@cache
+def fluid(name: str) -> Samples:
+    return run(barostat_named(name, "isotropic"), FLUID)
+
+
+@cache
+def crystal(name: str, scaling: str) -> Samples:
+    return run(barostat_named(name, scaling), CRYSTAL)
+
+
+def standard_error(of_replicas: np.ndarray) -> np.ndarray:
+    """Of the mean over independent replicas, which are the first axis."""
+    return of_replicas.std(0, ddof=1) / math.sqrt(len(of_replicas))
+
+
+def simulation_data(samples: Samples, setting: Setting, number: int):
+    """One condition as physical_validation takes it, in eV, Å and bar."""
+    from physical_validation.data import EnsembleData, ObservableData, SimulationData, SystemData, UnitData
+
+    kelvin, bar = setting.conditions[number]
+    units = UnitData(
+        kb=KB_EV_PER_K,
+        energy_conversion=1 / KJ_PER_MOL,
+        length_conversion=0.1,
+        volume_conversion=1e-3,
+        temperature_conversion=1,
+        pressure_conversion=1,
+        time_conversion=1,
+    )
+    removed = 3 * samples.n_atoms - samples.freedom
+    mass = np.full(samples.n_atoms, 39.95)
+    system = SystemData(samples.n_atoms, nconstraints=0, ndof_reduction_tra=removed, ndof_reduction_rot=0, mass=mass)
+    observables = ObservableData(
+        kinetic_energy=samples.kinetic[number].ravel(),
+        potential_energy=samples.energies[number].ravel(),
+        volume=samples.volumes[number].ravel(),
+    )
+    ensemble = EnsembleData("NPT", natoms=samples.n_atoms, pressure=bar, temperature=kelvin)
+    return SimulationData(units=units, ensemble=ensemble, system=system, observables=observables)
+
+
+def slopes(samples: Samples, setting: Setting) -> dict[tuple, float]:
+    """Deviations from the ensemble between conditions that differ in one of temperature and pressure."""
+    from physical_validation import ensemble
+
+    found = {}
+    for first, second in combinations(range(len(setting.conditions)), 2):
+        conditions = setting.conditions[first], setting.conditions[second]
+        if sum(a == b for a, b in zip(*conditions, strict=True)) == 1:
+            data = (simulation_data(samples, setting, number) for number in (first, second))
+            (found[conditions],) = ensemble.check(*data, verbosity=0, data_is_uncorrelated=True)
+    return found
+
+
+def assert_ensemble(samples: Samples, setting: Setting) -> None:
+    """Distributions of volume, enthalpy and kinetic energy, and the mean pressure."""
+    from physical_validation import kinetic_energy
+
+    found = slopes(samples, setting)
+    assert len(found) >= 1
+    assert max(map(abs, found.values())) < SLOPE_LIMIT, found
+    for number in range(len(setting.conditions)):
+        data = simulation_data(samples, setting, number)
+        options = {"verbosity": 0, "bootstrap_seed": 1, "data_is_uncorrelated": True}
+        deviations = kinetic_energy.distribution(data, **options)
+        assert max(map(abs, deviations)) < LIMIT, (setting.conditions[number], deviations)
+
+
+def assert_mean_pressure(samples: Samples, barostat: Barostat, setting: Setting, resolution: float) -> None:
+    """The virial theorem <V (P - P₀)> = -(1 + c) kT for each group of axes, with c as in the equations of motion.
+
+    Standard errors must be below the resolution times N kT, the kinetic part.
+    """
+    groups = {"isotropic": [[0, 1, 2]], "semi_isotropic": [[0, 1], [2]]}.get(barostat.scaling, [[0], [1], [2]])
+    for number, (kelvin, bar) in enumerate(setting.conditions):
+        of_replicas = samples.mean_excess[number]
+        expected = -(2 if barostat.conserves_momentum else 1) * kT_eV(kelvin)
+        diagonal = np.diagonal(of_replicas, axis1=1, axis2=2)
+        parts = [(diagonal[:, axes].mean(1), expected) for axes in groups]
+        if barostat.scaling == "full":
+            parts += [(of_replicas[:, i, j], 0.0) for i, j in ((0, 1), (0, 2), (1, 2))]
+        for values, exact in parts:
+            error = standard_error(values)
+            assert error < resolution * samples.n_atoms * kT_eV(kelvin), "nothing was tested"
+            assert abs(values.mean() - exact) < LIMIT * error, (kelvin, bar, values.mean(), exact, error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_ensemble_of_a_fluid(name):
+    samples = fluid(name)
+    assert_ensemble(samples, FLUID)
+    assert_mean_pressure(samples, barostat_named(name, "isotropic"), FLUID, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_compressibility_of_a_fluid(name):
+    """From the fluctuations of the volume, kT <V> κ = <V²> - <V>², and from the slope of ln <V>(P)."""
+    samples = fluid(name)
+    for low, high in ((0, 1), (2, 3)):
+        fluctuations = []
+        for number in (low, high):
+            of_replicas, volumes = samples.volumes[number].T, samples.mean_volume[number]
+            squares = (of_replicas - volumes.mean()) ** 2
+            scale = kT_eV(FLUID.conditions[number][0]) * volumes.mean()
+            fluctuations.append((squares.mean() / scale, standard_error(squares.mean(1)) / scale))
+        by_fluctuations = 0.5 * sum(value for value, _ in fluctuations)
+        means = [samples.mean_volume[number].mean() for number in (low, high)]
+        errors = [standard_error(samples.mean_volume[number]) for number in (low, high)]
+        width = (FLUID.conditions[high][1] - FLUID.conditions[low][1]) * BAR
+        by_slope = -math.log(means[1] / means[0]) / width
+        of_slope = math.hypot(*(error / mean for error, mean in zip(errors, means, strict=True))) / width
+        error = math.hypot(of_slope, *(0.5 * error for _, error in fluctuations))
+        assert error < 0.15 * by_slope, "nothing was tested"
+        assert abs(by_fluctuations - by_slope) < LIMIT * error, (by_fluctuations, by_slope, error)
+
+
+@pytest.mark.slow
+def test_all_give_the_density_of_the_fluid():
+    for first, second in combinations(PAIRS, 2):
+        volumes = [fluid(name).mean_volume for name in (first, second)]
+        means, errors = zip(*((v.mean(1), standard_error(v.T)) for v in volumes), strict=True)
+        error = np.hypot(*errors)
+        assert (error < 0.01 * means[0]).all(), "nothing was tested"
+        assert (np.abs(means[0] - means[1]) < LIMIT * error).all(), (first, second, means, error)
+
+
+CRYSTALS = [(name, scaling) for scaling in ("semi_isotropic", "anisotropic") for name in PAIRS] + [("mtk", "full")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scaling"), CRYSTALS)
+def test_ensemble_of_a_crystal(name, scaling):
+    """It stays cubic on average, although its cell is free to change its shape."""
+    samples = crystal(name, scaling)
+    assert_ensemble(samples, CRYSTAL)
+    assert_mean_pressure(samples, barostat_named(name, scaling), CRYSTAL, 0.1)
+    assert_cubic(samples)
+
+
+def assert_cubic(samples: Samples) -> None:
+    for cells in samples.mean_cell:
+        edges = np.diagonal(cells, axis1=1, axis2=2)
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            for values in (edges[:, i] - edges[:, j], cells[:, i, j] + cells[:, j, i]):
+                error = standard_error(values)
+                assert error < 1e-2 * edges.mean(), "nothing was tested"
+                assert abs(values.mean()) <= LIMIT * error, (values.mean(), error)
+
+
+QUICK = replace(CRYSTAL, n_each=4, equilibration=80, n_samples=1, every=220)
+
+
+@pytest.mark.parametrize(("name", "scaling"), [("rescaling, langevin", "anisotropic"), ("mtk", "full")])
+def test_mean_pressure_of_a_crystal(name, scaling):
+    """The shortened check, of the virial theorem alone."""
+    barostat = barostat_named(name, scaling)
+    samples = run(barostat, QUICK)
+    assert_mean_pressure(samples, barostat, QUICK, 0.25)
+
+
+@pytest.mark.parametrize("scaling", ["isotropic", "anisotropic", "full"])
+def test_conserved_energy_is_of_second_order(scaling):
+    """The extended energy varies by a quarter with half the time step, in double precision."""
+    setting = replace(CRYSTAL, repeats=2, n_each=1)
+    variations = []
+    for timestep_fs in (4.0, 2.0):
+        chain = replace(CHAIN, timestep_fs=timestep_fs)
+        barostat = MartynaTobiasKlein(chain, 1.0, 200.0, scaling)
+        system, state = start(barostat, setting, torch.float64)
+        before, trajectory = barostat.conserved(system, state), steps(barostat, system, state, round(400 / timestep_fs))
+        energies = torch.stack([barostat.conserved(system, state) for state in trajectory])
+        variations.append((energies - before).square().mean(0).sqrt())
+    ratio = variations[0] / variations[1]
+    assert (variations[0] > 1e-7).all(), "nothing was tested"
+    assert ((ratio > 3.6) & (ratio < 4.4)).all(), (ratio, variations)
