@@ -34,7 +34,7 @@ CASES = (
     ("lj", "crystal", 4),
     ("lj", "crystal", 16),
 )
-ROUNDS, MEASURED_S = 9, 0.3  # of each path
+ROUNDS, MEASURED_S = 7, 0.2  # of each path
 RESTART_AFTER = 40  # steps, so that all paths compute the same pairs
 NVT, RESCALING, MTK = "NVT", "rescaling", "mtk, full"
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from smooth_lennard_jones import SmoothLennardJones, argon
 
-from mdsim.dynamics.velocities import maxwell_boltzmann
+from mdsim.dynamics.velocities import maxwell_boltzmann, remove_center_of_mass_velocity
 from mdsim.geometry import volume
+from mdsim.integrators import LangevinBAOAB, StochasticCellRescaling
 from mdsim.integrators.barostat import Barostat, pressure_tensor
 from mdsim.integrators.noise import noise_of_steps
 from mdsim.moving_cells import bind_in_cells
@@ -79,8 +80,23 @@ def excess(barostat: Barostat, system: System, state: MDState) -> Tensor:
     return volume(state.cell)[:, None, None] * (pressure_tensor(system, state) - of_bath)
 
 
+def equilibrated(barostat: Barostat, system: System, state: MDState, n_steps: int) -> MDState:
+    """A state for this barostat, after Langevin dynamics with cell rescaling. Chains would keep a crystal ringing."""
+    scaling = {"full": "anisotropic"}.get(barostat.scaling, barostat.scaling)
+    damped = StochasticCellRescaling(LangevinBAOAB(barostat.timestep_fs, 1.0, 10.0), 1.0, 300.0, 2e-4, scaling)
+    for last in steps(damped, system, state, n_steps):
+        state = last
+    velocities = state.velocities
+    if barostat.conserves_momentum:
+        velocities = remove_center_of_mass_velocity(velocities, system.masses)
+    fresh = barostat.init(system, potential_of(system), state.positions, velocities, state.cell)
+    return replace(fresh, kT=state.kT, pressure=state.pressure)
+
+
 def run(barostat: Barostat, setting: Setting) -> Samples:
+    """Equilibrate twice, with damping and with the barostat itself, and sample."""
     system, first = start(barostat, setting)
+    first = equilibrated(barostat, system, first, setting.equilibration)
     sampled, sums, n_summed = [], [0.0, 0.0, 0.0], setting.n_samples * setting.every
     trajectory = steps(barostat, system, first, setting.equilibration + n_summed)
     for since, state in enumerate(trajectory, start=1 - setting.equilibration):
