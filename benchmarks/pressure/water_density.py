@@ -1,6 +1,6 @@
 """Density and compressibility of SPC/Fw water at constant pressure, by the barostats of mdsim and by that of OpenMM.
 
-    python -m benchmarks.pressure.water_density                            # half an hour on one core
+    python -m benchmarks.pressure.water_density                            # an hour on one core
     python -m benchmarks.pressure.water_density --methods mtk --picoseconds 50
 
 OpenMM evaluates the same system for both: 128 molecules, particle-mesh Ewald, Lennard-Jones interactions switched off
