@@ -1,0 +1,1 @@
+"""Benchmarks of dynamics at constant pressure."""
