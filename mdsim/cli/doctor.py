@@ -35,6 +35,7 @@ PURPOSE = {
     "data": "generators of reference data",
     "water": "the generator of liquid water",
     "trajectories": "trajectory files in the formats XTC, DCD and H5MD",
+    "scattering": "structure factors weighted for X-rays and neutrons",
     "wandb": "logging to Weights & Biases",
     "completion": "shell completion",
 }
