@@ -65,6 +65,7 @@ def assert_equal_within_rounding(first: dict, second: dict) -> None:
     assert torch.equal(first["generator"], second["generator"])
 
 
+@pytest.mark.slow
 def test_collective_operations(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "state").write_text("before")

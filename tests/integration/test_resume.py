@@ -122,6 +122,7 @@ def test_resuming_a_finished_run_changes_no_result(world):
     assert {path: path.read_bytes() for path in results} == results
 
 
+@pytest.mark.slow
 def test_a_longer_horizon_may_be_asked_for(world):
     arguments = ["--config-yml", str(world / "train.yml")]
     assert cli.stable_training([*arguments, "--epochs=2"]) == 0

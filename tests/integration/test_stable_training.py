@@ -147,6 +147,7 @@ def _aspirin_force_field(root: Path) -> None:
     save_atomically(path, force_field_payload(model, model_config(model), {}))
 
 
+@pytest.mark.slow
 def test_the_bundled_configurations_can_be_debugged(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     _aspirin_force_field(tmp_path)
