@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mdsim.force_field import ForceField
-from mdsim.geometry import outer
+from mdsim.geometry import outer, volume
 from mdsim.neighbors import Neighbors, pairs_within
 from mdsim.state import System
 from mdsim.stress import shifts_of
@@ -120,10 +120,10 @@ def _stress(
     virial = batch.sums(outer(positions[0], of_positions[0]))
     if of_shifts is not None:
         virial = virial.index_add(0, batch.owners[batch.pairs.first], outer(shifts, of_shifts))
-    volume = torch.linalg.det(batch.cells).abs()[:, None, None]
+    volumes = volume(batch.cells)[:, None, None]
     # NaN is set last: a division by it would make gradients with respect to parameters NaN as well.
-    stress = 0.5 * (virial + virial.mT) / torch.where(volume > 0, volume, 1.0)
-    return torch.where(volume > 0, stress, torch.nan)
+    stress = 0.5 * (virial + virial.mT) / torch.where(volumes > 0, volumes, 1.0)
+    return torch.where(volumes > 0, stress, torch.nan)
 
 
 def joined(systems: Sequence[System]) -> System:

@@ -266,8 +266,8 @@ class ForceField(EnergyZero):
         neighbor_list = NeighborList(system, self.cutoff, skin)
         if differentiable:  # no groups, because the graph of all replicas is kept anyway
             return lambda positions: model(system, positions, neighbor_list(positions), create_graph=True)
-        in_groups = InGroups(lambda some, pairs: model(system, some, pairs))
-        return lambda positions: neighbor_list.evaluate(positions, lambda pairs: in_groups(positions, pairs))
+        in_groups = InGroups(lambda pairs, some: model(system, some, pairs))
+        return lambda positions: neighbor_list.evaluate(positions, lambda pairs: in_groups(pairs, positions))
 
 
 class Together:
@@ -304,36 +304,38 @@ class InGroups(Generic[Results]):
     """Energies, forces and the like, for as many replicas at a time as the memory budget allows.
 
     Args:
-        evaluate: function of the positions of some replicas (Å) and of their pairs.
+        evaluate: function of the pairs of some replicas and of what belongs to these, first their positions (Å).
     """
 
-    def __init__(self, evaluate: Callable[[Tensor, Neighbors], Results]) -> None:
+    def __init__(self, evaluate: Callable[..., Results]) -> None:
         self.evaluate = evaluate
         self._bytes_per_pair: float | None = None
         self._neighbors: Neighbors | None = None  # for which the groups were made
         self._groups: list[tuple[slice, Neighbors]] = []
 
-    def __call__(self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors) -> Results:
+    def __call__(self, neighbors_of_all: Neighbors, *of_replicas: Float[Tensor, "replica ..."]) -> Results:
         """The results for all replicas."""
-        if neighbors_of_all is not self._neighbors:  # in every step, if cells move
-            self._groups = self._divided(positions, neighbors_of_all)
+        if neighbors_of_all is not self._neighbors:
+            self._groups = self._divided(neighbors_of_all, *of_replicas)
             self._neighbors = neighbors_of_all
         if len(self._groups) == 1:
-            return self.evaluate(positions, neighbors_of_all)
-        results = [self.evaluate(positions[replicas], pairs) for replicas, pairs in self._groups]
+            return self.evaluate(neighbors_of_all, *of_replicas)
+        results = [self._of_group(*group, *of_replicas) for group in self._groups]
         return tuple(torch.cat(parts) for parts in zip(*results, strict=True))  # type: ignore[return-value]
 
-    def _divided(
-        self, positions: Float[Tensor, "replica atom 3"], neighbors_of_all: Neighbors
-    ) -> list[tuple[slice, Neighbors]]:
+    def _of_group(self, replicas: slice, pairs: Neighbors, *of_replicas: Tensor) -> Results:
+        return self.evaluate(pairs, *(tensor[replicas] for tensor in of_replicas))
+
+    def _divided(self, neighbors_of_all: Neighbors, *of_replicas: Tensor) -> list[tuple[slice, Neighbors]]:
+        positions = of_replicas[0]
         n_replicas, n_atoms, _ = positions.shape
         if n_replicas < 2:
             return [(slice(0, n_replicas), neighbors_of_all)]
         if self._bytes_per_pair is None:
             one_each = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs=0)
-            replica, pairs = max(one_each, key=lambda group: group[1].n_pairs)
-            taken = bytes_for(lambda: self.evaluate(positions[replica], pairs))
-            self._bytes_per_pair = max(1.0, taken / max(1, pairs.n_pairs))
+            largest = max(one_each, key=lambda group: group[1].n_pairs)
+            taken = bytes_for(lambda: self._of_group(*largest, *of_replicas))
+            self._bytes_per_pair = max(1.0, taken / max(1, largest[1].n_pairs))
         budget = budget_bytes(positions.device)
         if positions.device.type == "cpu":
             budget = min(budget, CPU_GROUP_BYTES)

@@ -92,13 +92,12 @@ def _plain(force_field: ForceField, system: System, differentiable: bool, skin: 
     model = force_field if differentiable else force_field.frozen_copy()
     neighbor_list = MovingCellList(system, force_field.cutoff, skin)
 
-    def evaluate(positions: Tensor, pairs: Neighbors) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(listed: Neighbors, positions: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pairs = listed.in_cells(cells, system.n_atoms)
         found = atomic_energies_forces_virial(model, system, positions, pairs, create_graph=differentiable)
         return found[0].sum(-1), *found[1:]
 
-    if differentiable:
-        return lambda positions, cells: evaluate(positions, neighbor_list.in_cells(positions, cells))
-    in_groups = InGroups(evaluate)
+    function = evaluate if differentiable else InGroups(evaluate)  # no groups for a graph, which is kept anyway
     return lambda positions, cells: neighbor_list.evaluate_in_cells(
-        positions, cells, lambda pairs: in_groups(positions, pairs.in_cells(cells, system.n_atoms))
+        positions, cells, lambda listed: function(listed, positions, cells)
     )

@@ -77,7 +77,8 @@ def gfn2_labels(system: System, positions: Float[Tensor, "structure atom 3"]) ->
 
 def sampled_terms(config: TrainConfig, system: System, zero_energy_eV: float) -> dict[str, LossTerm]:
     """The loss terms of a recipe that use samples, by name."""
-    data, points = assembly.dataset(config.data), assembly.state_points(config)
+    data = assembly.dataset(config.data)
+    points = assembly.state_points(config, data)
     weighted = assembly.weighted_terms(config, system, data, points, zero_energy_eV)
     return {entry.term.name: entry.term for entry in weighted if entry.term.uses_samples}
 

@@ -33,7 +33,7 @@ from mdsim.errors import ConfigError
 from mdsim.interfaces import BinnedObservable, Observable
 from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution
-from mdsim.observables.chain_ends import chain_ends, copies_of_pair
+from mdsim.observables.chain_ends import chain_ends
 from mdsim.observables.chains import EndToEndDistance, RadiusOfGyration
 from mdsim.observables.coordination import CoordinationNumber
 from mdsim.observables.debye_scattering import DebyeStructureFactor
@@ -53,7 +53,7 @@ from mdsim.plugins import make
 from mdsim.state import System
 
 #: Observables whose arguments are the keys of their sections.
-OF_SITES: dict[type[Section], Callable[..., BinnedObservable]] = {
+OF_SECTIONS: dict[type[Section], Callable[..., BinnedObservable]] = {
     CoordinationConfig: CoordinationNumber,
     TetrahedralOrderConfig: TetrahedralOrder,
     HydrogenBondsConfig: HydrogenBonds,
@@ -114,7 +114,7 @@ def _structure_factor(config: StructureFactorConfig, pair: tuple[str, str] | Non
 def _end_to_end(config: EndToEndConfig, system: System) -> Iterator[EndToEndDistance]:
     named = chain_ends(system)
     if config.atoms is not None:
-        named = {name: copies_of_pair(system, ends) for name, ends in config.atoms.items()}
+        named = {name: copies(system, ends) for name, ends in config.atoms.items()}
     if not named:
         raise ConfigError(
             "observable.end_to_end: no molecule has two bonded heavy atoms; name the `atoms` at the ends of one"
@@ -125,6 +125,8 @@ def _end_to_end(config: EndToEndConfig, system: System) -> Iterator[EndToEndDist
 
 def observable(config: TargetObservableConfig, system: System) -> BinnedObservable:
     """A structural observable. The RDF is h(r) for open boundaries and g(r) for periodic ones."""
+    if (made := OF_SECTIONS.get(type(config))) is not None:
+        return made(**config.model_dump(exclude={"name"}))
     match config:
         case RDFConfig():
             return RDF(
@@ -138,14 +140,6 @@ def observable(config: TargetObservableConfig, system: System) -> BinnedObservab
             return ADF(bin_width_deg=config.bin_width_deg)
         case BondLengthsConfig():
             return BondLengthDistribution(config.max_length_A, config.bin_width_A, pair=config.pair)
-        case (
-            CoordinationConfig()
-            | TetrahedralOrderConfig()
-            | HydrogenBondsConfig()
-            | RadiusOfGyrationConfig()
-            | DensityConfig()
-        ):
-            return OF_SITES[type(config)](**config.model_dump(exclude={"name"}))
         case CustomObservableConfig():
             return make(BinnedObservable, config.factory, config.options, "observable", system=system)
     raise ConfigError(f"observable.name: {config.name!r} has no observable")

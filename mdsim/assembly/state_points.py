@@ -29,20 +29,20 @@ class Point:
         return {one.observable: one.reference_file for one in self.config.reference_files}.get(observable)
 
 
-def state_points(config: RunConfig) -> list[Point]:
-    """The state points of a configuration.
+def state_points(config: RunConfig, main: Dataset) -> list[Point]:
+    """The state points of a configuration, whose main data set is given.
 
     Raises:
         ConfigError: the data of a state point are of another system.
         DatasetError: there is no such data set.
     """
-    main, found = dataset(config.data), []
+    found = []
     for number, point in enumerate(config.points):
         section, size = reference_of(config, point)
         data = main if point.data is None else dataset(section)
         if data.metadata.atomic_numbers != main.metadata.atomic_numbers:
             raise ConfigError(f"state_points.{number}.data: {data.folder} is of another system than {main.folder}")
-        found.append(Point(point, data, dataset(section, size)))
+        found.append(Point(point, data, data if size in (None, section.size) else dataset(section, size)))
     return found
 
 

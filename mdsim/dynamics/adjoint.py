@@ -94,16 +94,16 @@ def force_sensitivities(
 def hessian_product(
     potential: Potential, positions: Float[Tensor, "replica atom 3"], vectors: Float[Tensor, "replica atom 3"]
 ) -> Float[Tensor, "replica atom 3"]:
-    """(∂F/∂x) · vector of each replica, by a central difference of the forces along the vector.
-
-    The largest displacement of an atom component is `displacement_A`.
-    """
-    scale = displacement_A(positions.dtype) / vectors.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)
+    """(∂F/∂x) · vector of each replica, by a central difference of the forces along the vector."""
+    scale = difference_step(vectors)[:, None, None]
     move = scale * vectors
     ahead, behind = potential(positions + move)[1], potential(positions - move)[1]
     return (ahead - behind) / (2 * scale)
 
 
-def displacement_A(dtype: torch.dtype) -> float:
-    """Displacement of central differences, Å: the cube root of the rounding error, which balances both errors."""
-    return torch.finfo(dtype).eps ** (1 / 3)
+def difference_step(vectors: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "replica"]:
+    """The factor on each vector that makes it the displacement (Å) of a central difference.
+
+    Its largest component is the cube root of the rounding error, which balances both errors of the difference.
+    """
+    return torch.finfo(vectors.dtype).eps ** (1 / 3) / vectors.abs().amax((1, 2)).clamp_min(1e-30)

@@ -4,15 +4,15 @@ With F = -∂U/∂x, a sum over frames becomes one over pairs of displaced struc
 
     λ · ∂F(x)/∂θ = -∂/∂θ [U(x + ελ) - U(x - ελ)] / 2ε + O(ε²),
 
-so that one backward pass per minibatch serves, without second derivatives and with any force field. The step ε moves
-the atoms by at most `mdsim.dynamics.adjoint.displacement_A`.
+so that one backward pass per minibatch serves, without second derivatives and with any force field. The step ε is
+`mdsim.dynamics.adjoint.difference_step`.
 """
 
 from __future__ import annotations
 
 import torch
 
-from mdsim.dynamics.adjoint import displacement_A
+from mdsim.dynamics.adjoint import difference_step
 from mdsim.estimator.parameter_gradient import Gradients, energy_gradient
 from mdsim.estimator.sample_energies import structure_energies
 from mdsim.force_field import ForceField
@@ -36,7 +36,7 @@ def force_gradient(
         vectors: λ of each frame, per eV/Å.
         minibatch_size: structures whose graph is held in memory at once.
     """
-    step = displacement_A(positions.dtype) / vectors.abs().amax((1, 2)).clamp_min(1e-30)
+    step = difference_step(vectors)
     move = step[:, None, None] * vectors
     displaced = torch.stack([positions + move, positions - move], dim=1).flatten(0, 1)
     coefficients = torch.stack([-0.5 / step, 0.5 / step], dim=1).flatten()

@@ -6,13 +6,13 @@ stratified sampling. The importance weights, which keep averages unbiased, are a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from mdsim.estimator.sample_energies import closest_molecules
 from mdsim.geometry import pair_distances
-from mdsim.observables.cells import of_chosen
+from mdsim.observables.cells import of_some
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
 
@@ -67,9 +67,8 @@ class NeighborhoodSampler:
         deviation = worst_bond_of_molecules(system, positions, self.reference_lengths_A)[frames, molecules]
         chosen, weights = stratified(deviation, self.n_strata, self.max_per_stratum, generator)
         frames, molecules = frames[chosen], molecules[chosen]
-        of_samples = replace(system, cell=of_chosen(system.cell, frames))
         centers = central_atoms(system)[molecules]
-        membership = closest_molecules(of_samples, positions[frames], centers, self.n_molecules)
+        membership = closest_molecules(of_some(system, frames), positions[frames], centers, self.n_molecules)
         alike = not self.weighted or self.max_per_stratum is None
         return Neighborhoods(frames, molecules, membership, None if alike else weights)
 

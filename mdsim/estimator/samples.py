@@ -223,20 +223,17 @@ class Sampling:
         if trajectory.energy is None:
             raise ValueError("the trajectory has no energies")
         positions, energy, replica = trajectory.positions[mask], trajectory.energy[mask], torch.nonzero(mask)[:, 1]
-        after_break = outcome.after_break[mask]
-        baths, shared = outcome.state.kT, (generator, self.structures_at_once)
-        cells = None if trajectory.cell is None else trajectory.cell[mask]
-        if self.sampler is None or not len(positions):
-            bath = self.kT if baths is None else baths[replica]
-            found = (system, trajectory, mask, positions, energy, replica, after_break, bath, *shared)
-            return Samples(*found, cells=cells)
-        drawn = self.sampler(system if cells is None else replace(system, cell=cells), positions, generator)
-        unknown = torch.full_like(drawn.frames, torch.nan, dtype=energy.dtype)
-        replica, after_break = replica[drawn.frames], after_break[drawn.frames]
-        bath = self.kT if baths is None else baths[replica]
-        of_drawn = (system, trajectory, mask, positions, unknown, replica, after_break, bath, *shared, drawn)
-        samples = Samples(*of_drawn, cells=cells)
-        return replace(samples, energy=samples.current_energies(force_field))
+        after_break, cells, drawn = outcome.after_break[mask], None, None
+        if trajectory.cell is not None:
+            cells = trajectory.cell[mask]
+        if self.sampler is not None and len(positions):
+            drawn = self.sampler(system if cells is None else replace(system, cell=cells), positions, generator)
+            energy = torch.full_like(drawn.frames, torch.nan, dtype=energy.dtype)  # not known yet
+            replica, after_break = replica[drawn.frames], after_break[drawn.frames]
+        bath = self.kT if outcome.state.kT is None else outcome.state.kT[replica]
+        of_samples = (energy, replica, after_break, bath, generator, self.structures_at_once, drawn)
+        samples = Samples(system, trajectory, mask, positions, *of_samples, cells=cells)
+        return samples if drawn is None else replace(samples, energy=samples.current_energies(force_field))
 
     def usable(self, outcome: Outcome) -> Bool[Tensor, "frame replica"]:
         """Mask of the frames to learn from: finite, not too long after a break, and of the selected replicas."""

@@ -345,7 +345,7 @@ class Evaluation:
         n_frames, n_atoms = self.stretch.n_steps // every, self.stretch.system.n_atoms
         interval_fs = every * self.stretch.integrator.timestep_fs
         form = saved.frames(n_frames, n_replicas, n_atoms, interval_fs, self.stretch.moves_cells)
-        return Trajectory(**checkpoints.load_state(self.out_dir / name, "frames", "frames", form))
+        return saved.read_frames(self.out_dir / name, form)
 
 
 def _scatter(trajectory: Trajectory, index: Int[Tensor, "moving"], n_replicas: int) -> Trajectory:

@@ -56,6 +56,15 @@ def write_frames(path: Path, trajectory: Trajectory) -> None:
     checkpoints.save_atomically(path, checkpoints.new_payload("frames", frames=fields_of(trajectory)))
 
 
+def read_frames(path: Path, form: Form) -> Trajectory:
+    """The kept frames of one stretch.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another run.
+    """
+    return Trajectory(**checkpoints.load_state(path, "frames", "frames", form))
+
+
 def _counts(value: Any, n_replicas: int, place: str) -> None:
     check(value, tensor(n_replicas, dtype=torch.long), place)
     if bool((value < 0).any()):

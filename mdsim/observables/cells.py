@@ -1,11 +1,11 @@
-"""Cells of the rows of positions: one for all rows, one for each row, or none."""
+"""Systems of the rows of positions, with one cell for all rows, one for each row, or none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mdsim.state import System
+from mdsim.state import System, Trajectory
 from mdsim.typing import Bool, Float, Int, Tensor
 
 
@@ -28,6 +28,11 @@ def split(cell: Float[Tensor, "*row 3 3"] | None, n_rows: int, size: int) -> Seq
     return cell.split(size)
 
 
-def system_of(system: System, chosen: Int[Tensor, "chosen"] | Bool[Tensor, "row"] | slice) -> System:
-    """A system of one cell as it is, or one of a cell for each row with those of some rows."""
+def in_rows(system: System, trajectory: Trajectory) -> System:
+    """The system of all frames and replicas as rows, one after another."""
+    return replace(system, cell=of_rows(trajectory.in_cells(system).cell))
+
+
+def of_some(system: System, chosen: Int[Tensor, "*chosen"] | Bool[Tensor, "row"] | slice) -> System:
+    """The system of some rows."""
     return replace(system, cell=of_chosen(system.cell, chosen))

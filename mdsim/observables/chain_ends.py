@@ -38,16 +38,6 @@ def chain_ends(system: System) -> dict[str, tuple[tuple[int, int], ...]]:
     return found
 
 
-def copies_of_pair(system: System, pair: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """A pair of atoms of a molecule and the same one of all other molecules of its kind, or alone if it is in none."""
-    for molecules in kinds_of_molecules(system):
-        for own in molecules:
-            if set(pair) <= set(own):
-                i, j = (own.index(atom) for atom in pair)
-                return tuple((one[i], one[j]) for one in (own, *(other for other in molecules if other is not own)))
-    return (pair,)
-
-
 def _graph(system: System, atoms: np.ndarray) -> coo_matrix:
     """Bonds between the given atoms, numbered by their place."""
     place = np.full(system.n_atoms, -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -37,23 +37,19 @@ class MinimumDistance:
                 f"the system is a single molecule of {system.n_atoms} atoms: there is no distance between molecules"
             )
         finite = finite_frames(trajectory.positions).reshape(-1)
-        rows = trajectory.positions.flatten(0, 1)
-        cell = cells.of_chosen(cells.of_rows(trajectory.in_cells(system).cell), finite)
-        closest = rows.new_full((len(rows),), torch.nan).index_put((finite,), _closest(system, rows[finite], cell))
+        rows, system = trajectory.positions.flatten(0, 1), cells.of_some(cells.in_rows(system, trajectory), finite)
+        closest = rows.new_full((len(rows),), torch.nan).index_put((finite,), _closest(system, rows[finite]))
         return closest.unflatten(0, trajectory.positions.shape[:2]).unsqueeze(-1)
 
 
-def _closest(
-    system: System, rows: Float[Tensor, "row atom 3"], cell: Float[Tensor, "*row 3 3"] | None
-) -> Float[Tensor, "row"]:
+def _closest(system: System, rows: Float[Tensor, "row atom 3"]) -> Float[Tensor, "row"]:
     """The distance in each row, by a neighbor search, or among all pairs if the search finds none."""
-    system = replace(system, cell=cell)
     closest, reach = rows.new_full((len(rows),), torch.inf), FIRST_REACH_A
     missing = torch.arange(len(rows), device=rows.device)
     while len(missing) and searchable(system, system.n_atoms, reach):
         parts = [
             rows.new_full((found.n_rows,), torch.inf).scatter_reduce(0, found.row, found.distance, "amin")
-            for found in search(system, rows[missing], cells.of_chosen(cell, missing), BETWEEN_MOLECULES, reach)
+            for found in search(cells.of_some(system, missing), rows[missing], BETWEEN_MOLECULES, reach)
         ]
         closest = closest.index_copy(0, missing, torch.cat(parts))
         missing = missing[(closest.detach()[missing] > reach)]
@@ -62,6 +58,6 @@ def _closest(
         return closest
     blocks = map_in_chunks(
         lambda some, pairs, of_these: pair_distances(some, pairs, of_these).amin(-1),
-        *(rows[missing], BETWEEN_MOLECULES.all_of(system), cells.of_chosen(cell, missing), VALUES_PER_CHUNK),
+        *(rows[missing], BETWEEN_MOLECULES.all_of(system), cells.of_chosen(system.cell, missing), VALUES_PER_CHUNK),
     )
     return closest.index_copy(0, missing, torch.stack(blocks).amin(0))

@@ -50,6 +50,10 @@ class Density:
         cell = trajectory.in_cells(system).cell
         if cell is None:
             raise ValueError("the density needs the volume of a periodic system, but the system has no cell")
-        density = AMU_PER_A3_IN_G_PER_CM3 * system.masses.sum() / volume(cell)
-        density = density.to(trajectory.positions).expand(trajectory.positions.shape[:2])
+        density = density_g_per_cm3(system, cell).to(trajectory.positions).expand(trajectory.positions.shape[:2])
         return torch.where(finite_frames(trajectory.positions), density, torch.nan)[..., None]
+
+
+def density_g_per_cm3(system: System, cell: Float[Tensor, "*cells 3 3"]) -> Float[Tensor, "*cells"]:
+    """Mass density in g/cm³ of a system in each cell (Å)."""
+    return AMU_PER_A3_IN_G_PER_CM3 * system.masses.sum() / volume(cell)

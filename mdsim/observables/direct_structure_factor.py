@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 
 from mdsim.observables import cells
 from mdsim.observables.bins import Bins
 from mdsim.observables.histogram import VALUES_PER_CHUNK
 from mdsim.observables.structure_factor import Pair, StructureFactor, per_ordered_pair
+from mdsim.observables.tuples import atoms_of
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Int, Tensor
 
@@ -50,7 +50,7 @@ class DirectStructureFactor(StructureFactor):
         vectors, of_bin = wave_vectors(cell, self.bins, self.most_vectors_per_bin)
         vectors = vectors.to(trajectory.positions)
         symbols = sorted({symbol for pair in pairs for symbol in pair})
-        members = [system.atomic_numbers == chemical_symbols.index(symbol) for symbol in symbols]
+        members = [atoms_of(system, symbol) for symbol in symbols]
         of_bins = torch.nn.functional.one_hot(of_bin, self.bins.count).double()
         share = (of_bins / of_bins.sum(0)).to(vectors)
 
@@ -61,7 +61,7 @@ class DirectStructureFactor(StructureFactor):
 
         per_row = max(1, VALUES_PER_CHUNK // (system.n_atoms * len(vectors)))
         rows = trajectory.positions.flatten(0, 1)
-        of_rows = cells.split(cells.of_rows(trajectory.in_cells(system).cell), len(rows), per_row)
+        of_rows = cells.split(cells.in_rows(system, trajectory).cell, len(rows), per_row)
         parts = zip(rows.split(per_row), of_rows, strict=True)
         found = torch.cat([correlations(some, cell) for some, cell in parts if cell is not None], dim=1)
         found = found.unflatten(1, trajectory.positions.shape[:2])

@@ -13,12 +13,11 @@ from mdsim.observables.adf import bonded_partners
 from mdsim.observables.bins import Bins
 from mdsim.observables.near import displacements, near_pairs
 from mdsim.observables.pairs import PairKind, PairsOfRows, check_range
+from mdsim.observables.rotatable import HYDROGEN
 from mdsim.observables.sites import SiteDistribution
 from mdsim.observables.tuples import atomic_number, elements_of
 from mdsim.state import System
 from mdsim.typing import Bool, Float, Int, Tensor
-
-HYDROGEN = 1
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,8 @@ class HydrogenBonds(SiteDistribution):
         for found in near_pairs(system, rows, kind, self.max_distance_A):
             here = slice(start, start + found.n_rows)
             start += found.n_rows
-            right = torch.nonzero(heavy[found.first] & heavy[found.second])[:, 0]
-            pairs = PairsOfRows(
-                found.n_rows, *(v[right] for v in (found.row, found.first, found.second, found.distance))
-            )
-            numbers.append(self._bonds_of_molecules(cells.system_of(system, here), rows[here], pairs, hydrogens))
+            pairs = found.chosen(torch.nonzero(heavy[found.first] & heavy[found.second])[:, 0])
+            numbers.append(self._bonds_of_molecules(cells.of_some(system, here), rows[here], pairs, hydrogens))
         return torch.cat(numbers)[:, self.sites(system)]
 
     def _bonds_of_molecules(

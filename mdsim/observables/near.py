@@ -30,11 +30,9 @@ def near_pairs(
         ValueError: the system has no such pairs.
     """
     searched = kind.count(system) and math.isfinite(reach_A) and searchable(system, len(kind.atoms(system)), reach_A)
-    blocks = search(system, rows, system.cell, kind, reach_A) if searched else _all_pairs(system, rows, kind)
+    blocks = search(system, rows, kind, reach_A) if searched else _all_pairs(system, rows, kind)
     for found in blocks:
-        near = torch.nonzero(found.distance <= reach_A)[:, 0]
-        chosen = (values[near] for values in (found.row, found.first, found.second, found.distance))
-        yield PairsOfRows(found.n_rows, *chosen)
+        yield found.chosen(torch.nonzero(found.distance <= reach_A)[:, 0])
 
 
 def _all_pairs(system: System, rows: Float[Tensor, "row atom 3"], kind: PairKind) -> Iterator[PairsOfRows]:

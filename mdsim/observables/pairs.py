@@ -8,7 +8,7 @@ choice of image at exactly half a cell, which is beyond the range of a search.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -126,16 +126,18 @@ def check_range(system: System, max_distance_A: float) -> None:
 
 
 def searchable(system: System, n_atoms: int, reach_A: float, few_atoms: int = FEW_ATOMS) -> bool:
-    """Whether a search finds the pairs of ``n_atoms`` atoms within ``reach_A`` much faster than visiting all pairs."""
-    cell, is_unique = system.cell, True
-    if cell is not None:
-        is_unique = MARGIN * reach_A < half_height_A(cell)  # the minimum image gives all distances
+    """Whether a search finds the pairs of ``n_atoms`` atoms within ``reach_A`` much faster than visiting all pairs.
+
+    In moving cells also where it finds pairs that the minimum image misses.
+    """
+    cell, reach_A = system.cell, MARGIN * reach_A
+    if cell is not None and cell.ndim > 2:
+        if reach_A >= half_height_A(cell):  # the minimum image misses pairs, which a search finds
+            return True
         cell = largest_cell(cell)
-    if system.cell is not None and system.cell.ndim > 2 and not is_unique:
-        return True
-    if n_atoms < few_atoms or candidates_per_pair(cell, n_atoms, MARGIN * reach_A) > MOST_CANDIDATES_PER_PAIR:
+    if n_atoms < few_atoms or candidates_per_pair(cell, n_atoms, reach_A) > MOST_CANDIDATES_PER_PAIR:
         return False
-    return is_unique
+    return cell is None or reach_A < half_height_A(cell)
 
 
 @dataclass(frozen=True)
@@ -148,33 +150,32 @@ class PairsOfRows:
     second: Int[Tensor, "pair"]
     distance: Float[Tensor, "pair"]  # Å
 
+    def chosen(self, index: Int[Tensor, "chosen"]) -> PairsOfRows:
+        """Some of the pairs."""
+        return PairsOfRows(
+            self.n_rows, *(values[index] for values in (self.row, self.first, self.second, self.distance))
+        )
 
-def search(
-    system: System,
-    rows: Float[Tensor, "row atom 3"],
-    cell: Float[Tensor, "*row 3 3"] | None,
-    kind: PairKind,
-    reach_A: float,
-) -> Iterator[PairsOfRows]:
+
+def search(system: System, rows: Float[Tensor, "row atom 3"], kind: PairKind, reach_A: float) -> Iterator[PairsOfRows]:
     """Selected pairs within ``reach_A``, block by block of rows. A few longer pairs may be included.
 
     Args:
-        system: the system of the rows.
+        system: the system of the rows, with one cell or one for each row.
         rows: finite positions, Å.
-        cell: Å, one for all rows or one for each. None for open boundaries.
         kind: selection of pairs.
         reach_A: longest distance of interest.
     """
     atoms = kind.atoms(system)
     size = max(1, ATOMS_AT_ONCE // len(atoms))
-    for some, of_these in zip(rows.split(size), cells.split(cell, len(rows), size), strict=True):
+    for some, of_these in zip(rows.split(size), cells.split(system.cell, len(rows), size), strict=True):
         positions = some[:, atoms]
         found = pairs_within(of_these, positions, MARGIN * reach_A)
         first, second = atoms[found.first % len(atoms)], atoms[found.second % len(atoms)]
         distance = torch.linalg.vector_norm(found.displacements(positions), dim=-1)
         kept = torch.nonzero(kind.holds(system, first, second) & (first != second))[:, 0]
         row = torch.div(found.first, len(atoms), rounding_mode="floor")
-        yield PairsOfRows(len(some), row[kept], first[kept], second[kept], distance[kept])
+        yield PairsOfRows(len(some), row, first, second, distance).chosen(kept)
 
 
 def pair_histogram(
@@ -210,7 +211,7 @@ def pair_histogram(
         system,
         positions,
         (bins.count,),
-        lambda rows, cell: [count(found) for found in search(system, rows, cell, kind, reach)],
+        lambda of_these, rows: [count(found) for found in search(of_these, rows, kind, reach)],
     )
 
 
@@ -232,7 +233,7 @@ def molecule_pair_histogram(
         system,
         positions,
         (n_molecules, bins.count),
-        lambda rows, cell: [count(found) for found in search(system, rows, cell, kind, bins.stop)],
+        lambda of_these, rows: [count(found) for found in search(of_these, rows, kind, bins.stop)],
     )
 
 
@@ -245,12 +246,12 @@ def _of_finite_frames(
     system: System,
     positions: Float[Tensor, "frame replica atom 3"],
     shape: tuple[int, ...],
-    function: Callable[[Tensor, Tensor | None], list[Tensor]],
+    function: Callable[[System, Tensor], list[Tensor]],
 ) -> Float[Tensor, "frame replica *shape"]:
-    """Apply a function to the finite rows of positions and to their cell, in pieces. Other rows are NaN."""
-    rows, cell = positions.flatten(0, 1), cells.of_rows(system.cell)
+    """Apply a function to the finite rows of positions and to their system, in pieces. Other rows are NaN."""
+    rows, system = positions.flatten(0, 1), replace(system, cell=cells.of_rows(system.cell))
     chosen = torch.nonzero(finite_frames(positions).reshape(-1))[:, 0]
     result = positions.new_full((len(rows), *shape), torch.nan)
     if len(chosen):
-        result = result.index_copy(0, chosen, torch.cat(function(rows[chosen], cells.of_chosen(cell, chosen))))
+        result = result.index_copy(0, chosen, torch.cat(function(cells.of_some(system, chosen), rows[chosen])))
     return result.unflatten(0, positions.shape[:2])

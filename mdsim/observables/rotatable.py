@@ -17,6 +17,7 @@ and ω.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -29,6 +30,7 @@ HYDROGEN, CARBON = 1, 6
 
 #: Indices of the atoms i, j, k, l of a dihedral angle about the bond j-k.
 Quadruplet = tuple[int, int, int, int]
+Atoms = TypeVar("Atoms", bound=tuple[int, ...])
 
 
 def rotatable_dihedrals(system: System) -> dict[str, tuple[Quadruplet, ...]]:
@@ -49,19 +51,19 @@ def rotatable_dihedrals(system: System) -> dict[str, tuple[Quadruplet, ...]]:
     return found
 
 
-def copies(system: System, quadruplet: Quadruplet) -> tuple[Quadruplet, ...]:
-    """A dihedral and the same one of all other molecules of its kind, or alone if it is not within a molecule."""
-    return _copies(kinds_of_molecules(system), quadruplet)
+def copies(system: System, atoms: Atoms) -> tuple[Atoms, ...]:
+    """Some atoms and the same ones of all other molecules of their kind, or alone if they are not in one molecule."""
+    return _copies(kinds_of_molecules(system), atoms)
 
 
-def _copies(kinds: list[list[list[int]]], quadruplet: Quadruplet) -> tuple[Quadruplet, ...]:
+def _copies(kinds: list[list[list[int]]], atoms: Atoms) -> tuple[Atoms, ...]:
     for molecules in kinds:
         for own in molecules:
-            if set(quadruplet) <= set(own):
-                i, j, k, end = (own.index(atom) for atom in quadruplet)
+            if set(atoms) <= set(own):
+                places = [own.index(atom) for atom in atoms]
                 others = [one for one in molecules if one is not own]
-                return tuple((one[i], one[j], one[k], one[end]) for one in (own, *others))
-    return (quadruplet,)
+                return tuple(tuple(one[place] for place in places) for one in (own, *others))  # type: ignore[misc]
+    return (atoms,)
 
 
 def ring_bonds(system: System) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -74,9 +74,9 @@ class SiteDistribution(ABC):
         positions, bins = trajectory.positions, self.bins
         finite = finite_frames(positions).reshape(-1)
         rows = positions.detach().flatten(0, 1)
-        system = replace(system, cell=cells.of_rows(trajectory.in_cells(system).cell))
+        system = cells.in_rows(system, trajectory)
         counts = positions.new_full((len(rows), n_groups, bins.count), torch.nan)
         for index in torch.nonzero(finite)[:, 0].split(ROWS_AT_ONCE):
-            values = self.values(cells.system_of(system, index), rows[index]).clamp(bins.start, bins.stop)
+            values = self.values(cells.of_some(system, index), rows[index]).clamp(bins.start, bins.stop)
             counts[index] = grouped_histogram(values, bins, groups, n_groups).to(counts)
         return counts.unflatten(0, positions.shape[:2])

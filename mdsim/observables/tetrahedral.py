@@ -96,7 +96,7 @@ def nearest_of_kind(
     while len(missing):
         if not searchable(system, len(atoms), reach):
             reach = math.inf
-        pairs = near_pairs(cells.system_of(system, missing), rows[missing], kind, reach)
+        pairs = near_pairs(cells.of_some(system, missing), rows[missing], kind, reach)
         found = torch.cat([_ranked(block, place, len(atoms), count) for block in pairs])
         nearest[missing] = found
         missing = missing[(found < 0).flatten(1).any(1)]

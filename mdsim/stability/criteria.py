@@ -219,7 +219,7 @@ def _largest_deviation(
         system, trajectory: the structures.
         distances_each: distances in each structure, which take memory.
     """
-    structures, cell = trajectory.positions.flatten(0, 1), cells.of_rows(trajectory.in_cells(system).cell)
+    structures, cell = trajectory.positions.flatten(0, 1), cells.in_rows(system, trajectory).cell
     references, size = references.to(structures), max(1, DISTANCES_AT_ONCE // distances_each)
     pieces = zip(structures.split(size), cells.split(cell, len(structures), size), strict=True)
     largest = [(coordinates(piece, cell=of_piece) - references).abs().amax(-1) for piece, of_piece in pieces]

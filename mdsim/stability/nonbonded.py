@@ -66,23 +66,22 @@ class Contacts:
         Returns:
             Distances in Å, infinite where there is no pair. NaN or infinite if a coordinate is not finite.
         """
-        cell = self.system.cell if cell is None else cell
-        if not searchable(replace(self.system, cell=cell), self.system.n_atoms, reach_A):
-            return self._among_all(positions, cell)
+        system = self.system if cell is None else replace(self.system, cell=cell)
+        if not searchable(system, system.n_atoms, reach_A):
+            return self._among_all(system, positions)
         finite = finite_frames(positions[None])[0]
         closest = positions.new_full((len(positions), len(self.names)), torch.inf)
-        return closest.index_put((finite,), self._found(positions[finite], cells.of_chosen(cell, finite), reach_A))
+        return closest.index_put((finite,), self._found(cells.of_some(system, finite), positions[finite], reach_A))
 
-    def _among_all(
-        self, positions: Float[Tensor, "row atom 3"], cell: Float[Tensor, "*row 3 3"] | None
-    ) -> Float[Tensor, "row kind"]:
+    def _among_all(self, system: System, positions: Float[Tensor, "row atom 3"]) -> Float[Tensor, "row kind"]:
         closest = positions.new_full((len(positions), len(self.names)), torch.inf)
         for pairs, kinds in zip(self._pairs.split(VALUES_PER_CHUNK), self._kinds.split(VALUES_PER_CHUNK), strict=True):
             if not len(pairs):  # bonds hold all atoms together
                 break
             parts = []
             size = max(1, VALUES_PER_CHUNK // len(pairs))
-            for rows, of_these in zip(positions.split(size), cells.split(cell, len(positions), size), strict=True):
+            of_rows = cells.split(system.cell, len(positions), size)
+            for rows, of_these in zip(positions.split(size), of_rows, strict=True):
                 distances = pair_distances(rows, pairs, of_these)
                 empty = rows.new_full((len(rows), len(self.names)), torch.inf)
                 parts.append(empty.scatter_reduce(1, kinds.expand_as(distances), distances, "amin"))
@@ -90,11 +89,11 @@ class Contacts:
         return closest
 
     def _found(
-        self, positions: Float[Tensor, "row atom 3"], cell: Float[Tensor, "*row 3 3"] | None, reach_A: float
+        self, system: System, positions: Float[Tensor, "row atom 3"], reach_A: float
     ) -> Float[Tensor, "row kind"]:
         """The distances in finite structures, by a neighbor search."""
         parts = []
-        for found in search(self.system, positions, cell, ALL_PAIRS, reach_A):
+        for found in search(system, positions, ALL_PAIRS, reach_A):
             low, high = torch.minimum(found.first, found.second), torch.maximum(found.first, found.second)
             nonbonded = ~torch.isin(self._code(low, high), self._held)
             places = found.row * len(self.names) + self._kind(low, high)

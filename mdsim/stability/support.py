@@ -94,7 +94,7 @@ class Support:
         """
         rows = trajectory.positions.flatten(0, 1)
         size = max(1, VALUES_PER_CHUNK // (4 * max(1, len(self.names))))
-        cell = cells.of_rows(trajectory.in_cells(self.contacts.system).cell)
+        cell = cells.in_rows(self.contacts.system, trajectory).cell
         some = zip(rows.split(size), cells.split(cell, len(rows), size), strict=True)
         outside = torch.cat([self._structures_outside(*structures) for structures in some])
         outside = torch.cat([outside, self._energies_outside(trajectory).reshape(-1, 1)], dim=1)

@@ -14,7 +14,7 @@ from mdsim.datasets.folder import Dataset, load_dataset
 from mdsim.datasets.inspection.check import Checked, bond_kinds, open_checked, suspects
 from mdsim.datasets.inspection.report import mean_temperature_K
 from mdsim.errors import DatasetError
-from mdsim.geometry import angles_deg, half_height_A, pair_distances
+from mdsim.geometry import angles_deg, half_height_A, pair_distances, volume
 from mdsim.neighbors import Neighbors, neighbors
 from mdsim.observables.adf import bonded_triplets
 from mdsim.state import System
@@ -165,8 +165,7 @@ class Findings:
             counts = [(pairs.n_pairs, len(positions)) for pairs, positions in self._neighbors(cutoff_A)]
             n_pairs, n_frames = map(sum, zip(*counts, strict=True))
             return round(n_pairs / n_frames)
-        volume = float(torch.linalg.det(self.system.cell).abs())
-        return round(0.5 * self.system.n_atoms**2 / volume * 4 / 3 * math.pi * cutoff_A**3)
+        return round(0.5 * self.system.n_atoms**2 / float(volume(self.system.cell)) * 4 / 3 * math.pi * cutoff_A**3)
 
     def _neighbors(self, reach_A: float) -> Iterator[tuple[Neighbors, Float[Tensor, "frame atom 3"]]]:
         """All pairs within a distance, with the positions of their frames, for a few frames at a time."""

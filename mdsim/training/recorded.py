@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from mdsim import checkpoints
 from mdsim.dynamics.stretch import Outcome, Stretch
 from mdsim.evaluation import saved
 from mdsim.reporting.trajectories import FileSettings, write_stretches
@@ -77,4 +76,4 @@ class Recording:
         interval_fs = self.stretch.dump_every * self.stretch.integrator.timestep_fs
         form = saved.frames(None, 1, self.stretch.system.n_atoms, interval_fs, self.stretch.moves_cells)
         for _, path in self._epochs(replica):
-            yield Trajectory(**checkpoints.load_state(path, "frames", "frames", form))
+            yield saved.read_frames(path, form)

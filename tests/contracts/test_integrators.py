@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from analytic_potentials import lennard_jones, system_of, wells
+from step_paths import step_path  # noqa: F401
 
 from mdsim.integrators import LangevinBAOAB, NoseHooverChain, PaperEuler, VelocityVerlet
 from mdsim.integrators.noise import noise_of_steps
@@ -28,15 +29,6 @@ TETRAHEDRON = [[0.0, 0, 0], [1.1, 0, 0], [0, 1.2, 0], [0, 0.1, 1.3]]
 @pytest.fixture(params=INTEGRATORS)
 def integrator(request):
     return INTEGRATORS[request.param]
-
-
-@pytest.fixture(params=["compiled loops", "tensors"], autouse=True)
-def path(request):
-    """The whole suite, once for each way of computing a step."""
-    if request.param == "compiled loops":
-        pytest.importorskip("numba")
-    with torch.set_grad_enabled(request.param == "tensors"):
-        yield request.param
 
 
 @pytest.fixture

@@ -176,7 +176,9 @@ def test_the_term_of_labels_uses_all_compositions(runs_of_methanol):
     config = TrainConfig.model_validate(yaml.safe_load((runs_of_methanol / "train.yml").read_text()))
     model = load_force_field(assembly.starting_checkpoint(config))
     data, several = assembly.dataset(config.data), assembly.SeveralLabeled.of(assembly.labeled_data(config.data), model)
-    term = assembly.weighted_terms(config, data.system(), data, assembly.state_points(config), 0.0, several)[1].term
+    term = assembly.weighted_terms(config, data.system(), data, assembly.state_points(config, data), 0.0, several)[
+        1
+    ].term
     assert isinstance(term, MixedEnergyForceTerm) and len(term.frames) == 24 and term.batch_size == 6
     assert float(term.energy.abs().max()) < 10.0, "relative to the zero of the force field"
     assert term.loss.needs_stress and term.loss.energy_per_atom

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from analytic_potentials import system_of
+from step_paths import step_path  # noqa: F401
 
 from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.geometry import volume
@@ -28,14 +29,6 @@ LIMIT = 3.5  # standard errors; 140 of them are compared
 N_ATOMS, EDGE_A, STIFFNESS = 6, 12.0, 0.004  # of each edge, eV/Å²
 CONDITIONS = ((200.0, 50.0), (350.0, 400.0))  # K, bar
 N_EACH = 200
-
-
-@pytest.fixture(params=["compiled loops", "tensors"], autouse=True)
-def path(request):
-    if request.param == "compiled loops":
-        pytest.importorskip("numba")
-    with torch.set_grad_enabled(request.param == "tensors"):
-        yield request.param
 
 
 def held_gas(positions, cells):

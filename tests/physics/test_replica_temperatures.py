@@ -8,6 +8,7 @@ import torch
 from analytic_potentials import bond, system_of, wells
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import kstest
+from step_paths import step_path  # noqa: F401
 
 from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.integrators import LangevinBAOAB, NoseHooverChain, PaperEuler
@@ -18,14 +19,6 @@ from mdsim.units import FS, PS, kT_eV
 LIMIT = 3.0  # standard errors
 TEMPERATURES_K = (200.0, 300.0, 500.0)
 OMEGA_SQUARED, OMEGA_DT, FRICTION = 20.0, 0.3, 0.3  # of wells; friction · Δt for the Langevin integrators
-
-
-@pytest.fixture(params=["compiled loops", "tensors"], autouse=True)
-def path(request):
-    if request.param == "compiled loops":
-        pytest.importorskip("numba")
-    with torch.set_grad_enabled(request.param == "tensors"):
-        yield request.param
 
 
 def z_score(samples, expected):

@@ -106,7 +106,8 @@ def _evaluate(
     memory.set_budget_GB(config.memory_budget_GB)
     data = assembly.dataset(config.data)
     with mistakes_in_the_configuration():
-        evaluation = build_evaluation(config, data, checkpoint, out_dir)
+        (point,) = assembly.state_points(config, data)
+        evaluation = build_evaluation(config, data, checkpoint, out_dir, point)
     inputs = inputs_of(config, datasets_of(config, test=True, contiguous=bool(config.dynamical_observables)))
     with open_folder(out_dir, config, resume, overwrite, inputs) as run:
         evaluation.run_identity, evaluation.is_older_run = run.identity, run.is_older
@@ -119,15 +120,16 @@ def _evaluate(
         with scalar_writer(out_dir, config, evaluation.epoch + 1) as writer:
             if not evaluation.run(writer, stop_requested):
                 return False
-            figures = _write_results(evaluation, config, checkpoint, out_dir)
+            figures = _write_results(evaluation, config, point.data, checkpoint, out_dir)
             writer.log_figures(evaluation.epoch, figures)
     return True
 
 
-def _write_results(evaluation: Evaluation, config: SimulateConfig, checkpoint: Path, out_dir: Path) -> tuple[Path, ...]:
+def _write_results(
+    evaluation: Evaluation, config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path
+) -> tuple[Path, ...]:
     """Write metrics, arrays, the table and the report of a finished evaluation. Returns the figures."""
-    (point,) = assembly.state_points(config)
-    errors = errors_on(evaluation.force_field, evaluation.stretch.system, point.data.test, batch_size=100)
+    errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
     dynamics = config.dynamics
     thermostat = dynamics.integrator.model_dump(mode="json")
     barostat = None if dynamics.barostat is None else dynamics.barostat.model_dump(mode="json")
@@ -142,14 +144,17 @@ def _write_results(evaluation: Evaluation, config: SimulateConfig, checkpoint: P
     return written.figures
 
 
-def build_evaluation(config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path) -> Evaluation:
-    """The evaluation of a configuration with one state point."""
+def build_evaluation(
+    config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path, point: assembly.Point | None = None
+) -> Evaluation:
+    """The evaluation of a configuration with one state point, which is opened unless it is given."""
+    if point is None:
+        (point,) = assembly.state_points(config, data)
     system = data.system().to(assembly.device(config.device_name))
     force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if reason := force_field.why_undetermined(system):
         log.warning("energy errors are off by an unknown constant: %s", reason)
     stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
-    (point,) = assembly.state_points(config)
     structural = assembly.compared_structural(config, system, point)
     dynamical = assembly.compared_dynamical(config, system, point.data)
     assembly.check_reference_files(config, [*structural, *dynamical])

@@ -73,7 +73,7 @@ def build_stable_training(
 ) -> StableTraining:
     """The training of a configuration, in its own run folder unless another one is given."""
     data = assembly.dataset(config.data)
-    points = assembly.state_points(config)
+    points = assembly.state_points(config, data)
     system = data.system().to(assembly.device(config.device_name))
     force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if force_field.why_undetermined(system):

@@ -121,42 +121,26 @@ class DiffusivityConfig(Section):
     fit_end_fs: Positive = Field(10000.0, description="End of the fit, which must fit into the dense window.")
 
 
+_Target = (
+    RDFConfig
+    | ADFConfig
+    | BondLengthsConfig
+    | DihedralsConfig
+    | DistancesConfig
+    | StructureFactorConfig
+    | CoordinationConfig
+    | TetrahedralOrderConfig
+    | HydrogenBondsConfig
+    | RadiusOfGyrationConfig
+    | DensityConfig
+    | EndToEndConfig
+    | CustomObservableConfig
+)
+_Energy = PotentialEnergyConfig | EnergyPerMoleculeConfig | EnthalpyOfVaporizationConfig
+
 #: Observables that may be training targets, because they do not depend on the parameters of the force field.
-TargetObservableConfig = Annotated[
-    RDFConfig
-    | ADFConfig
-    | BondLengthsConfig
-    | DihedralsConfig
-    | DistancesConfig
-    | StructureFactorConfig
-    | CoordinationConfig
-    | TetrahedralOrderConfig
-    | HydrogenBondsConfig
-    | RadiusOfGyrationConfig
-    | DensityConfig
-    | EndToEndConfig
-    | CustomObservableConfig,
-    Field(discriminator="name"),
-]
-StructuralConfig = Annotated[
-    RDFConfig
-    | ADFConfig
-    | BondLengthsConfig
-    | DihedralsConfig
-    | DistancesConfig
-    | StructureFactorConfig
-    | CoordinationConfig
-    | TetrahedralOrderConfig
-    | HydrogenBondsConfig
-    | RadiusOfGyrationConfig
-    | DensityConfig
-    | EndToEndConfig
-    | PotentialEnergyConfig
-    | EnergyPerMoleculeConfig
-    | EnthalpyOfVaporizationConfig
-    | CustomObservableConfig,
-    Field(discriminator="name"),
-]
+TargetObservableConfig = Annotated[_Target, Field(discriminator="name")]
+StructuralConfig = Annotated[_Target | _Energy, Field(discriminator="name")]
 DynamicalConfig = Annotated[
     VACFConfig | VibrationalDOSConfig | InfraredSpectrumConfig | DiffusivityConfig | CustomDynamicalConfig,
     Field(discriminator="name"),

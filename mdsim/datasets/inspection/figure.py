@@ -24,6 +24,7 @@ from mdsim.datasets.inspection.check import (
     net_force_eV_per_A,
     net_torque_eV,
 )
+from mdsim.geometry import volume
 from mdsim.reporting.figures import (
     AFTER_COLOR,
     BEFORE_COLOR,
@@ -162,7 +163,7 @@ def _distances(axes: Axes, checked: Checked) -> None:
     half = torch.full((n_atoms,), reach / 2, dtype=torch.float64)
     ideal, ylabel = np.ones(len(edges) - 1), "pairs per frame"
     if cell is not None:
-        density = n_pairs / float(torch.linalg.det(cell.double()).abs())
+        density = n_pairs / float(volume(cell.double()))
         ideal, ylabel = density * 4 / 3 * np.pi * np.diff(edges**3), "g(r) of all pairs"
     for name in [name for name in checked.parts if name != "val"]:
         positions = checked.parts[name].positions

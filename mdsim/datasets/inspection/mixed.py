@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from mdsim.datasets.folder import Metadata
 from mdsim.datasets.mixed import MixedFrames, is_mixed, read_mixed_frames
 from mdsim.datasets.mixed_folder import MixedDataset, opened
+from mdsim.geometry import volume
 from mdsim.reporting.console import format_table
 from mdsim.typing import Float, Tensor
 
@@ -67,7 +68,7 @@ def _what(frames: MixedFrames) -> str:
     if not frames.is_periodic.any():
         return f"{kinds}; open boundaries"
     assert frames.cell is not None
-    volumes = torch.linalg.det(frames.cell[frames.is_periodic].double()).abs() / frames.n_atoms[frames.is_periodic]
+    volumes = volume(frames.cell[frames.is_periodic].double()) / frames.n_atoms[frames.is_periodic]
     cells = len(frames.cell[frames.is_periodic].unique(dim=0))
     return f"{kinds}; {cells} cells of {float(volumes.min()):.3g} to {float(volumes.max()):.3g} Å³ per atom"
 

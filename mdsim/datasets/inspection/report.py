@@ -24,9 +24,10 @@ from mdsim.datasets.inspection.check import (
 )
 from mdsim.datasets.label_checks import mismatch
 from mdsim.datasets.npz import Frames
+from mdsim.observables.density import density_g_per_cm3
 from mdsim.reporting.console import format_table
 from mdsim.state import kinetic_temperature_K
-from mdsim.units import AMU_PER_A3_IN_G_PER_CM3, FS, GPA
+from mdsim.units import FS, GPA
 
 SUSPECTS_SHOWN = 8
 TEMPERATURE_OFF = 0.05
@@ -63,7 +64,7 @@ def _what(checked: Checked) -> str:
     made_of = ", ".join(f"{count} × {formula}" if count > 1 else formula for formula, count in molecules.most_common(6))
     boundaries = "open boundaries"
     if cell is not None:
-        density = float(system.masses.sum() / torch.linalg.det(cell.double()).abs()) * AMU_PER_A3_IN_G_PER_CM3
+        density = float(density_g_per_cm3(system, cell.double()))
         sides = " × ".join(f"{float(side):.4g}" for side in cell.norm(dim=-1))
         boundaries = f"periodic, {sides} Å, {density:.3f} g/cm³"
     lines = [f"{system.n_atoms} atoms: {made_of}; {len(system.bonds)} bonds; {boundaries}"]

@@ -18,8 +18,7 @@ def in_standard_axes(frames: ReplicaFrames) -> ReplicaFrames:
     """The frames with lower triangular cells of positive diagonal; those without a cell unchanged."""
     if frames.cell is None:
         return frames
-    is_fixed = bool((frames.cell == frames.cell[:1]).all())
-    rotation, cell = _standard(frames.cell[:1] if is_fixed else frames.cell)
+    rotation, cell = _standard(frames.cell[:1] if frames.moving_cell is None else frames.cell)
     return replace(
         frames,
         positions=frames.positions @ rotation,

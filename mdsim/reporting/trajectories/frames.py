@@ -65,6 +65,11 @@ class ReplicaFrames:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def moving_cell(self) -> Float[np.ndarray, "frame 3 3"] | None:
+        """The lattice vectors of each frame, if they differ."""
+        return None if self.cell is None or bool((self.cell == self.cell[:1]).all()) else self.cell
+
     def __getitem__(self, frames: slice) -> ReplicaFrames:
         given = {name: value[frames] for name, value in vars(self).items() if value is not None}
         return replace(self, **given)
@@ -76,7 +81,7 @@ class Stored:
 
     Attributes:
         system: the system, with the cell of the first frame.
-        trajectory: one replica, in double precision.
+        trajectory: one replica, in double precision, with cells if they move.
         times_ps: time of each frame.
         cell: lattice vectors of each frame as rows; None with open boundaries.
     """
@@ -97,8 +102,7 @@ def frames_of(system: System, trajectory: Trajectory, replica: int, start_time_p
         start_time_ps: time of the first frame.
     """
     n_frames = trajectory.n_frames
-    moving = getattr(trajectory, "cell", None)  # (frame, replica, 3, 3) where the cell moves
-    cell = None if moving is None else as_array(moving[:, replica])
+    cell = None if trajectory.cell is None else as_array(trajectory.cell[:, replica])
     if cell is None and system.cell is not None:
         cell = np.broadcast_to(as_array(system.cell), (n_frames, 3, 3))
     return ReplicaFrames(
@@ -121,6 +125,7 @@ def stored(system: System, frames: ReplicaFrames, frame_interval_fs: float | Non
         None if frames.velocities is None else as_tensor(frames.velocities)[:, None],
         None if frames.energy is None else as_tensor(frames.energy)[:, None],
         frame_interval_fs,
+        None if frames.moving_cell is None else as_tensor(frames.moving_cell)[:, None],
     )
     return Stored(system, trajectory, frames.times_ps, frames.cell)
 

@@ -9,8 +9,8 @@ from ase.io import read
 from paths import ROOT
 
 from mdsim.observables import EndToEndDistance, RadiusOfGyration, chain_ends
-from mdsim.observables.chain_ends import copies_of_pair
 from mdsim.observables.chains import radii_of_gyration_A
+from mdsim.observables.rotatable import copies
 from mdsim.state import System, Trajectory
 
 F64 = torch.float64
@@ -102,7 +102,7 @@ def test_small_molecules_have_no_ends():
     waters = molecule("H2O") + Atoms("Ar", [[9, 9, 9]])
     system = System.from_geometry(waters.numbers, waters.positions)
     assert chain_ends(system) == {}
-    assert copies_of_pair(system, (1, 2)) == ((1, 2),)
+    assert copies(system, (1, 2)) == ((1, 2),)
 
 
 def test_values_beyond_the_range_are_in_the_outer_bins(butanes):
