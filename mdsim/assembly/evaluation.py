@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from mdsim.assembly.observables import dynamical_observable, observables
-from mdsim.assembly.references import check_names, dynamical_reference
+from mdsim.assembly.references import check_names, check_temperature, dynamical_reference
 from mdsim.assembly.state_points import Point, reference_at
 from mdsim.assembly.trajectories import file_settings
-from mdsim.config.schema import ENERGY_CONFIGS, SimulateConfig
+from mdsim.config.schema import ENERGY_CONFIGS, ReferenceFileConfig, SimulateConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError
@@ -81,7 +81,7 @@ def compared_structural(config: SimulateConfig, system: System, point: Point) ->
     }
 
 
-def reference_files(config: SimulateConfig) -> dict[str, str]:
+def reference_files(config: SimulateConfig) -> dict[str, ReferenceFileConfig]:
     """Files of references by observable.
 
     Raises:
@@ -89,7 +89,7 @@ def reference_files(config: SimulateConfig) -> dict[str, str]:
     """
     check_names([one.observable for one in config.reference_files], "reference_files")
     of_points = [one for point in config.points for one in point.reference_files]
-    return {one.observable: one.reference_file for one in (*config.reference_files, *of_points)}
+    return {one.observable: one for one in (*config.reference_files, *of_points)}
 
 
 def check_reference_files(config: SimulateConfig, names: Iterable[str]) -> None:
@@ -126,11 +126,12 @@ def compared_dynamical(config: SimulateConfig, system: System, data: Dataset) ->
 
 def _compared_dynamical(quantity: Observable, config: SimulateConfig, system: System, data: Dataset) -> Compared:
     window = _checked_dense_window(quantity, config, system)
-    if (file := reference_files(config).get(quantity.name)) is not None:
+    if (given := reference_files(config).get(quantity.name)) is not None:
+        check_temperature(given.reference_file, given.reference_temperature_K, config.dynamics.temperature_K)
         axis = _axis_of(quantity, window)
         if len(axis) < 2:
             raise ConfigError(f"reference_files: {quantity.name} is a single number; its reference is that of the data")
-        return Compared(quantity, reference_from_file(Path(file), axis), axis)
+        return Compared(quantity, reference_from_file(Path(given.reference_file), axis), axis)
     values, error, frames = dynamical_reference(
         quantity, system, data, window, "dense_window.dump_every_steps", config.reference_run
     )

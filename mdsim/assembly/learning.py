@@ -199,7 +199,7 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
             )
         _one_file(target.reference_file, config)
         for quantity in quantities:
-            expected = reference_at(quantity, config, system, point, target.reference_file)
+            expected = reference_at(quantity, config, system, point, target)
             made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
     return made
 

@@ -7,6 +7,7 @@ from functools import partial
 from mdsim import losses
 from mdsim.errors import ConfigError
 from mdsim.interfaces import BinnedObservable
+from mdsim.observables.densities import is_density
 
 OF_DENSITIES = ("wasserstein", "forward_kl", "reverse_kl")
 
@@ -52,7 +53,7 @@ def observable_loss(kind: str, quantity: BinnedObservable) -> losses.Loss:
     Raises:
         ConfigError: a loss of densities for an observable that is none.
     """
-    if kind in OF_DENSITIES and not getattr(quantity, "is_density", True):
+    if kind in OF_DENSITIES and not is_density(quantity):
         raise ConfigError(f"loss: {kind} compares densities, and {quantity.name} is none: use mse or sse")
     if kind == "wasserstein":
         spacing = float(quantity.bin_centers[1] - quantity.bin_centers[0])

@@ -9,6 +9,7 @@ from mdsim.datasets.folder import Dataset
 from mdsim.datasets.structures import read_structures
 from mdsim.errors import ConfigError
 from mdsim.interfaces import BinnedObservable, CorrelationFunction, Observable
+from mdsim.observables.densities import check_normalization
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
 from mdsim.state import System, Trajectory
 from mdsim.typing import Float, Tensor
@@ -18,6 +19,8 @@ log = logging.getLogger("mdsim")
 FEW_FRAMES = 50.0  # a smaller effective sample size of a reference gives a warning
 
 MOST_BLOCKS = 10  # of the error, which small sets do not allow
+
+SAME_TEMPERATURE_K = 2.0  # largest difference between a measurement and the dynamics that is compared with it
 
 
 def reference(
@@ -43,12 +46,36 @@ def reference(
     if (known := getattr(quantity, "reference", None)) is not None:
         return known.to(system.masses)
     if file is not None:
-        return reference_from_file(Path(file), quantity.bin_centers).to(system.masses)
+        return measured(quantity, file).to(system.masses)
     if from_run and (tabulated := dataset.reference_run.mean_and_error(quantity)) is not None:
         return tabulated[0].to(system.masses)
     weights = None if temperature_K is None else weights_at(temperature_K, dataset)
     frames = dataset.train.positions.to(system.masses)
     return reference_from_frames(quantity, system, frames, weights, n_blocks=min(MOST_BLOCKS, len(frames)))[0]
+
+
+def measured(quantity: BinnedObservable, file: str) -> Float[Tensor, "bin"]:
+    """Reference of a structural observable from a file of two columns.
+
+    Raises:
+        ConfigError: the file is not normalized like the observable.
+        ValueError: the file is damaged, or does not cover the bins.
+    """
+    values = reference_from_file(Path(file), quantity.bin_centers)
+    try:
+        check_normalization(quantity, values)
+    except ValueError as error:
+        raise ConfigError(f"reference_file: {file}: {error}") from error
+    return values
+
+
+def check_temperature(file: str, stated_K: float | None, wanted_K: float) -> None:
+    """Refuse a file whose stated temperature is not that of the dynamics."""
+    if stated_K is not None and abs(stated_K - wanted_K) > SAME_TEMPERATURE_K:
+        raise ConfigError(
+            f"reference_temperature_K: {file} is at {stated_K:g} K, and the dynamics at {wanted_K:g} K; simulate at "
+            "the temperature of the file, or take a file of this temperature"
+        )
 
 
 def dynamical_reference(

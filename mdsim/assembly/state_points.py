@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mdsim.assembly.data import dataset
-from mdsim.assembly.references import reference
-from mdsim.config.schema import DataConfig, RunConfig, StatePointConfig
+from mdsim.assembly.references import check_temperature, reference
+from mdsim.config.schema import DataConfig, ReferenceFileConfig, RunConfig, StatePointConfig, TargetConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.state_points import StatePoint, label
 from mdsim.errors import ConfigError
@@ -24,9 +24,9 @@ class Point:
     data: Dataset
     reference_data: Dataset
 
-    def file_of(self, observable: str) -> str | None:
+    def file_of(self, observable: str) -> ReferenceFileConfig | None:
         """The file of the reference of an observable at this state point, if there is one."""
-        return {one.observable: one.reference_file for one in self.config.reference_files}.get(observable)
+        return {one.observable: one for one in self.config.reference_files}.get(observable)
 
 
 def state_points(config: RunConfig, main: Dataset) -> list[Point]:
@@ -71,12 +71,23 @@ def reference_temperature(config: RunConfig, point: Point, source: Dataset) -> f
 
 
 def reference_at(
-    quantity: BinnedObservable, config: RunConfig, system: System, point: Point, file: str | None = None
+    quantity: BinnedObservable,
+    config: RunConfig,
+    system: System,
+    point: Point,
+    given: ReferenceFileConfig | TargetConfig | None = None,
 ) -> Float[Tensor, "bin"]:
-    """The reference of a structural observable at a state point: from a file, or from its data."""
-    file, source = point.file_of(quantity.name) or file, point.reference_data
-    known = None if file is not None else reference_temperature(config, point, source)
-    return reference(quantity, system, source, file, known, config.reference_run)
+    """The reference of a structural observable at a state point: from a file, or from its data.
+
+    Raises:
+        ConfigError: a file of another temperature or normalization, or data of another temperature.
+    """
+    given, source = point.file_of(quantity.name) or given, point.reference_data
+    if given is None or given.reference_file is None:
+        known = reference_temperature(config, point, source)
+        return reference(quantity, system, source, None, known, config.reference_run)
+    check_temperature(given.reference_file, given.reference_temperature_K, point.config.temperature_K)
+    return reference(quantity, system, source, given.reference_file)
 
 
 def starts(points: Sequence[Point], structures: Callable[[Point], Float[Tensor, "frame atom 3"]]) -> list[StatePoint]:

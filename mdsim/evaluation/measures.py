@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mdsim.interfaces import Observable
+from mdsim.interfaces import BinnedObservable, Observable
+from mdsim.observables.densities import is_density as is_a_density
 
 KEY = "observables"  # in the summary: the measure of each observable by name
 STABLE_FRAMES, REPLICAS = "stable frames", "whole replicas"
@@ -35,8 +36,7 @@ class Measure:
     @classmethod
     def of(cls, observable: Observable, axis: np.ndarray, structural: bool) -> Measure:
         """The measure of an observable, by its attributes ``is_density``, ``error_unit`` and ``has_mean``, if any."""
-        is_binned = hasattr(observable, "bin_centers")
-        is_density = getattr(observable, "is_density", is_binned and len(axis) > 1)
+        is_density = isinstance(observable, BinnedObservable) and is_a_density(observable)
         unit = getattr(observable, "unit", None)
         error_unit = getattr(observable, "error_unit", "1" if is_density else unit)
         return cls(structural, is_density, error_unit, unit if getattr(observable, "has_mean", False) else None)

@@ -17,7 +17,13 @@ import numpy as np
 
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.evaluation.measures import KEY, Measure
-from mdsim.evaluation.observable_metrics import diffusivity_values, energy_offset, observable_errors, or_none
+from mdsim.evaluation.observable_metrics import (
+    diffusivity_values,
+    energy_offset,
+    observable_errors,
+    or_none,
+    unvisited_share,
+)
 from mdsim.evaluation.plan import Compared
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
@@ -68,12 +74,13 @@ def final_metrics(
     weights = evaluation.stable_frames.double().numpy()
     means, measure_of = evaluation.structural_means(), measures(evaluation)
     for name, compared in evaluation.structural.items():
-        results |= observable_errors(
-            name, *_axis_and_reference(compared), means[name].numpy(), weights, measure_of[name]
-        )
+        axis, reference = _axis_and_reference(compared)
+        results |= observable_errors(name, axis, reference, means[name].numpy(), weights, measure_of[name])
+        if measure_of[name].is_density:
+            results |= unvisited_share(name, reference, means[name].numpy(), weights)
         if isinstance(compared.observable, EnergyDistribution):
             results[f"{name}_zero"] = ALIGNED if compared.observable.aligned else DETERMINED
-            results |= energy_offset(*_axis_and_reference(compared), means[name].numpy(), weights)
+            results |= energy_offset(axis, reference, means[name].numpy(), weights)
     for name, values in evaluation.dynamical_values().items():
         present = np.isfinite(values.numpy()).all(-1)
         compared = evaluation.dynamical[name]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from mdsim.evaluation.averages import area_between, error_interval, error_of_scatter, jackknife
 from mdsim.evaluation.measures import ENDINGS, Measure
 from mdsim.evaluation.plan import Compared
+from mdsim.observables.densities import MUCH_UNVISITED, UNVISITED
 from mdsim.stability.intervals import mean_interval
+
+log = logging.getLogger("mdsim")
 
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 ENERGY_OFFSET = "potential_energy_minus_labels_meV"
@@ -72,6 +77,26 @@ def _means(
         f"{key}{ending}_high": or_none(interval.high),
         f"{key}_reference{ending}": float(mean(reference[None])[0]),
     }
+
+
+def unvisited_share(
+    name: str, reference: np.ndarray, values: np.ndarray, weights: np.ndarray
+) -> dict[str, float | None]:
+    """Share of a reference density in bins that no stable frame of any replica visits, with a warning if it is large.
+
+    Args:
+        name: name of the observable.
+        reference: one value per bin.
+        values: one row per replica.
+        weights: weights of the replicas.
+    """
+    known = (weights > 0) & np.isfinite(values).all(-1)
+    if not known.any() or not reference.sum() > 0:
+        return {f"{name}{UNVISITED}": None}
+    share = float((reference * (values[known].sum(0) == 0)).sum() / reference.sum())
+    if share > MUCH_UNVISITED:
+        log.warning("%s: no stable frame is where %.0f %% of the reference is", name, 100 * share)
+    return {f"{name}{UNVISITED}": share}
 
 
 def energy_offset(

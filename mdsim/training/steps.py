@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from mdsim.estimator.samples import Samples
 from mdsim.estimator.signal import signal_to_noise
 from mdsim.force_field import ForceField
+from mdsim.observables.densities import MUCH_UNVISITED, UNVISITED
 from mdsim.training.average import ParameterAverage
 from mdsim.training.joint_gradient import LossIncreases, WeightedTerm, joint_gradient
 from mdsim.training.progress import Progress
@@ -57,6 +58,7 @@ class ParameterSteps:
         average: the running average of the parameters.
         increases: the losses so far, by which bounded terms fade.
         skipped: consecutive latest steps with a non-finite loss or gradient.
+        warned: scalars that a warning has named.
     """
 
     force_field: ForceField
@@ -66,6 +68,7 @@ class ParameterSteps:
     average: ParameterAverage
     increases: LossIncreases = field(default_factory=LossIncreases)
     skipped: int = 0
+    warned: set[str] = field(default_factory=set)
 
     def __call__(self, samples: Samples, progress: Progress) -> dict[str, float]:
         """Step while the effective sample size of the reweighting is sufficient.
@@ -79,6 +82,7 @@ class ParameterSteps:
         """
         logged = {"learn/samples": float(len(samples)), **self._signals(samples, progress.cycle_epoch)}
         logged |= self._step(samples, progress)
+        self._warn_of_unvisited(logged)
         reweigh = len(samples) > 0 and any(weighted.term.uses_samples for weighted in self.terms)
         for taken in range(1, self.settings.steps_per_rerun):
             if reweigh:
@@ -121,6 +125,18 @@ class ParameterSteps:
         self.schedule.optimizer.zero_grad(set_to_none=True)
         own = {"learn/steps": float(taken), "learn/gradient_norm": norm, "learn/learning_rate": rate}
         return {**joint.scalars, **own}
+
+    def _warn_of_unvisited(self, logged: Mapping[str, float]) -> None:
+        """Warn once of each observable that is compared with a reference that samples hardly reach."""
+        for key, share in logged.items():
+            if key.endswith(UNVISITED) and share > MUCH_UNVISITED and key not in self.warned:
+                self.warned.add(key)
+                log.warning(
+                    "%s: no sample is where %.0f %% of the reference is. The estimator has no gradient toward it; "
+                    "compare the reference with the observables of an evaluation",
+                    key.removeprefix("learn/").removesuffix(UNVISITED),
+                    100 * share,
+                )
 
     def _move(self, generator: torch.Generator) -> None:
         if not self.settings.randomize:

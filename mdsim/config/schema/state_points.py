@@ -13,6 +13,9 @@ class ReferenceFileConfig(Section):
 
     observable: str = Field(description="Name of the observable in the results, e.g. `structure_factor_xray`.")
     reference_file: str = Field(description="File of two columns: the axis of the observable, increasing, and values.")
+    reference_temperature_K: Positive | None = Field(
+        None, description="Temperature of the file. Dynamics at another temperature is refused; null: unknown."
+    )
 
 
 class StatePointConfig(Section):

@@ -37,6 +37,9 @@ class TargetConfig(Section):
     reference_file: str | None = Field(
         None, description="File of two columns, e.g. from an experiment; null: the training data."
     )
+    reference_temperature_K: Positive | None = Field(
+        None, description="Temperature of the file. Dynamics at another temperature is refused; null: unknown."
+    )
 
 
 class BoundedTerm(Section):

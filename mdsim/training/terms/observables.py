@@ -14,7 +14,8 @@ from mdsim.estimator.boltzmann import boltzmann_gradient
 from mdsim.estimator.loss_term import TermGradient
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
-from mdsim.interfaces import Observable
+from mdsim.interfaces import BinnedObservable, Observable
+from mdsim.observables.densities import UNVISITED, is_density, unvisited
 from mdsim.typing import Float, Tensor
 
 FEWEST_SAMPLES = 2  # for a covariance
@@ -70,7 +71,19 @@ class ObservableTerm:
             paper_estimator=self.paper_estimator,
             generator=samples.generator,
         )
-        return TermGradient(estimate.gradients, float(estimate.loss), n_evaluated=len(samples.positions))
+        shares = self._unvisited(estimate.mean)
+        loss, *known = torch.stack([estimate.loss, *shares.values()]).tolist()  # one wait for a device
+        scalars = dict(zip(shares, known, strict=True))
+        return TermGradient(estimate.gradients, loss, scalars, n_evaluated=len(samples.positions))
+
+    def _unvisited(self, mean: Float[Tensor, "bin"]) -> dict[str, Tensor]:
+        """Share of each reference density in bins that no sample visits, by the name of a scalar."""
+        parts = mean.split([len(target.reference) for target in self.targets])
+        return {
+            f"{target.observable.name}{UNVISITED}": unvisited(target.reference, part)
+            for part, target in zip(parts, self.targets, strict=True)
+            if isinstance(target.observable, BinnedObservable) and is_density(target.observable)
+        }
 
     def loss(self, mean: Float[Tensor, "bin"]) -> Float[Tensor, ""]:
         """The weighted sum of losses, given the concatenated mean observables."""

@@ -173,7 +173,7 @@ def test_spectra_have_their_bins_as_axis(liquid, tmp_path):
 def test_references_of_an_evaluation_may_come_from_files(liquid, tmp_path):
     """One structural and one dynamical observable, of which the data would give something else."""
     table, decay = tmp_path / "bonds.dat", tmp_path / "decay.dat"
-    np.savetxt(table, np.stack([np.arange(-1, 10), np.arange(-1, 10) / 10], axis=1))
+    np.savetxt(table, np.stack([np.arange(-1, 10), np.arange(-1, 10) / 36], axis=1))
     np.savetxt(decay, np.stack([np.arange(0, 50.0), np.exp(-np.arange(0, 50.0) / 20)], axis=1))
     files = [
         {"observable": "hydrogen_bonds", "reference_file": str(table)},
@@ -184,7 +184,7 @@ def test_references_of_an_evaluation_may_come_from_files(liquid, tmp_path):
         reference_files=files, dense_window=DENSE, dynamical_observables=[{"name": "vacf", "max_lag_fs": 8.0}],
     )  # fmt: skip
     structural = assembly.compared_structural(config, liquid.system(), point(config, liquid))
-    assert structural["hydrogen_bonds"].reference.tolist() == pytest.approx([k / 10 for k in range(9)])
+    assert structural["hydrogen_bonds"].reference.tolist() == pytest.approx([k / 36 for k in range(9)])
     assert float(structural["coordination_OO"].reference.sum()) == pytest.approx(1.0)
     dynamical = assembly.compared_dynamical(config, liquid.system(), liquid)
     assert dynamical["vacf"].axis.tolist() == [0.0, 4.0, 8.0]
@@ -195,6 +195,41 @@ def test_references_of_an_evaluation_may_come_from_files(liquid, tmp_path):
     twice = simulate_config(tmp_path, reference_files=[files[0], files[0]])
     with pytest.raises(ConfigError, match="reference_files: hydrogen_bonds is listed more than once"):
         assembly.compared_structural(twice, liquid.system(), point(twice, liquid))
+
+
+@pytest.mark.parametrize(
+    ("stated_K", "factor", "message"),
+    [(None, 1.0, None), (298.0, 1.0, None), (338.0, 1.0, "is at 338 K, and the dynamics at 300 K"),
+     (None, 0.1, "rdf_OO is g\\(r\\), which approaches 1")],
+)  # fmt: skip
+def test_measurements_that_cannot_be_compared_are_refused(liquid, tmp_path, stated_K, factor, message):
+    """At another temperature or in another normalization; evaluations and targets have the same rule."""
+    table = tmp_path / "rdf.dat"
+    radii = np.arange(0.0, 7.0, 0.5)
+    np.savetxt(table, np.stack([radii, factor * (radii > 2.5)], axis=1))
+    rdf = {"name": "rdf", "pair": ["O", "O"], "max_distance_A": 6.0, "bin_width_A": 0.5}
+    given = {"reference_file": str(table), "reference_temperature_K": stated_K}
+    evaluation = simulate_config(tmp_path, observables=[rdf], reference_files=[{"observable": "rdf_OO", **given}])
+    evaluation, training = (
+        config.model_copy(update={"dynamics": config.dynamics.model_copy(update={"temperature_K": 300.0})})
+        for config in (evaluation, train_config(tmp_path))
+    )
+    term = ObservablesTermConfig(name="observables", targets=[{"observable": rdf, **given}])
+
+    def of_both() -> list[torch.Tensor]:
+        compared = assembly.compared_structural(evaluation, liquid.system(), point(evaluation, liquid))
+        (target,) = targets(term, training, liquid.system(), point(training, liquid))
+        return [compared["rdf_OO"].reference, target.reference]
+
+    if message is None:
+        first, second = of_both()
+        torch.testing.assert_close(first, second)
+        return
+    with pytest.raises(ConfigError, match=message) as first:
+        assembly.compared_structural(evaluation, liquid.system(), point(evaluation, liquid))
+    with pytest.raises(ConfigError, match=message) as second:
+        targets(term, training, liquid.system(), point(training, liquid))
+    assert str(first.value) == str(second.value) and str(table) in str(first.value)
 
 
 def test_energies_of_the_labels_are_references(liquid, tmp_path):

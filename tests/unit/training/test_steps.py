@@ -23,11 +23,11 @@ class Slope:
 
     name = "slope"
 
-    def __init__(self, *gradient: float, uses_samples: bool = True, loss: float = 1.0) -> None:
-        self.values, self.uses_samples, self.loss = gradient, uses_samples, loss
+    def __init__(self, *gradient: float, uses_samples: bool = True, loss: float = 1.0, **scalars: float) -> None:
+        self.values, self.uses_samples, self.loss, self.scalars = gradient, uses_samples, loss, scalars
 
     def gradient(self, force_field, samples):
-        return TermGradient((torch.tensor(self.values).double(),), self.loss)
+        return TermGradient((torch.tensor(self.values).double(),), self.loss, self.scalars)
 
 
 def _steps(model, term, learning_rate: float = 1.0, **settings) -> ParameterSteps:
@@ -51,6 +51,15 @@ def test_steps_are_clipped(clip_norm):
     step = torch.tensor([3.0, 4.0, 0.0]).double() * min(1.0, (clip_norm or 100.0) / 5.0)
     torch.testing.assert_close(model.stiffness.detach(), STIFFNESS - step, rtol=1e-5, atol=0)
     assert model.stiffness.grad is None
+
+
+def test_references_that_no_sample_reaches_are_named_once(caplog):
+    steps = _steps(Springs(), Slope(1.0, 0.0, 0.0, rdf_OO_unvisited=0.4, adf_unvisited=0.05), 1e-3)
+    with caplog.at_level(logging.WARNING, logger="mdsim"):
+        for _ in range(2):
+            steps(samples_of(toy_trajectory()), Progress())
+    (warning,) = caplog.messages
+    assert warning.startswith("slope_rdf_OO: no sample is where 40 % of the reference is")
 
 
 @pytest.mark.parametrize(("rate", "taken"), [(1e-3, 4), (30.0, 1)])

@@ -7,6 +7,7 @@ from tiny import GEOMETRY, PAIRS, STIFFNESS, Springs
 
 from mdsim import losses
 from mdsim.geometry import pair_distances
+from mdsim.observables.bonds import BondLengthDistribution
 from mdsim.training.terms import ObservableTerm, Target
 
 
@@ -68,3 +69,15 @@ def test_too_few_samples_give_no_gradient(n_frames):
     trajectory.positions[n_frames:] = torch.nan
     trajectory.positions[:, 1:] = torch.nan
     assert ObservableTerm(two_targets()).gradient(Springs(), samples_of(trajectory)) is None
+
+
+def test_the_share_of_a_reference_that_no_sample_visits():
+    """It is logged for densities alone."""
+    lengths = BondLengthDistribution(4.0, 0.5)
+    samples = samples_of(toy_trajectory())
+    visited = samples.values(lengths).mean(0) > 0
+    reference = torch.where(visited, 0.0, 0.25 / int((~visited).sum())).double()
+    reference[visited.nonzero()[0]] = 0.75
+    targets = [*two_targets(), Target(lengths, reference, losses.reverse_kl)]
+    found = ObservableTerm(targets).gradient(Springs(), samples)
+    assert found.scalars == {"bond_length_distribution_unvisited": pytest.approx(0.25)}
