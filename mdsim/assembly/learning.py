@@ -309,6 +309,7 @@ def stable_settings(config: TrainConfig, terms: list[WeightedTerm]) -> StableSet
             learning.clip_norm,
             estimator.signal_every,
             learning.randomize_steps,
+            learning.replay_reruns,
         ),
         optimizer_settings(learning),
         learning.average_decay,

@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mdsim import checkpoints, payloads
 from mdsim.assembly.run_folder import Run
-from mdsim.payloads import Form, like, list_of, number
+from mdsim.payloads import Form, like, list_of, number, optional, tensor
 from mdsim.training.average import ParameterAverage
 from mdsim.training.pretrain import Pretraining
 from mdsim.training.schedule import Schedule
@@ -37,8 +39,7 @@ def resume_training(trainer: Pretraining | StableTraining, path: Path, run: Run)
     kind = "pretraining" if isinstance(trainer, Pretraining) else "stable_training"
     form = pretraining_state(trainer) if isinstance(trainer, Pretraining) else stable_training_state(trainer)
     payload = checkpoints.load(path, kind)
-    if kind == "pretraining":
-        _count_skipped_steps(payload)
+    _complete(payload, kind)
     checkpoints.check_run(payload.get("provenance"), path, run.identity, run.is_older)
     saved = checkpoints.state_in(payload, path, "training", form)
     with payloads.restoring(path):
@@ -48,11 +49,14 @@ def resume_training(trainer: Pretraining | StableTraining, path: Path, run: Run)
     log.info("resumed after epoch %d (%s)", trainer.progress.epoch, path)
 
 
-def _count_skipped_steps(payload: dict[str, Any]) -> None:
-    """Earlier versions did not count them."""
+def _complete(payload: dict[str, Any], kind: str) -> None:
+    """Add what earlier versions did not save: skipped steps of a fit, and reruns that are used again."""
     training = payload.get("training")
-    progress = training.get("progress") if isinstance(training, dict) else None
-    if isinstance(progress, dict):
+    if not isinstance(training, dict):
+        return
+    if kind == "stable_training":
+        training.setdefault("replay", [])
+    elif isinstance(progress := training.get("progress"), dict):
         progress.setdefault("skipped", 0)
 
 
@@ -84,7 +88,27 @@ def stable_training_state(trainer: StableTraining) -> Form:
         "replicas": {**replicas, "past": list_of(replicas["state"])},
         "skipped": COUNT,
         "increases": {"first": payloads.mapping_of(number(low=0)), "latest": payloads.mapping_of(number(low=0))},
+        "replay": list_of(rerun_state(trainer)),
         "progress": {**progress, "recent": list_of([COUNT, COUNT])},
+    }
+
+
+def rerun_state(trainer: StableTraining) -> Form:
+    """The form of what `Rerun.state_dict` saves."""
+    replicas, n_atoms = trainer.replicas.state, trainer.stretch.system.n_atoms
+    drawn = {
+        **dict.fromkeys(("frames", "molecules"), tensor(None, dtype=torch.long)),
+        "membership": tensor(None, n_atoms, dtype=torch.bool),
+        "weights": optional(tensor(None)),
+    }
+    return {
+        "positions": tensor(None, n_atoms, 3),
+        "energy": tensor(None),
+        "replica": tensor(None, dtype=torch.long),
+        "after_break": tensor(None, dtype=torch.bool),
+        "bath": number(low=0) if replicas.kT is None else tensor(None),
+        "neighborhoods": optional(drawn),
+        "cells": None if replicas.cell is None else tensor(None, 3, 3),
     }
 
 

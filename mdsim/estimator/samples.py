@@ -41,6 +41,7 @@ class Samples:
         neighborhoods: the samples of the local estimator. None: samples are whole structures.
         reweighting: weights that reweight the samples to other parameters. None: the parameters are unchanged.
         cells: lattice vectors of the structures, Å, where they move. None: all have `System.cell`.
+        carry: weights that carry samples of earlier reruns to the parameters of this one. None: all are of this one.
     """
 
     system: System
@@ -56,6 +57,7 @@ class Samples:
     neighborhoods: Neighborhoods | None = None
     reweighting: Float[Tensor, "sample"] | None = None
     cells: Float[Tensor, "structure 3 3"] | None = None
+    carry: Float[Tensor, "sample"] | None = None
     _values: dict[int, tuple[Observable, Tensor]] = field(default_factory=dict)  # shared by reweighted copies
     _parent: tuple[Samples, Tensor] | None = None  # of a subset: all samples, and the indices of the subset
 
@@ -117,19 +119,25 @@ class Samples:
     @property
     def weights(self) -> Float[Tensor, "sample"] | None:
         """Weight of each sample in a mean: importance of the draw times reweighting. None: equal weights."""
-        importance = self.importance
-        if importance is None or self.reweighting is None:
-            return self.reweighting if importance is None else importance
-        return importance * self.reweighting
+        return _product(self.importance, self.reweighting)
 
     @property
     def importance(self) -> Float[Tensor, "sample"] | None:
         """Weight of each sample at the parameters that generated it. None: equal weights."""
-        return None if self.neighborhoods is None else self.neighborhoods.weights
+        return _product(None if self.neighborhoods is None else self.neighborhoods.weights, self.carry)
 
     def reweighted(self, force_field: ForceField) -> Samples:
         """The same samples, reweighted to the current parameters by weights ∝ exp(-ΔU/kT), at each state point."""
+        return self._reweighted_to(self.current_energies(force_field))
+
+    def carried(self, force_field: ForceField) -> Samples:
+        """The samples as if the current parameters had made them, with weights whose sum is their effective number."""
         energies = self.current_energies(force_field)
+        there = self._reweighted_to(energies)
+        assert there.reweighting is not None
+        return replace(self, energy=energies, carry=len(self) * there.effective_fraction * there.reweighting)
+
+    def _reweighted_to(self, energies: Float[Tensor, "sample"]) -> Samples:
         if not isinstance(self.bath, Tensor):
             return replace(self, reweighting=boltzmann_weights(energies, self.energy, self.bath))
         weights = torch.zeros_like(energies)
@@ -174,6 +182,7 @@ class Samples:
             bath=self.bath[kept] if isinstance(self.bath, Tensor) else self.bath,
             neighborhoods=None if drawn is None else drawn.subset(kept),
             reweighting=None if self.reweighting is None else self.reweighting[kept],
+            carry=None if self.carry is None else self.carry[kept],
             _values={},
             _parent=(self, kept),
         )
@@ -188,6 +197,11 @@ class Samples:
             raise ValueError(f"{observable.name} has no contributions of molecules, which the local estimator needs")
         of_molecules = by_rank(observable.per_molecule, self.system, self.trajectory)[self.mask]
         return of_molecules[self.neighborhoods.frames, self.neighborhoods.molecules]
+
+
+def _product(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The product of two sets of weights, where None stands for equal weights."""
+    return second if first is None else first if second is None else first * second
 
 
 @dataclass(frozen=True, eq=False)

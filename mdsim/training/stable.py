@@ -18,6 +18,7 @@ import torch
 from mdsim import checkpoints, distributed
 from mdsim.dynamics.state_points import by_state_point
 from mdsim.dynamics.stretch import Stretch
+from mdsim.estimator.replay import Replay
 from mdsim.estimator.samples import Sampling
 from mdsim.force_field import ForceField
 from mdsim.reporting.pace import Pace
@@ -120,7 +121,8 @@ class StableTraining:
         self._saved: tuple[int, dict[str, Any]] | None = None  # after so many steps: the payload of checkpoints
         self.progress = Progress()
         self.schedule = Schedule(force_field.trainable_parameters, settings.optimizer)
-        steps = ParameterSteps(force_field, terms, self.schedule, settings.steps, self.average)
+        replay = Replay(settings.steps.replay_reruns, settings.steps.min_effective_fraction)
+        steps = ParameterSteps(force_field, terms, self.schedule, settings.steps, self.average, replay)
         self.learner = Learner(stretch, sampling, steps, settings.learn, generator)
 
     # ------------------------------------------------------------------------------------------------ the algorithm
@@ -263,6 +265,7 @@ class StableTraining:
             "replicas": self.replicas.state_dict(),
             "generator": self.generator.get_state(),
             "skipped": self.learner.steps.skipped,
+            "replay": self.learner.steps.replay.state_dict(),
             "increases": asdict(self.learner.steps.increases),
             "progress": asdict(self.progress),
         }
@@ -276,6 +279,7 @@ class StableTraining:
         self.replicas = Replicas.from_state_dict(state["replicas"], self.replicas.parked.device)
         self.generator.set_state(state["generator"])
         self.learner.steps.skipped = state["skipped"]
+        self.learner.steps.replay.load_state_dict(state["replay"], self.replicas.parked.device)
         self.learner.steps.increases = LossIncreases(**state["increases"])
         self.progress = Progress(**state["progress"])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mdsim.estimator.replay import Replay
 from mdsim.estimator.samples import Samples
 from mdsim.estimator.signal import signal_to_noise
 from mdsim.force_field import ForceField
@@ -37,6 +38,7 @@ class StepSettings:
         clip_norm: largest norm of the joint gradient. None: no limit.
         signal_every: learning epochs between measurements of signal-to-noise ratios. None: never.
         randomize: control with steps of the same length in random directions.
+        replay_reruns: earlier reruns whose samples are used again while their effective fraction is sufficient.
     """
 
     steps_per_rerun: int = 1
@@ -44,6 +46,7 @@ class StepSettings:
     clip_norm: float | None = 1.0
     signal_every: int | None = None
     randomize: bool = False
+    replay_reruns: int = 0
 
 
 @dataclass
@@ -56,6 +59,7 @@ class ParameterSteps:
         schedule: optimizer and learning rate.
         settings: settings of the steps.
         average: the running average of the parameters.
+        replay: earlier reruns whose samples are used again.
         increases: the losses so far, by which bounded terms fade.
         skipped: consecutive latest steps with a non-finite loss or gradient.
         warned: scalars that a warning has named.
@@ -66,6 +70,7 @@ class ParameterSteps:
     schedule: Schedule
     settings: StepSettings
     average: ParameterAverage
+    replay: Replay = field(default_factory=Replay)
     increases: LossIncreases = field(default_factory=LossIncreases)
     skipped: int = 0
     warned: set[str] = field(default_factory=set)
@@ -80,6 +85,8 @@ class ParameterSteps:
         Returns:
             Scalars of the first step, and the number of steps.
         """
+        samples, evaluated = self.replay(samples, self.force_field)
+        progress.count(evaluated)
         logged = {"learn/samples": float(len(samples)), **self._signals(samples, progress.cycle_epoch)}
         logged |= self._step(samples, progress)
         self._warn_of_unvisited(logged)

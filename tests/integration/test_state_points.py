@@ -141,7 +141,7 @@ def test_debug_runs_at_all_state_points(world):
 
 def test_state_points_have_data_and_files_of_their_own(world, capsys):
     table = world / "rdf_150K.dat"
-    table.write_text("".join(f"{r / 10} {2 * r / 10}\n" for r in range(41)))
+    table.write_text("".join(f"{r / 10} {r / 100}\n" for r in range(41)))
     data = {"path": str(world / "data"), "name": "toy", "molecule": "water", "size": "10"}
     own = [
         {"temperature_K": 300, "data": data},
@@ -158,7 +158,7 @@ def test_state_points_have_data_and_files_of_their_own(world, capsys):
     small = assembly.dataset(config.data, "10")
     expected = assembly.reference(of_data.observable, small.system(), small)
     torch.testing.assert_close(of_data.reference, expected)
-    torch.testing.assert_close(of_file.reference, (2 * of_file.observable.bin_centers).to(of_file.reference))
+    torch.testing.assert_close(of_file.reference, (0.1 * of_file.observable.bin_centers).to(of_file.reference))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,11 @@ class LearningConfig(OptimizerConfig):
     min_effective_fraction: Fraction = Field(
         0.5, description="Effective fraction of samples below which the steps from one rerun end."
     )
+    replay_reruns: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Earlier reruns whose frames are reweighted to the current parameters and used again. One whose "
+        "effective fraction falls below `min_effective_fraction` is forgotten.",
+    )
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         description="Decay per step of a running average of the parameters, which is then saved; null: none.",
@@ -177,4 +182,6 @@ class TrainConfig(RunConfig):
     def _published_estimator_takes_one_step(self) -> TrainConfig:
         if self.estimator.paper_estimator and self.learning.steps_per_rerun > 1:
             raise ValueError("estimator.paper_estimator cannot reweight: set learning.steps_per_rerun to 1")
+        if self.estimator.paper_estimator and self.learning.replay_reruns:
+            raise ValueError("estimator.paper_estimator cannot reweight: set learning.replay_reruns to 0")
         return self

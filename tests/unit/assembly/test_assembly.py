@@ -237,8 +237,8 @@ def test_references_come_from_training_frames_or_from_a_file(tmp_path, dataset):
     direct = rdf(system, Trajectory(positions[:, None], None, None, 1.0))[:, 0].mean(0)
     torch.testing.assert_close(own, direct.to(own), rtol=1e-5, atol=1e-6)
     table = tmp_path / "experiment.dat"
-    table.write_text("".join(f"{r / 10} {2 * r / 10}\n" for r in range(41)))
-    torch.testing.assert_close(assembly.reference(rdf, system, dataset, str(table)), (2 * rdf.bin_centers).to(own))
+    table.write_text("".join(f"{r / 10} {r / 100}\n" for r in range(41)))
+    torch.testing.assert_close(assembly.reference(rdf, system, dataset, str(table)), (0.1 * rdf.bin_centers).to(own))
 
 
 def test_targets(tmp_path, dataset):
