@@ -130,6 +130,6 @@ def _pooled_neighborhoods(parts: Sequence[Samples]) -> Neighborhoods | None:
     )
 
 
-def _apart(indices: Sequence[Int[Tensor, "some"]], counts: Sequence[int]) -> list[Int[Tensor, "some"]]:
+def _apart(indices: Sequence[Int[Tensor, "..."]], counts: Sequence[int]) -> list[Int[Tensor, "..."]]:
     """Indices of several groups, numbered one group after the other."""
     return [index + before for index, before in zip(indices, accumulate(counts, initial=0), strict=False)]

@@ -67,7 +67,13 @@ def test_killed_pretraining(world):
 
 
 def test_killed_stable_training(world):
-    common = ["--config-yml", str(world / "train.yml"), "--epochs=25", "--reset_probability=0.3"]
+    common = [
+        "--config-yml",
+        str(world / "train.yml"),
+        "--epochs=25",
+        "--reset_probability=0.3",
+        "--learning.replay_reruns=2",
+    ]
     assert cli.stable_training([*common, "--exp_name=whole"]) == 0
     whole, killed = (world / "runs" / "stable_training" / f"schnet_water_{name}" for name in ("whole", "killed"))
     named = [*common, "--exp_name=killed"]
