@@ -46,7 +46,7 @@ stable: setup
 	echo "total: $$(( $$(date +%s) - start )) s"
 
 test: setup
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" --durations=30
 
 test-mace: setup-mace
 	$(VENV_MACE)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" -k "mace or packages" \
