@@ -33,7 +33,7 @@ from mdsim.assembly.models import (
 from mdsim.assembly.observables import dynamical_observable, observable, observables
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
-from mdsim.assembly.state_points import Point, reference_of, shown, starts, state_points
+from mdsim.assembly.state_points import Point, in_cell_of, reference_of, shown, starts, state_points
 from mdsim.assembly.trajectories import recording
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "energy_force_loss",
     "evaluated_checkpoint",
     "force_field",
+    "in_cell_of",
     "integrator",
     "labeled_data",
     "log_recentering",

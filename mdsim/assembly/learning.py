@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -110,7 +110,7 @@ def _at_all(points: Sequence[Point], made: Callable[[Point], LossTerm]) -> LossT
     if len(points) == 1 or not first.uses_samples:
         return first
     terms = [first, *map(made, points[1:])]
-    parts = [TermAt(p.config.temperature_K, term, p.config.weight) for p, term in zip(points, terms, strict=True)]
+    parts = [TermAt(p.conditions, term, p.config.weight) for p, term in zip(points, terms, strict=True)]
     return StatePointsTerm(_with_shared_observables(parts))
 
 
@@ -171,7 +171,7 @@ def loss_term(
         case CustomTermConfig():
             given = {"system": system, "dataset": data, "reference_dataset": point.reference_data}
             if len(config.points) > 1:
-                given |= {"temperature_K": point.config.temperature_K}
+                given |= {key: value for key, value in asdict(point.conditions).items() if value is not None}
             return make(LossTerm, chosen.factory, chosen.options, "terms", **given)
     raise ConfigError(f"terms.name: {chosen.name!r} has no loss term")
 
@@ -199,6 +199,11 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
             )
         _one_file(target.reference_file, config)
         for quantity in quantities:
+            if getattr(quantity, "reference", None) is not None and len(config.points) > 1:
+                raise ConfigError(
+                    f"terms.observables: the reference of {quantity.name} is that of one state point, and there are "
+                    f"{len(config.points)}; leave it out, and give each of them `data`"
+                )
             expected = reference_at(quantity, config, system, point, target)
             made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
     return made

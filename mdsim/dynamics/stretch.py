@@ -106,13 +106,23 @@ class Stretch:
         positions: Float[Tensor, "replica atom 3"],
         velocities: Float[Tensor, "replica atom 3"],
         kT: Float[Tensor, "replica"] | None = None,
+        pressure: Float[Tensor, "replica"] | None = None,
+        cells: Float[Tensor, "replica 3 3"] | None = None,
     ) -> MDState:
         """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest.
 
-        With ``kT`` (eV) each replica has its own bath.
+        With ``kT`` (eV) each replica has its own bath, with ``pressure`` (eV/Å³) its own pressure, and with ``cells``
+        (Å) its own cell. Those need a barostat.
         """
-        state = self.integrator.init(self.system, self.potential(force_field), positions, velocities)
-        return state if kT is None else replace(state, kT=kT.to(state.energy))
+        moves, potential = self.integrator, self.potential(force_field)
+        if isinstance(moves, Barostat):
+            state = moves.init(self.system, potential, positions, velocities, cells)
+        elif pressure is None and cells is None:
+            state = moves.init(self.system, potential, positions, velocities)
+        else:
+            raise ValueError(f"{type(moves).__name__} is at constant volume: pressures and cells need a barostat")
+        own = {"kT": kT, "pressure": pressure}
+        return replace(state, **{name: value.to(state.energy) for name, value in own.items() if value is not None})
 
     def potential(self, force_field: ForceField) -> Potential | CellPotential:
         """The potential of the dynamics: the force field, with the prior if there is one."""

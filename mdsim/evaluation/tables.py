@@ -54,9 +54,9 @@ def thermostat_text(thermostat: Mapping[str, Any]) -> str:
 
 
 def barostat_text(barostat: Mapping[str, Any]) -> str:
-    """Pressure and method of a barostat, such as ``1 bar, cell_rescaling (relaxation time 1.0 ps, ...)``."""
-    settings = {key: value for key, value in barostat.items() if key != "pressure_bar"}
-    return f"{barostat['pressure_bar']:g} bar, {thermostat_text(settings)}"
+    """Pressure, if stated, and method of a barostat: ``1 bar, cell_rescaling (relaxation time 1.0 ps, ...)``."""
+    settings = thermostat_text({key: value for key, value in barostat.items() if key != "pressure_bar"})
+    return f"{barostat['pressure_bar']:g} bar, {settings}" if "pressure_bar" in barostat else settings
 
 
 def ended_by(summary: dict[str, Any]) -> str:

@@ -160,7 +160,8 @@ class EnergiesForcesTermConfig(Section):
 class CustomTermConfig(BoundedTerm, CustomConfig):
     """A custom `LossTerm`. Its factory may take `system`, `dataset` (the reference data) and `reference_dataset`.
 
-    With several `state_points` a term that uses samples is made for each of them, and may take `temperature_K`.
+    With several `state_points` a term that uses samples is made for each of them, and may take `temperature_K`, and
+    `pressure_bar` if state points have pressures.
     """
 
 
