@@ -31,6 +31,7 @@ from mdsim.assembly.models import (
     train_only,
 )
 from mdsim.assembly.observables import dynamical_observable, observable, observables
+from mdsim.assembly.pressure import compared_pressure
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
 from mdsim.assembly.state_points import Point, in_cell_of, reference_of, shown, starts, state_points
@@ -44,6 +45,7 @@ __all__ = [
     "check_reference_files",
     "compared_dynamical",
     "compared_energy",
+    "compared_pressure",
     "compared_structural",
     "criterion",
     "dataset",

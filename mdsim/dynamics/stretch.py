@@ -126,10 +126,13 @@ class Stretch:
 
     def potential(self, force_field: ForceField) -> Potential | CellPotential:
         """The potential of the dynamics: the force field, with the prior if there is one."""
-        if self.moves_cells:
-            tolerance, prior = self.fast_tolerance, self.prior
-            return bind_in_cells(force_field, self.system, fast=self.fast, tolerance=tolerance, prior=prior)
-        return self.potential_at_constant_volume(force_field)
+        bind = self.potential_in_cells if self.moves_cells else self.potential_at_constant_volume
+        return bind(force_field)
+
+    def potential_in_cells(self, force_field: ForceField) -> CellPotential:
+        """That of structures in any cells, with their stress."""
+        tolerance, prior = self.fast_tolerance, self.prior
+        return bind_in_cells(force_field, self.system, fast=self.fast, tolerance=tolerance, prior=prior)
 
     def potential_at_constant_volume(self, force_field: ForceField) -> Potential:
         """That of structures in the cell of the system, whether or not the dynamics moves it."""

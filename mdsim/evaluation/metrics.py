@@ -18,6 +18,7 @@ import numpy as np
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.evaluation.measures import KEY, Measure
 from mdsim.evaluation.observable_metrics import (
+    bulk_modulus,
     diffusivity_values,
     energy_offset,
     observable_errors,
@@ -25,6 +26,7 @@ from mdsim.evaluation.observable_metrics import (
     unvisited_share,
 )
 from mdsim.evaluation.plan import Compared
+from mdsim.observables.bulk_modulus import BulkModulus
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
 from mdsim.stability.intervals import Interval, poisson_rate_interval, wilson_interval
@@ -81,6 +83,8 @@ def final_metrics(
         if isinstance(compared.observable, EnergyDistribution):
             results[f"{name}_zero"] = ALIGNED if compared.observable.aligned else DETERMINED
             results |= energy_offset(axis, reference, means[name].numpy(), weights)
+        if isinstance(compared.observable, BulkModulus):
+            results |= bulk_modulus(means[name].numpy(), weights, temperature_K)
     for name, values in evaluation.dynamical_values().items():
         present = np.isfinite(values.numpy()).all(-1)
         compared = evaluation.dynamical[name]
@@ -96,7 +100,7 @@ def final_metrics(
 def measures(evaluation: Evaluation) -> dict[str, Measure]:
     """The measure of each observable by name."""
     return {
-        name: Measure.of(compared.observable, _axis_and_reference(compared)[0], structural)
+        name: Measure.of(compared.observable, _axis_and_reference(compared)[0], structural, compared.has_reference)
         for found, structural in ((evaluation.structural, True), (evaluation.dynamical, False))
         for name, compared in found.items()
     }

@@ -57,6 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 CELL = torch.diag(torch.tensor([9.0, 8.5, 8.0], dtype=torch.float64))
 TILTED = torch.tensor([[9.0, 0.0, 0.0], [1.5, 8.5, 0.0], [-1.0, 2.0, 8.0]], dtype=torch.float64)
+OF_DYNAMICS = ("potential_energy", "energy_per_molecule", "enthalpy_of_vaporization", "pressure", "bulk_modulus")
 CELLS = {"open": None, "orthorhombic": CELL, "triclinic": TILTED}
 
 
@@ -106,7 +107,7 @@ def bundled() -> Dataset:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@each(StructuralConfig, "potential_energy", "energy_per_molecule", "enthalpy_of_vaporization")
+@each(StructuralConfig, *OF_DYNAMICS)
 def test_structural_observables(kind, cell):
     if name_of(kind) == "density" and cell == "open":
         pytest.skip("an open system has no volume")

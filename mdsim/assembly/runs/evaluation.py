@@ -169,13 +169,15 @@ def build_evaluation(
         log.warning("energy errors are off by an unknown constant: %s", reason)
     stretch = replace(assembly.stretch(config, main, data), system=system, prior=assembly.prior(config, main, data))
     structural = assembly.compared_structural(config, system, point)
+    of_potential = assembly.compared_energy(config, system, point, force_field)
+    of_potential |= assembly.compared_pressure(config, point, stretch, force_field)
     dynamical = assembly.compared_dynamical(config, system, point.data)
     assembly.check_reference_files(config, [*structural, *dynamical])
     return Evaluation(
         force_field,
         stretch,
         starting_state(config, stretch, force_field, assembly.starts([point], system, lambda point: point.data.test)),
-        structural | assembly.compared_energy(config, system, point, force_field),
+        structural | of_potential,
         dynamical,
         assembly.plan(config),
         out_dir,
