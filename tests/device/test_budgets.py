@@ -6,7 +6,19 @@ an event: the host reads whether the list is valid while the device computes.
 """
 
 import pytest
-from device_work import INTEGRATORS, MODELS, SYSTEMS, Work, of_dynamics, of_gradient, of_integrator, of_step
+from device_work import (
+    BAROSTATS,
+    INTEGRATORS,
+    MODELS,
+    SYSTEMS,
+    Work,
+    of_barostat,
+    of_dynamics,
+    of_gradient,
+    of_integrator,
+    of_step,
+    of_step_in_cells,
+)
 
 #: Launches and waits, for two replicas and the small models of the contract suite.
 BUDGET = {
@@ -55,6 +67,18 @@ def test_steps(model, system):
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_integrators(name):
     check(f"{name}, step", of_integrator(name))
+
+
+@pytest.mark.parametrize("name", BAROSTATS)
+def test_barostats(name):
+    check(f"{name}, step", of_barostat(name))
+
+
+def test_steps_in_moving_cells():
+    plain, rebuild = of_step_in_cells()
+    check("schnet, moving cells, step", plain)
+    check("schnet, moving cells, rebuild", rebuild)
+    assert set(plain.kinds) <= {"event"}, plain.report
 
 
 @pytest.mark.parametrize("name", ["observables", "contrast", "energies_forces"])

@@ -31,7 +31,8 @@ class Pairs(ForceField):
         self.depth_eV = depth_eV
 
     def atomic_energies(self, system, positions, neighbors):
-        sixth = (SIGMA_A**2 / neighbors.displacements(positions).square().sum(-1)) ** 3
+        squared = neighbors.displacements(positions).square().sum(-1)
+        sixth = (SIGMA_A**2 / squared) ** 3 * (squared < CUTOFF_A**2)  # listed pairs may be farther apart
         half = 2 * self.depth_eV * (sixth.square() - sixth)
         atoms = half.new_zeros(len(positions) * system.n_atoms)
         atoms = atoms.index_add(0, neighbors.first, half).index_add(0, neighbors.second, half)
