@@ -166,7 +166,7 @@ def test_state_points_have_their_pressures(tmp_path, capsys):
     [
         (
             "--state_points=[{temperature_K: 300, pressure_bar: 1}]",
-            "and dynamics.barostat.pressure_bar (300 K and 5000",
+            "(300 K and 5000 bar) must be one of them",
         ),
         (
             "--state_points=[{temperature_K: 300}, {temperature_K: 300, pressure_bar: 5000.1}]",
