@@ -17,7 +17,7 @@ from mdsim.state import MDState
 
 N_STEPS = 7
 BAROSTATS = {
-    "rescaling": StochasticCellRescaling(LangevinBAOAB(4.0, 120.0, 5.0), 500.0, 50.0, 4e-3, "anisotropic"),
+    "rescaling": StochasticCellRescaling(LangevinBAOAB(4.0, 120.0, 5.0), 500.0, 100.0, 1e-4, "anisotropic"),
     "mtk": MartynaTobiasKlein(NoseHooverChain(4.0, 120.0, 100.0), 500.0, 200.0, "full"),
 }
 
