@@ -30,7 +30,7 @@ def compared_pressure(
     """
     chosen = [one for one in config.observables if isinstance(one, PRESSURE_CONFIGS)]
     check_names([one.name for one in chosen])
-    found = {}
+    found: dict[str, Compared] = {}
     for one in chosen:
         if isinstance(one, PressureConfig):
             found[one.name] = _pressure(one, point, stretch, force_field)

@@ -63,7 +63,7 @@ def _images(path: Path) -> list[Atoms]:
     try:
         if path.suffix == ".gsd":  # which ASE does not read
             stored = read_trajectory(path)
-            return to_ase(stored.system, stored.trajectory)
+            return to_ase(stored.system, stored.trajectory, 0)
         return read_images_in_A(path)[0]
     except (DatasetError, ConfigError, ValueError, OSError, RuntimeError) as error:
         raise DatasetError(f"{path}: cannot be read as structures ({one_line(error)})") from error

@@ -114,11 +114,11 @@ class Stretch:
         With ``kT`` (eV) each replica has its own bath, with ``pressure`` (eV/Å³) its own pressure, and with ``cells``
         (Å) its own cell. Those need a barostat.
         """
-        moves, potential = self.integrator, self.potential(force_field)
+        moves = self.integrator
         if isinstance(moves, Barostat):
-            state = moves.init(self.system, potential, positions, velocities, cells)
+            state = moves.init(self.system, self.potential_in_cells(force_field), positions, velocities, cells)
         elif pressure is None and cells is None:
-            state = moves.init(self.system, potential, positions, velocities)
+            state = moves.init(self.system, self.potential(force_field), positions, velocities)
         else:
             raise ValueError(f"{type(moves).__name__} is at constant volume: pressures and cells need a barostat")
         own = {"kT": kT, "pressure": pressure}

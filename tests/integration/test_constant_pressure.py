@@ -111,7 +111,7 @@ def test_references_of_one_volume_are_refused(of_frames, tmp_path, capsys):
     if not of_frames:
         data = load_dataset(ROOT / "data" / "bundled", "water_spcfw", "water", "20")
         frames = data.train.as_trajectory(1.0)
-        write(tmp_path / "still.extxyz", to_ase(data.system(), frames))
+        write(tmp_path / "still.extxyz", to_ase(data.system(), frames, 0))
         term = f"{{name: contrast, reference_file: {tmp_path / 'still.extxyz'}}}"
     assert cli.stable_training(training(tmp_path, term)) == 1
     said = capsys.readouterr().err
