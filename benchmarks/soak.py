@@ -32,6 +32,10 @@ CASES = {
         f"{RECIPES}/water_spcfw",
         ["model.name=gemnet_t", "model_dir=qm_pretrained_checkpoints/tiny", "reference_run=false"],
     ),
+    "constant_pressure": (
+        f"{RECIPES}/water_spcfw",
+        ["dynamics.barostat={name: cell_rescaling, relaxation_time_ps: 0.1}", "reference_run=false"],
+    ),
 }
 SHORT = ["dynamics.replicas=3", "dynamics.steps_per_epoch=8", "dynamics.dump_every_steps=4", "cpu=true"]
 #: At a bound of 1 K every replica is unstable. Steps are so small that the force field hardly changes.

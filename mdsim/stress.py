@@ -99,7 +99,9 @@ def atomic_energies_forces_virial(
 
 
 def shifts_of(pairs: Neighbors, positions: Float[Tensor, "replica atom 3"]) -> Float[Tensor, "pair 3"]:
-    """The shifts of all pairs (Å), as a variable to differentiate with respect to."""
+    """The shifts of all pairs (Å), as a variable to differentiate with respect to. A graph of theirs is kept."""
+    if pairs.shift is not None and pairs.shift.requires_grad:
+        return pairs.shift
     shifts = positions.new_zeros(pairs.n_pairs, 3) if pairs.shift is None else pairs.shift.detach()
     return shifts.requires_grad_()
 

@@ -31,9 +31,10 @@ from mdsim.assembly.models import (
     train_only,
 )
 from mdsim.assembly.observables import dynamical_observable, observable, observables
+from mdsim.assembly.pressure import compared_pressure
 from mdsim.assembly.references import reference
 from mdsim.assembly.stability import criterion
-from mdsim.assembly.state_points import Point, reference_of, shown, starts, state_points
+from mdsim.assembly.state_points import Point, in_cell_of, reference_of, shown, starts, state_points
 from mdsim.assembly.trajectories import recording
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "check_reference_files",
     "compared_dynamical",
     "compared_energy",
+    "compared_pressure",
     "compared_structural",
     "criterion",
     "dataset",
@@ -53,6 +55,7 @@ __all__ = [
     "energy_force_loss",
     "evaluated_checkpoint",
     "force_field",
+    "in_cell_of",
     "integrator",
     "labeled_data",
     "log_recentering",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from mdsim.assembly.dynamics import integrator
 from mdsim.assembly.losses import dynamical_loss, energy_force_loss, mixed_loss, observable_loss
 from mdsim.assembly.observables import dynamical_observable, observables
-from mdsim.assembly.references import dynamical_reference, reference_structures
+from mdsim.assembly.references import dynamical_reference, reference_structures, structures_at_constant_pressure
 from mdsim.assembly.state_points import Point, reference_at, reference_temperature
 from mdsim.config.schema import (
     ContrastTermConfig,
@@ -110,7 +110,7 @@ def _at_all(points: Sequence[Point], made: Callable[[Point], LossTerm]) -> LossT
     if len(points) == 1 or not first.uses_samples:
         return first
     terms = [first, *map(made, points[1:])]
-    parts = [TermAt(p.config.temperature_K, term, p.config.weight) for p, term in zip(points, terms, strict=True)]
+    parts = [TermAt(p.conditions, term, p.config.weight) for p, term in zip(points, terms, strict=True)]
     return StatePointsTerm(_with_shared_observables(parts))
 
 
@@ -139,18 +139,8 @@ def loss_term(
         case ObservablesTermConfig():
             return ObservableTerm(targets(chosen, config, system, point), config.estimator.paper_estimator)
         case ContrastTermConfig():
-            if config.dynamics.barostat is not None:
-                raise ConfigError(
-                    "terms.contrast: reference structures have the volume of the data set, and the simulated ones that "
-                    "of the barostat, so that the contrast of their energies is no gradient; remove one of the two"
-                )
             _one_file(chosen.reference_file, config)
-            source = point.data if chosen.reference == "labeled_frames" else point.reference_data
-            known = None if chosen.reference_file is not None else reference_temperature(config, point, source)
-            structures = reference_structures(system, source, chosen.reference_file, known)
-            sampler = neighborhood_sampler(config, system, data)
-            only_after_break = chosen.simulated == "after_break"
-            return ContrastTerm(system, *structures, chosen.structures_per_gradient, only_after_break, sampler)
+            return contrast_term(chosen, config, system, data, point)
         case DynamicsTermConfig():
             if len(config.points) > 1:
                 raise ConfigError("terms.dynamics: its windows have one temperature; give a single state point")
@@ -171,9 +161,26 @@ def loss_term(
         case CustomTermConfig():
             given = {"system": system, "dataset": data, "reference_dataset": point.reference_data}
             if len(config.points) > 1:
-                given |= {"temperature_K": point.config.temperature_K}
+                given |= {key: value for key, value in asdict(point.conditions).items() if value is not None}
             return make(LossTerm, chosen.factory, chosen.options, "terms", **given)
     raise ConfigError(f"terms.name: {chosen.name!r} has no loss term")
+
+
+def contrast_term(
+    chosen: ContrastTermConfig, config: TrainConfig, system: System, data: Dataset, point: Point
+) -> ContrastTerm:
+    """The relative entropy with the reference structures of a state point, in their own cells with a barostat."""
+    cells = None
+    if config.dynamics.barostat is None:
+        source = point.data if chosen.reference == "labeled_frames" else point.reference_data
+        known = None if chosen.reference_file is not None else reference_temperature(config, point, source)
+        positions, weights = reference_structures(system, source, chosen.reference_file, known)
+    else:
+        weights = None
+        positions, cells = structures_at_constant_pressure(system, chosen.reference_file)
+    only_after_break, sampler = chosen.simulated == "after_break", neighborhood_sampler(config, system, data)
+    drawn = chosen.structures_per_gradient
+    return ContrastTerm(system, positions, weights, drawn, only_after_break, sampler, cells)
 
 
 def _one_file(reference_file: str | None, config: TrainConfig) -> None:
@@ -199,6 +206,11 @@ def targets(chosen: ObservablesTermConfig, config: TrainConfig, system: System, 
             )
         _one_file(target.reference_file, config)
         for quantity in quantities:
+            if getattr(quantity, "reference", None) is not None and len(config.points) > 1:
+                raise ConfigError(
+                    f"terms.observables: the reference of {quantity.name} is that of one state point, and there are "
+                    f"{len(config.points)}; leave it out, and give each of them `data`"
+                )
             expected = reference_at(quantity, config, system, point, target)
             made.append(Target(quantity, expected, observable_loss(target.loss, quantity), target.weight))
     return made

@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 
 from mdsim.datasets.folder import Dataset
-from mdsim.datasets.structures import read_structures
+from mdsim.datasets.structures import read_structures, read_structures_in_cells
 from mdsim.errors import ConfigError
+from mdsim.geometry import volume
 from mdsim.interfaces import BinnedObservable, CorrelationFunction, Observable
 from mdsim.observables.densities import check_normalization
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
@@ -16,6 +17,7 @@ from mdsim.typing import Float, Tensor
 
 log = logging.getLogger("mdsim")
 
+SAME_VOLUME_A3 = 1e-3  # a smaller standard deviation is rounding in the file
 FEW_FRAMES = 50.0  # a smaller effective sample size of a reference gives a warning
 
 MOST_BLOCKS = 10  # of the error, which small sets do not allow
@@ -142,6 +144,24 @@ def reference_structures(
         return read_structures(Path(file), system), None
     weights = None if temperature_K is None else weights_at(temperature_K, dataset).to(system.masses)
     return dataset.train.positions.to(system.masses), weights
+
+
+def structures_at_constant_pressure(
+    system: System, file: str | None
+) -> tuple[Float[Tensor, "structure atom 3"], Float[Tensor, "structure 3 3"]]:
+    """Positions and cells (Å) of reference structures whose volume fluctuates, from a trajectory file.
+
+    Raises:
+        ConfigError: there is no file, or all of its structures have one volume.
+    """
+    found = None if file is None else read_structures_in_cells(Path(file), system)
+    if found is None or float(volume(found[1].double()).std(correction=0)) < SAME_VOLUME_A3:
+        raise ConfigError(
+            f"terms.contrast: {file or 'the reference structures'} have one volume, and the simulated structures that "
+            "of the barostat, so that the contrast of their energies is no gradient; give a `reference_file` of a "
+            "simulation at this pressure, or remove the term or the barostat"
+        )
+    return found
 
 
 def weights_at(temperature_K: float, dataset: Dataset) -> Float[Tensor, "frame"]:

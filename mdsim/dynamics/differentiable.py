@@ -13,14 +13,14 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from mdsim.integrators.noise import ReplicaNoise, noise_for
-from mdsim.interfaces import Integrator, Potential
+from mdsim.interfaces import CellPotential, Integrator, Potential
 from mdsim.state import MDState, System, Trajectory
 from mdsim.typing import Tensor
 
 
 def differentiable_simulate(
     system: System,
-    potential: Potential,
+    potential: Potential | CellPotential,
     integrator: Integrator,
     state: MDState,
     n_steps: int,
@@ -39,7 +39,9 @@ def differentiable_simulate(
     Args:
         system: the system of all replicas.
         potential: differentiable energies (eV) and forces (eV/Å) of positions (Å):
-            ``force_field.bind(system, differentiable=True)``. Its dependencies are found at the initial positions.
+            ``force_field.bind(system, differentiable=True)``, and for a barostat that of positions and cells:
+            ``bind_in_cells(force_field, system, differentiable=True)``. Its dependencies are found at the initial
+            positions.
         integrator: makes the steps.
         state: initial state, not changed.
         n_steps: number of steps.
@@ -60,7 +62,7 @@ def differentiable_simulate(
 
 def differentiable_trajectory(
     system: System,
-    potential: Potential,
+    potential: Potential | CellPotential,
     integrator: Integrator,
     state: MDState,
     n_steps: int,
@@ -86,13 +88,13 @@ def differentiable_trajectory(
     if n_steps < 1 or dump_every < 1 or n_steps % dump_every:
         raise ValueError(f"n_steps must be a positive multiple of dump_every, but they are {n_steps} and {dump_every}")
     state, frames = _run(system, potential, integrator, state, n_steps, dump_every, generator, segment)
-    positions, velocities, energy = (torch.cat(parts) for parts in zip(*frames, strict=True))
-    return state, Trajectory(positions, velocities, energy, dump_every * integrator.timestep_fs)
+    positions, velocities, energy, *cell = (torch.cat(parts) for parts in zip(*frames, strict=True))
+    return state, Trajectory(positions, velocities, energy, dump_every * integrator.timestep_fs, *cell)
 
 
 def _run(
     system: System,
-    potential: Potential,
+    potential: Potential | CellPotential,
     integrator: Integrator,
     state: MDState,
     n_steps: int,
@@ -100,14 +102,14 @@ def _run(
     generator: torch.Generator | None,
     segment: int | None,
 ) -> tuple[MDState, list[tuple[Tensor, ...]]]:
-    """The last state, and the positions, velocities and energies of the frames of each segment."""
+    """The last state, and the positions, velocities, energies and moving cells of the frames of each segment."""
     if n_steps < 0:
         raise ValueError(f"n_steps must not be negative, but it is {n_steps}")
     if segment is None:
         segment = max(1, math.ceil(math.sqrt(n_steps)))
     if segment < 1:
         raise ValueError(f"segment must be at least one step, but it is {segment}")
-    parameters = _parameters_of(potential, state.positions)
+    parameters = _parameters_of(potential, state)
     names, noise = tuple(state.tensors()), noise_for(integrator, system, generator)
     frames = []
     for start in range(0, n_steps, segment):
@@ -124,7 +126,7 @@ class _Segment:
     """A stretch of dynamics as a function from the tensors of one state to those of another, and to its frames."""
 
     system: System
-    potential: Potential
+    potential: Potential | CellPotential
     integrator: Integrator
     noise: ReplicaNoise | None
     first_step: int
@@ -144,7 +146,8 @@ class _Segment:
         return *state.tensors().values(), *(torch.cat(parts) for parts in zip(*frames, strict=True))
 
     def _frame(self, state: MDState) -> tuple[Tensor, ...]:
-        return state.positions, state.velocities, state.energy
+        frame = state.positions, state.velocities, state.energy
+        return frame if state.cell is None else (*frame, state.cell)
 
     def _noise(self, state: MDState) -> Sequence[Tensor | None] | Tensor:
         shape = self.integrator.noise_shape(self.system)
@@ -183,20 +186,21 @@ class _Checkpoint(torch.autograd.Function):
         return None, *of_inputs
 
 
-def _parameters_of(potential: Potential, positions: Tensor) -> list[Tensor]:
-    """Every leaf of the potential's graph, other than the positions."""
+def _parameters_of(potential: Potential | CellPotential, state: MDState) -> list[Tensor]:
+    """Every leaf of the potential's graph, other than the positions and the cells."""
+    given = [state.positions] if state.cell is None else [state.positions, state.cell]
     with torch.enable_grad():
-        positions = positions.detach().requires_grad_()
-        energy, forces = potential(positions)
+        given = [tensor.detach().requires_grad_() for tensor in given]
+        energy, forces, *stress = potential(*given)
     if not forces.requires_grad:
         raise ValueError("the potential's forces carry no graph; use force_field.bind(system, differentiable=True)")
-    leaves, seen, pending = [], set(), [energy.grad_fn, forces.grad_fn]
+    leaves, seen, pending = [], set(), [tensor.grad_fn for tensor in (energy, forces, *stress)]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable") and node.variable is not positions:
+        if hasattr(node, "variable") and all(node.variable is not tensor for tensor in given):
             leaves.append(node.variable)
         pending.extend(following for following, _ in node.next_functions)
     return leaves

@@ -1,7 +1,8 @@
-"""State points: replicas of one batch are divided evenly among temperatures, and begin from structures of their own.
+"""State points: replicas of one batch are divided evenly among conditions, and begin from structures of their own.
 
-A replica carries its state point as `MDState.kT`, which all selections and assignments of replicas keep. With a single
-state point, the state has no kT, and that of the integrator holds.
+A replica carries its state point as `MDState.kT` and, where state points have pressures, `MDState.pressure`, which all
+selections and assignments of replicas keep. With a single state point, the state has neither, and those of the
+integrator hold.
 """
 
 from __future__ import annotations
@@ -13,29 +14,54 @@ import torch
 
 from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.force_field import ForceField
-from mdsim.state import MDState
+from mdsim.state import MDState, System
 from mdsim.typing import Bool, Float, Tensor
-from mdsim.units import KB_EV_PER_K, kT_eV
+from mdsim.units import BAR, KB_EV_PER_K, kT_eV
 
-RESOLUTION = 1e-4  # relative difference of temperatures below which they are the same
+RESOLUTION = 1e-4  # relative difference of temperatures or pressures below which they are the same
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """A temperature (K), and a pressure (bar) where state points have one each."""
+
+    temperature_K: float
+    pressure_bar: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of a state point in logs, results and folders, such as 300K or 300K_1000bar."""
+        kelvin = f"{self.temperature_K:g}K"
+        return kelvin if self.pressure_bar is None else f"{kelvin}_{self.pressure_bar:g}bar"
+
+    def among(self, kT: Float[Tensor, "item"], pressure: Float[Tensor, "item"] | None) -> Bool[Tensor, "item"]:
+        """Which of some items are at these conditions, within the precision of their type.
+
+        Args:
+            kT: thermal energy of each, eV.
+            pressure: pressure on each, eV/Å³, where state points have one.
+        """
+        here = (kT / kT_eV(self.temperature_K) - 1).abs() < RESOLUTION
+        if pressure is None or self.pressure_bar is None:
+            return here
+        return here & ((pressure / BAR - self.pressure_bar).abs() < RESOLUTION * max(abs(self.pressure_bar), 1.0))
+
+
+def conditions_among(kT: Float[Tensor, "item"], pressure: Float[Tensor, "item"] | None) -> list[Conditions]:
+    """The state points at which some items are, by increasing temperature and pressure."""
+    if pressure is None:
+        return [Conditions(one / KB_EV_PER_K) for one in kT.unique().tolist()]
+    pairs = torch.stack([kT, pressure.to(kT)], dim=1).unique(dim=0).tolist()
+    return [Conditions(one / KB_EV_PER_K, each / BAR) for one, each in pairs]
 
 
 @dataclass(frozen=True, eq=False)
 class StatePoint:
-    """A temperature (K), and the structures (Å) that its replicas begin from."""
+    """Conditions, and the structures (Å) that replicas begin from, in a cell (rows, Å) or in that of the system."""
 
-    temperature_K: float
+    conditions: Conditions
     structures: Float[Tensor, "structure atom 3"]
-
-
-def label(temperature_K: float) -> str:
-    """Name of a state point in logs, results and folders, such as 300K."""
-    return f"{temperature_K:g}K"
-
-
-def at_kT(values: Float[Tensor, "item"], kT: float) -> Bool[Tensor, "item"]:
-    """Which of some thermal energies are those of a state point, within the precision of their type."""
-    return (values / kT - 1).abs() < RESOLUTION
+    cell: Float[Tensor, "3 3"] | None = None
 
 
 def begin(
@@ -43,10 +69,12 @@ def begin(
 ) -> MDState:
     """The initial state of replicas divided evenly among state points, in consecutive shares."""
     if len(points) == 1:
-        return _begin(points, None, n_replicas, force_field, stretch, generator)
+        return _begin(points, None, None, n_replicas, force_field, stretch, generator)
     own = torch.arange(n_replicas) * len(points) // n_replicas
-    kT = torch.tensor([kT_eV(point.temperature_K) for point in points], dtype=torch.float64)[own]
-    return _begin(points, kT, n_replicas, force_field, stretch, generator)
+    kT = torch.tensor([kT_eV(point.conditions.temperature_K) for point in points], dtype=torch.float64)[own]
+    bars = [point.conditions.pressure_bar for point in points]
+    pressure = None if None in bars else torch.tensor(bars, dtype=torch.float64)[own] * BAR
+    return _begin(points, kT, pressure, n_replicas, force_field, stretch, generator)
 
 
 def begin_again(
@@ -57,12 +85,13 @@ def begin_again(
     generator: torch.Generator,
 ) -> MDState:
     """A new initial state of replicas, each at its state point."""
-    return _begin(points, replicas.kT, replicas.n_replicas, force_field, stretch, generator)
+    return _begin(points, replicas.kT, replicas.pressure, replicas.n_replicas, force_field, stretch, generator)
 
 
 def _begin(
     points: Sequence[StatePoint],
     kT: Float[Tensor, "replica"] | None,
+    pressure: Float[Tensor, "replica"] | None,
     n_replicas: int,
     force_field: ForceField,
     stretch: Stretch,
@@ -71,20 +100,32 @@ def _begin(
     system = stretch.system
     if kT is None:
         (point,) = points
-        drawn = initial_conditions(system, point.structures, n_replicas, point.temperature_K, generator)
-        return stretch.begin(force_field, *drawn)
+        drawn = initial_conditions(system, point.structures, n_replicas, point.conditions.temperature_K, generator)
+        cells = None if point.cell is None else point.cell.to(system.masses).repeat(n_replicas, 1, 1)
+        return stretch.begin(force_field, *drawn, cells=cells)
     positions = system.masses.new_full((n_replicas, system.n_atoms, 3), torch.nan)
-    velocities = positions.clone()
+    velocities, cells = positions.clone(), _cells_of_system(system, n_replicas, points)
     for point in points:
-        here = at_kT(kT, kT_eV(point.temperature_K)).to(positions.device)
+        here = point.conditions.among(kT, pressure).to(positions.device)
         if n_here := int(here.sum()):
-            drawn = initial_conditions(system, point.structures, n_here, point.temperature_K, generator)
+            drawn = initial_conditions(system, point.structures, n_here, point.conditions.temperature_K, generator)
             positions[here], velocities[here] = drawn
+            if cells is not None and point.cell is not None:
+                cells[here] = point.cell.to(cells)
     if bool(torch.isnan(velocities).any()):
-        known = ", ".join(label(point.temperature_K) for point in points)
-        found = ", ".join(label(float(one) / KB_EV_PER_K) for one in kT.unique())
+        known = ", ".join(point.conditions.label for point in points)
+        found = ", ".join(one.label for one in conditions_among(kT, pressure))
         raise ValueError(f"replicas are at {found}, but the state points are {known}")
-    return stretch.begin(force_field, positions, velocities, kT)
+    return stretch.begin(force_field, positions, velocities, kT, pressure, cells)
+
+
+def _cells_of_system(
+    system: System, n_replicas: int, points: Sequence[StatePoint]
+) -> Float[Tensor, "replica 3 3"] | None:
+    """The cell of the system for each replica, if state points have cells of their own."""
+    if system.cell is None or all(point.cell is None for point in points):
+        return None
+    return system.cell.repeat(n_replicas, 1, 1)
 
 
 def by_state_point(
@@ -93,5 +134,7 @@ def by_state_point(
     """The mean of a number of each replica at each state point, by name; empty for a single state point."""
     if state.kT is None:
         return {}
-    means = {float(kT): float(values.double()[at_kT(state.kT, float(kT))].mean()) for kT in state.kT.unique()}
-    return {f"{name}_{label(kT / KB_EV_PER_K)}": mean for kT, mean in means.items()}
+    return {
+        f"{name}_{point.label}": float(values.double()[point.among(state.kT, state.pressure)].mean())
+        for point in conditions_among(state.kT, state.pressure)
+    }

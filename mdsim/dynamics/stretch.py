@@ -106,20 +106,33 @@ class Stretch:
         positions: Float[Tensor, "replica atom 3"],
         velocities: Float[Tensor, "replica atom 3"],
         kT: Float[Tensor, "replica"] | None = None,
+        pressure: Float[Tensor, "replica"] | None = None,
+        cells: Float[Tensor, "replica 3 3"] | None = None,
     ) -> MDState:
         """The state at the given positions (Å) and velocities (ASE units), with the thermostat at rest.
 
-        With ``kT`` (eV) each replica has its own bath.
+        With ``kT`` (eV) each replica has its own bath, with ``pressure`` (eV/Å³) its own pressure, and with ``cells``
+        (Å) its own cell. Those need a barostat.
         """
-        state = self.integrator.init(self.system, self.potential(force_field), positions, velocities)
-        return state if kT is None else replace(state, kT=kT.to(state.energy))
+        moves = self.integrator
+        if isinstance(moves, Barostat):
+            state = moves.init(self.system, self.potential_in_cells(force_field), positions, velocities, cells)
+        elif pressure is None and cells is None:
+            state = moves.init(self.system, self.potential(force_field), positions, velocities)
+        else:
+            raise ValueError(f"{type(moves).__name__} is at constant volume: pressures and cells need a barostat")
+        own = {"kT": kT, "pressure": pressure}
+        return replace(state, **{name: value.to(state.energy) for name, value in own.items() if value is not None})
 
     def potential(self, force_field: ForceField) -> Potential | CellPotential:
         """The potential of the dynamics: the force field, with the prior if there is one."""
-        if self.moves_cells:
-            tolerance, prior = self.fast_tolerance, self.prior
-            return bind_in_cells(force_field, self.system, fast=self.fast, tolerance=tolerance, prior=prior)
-        return self.potential_at_constant_volume(force_field)
+        bind = self.potential_in_cells if self.moves_cells else self.potential_at_constant_volume
+        return bind(force_field)
+
+    def potential_in_cells(self, force_field: ForceField) -> CellPotential:
+        """That of structures in any cells, with their stress."""
+        tolerance, prior = self.fast_tolerance, self.prior
+        return bind_in_cells(force_field, self.system, fast=self.fast, tolerance=tolerance, prior=prior)
 
     def potential_at_constant_volume(self, force_field: ForceField) -> Potential:
         """That of structures in the cell of the system, whether or not the dynamics moves it."""

@@ -31,6 +31,7 @@ class Rerun:
     bath: float | Float[Tensor, "sample"]
     neighborhoods: Neighborhoods | None
     cells: Float[Tensor, "structure 3 3"] | None
+    pressure: Float[Tensor, "sample"] | None = None
 
     @classmethod
     def of(cls, samples: Samples) -> Rerun:
@@ -45,7 +46,10 @@ class Rerun:
         return replace(like, trajectory=frames, mask=mask, **own, _values={}, _parent=None)
 
     def state_dict(self) -> dict[str, Any]:
+        """The fields, with a pressure only where state points have one."""
         own = {one.name: getattr(self, one.name) for one in fields(self)}
+        if self.pressure is None:
+            del own["pressure"]
         return own | {"neighborhoods": None if self.neighborhoods is None else vars(self.neighborhoods)}
 
     @classmethod
@@ -104,6 +108,7 @@ def pooled(parts: Sequence[Samples]) -> Samples:
         return parts[0]
     cells = None if parts[0].cells is None else torch.cat([part.cells for part in parts if part.cells is not None])
     bath = parts[0].bath
+    pressures = [part.pressure for part in parts if part.pressure is not None]
     together = Rerun(
         torch.cat([part.positions for part in parts]),
         torch.cat([part.energy for part in parts]),
@@ -112,6 +117,7 @@ def pooled(parts: Sequence[Samples]) -> Samples:
         torch.cat([part.bath for part in parts if isinstance(part.bath, Tensor)]) if isinstance(bath, Tensor) else bath,
         _pooled_neighborhoods(parts),
         cells,
+        torch.cat(pressures) if pressures else None,
     )
     carry = torch.cat([torch.ones_like(part.energy) if part.carry is None else part.carry for part in parts])
     return replace(together.samples(parts[0]), carry=carry)

@@ -10,7 +10,7 @@ import torch
 
 from mdsim import distributed
 from mdsim.dynamics.by_rank import by_rank
-from mdsim.dynamics.state_points import at_kT
+from mdsim.dynamics.state_points import Conditions
 from mdsim.dynamics.stretch import Outcome
 from mdsim.estimator.boltzmann import boltzmann_weights, effective_sample_size
 from mdsim.estimator.neighborhoods import Neighborhoods, NeighborhoodSampler
@@ -21,6 +21,7 @@ from mdsim.memory import PiecesAtOnce
 from mdsim.stability.verdict import non_finite
 from mdsim.state import System, Trajectory
 from mdsim.typing import Bool, Float, Int, Tensor
+from mdsim.units import kT_eV
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class Samples:
         reweighting: weights that reweight the samples to other parameters. None: the parameters are unchanged.
         cells: lattice vectors of the structures, Å, where they move. None: all have `System.cell`.
         carry: weights that carry samples of earlier reruns to the parameters of this one. None: all are of this one.
+        pressure: pressure on each sample, eV/Å³, if they are at state points that have one.
     """
 
     system: System
@@ -58,6 +60,7 @@ class Samples:
     reweighting: Float[Tensor, "sample"] | None = None
     cells: Float[Tensor, "structure 3 3"] | None = None
     carry: Float[Tensor, "sample"] | None = None
+    pressure: Float[Tensor, "sample"] | None = None
     _values: dict[int, tuple[Observable, Tensor]] = field(default_factory=dict)  # shared by reweighted copies
     _parent: tuple[Samples, Tensor] | None = None  # of a subset: all samples, and the indices of the subset
 
@@ -75,11 +78,12 @@ class Samples:
             raise ValueError("these samples are at several state points: take those `at` one of them")
         return self.bath
 
-    def at(self, kT: float) -> Samples:
-        """The samples at the state point of a thermal energy (eV), possibly none."""
+    def at(self, conditions: Conditions) -> Samples:
+        """The samples at a state point, possibly none."""
         if not isinstance(self.bath, Tensor):
             raise ValueError("these samples are at a single state point")
-        found = replace(self.subset(torch.nonzero(at_kT(self.bath, kT)).squeeze(-1)), bath=kT)
+        here = torch.nonzero(conditions.among(self.bath, self.pressure)).squeeze(-1)
+        found = replace(self.subset(here), bath=kT_eV(conditions.temperature_K), pressure=None)
         if found.neighborhoods is None or not len(found):
             return found
         needed, frames = torch.unique(found.neighborhoods.frames, return_inverse=True)
@@ -150,7 +154,11 @@ class Samples:
         """The thermal energies of several state points, and the samples at each."""
         assert isinstance(self.bath, Tensor)
         for kT in self.bath.unique().tolist():
-            yield kT, self.bath == kT
+            if self.pressure is None:
+                yield kT, self.bath == kT
+                continue
+            for pressure in self.pressure[self.bath == kT].unique():
+                yield kT, (self.bath == kT) & (self.pressure == pressure)
 
     @property
     def effective_fraction(self) -> float:
@@ -180,6 +188,7 @@ class Samples:
             replica=self.replica[kept],
             after_break=self.after_break[kept],
             bath=self.bath[kept] if isinstance(self.bath, Tensor) else self.bath,
+            pressure=None if self.pressure is None else self.pressure[kept],
             neighborhoods=None if drawn is None else drawn.subset(kept),
             reweighting=None if self.reweighting is None else self.reweighting[kept],
             carry=None if self.carry is None else self.carry[kept],
@@ -246,7 +255,8 @@ class Sampling:
             replica, after_break = replica[drawn.frames], after_break[drawn.frames]
         bath = self.kT if outcome.state.kT is None else outcome.state.kT[replica]
         of_samples = (energy, replica, after_break, bath, generator, self.structures_at_once, drawn)
-        samples = Samples(system, trajectory, mask, positions, *of_samples, cells=cells)
+        pressure = None if outcome.state.pressure is None else outcome.state.pressure[replica]
+        samples = Samples(system, trajectory, mask, positions, *of_samples, cells=cells, pressure=pressure)
         return samples if drawn is None else replace(samples, energy=samples.current_energies(force_field))
 
     def usable(self, outcome: Outcome) -> Bool[Tensor, "frame replica"]:

@@ -15,9 +15,10 @@ from mdsim.evaluation.metrics import (
     followed_ps,
     stable_times,
 )
-from mdsim.evaluation.observable_metrics import energy_offset, observable_errors, value_interval
+from mdsim.evaluation.observable_metrics import bulk_modulus, energy_offset, observable_errors, value_interval
 from mdsim.evaluation.results import Results
 from mdsim.evaluation.tables import cell, conditions, is_shown, label
+from mdsim.observables.bulk_modulus import BulkModulus
 from mdsim.reporting.console import format_interval
 from mdsim.stability.intervals import Interval
 from mdsim.stability.stable_times import restricted_mean_ratio_over_groups
@@ -65,6 +66,8 @@ def pooled(results: Results) -> dict[str, Any]:
         together |= observable_errors(name, axis, reference, values, results.weights_of(name), results.measure_of(name))
         if name.startswith("diffusivity"):
             together |= value_interval(name, values[:, 0])
+        if name == BulkModulus.name:
+            together |= bulk_modulus(values, results.weights_of(name), results.summaries[0]["temperature_K"])
         if name == "potential_energy":
             together |= energy_offset(axis, reference, values, results.weights_of(name))
     for key in results.summaries[0]:

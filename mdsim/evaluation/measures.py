@@ -14,7 +14,13 @@ from mdsim.observables.densities import is_density as is_a_density
 KEY = "observables"  # in the summary: the measure of each observable by name
 STABLE_FRAMES, REPLICAS = "stable frames", "whole replicas"
 AREA, MEAN = "area between", "mean absolute difference"
-ENDINGS = {"1": "", "Å": "_A", "kJ/mol": "_kJ_per_mol", "g/cm³": "_g_per_cm3"}  # of keys of means, by unit
+ENDINGS = {
+    "1": "",
+    "Å": "_A",
+    "kJ/mol": "_kJ_per_mol",
+    "g/cm³": "_g_per_cm3",
+    "bar": "_bar",
+}  # of keys of means, by unit
 
 
 @dataclass(frozen=True)
@@ -26,20 +32,23 @@ class Measure:
         is_density: the error is the area between the curves, otherwise the mean absolute difference.
         error_unit: unit of the error, "1" for none. None: unknown.
         mean_unit: unit of the mean of the distribution, or of the single value, that is reported too. None: it is not.
+        has_reference: whether there is a reference, and so an error.
     """
 
     structural: bool
     is_density: bool
     error_unit: str | None = None
     mean_unit: str | None = None
+    has_reference: bool = True
 
     @classmethod
-    def of(cls, observable: Observable, axis: np.ndarray, structural: bool) -> Measure:
+    def of(cls, observable: Observable, axis: np.ndarray, structural: bool, has_reference: bool = True) -> Measure:
         """The measure of an observable, by its attributes ``is_density``, ``error_unit`` and ``has_mean``, if any."""
         is_density = isinstance(observable, BinnedObservable) and is_a_density(observable)
         unit = getattr(observable, "unit", None)
         error_unit = getattr(observable, "error_unit", "1" if is_density else unit)
-        return cls(structural, is_density, error_unit, unit if getattr(observable, "has_mean", False) else None)
+        mean_unit = unit if getattr(observable, "has_mean", False) else None
+        return cls(structural, is_density, error_unit, mean_unit, has_reference)
 
     @classmethod
     def of_axis(cls, axis: np.ndarray) -> Measure:
@@ -59,16 +68,18 @@ class Measure:
             found.get("error") == AREA,
             found.get("error_unit"),
             found.get("mean_unit"),
+            found.get("has_reference") is not False,
         )
 
-    def stated(self) -> dict[str, str | None]:
+    def stated(self) -> dict[str, str | bool | None]:
         """What a summary states."""
-        return {
+        stated: dict[str, str | bool | None] = {
             "average_over": STABLE_FRAMES if self.structural else REPLICAS,
             "error": AREA if self.is_density else MEAN,
             "error_unit": self.error_unit,
             "mean_unit": self.mean_unit,
         }
+        return stated if self.has_reference else stated | {"has_reference": False}
 
 
 def error_units(summary: Mapping[str, Any]) -> dict[str, str]:

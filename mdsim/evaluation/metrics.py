@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.evaluation.measures import KEY, Measure
 from mdsim.evaluation.observable_metrics import (
+    bulk_modulus,
     diffusivity_values,
     energy_offset,
     observable_errors,
@@ -25,11 +28,14 @@ from mdsim.evaluation.observable_metrics import (
     unvisited_share,
 )
 from mdsim.evaluation.plan import Compared
+from mdsim.geometry import volume
+from mdsim.observables.bulk_modulus import BulkModulus
 from mdsim.observables.diffusivity import Diffusivity
 from mdsim.observables.energies import EnergyDistribution
 from mdsim.stability.intervals import Interval, poisson_rate_interval, wilson_interval
 from mdsim.stability.stable_times import GROUPS_METHOD, METHOD, restricted_mean_over_groups
 from mdsim.stability.survival import Lifetimes, median_survival
+from mdsim.state import System
 
 SEED = 0  # fixed, so that intervals depend only on the results
 JACKKNIFE = "jackknife over replicas, Student's t"
@@ -81,6 +87,8 @@ def final_metrics(
         if isinstance(compared.observable, EnergyDistribution):
             results[f"{name}_zero"] = ALIGNED if compared.observable.aligned else DETERMINED
             results |= energy_offset(axis, reference, means[name].numpy(), weights)
+        if isinstance(compared.observable, BulkModulus):
+            results |= bulk_modulus(means[name].numpy(), weights, temperature_K)
     for name, values in evaluation.dynamical_values().items():
         present = np.isfinite(values.numpy()).all(-1)
         compared = evaluation.dynamical[name]
@@ -88,7 +96,7 @@ def final_metrics(
         weights = present.astype(float)
         results |= observable_errors(name, *axis_and_reference, values.numpy(), weights, measure_of[name])
         if isinstance(compared.observable, Diffusivity):
-            correction = compared.observable.finite_size_correction(system, temperature_K)
+            correction = compared.observable.finite_size_correction(_in_mean_volume(evaluation), temperature_K)
             results |= diffusivity_values(name, compared, values[:, 0].numpy(), correction)
     return results | {key: or_none(value) for key, value in errors.items()}
 
@@ -96,10 +104,21 @@ def final_metrics(
 def measures(evaluation: Evaluation) -> dict[str, Measure]:
     """The measure of each observable by name."""
     return {
-        name: Measure.of(compared.observable, _axis_and_reference(compared)[0], structural)
+        name: Measure.of(compared.observable, _axis_and_reference(compared)[0], structural, compared.has_reference)
         for found, structural in ((evaluation.structural, True), (evaluation.dynamical, False))
         for name, compared in found.items()
     }
+
+
+def _in_mean_volume(evaluation: Evaluation) -> System:
+    """The system, with its cell scaled to the mean volume in the dense window where cells move."""
+    system = evaluation.stretch.system
+    moving = [frames.cell.double() for frames in evaluation.dense if frames.cell is not None]
+    if system.cell is None or not moving:
+        return system
+    volumes = volume(torch.cat(moving))
+    change = float(volumes[volumes.isfinite()].mean()) / float(volume(system.cell.double()))
+    return replace(system, cell=system.cell * change ** (1 / 3))
 
 
 def lifetimes(evaluation: Evaluation) -> Lifetimes:

@@ -9,6 +9,7 @@ import numpy as np
 from mdsim.evaluation.averages import area_between, error_interval, error_of_scatter, jackknife
 from mdsim.evaluation.measures import ENDINGS, Measure
 from mdsim.evaluation.plan import Compared
+from mdsim.observables.bulk_modulus import BulkModulus, bulk_modulus_GPa
 from mdsim.observables.densities import MUCH_UNVISITED, UNVISITED
 from mdsim.stability.intervals import mean_interval
 
@@ -16,6 +17,7 @@ log = logging.getLogger("mdsim")
 
 DIFFUSIVITY_UNIT = "_1e-9_m2_per_s"
 ENERGY_OFFSET = "potential_energy_minus_labels_meV"
+BULK_MODULUS = f"{BulkModulus.name}_GPa"
 MEAN_OF = "_mean"  # follows the name of a distribution whose mean is reported
 
 
@@ -40,16 +42,27 @@ def observable_errors(
     Returns:
         Range × mean |g - g_ref| over bins, the paper's measure: the area between the densities. For correlation
         functions, structure factors and single values, mean |g - g_ref|. The mean of a distribution and of its
-        reference where the measure has one.
+        reference where the measure has one. No error without a reference.
     """
     measure = measure or Measure.of_axis(axis)
     known = (weights > 0) & np.isfinite(values).all(-1)
     if not known.any():
-        return {f"{name}_mae": None}
+        return {f"{name}_mae": None} if measure.has_reference else {}
     values, weights = values[known], weights[known]
+    means: dict[str, float | None] = {}
+    if measure.mean_unit is not None:
+        ending = ENDINGS.get(measure.mean_unit, "")
+        means = _means(f"{name}{MEAN_OF}", ending, axis, reference, values, weights)
+    return _errors(name, axis, reference, values, weights, measure) | means if measure.has_reference else means
+
+
+def _errors(
+    name: str, axis: np.ndarray, reference: np.ndarray, values: np.ndarray, weights: np.ndarray, measure: Measure
+) -> dict[str, float | None]:
+    """Errors of the average over replicas and of single replicas."""
     interval = error_interval(axis, reference, values, weights, measure.is_density)
     own = area_between(axis, reference, values, measure.is_density)
-    errors = {
+    return {
         f"{name}_mae": interval.estimate,
         f"{name}_mae_low": or_none(interval.low),
         f"{name}_mae_high": or_none(interval.high),
@@ -57,9 +70,6 @@ def observable_errors(
         f"{name}_mae_replica_std": float(own.std()),
         f"{name}_mae_of_scatter": or_none(error_of_scatter(axis, values, weights, measure.is_density)),
     }
-    if measure.mean_unit is None:
-        return errors
-    return errors | _means(f"{name}{MEAN_OF}", ENDINGS.get(measure.mean_unit, ""), axis, reference, values, weights)
 
 
 def _means(
@@ -71,11 +81,31 @@ def _means(
         return rows[:, 0] if len(axis) == 1 else rows @ axis / rows.sum(-1)
 
     interval = jackknife(mean, values, weights)
-    return {
+    found = {
         f"{key}{ending}": interval.estimate,
         f"{key}{ending}_low": or_none(interval.low),
         f"{key}{ending}_high": or_none(interval.high),
-        f"{key}_reference{ending}": float(mean(reference[None])[0]),
+    }
+    expected = float(mean(reference[None])[0])
+    return found if np.isnan(expected) else found | {f"{key}_reference{ending}": expected}
+
+
+def bulk_modulus(moments: np.ndarray, weights: np.ndarray, temperature_K: float) -> dict[str, float | None]:
+    """The isothermal bulk modulus in GPa by the fluctuations of all replicas, with a jackknife interval over them.
+
+    Args:
+        moments: means of volume (Å³) and squared volume (Å⁶) of each replica.
+        weights: weights of the replicas.
+        temperature_K: temperature.
+    """
+    known = (weights > 0) & np.isfinite(moments).all(-1)
+    if not known.any():
+        return {BULK_MODULUS: None}
+    interval = jackknife(lambda rows: bulk_modulus_GPa(rows, temperature_K), moments[known], weights[known])
+    return {
+        BULK_MODULUS: or_none(interval.estimate),
+        f"{BULK_MODULUS}_low": or_none(interval.low),
+        f"{BULK_MODULUS}_high": or_none(interval.high),
     }
 
 

@@ -11,12 +11,16 @@ from mdsim.typing import Float, Tensor
 
 @dataclass(frozen=True)
 class Compared:
-    """An observable with its axis, its reference, and the error of the reference if known."""
+    """An observable with its axis, its reference (NaN: there is none), and the error of the reference if known."""
 
     observable: Observable
     reference: Float[Tensor, "bin"]
     axis: Float[Tensor, "bin"]
     standard_error: Float[Tensor, "bin"] | None = None
+
+    @property
+    def has_reference(self) -> bool:
+        return not bool(self.reference.isnan().all())
 
 
 @dataclass(frozen=True)

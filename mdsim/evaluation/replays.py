@@ -40,6 +40,7 @@ class Kept:
         positions: of the frames, Å; molecules start in the cell.
         times_ps: of the frames.
         marked: the two atoms where it broke; None for a stable replica.
+        cells: lattice vectors of the frames, Å, where they move.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Kept:
     positions: Float[np.ndarray, "frame atom 3"]
     times_ps: Float[np.ndarray, "frame"]
     marked: tuple[int, int] | None
+    cells: Float[np.ndarray, "frame 3 3"] | None = None
 
     @property
     def place(self) -> str:
@@ -86,7 +88,9 @@ class Kept:
             note = f"The last frames of replica {self.replica}, which was stable to the end."
         kind = f"breaks at {self.times_ps[-1]:.2f} ps" if self.broke else "stable"
         name = " · ".join(part for part in (label, f"replica {self.replica}", kind) if part)
-        return Replay(name, note, self.system, self.positions[-n_frames:], self.times_ps[-n_frames:], self.marked)
+        cells = None if self.cells is None else self.cells[-n_frames:]
+        frames = self.positions[-n_frames:], self.times_ps[-n_frames:]
+        return Replay(name, note, self.system, *frames, self.marked, cells)
 
 
 def read_kept(folder: Path, breaks: Sequence[Break]) -> list[Kept]:
@@ -110,17 +114,19 @@ def _read_each(paths: Sequence[Path], reasons: Mapping[int, str]) -> Iterator[Ke
             continue  # of an earlier evaluation in this folder
         try:
             stored = read_trajectory(path)
-            system = stored.system
-            positions = _in_cell(system, stored.trajectory.positions[:, 0])
+            system, moving = stored.system, stored.trajectory.cell
+            cells = system.cell if moving is None else moving[:, 0]
+            positions = _in_cell(system, cells, stored.trajectory.positions[:, 0])
         except Exception as error:  # damaged files raise many kinds of errors
             log.warning("%s: left out of the report (%s)", path, one_line(error))
             continue
-        marked = _where(system, positions, reasons[replica]) if broke else None
+        marked = _where(system, cells, positions, reasons[replica]) if broke else None
         if marked is not None:
-            positions = _beside(system, positions, marked)
+            positions = _beside(system, cells, positions, marked)
         yield Kept(
             *(path.parent.parent, replica, broke, reasons.get(replica, ""), system),
             *(positions.numpy(), stored.times_ps, marked),
+            None if moving is None else moving[:, 0].numpy(),
         )
 
 
@@ -132,29 +138,42 @@ def chosen(kept: Sequence[Kept]) -> list[Kept]:
     return [*[*first_of_each, *others][:MOST_BREAKS], *[one for one in kept if not one.broke][:1]]
 
 
-def _in_cell(system: System, positions: Float[Tensor, "frame atom 3"]) -> Float[Tensor, "frame atom 3"]:
-    """A molecule seen from its widest side; in a cell, molecules that start in it, moved by lattice vectors."""
-    if system.cell is None:
+def _in_cell(
+    system: System, cells: Float[Tensor, "*frames 3 3"] | None, positions: Float[Tensor, "frame atom 3"]
+) -> Float[Tensor, "frame atom 3"]:
+    """A molecule seen from its widest side; in a cell, molecules that start in it, moved by lattice vectors.
+
+    Where cells move, the lattice vectors are those of each frame.
+    """
+    if cells is None:
         centered = positions - positions.mean(1, keepdim=True)
         axes = torch.linalg.svd(centered[-1], full_matrices=True).Vh.T  # the flattest view of it
         return centered @ (axes * torch.linalg.det(axes).sign())
     sizes = torch.bincount(system.molecules, minlength=system.n_molecules)[:, None]
     of_molecule = torch.zeros(system.n_molecules, 3, dtype=positions.dtype)
     centers = of_molecule.index_add(0, system.molecules, positions[0]) / sizes
-    steps = torch.floor(centers @ torch.linalg.inv(system.cell) + 0.5)
-    return positions - (steps @ system.cell)[system.molecules]
+    first = cells if cells.ndim == 2 else cells[0]
+    steps = torch.floor(centers @ torch.linalg.inv(first) + 0.5)
+    return positions - (steps @ cells)[..., system.molecules, :]
 
 
-def _where(system: System, positions: Float[Tensor, "frame atom 3"], reason: str) -> tuple[int, int] | None:
+def _where(
+    system: System, cells: Float[Tensor, "*frames 3 3"] | None, positions: Float[Tensor, "frame atom 3"], reason: str
+) -> tuple[int, int] | None:
     """The bond that differs most from its median length in the last frame, or the closest contact of two molecules."""
     if "intermolecular" in reason and system.n_atoms**2 <= 2 * MOST_PAIRS:
         pairs = all_pairs(system.n_atoms)
         pairs = pairs[system.molecules[pairs[:, 0]] != system.molecules[pairs[:, 1]]]
-        return _pair(pairs, pair_distances(positions[-1:], pairs, system.cell)[0].argmin()) if len(pairs) else None
+        return _pair(pairs, pair_distances(positions[-1:], pairs, _last(cells))[0].argmin()) if len(pairs) else None
     if not len(system.bonds):
         return None
-    lengths = pair_distances(positions, system.bonds, system.cell)
+    lengths = pair_distances(positions, system.bonds, cells)
     return _pair(system.bonds, (lengths[-1] - lengths.median(0).values).abs().argmax())
+
+
+def _last(cells: Float[Tensor, "*frames 3 3"] | None) -> Float[Tensor, "3 3"] | None:
+    """The cell of the last frame."""
+    return cells if cells is None or cells.ndim == 2 else cells[-1]
 
 
 def _pair(pairs: Tensor, index: Tensor) -> tuple[int, int]:
@@ -162,11 +181,19 @@ def _pair(pairs: Tensor, index: Tensor) -> tuple[int, int]:
     return i, j
 
 
-def _beside(system: System, positions: Float[Tensor, "frame atom 3"], marked: tuple[int, int]) -> Tensor:
-    """Move the molecule of the second marked atom next to the first one in the last frame."""
+def _beside(
+    system: System,
+    cells: Float[Tensor, "*frames 3 3"] | None,
+    positions: Float[Tensor, "frame atom 3"],
+    marked: tuple[int, int],
+) -> Tensor:
+    """Move the molecule of the second marked atom next to the first one in the last frame, by lattice vectors."""
+    last = _last(cells)
+    if cells is None or last is None:
+        return positions
     i, j = marked
     apart = positions[-1, j] - positions[-1, i]
-    if system.cell is None:
-        return positions
-    move = minimum_image(apart, system.cell) - apart
+    move = minimum_image(apart, last) - apart
+    if cells.ndim == 3:  # the same number of lattice vectors of each frame
+        move = (torch.round(move @ torch.linalg.inv(last)) @ cells)[:, None]
     return positions + move * (system.molecules == system.molecules[j])[:, None]

@@ -106,7 +106,7 @@ def draw(folder: Path, results: Mapping[str, Results]) -> list[Drawn]:
     distances: dict[str, Panel] = {}
     for name, (_, axis, reference) in first.observables.items():
         curves = {key: mean for key, r in results.items() if (mean := _mean_and_error(r, name)) is not None}
-        if len(axis) < 2 or not curves:
+        if len(axis) < 2 or not curves or not first.measure_of(name).has_reference:
             continue
         if name.startswith(DIHEDRAL):
             dihedrals[_title(name, DIHEDRAL)] = _free_energy_panel(axis, reference, curves, temperature_K)

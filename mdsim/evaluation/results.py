@@ -152,7 +152,8 @@ def _read(folders: Sequence[Path]) -> Results:
     observables = {}
     for name in first.observables():
         axis, reference = (first.array(f"{name}_{part}", (None,)) for part in ("axis", "reference"))
-        _require_finite(first.folder, name, axis, reference)
+        has_reference = Measure.read(first.summary, name, axis).has_reference
+        _require_finite(first.folder, name, axis, reference if has_reference else np.zeros_like(axis))
         for other in others:
             if not np.array_equal(other.array(f"{name}_axis", (None,)), axis):
                 raise ConfigError(f"{other.folder}: {name} has another axis than in {first.folder}; evaluate again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,17 @@ def table(summary: Mapping[str, Any]) -> str:
     columns = {**points, ALL: {key: value for key, value in summary.items() if key != POINTS}}
     keys = dict.fromkeys(key for one in (first, *others) for key in one if is_shown(key, one))
     rows = [[label(key), *(cell(one, key) if key in one else "" for one in columns.values())] for key in keys]
-    lines = [conditions({**first, "temperature_K": 0}).partition(", ")[2], format_table(["", *columns], rows)]
+    lines = [_common_conditions(points.values()), format_table(["", *columns], rows)]
     return "\n".join([*filter(None, lines), legend(first)])
+
+
+def _common_conditions(points: Iterable[Mapping[str, Any]]) -> str:
+    """The conditions of all state points, without temperatures, and without pressures that differ."""
+    first, *others = points
+    shared = {key: value for key, value in first.items() if key != "temperature_K"}
+    if any(one.get("barostat") != first.get("barostat") for one in others):
+        shared["barostat"] = {key: value for key, value in first["barostat"].items() if key != "pressure_bar"}
+    return conditions(shared)
 
 
 def names_in(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mdsim.evaluation.measures import ENDINGS, error_units
 from mdsim.evaluation.metrics import interval_methods
-from mdsim.evaluation.observable_metrics import DIFFUSIVITY_UNIT, ENERGY_OFFSET, MEAN_OF
+from mdsim.evaluation.observable_metrics import BULK_MODULUS, DIFFUSIVITY_UNIT, ENERGY_OFFSET, MEAN_OF
 from mdsim.reporting.console import format_interval, format_table
 
 #: Endings of keys of means and of their references, and how labels go on.
@@ -54,9 +54,9 @@ def thermostat_text(thermostat: Mapping[str, Any]) -> str:
 
 
 def barostat_text(barostat: Mapping[str, Any]) -> str:
-    """Pressure and method of a barostat, such as ``1 bar, cell_rescaling (relaxation time 1.0 ps, ...)``."""
-    settings = {key: value for key, value in barostat.items() if key != "pressure_bar"}
-    return f"{barostat['pressure_bar']:g} bar, {thermostat_text(settings)}"
+    """Pressure, if stated, and method of a barostat: ``1 bar, cell_rescaling (relaxation time 1.0 ps, ...)``."""
+    settings = thermostat_text({key: value for key, value in barostat.items() if key != "pressure_bar"})
+    return f"{barostat['pressure_bar']:g} bar, {settings}" if "pressure_bar" in barostat else settings
 
 
 def ended_by(summary: dict[str, Any]) -> str:
@@ -96,6 +96,7 @@ SHOWN = {
     "departure_time_mean_ps": "mean time within the support (ps)",
     "departure_time_median_ps": "median time within the support (ps)",
     "fraction_never_departed": "fraction within the support to the end",
+    BULK_MODULUS: "bulk modulus (GPa)",
     ENERGY_OFFSET: "potential energy - labels (meV)",
     "energy_mae_meV": "energy MAE (meV)",
     "force_mae_meV_per_A": "force MAE (meV/Å)",

@@ -7,6 +7,7 @@ its values. Non-finite coordinates give NaN in the affected frames or replicas o
 
 from mdsim.observables.adf import ADF
 from mdsim.observables.bonds import BondLengthDistribution, BondLengths, max_bond_deviation
+from mdsim.observables.bulk_modulus import BulkModulus, bulk_modulus_GPa
 from mdsim.observables.chain_ends import chain_ends
 from mdsim.observables.chains import EndToEndDistance, RadiusOfGyration
 from mdsim.observables.contacts import MinimumDistance
@@ -20,6 +21,7 @@ from mdsim.observables.distances import DistanceDistribution
 from mdsim.observables.energies import EnergyDistribution
 from mdsim.observables.energies_per_molecule import EnergyPerMolecule, EnthalpyOfVaporization
 from mdsim.observables.hydrogen_bonds import HydrogenBonds
+from mdsim.observables.pressure import Pressure
 from mdsim.observables.rdf import RDF
 from mdsim.observables.reference import reference_from_file, reference_from_frames, reweight
 from mdsim.observables.rotatable import rotatable_dihedrals
@@ -32,6 +34,7 @@ __all__ = [
     "ADF",
     "BondLengthDistribution",
     "BondLengths",
+    "BulkModulus",
     "CoordinationNumber",
     "DebyeStructureFactor",
     "Diffusivity",
@@ -49,10 +52,12 @@ __all__ = [
     "MinimumDistance",
     "RDF",
     "Density",
+    "Pressure",
     "RadiusOfGyration",
     "TetrahedralOrder",
     "VACF",
     "VibrationalDOS",
+    "bulk_modulus_GPa",
     "chain_ends",
     "free_energy_eV",
     "max_bond_deviation",

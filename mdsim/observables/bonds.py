@@ -95,7 +95,7 @@ def max_bond_deviation(
     """Largest |length - reference| over the bonds, as used by the bond-length stability criterion.
 
     Args:
-        system: provides the bonds.
+        system: provides the bonds and the cell, or the cells of all frames (`Trajectory.in_cells`).
         positions: Å.
         reference_lengths: one per bond, Å, in the order of ``system.bonds``.
 

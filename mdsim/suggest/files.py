@@ -14,6 +14,7 @@ from mdsim import assembly
 from mdsim.config.loading import load_config
 from mdsim.config.schema import (
     ENERGY_CONFIGS,
+    PRESSURE_CONFIGS,
     ObservablesTermConfig,
     PretrainConfig,
     SimulateConfig,
@@ -143,7 +144,7 @@ def check(found: Findings, folder: Path) -> None:
         for config in (train, evaluation):
             assembly.stretch(config, system, found.dataset)
         targets = [t for term in train.terms if isinstance(term, ObservablesTermConfig) for t in term.targets]
-        compared = [one for one in evaluation.observables if not isinstance(one, ENERGY_CONFIGS)]
+        compared = [one for one in evaluation.observables if not isinstance(one, (*ENERGY_CONFIGS, *PRESSURE_CONFIGS))]
         for chosen in [*(target.observable for target in targets), *compared]:
             for quantity in assembly.observables(chosen, system):
                 quantity(system, one_frame)

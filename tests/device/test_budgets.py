@@ -6,7 +6,19 @@ an event: the host reads whether the list is valid while the device computes.
 """
 
 import pytest
-from device_work import INTEGRATORS, MODELS, SYSTEMS, Work, of_dynamics, of_gradient, of_integrator, of_step
+from device_work import (
+    BAROSTATS,
+    INTEGRATORS,
+    MODELS,
+    SYSTEMS,
+    Work,
+    of_barostat,
+    of_dynamics,
+    of_gradient,
+    of_integrator,
+    of_step,
+    of_step_in_cells,
+)
 
 #: Launches and waits, for two replicas and the small models of the contract suite.
 BUDGET = {
@@ -29,6 +41,12 @@ BUDGET = {
     "langevin, step": (6, 0),
     "paper_euler, step": (4, 0),
     "nose_hoover, step": (279, 0),
+    "cell_rescaling, isotropic, step": (33, 0),
+    "cell_rescaling, anisotropic, step": (51, 0),
+    "mtk, isotropic, step": (718, 0),
+    "mtk, full, step": (716, 0),
+    "schnet, moving cells, step": (239, 1),
+    "schnet, moving cells, rebuild": (560, 21),
     "gradient of observables": (411, 13),
     "gradient of contrast": (614, 7),
     "gradient of energies_forces": (610, 4),
@@ -55,6 +73,18 @@ def test_steps(model, system):
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_integrators(name):
     check(f"{name}, step", of_integrator(name))
+
+
+@pytest.mark.parametrize("name", BAROSTATS)
+def test_barostats(name):
+    check(f"{name}, step", of_barostat(name))
+
+
+def test_steps_in_moving_cells():
+    plain, rebuild = of_step_in_cells()
+    check("schnet, moving cells, step", plain)
+    check("schnet, moving cells, rebuild", rebuild)
+    assert set(plain.kinds) <= {"event"}, plain.report
 
 
 @pytest.mark.parametrize("name", ["observables", "contrast", "energies_forces"])

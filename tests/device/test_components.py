@@ -3,7 +3,8 @@
 Parameters are the sections of the configuration's schema, so that a new one is covered as soon as it has a name.
 """
 
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,7 +26,8 @@ from mdsim.config.schema.terms import TermConfig
 from mdsim.datasets.folder import Dataset, load_dataset
 from mdsim.dynamics.restraint import BondedRestraint
 from mdsim.dynamics.stretch import Outcome, Stretch
-from mdsim.observables import EnergyDistribution, EnergyPerMolecule, EnthalpyOfVaporization
+from mdsim.moving_cells import bind_in_cells
+from mdsim.observables import BulkModulus, EnergyDistribution, EnergyPerMolecule, EnthalpyOfVaporization, Pressure
 from mdsim.stability.verdict import first_unstable
 from mdsim.state import MDState, System, Trajectory
 from mdsim.units import kT_eV
@@ -57,6 +59,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 CELL = torch.diag(torch.tensor([9.0, 8.5, 8.0], dtype=torch.float64))
 TILTED = torch.tensor([[9.0, 0.0, 0.0], [1.5, 8.5, 0.0], [-1.0, 2.0, 8.0]], dtype=torch.float64)
+OF_DYNAMICS = ("potential_energy", "energy_per_molecule", "enthalpy_of_vaporization", "pressure", "bulk_modulus")
 CELLS = {"open": None, "orthorhombic": CELL, "triclinic": TILTED}
 
 
@@ -106,7 +109,7 @@ def bundled() -> Dataset:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@each(StructuralConfig, "potential_energy", "energy_per_molecule", "enthalpy_of_vaporization")
+@each(StructuralConfig, *OF_DYNAMICS)
 def test_structural_observables(kind, cell):
     if name_of(kind) == "density" and cell == "open":
         pytest.skip("an open system has no volume")
@@ -114,6 +117,17 @@ def test_structural_observables(kind, cell):
     def values(device):
         system, trajectory = (one.to(device) for one in waters(cell))
         return [observable(system, trajectory) for observable in assembly.observables(section(kind), system)]
+
+    same_on_both(values)
+
+
+def test_pressure_and_bulk_modulus():
+    def values(device):
+        system, trajectory = (one.to(device) for one in waters("orthorhombic"))
+        scale = torch.linspace(0.98, 1.02, 6, dtype=torch.float64).to(device)[:, None, None, None]
+        moving = replace(trajectory, cell=(scale * system.cell).expand(6, 2, 3, 3))
+        pressure = Pressure(partial(bind_in_cells, build("schnet").to(device), system))
+        return [pressure(system, trajectory), pressure(system, moving), BulkModulus()(system, moving)]
 
     same_on_both(values)
 

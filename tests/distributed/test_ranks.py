@@ -130,6 +130,31 @@ def test_two_ranks_evaluate_as_one(world):
 
 
 @pytest.mark.slow
+def test_two_ranks_evaluate_at_constant_pressure_as_one(tmp_path):
+    """Where replicas cannot be divided evenly: the cells, and what is measured of them."""
+    settings = [
+        *("--config-yml", ROOT / "configs" / "stable_training" / "water_spcfw" / "simulate.yml", "--eval_model=pre"),
+        *("--cpu", f"--data.path={ROOT / 'data' / 'bundled'}", f"--model_dir={ROOT / 'qm_pretrained_checkpoints'}"),
+        *("--dynamics.replicas=3", "--dynamics.steps_per_epoch=8", "--dynamics.dump_every_steps=4", "--epochs=2"),
+        "--dynamics.barostat={name: cell_rescaling, pressure_bar: 5000, relaxation_time_ps: 0.05}",
+        "--observables=[{name: pressure}, {name: bulk_modulus}]",
+        *("--dense_window=null", "--departures=null", "--dynamical_observables=[]", "--save_trajectories=[0]"),
+    ]
+    common = [*map(str, settings), f"--log_dir={tmp_path}"]
+    ended(torchrun(2, ROOT / "stable_training.py", *common, "--exp_name=two"))
+    assert cli.stable_training([*common, "--exp_name=one"]) == 0
+    found = {}
+    for name in ("one", "two"):
+        (path,) = tmp_path.glob(f"**/schnet_water_{name}/inference/pre/state.pt")
+        found[name] = checkpoints.load(path, "evaluation")["evaluation"]
+    for key, value in found["one"]["state"].items():
+        torch.testing.assert_close(found["two"]["state"][key], value, rtol=1e-4, atol=1e-4, msg=key)
+    assert len(found["one"]["state"]["cell"].flatten(1).unique(dim=0)) == 3
+    for name, sums in found["one"]["sums"].items():
+        torch.testing.assert_close(found["two"]["sums"][name], sums, rtol=1e-3, atol=1.0, msg=name)
+
+
+@pytest.mark.slow
 def test_a_lost_rank_is_replaced_and_the_run_goes_on(world):
     name, n_epochs = "lost", 60
     process = torchrun(2, ROOT / "stable_training.py", *training(world, name, f"--epochs={n_epochs}"), restarts=1)

@@ -18,7 +18,7 @@ def test_a_growth_is_found():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["schnet", "nequip"])
+@pytest.mark.parametrize("model", ["schnet", "nequip", "constant_pressure"])
 def test_memory_of_training_is_flat(model, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert training(model, 12, tmp_path).per_hundred_MiB < MOST_MIB_PER_HUNDRED

@@ -211,11 +211,11 @@ def test_dynamics_are_not_reweighted(world):
     [
         (
             [{"temperature_K": 150}, {"temperature_K": 500}],
-            r"dynamics\.temperature_K \(300\) must be one of them \(150, 500\)",
+            r"dynamics\.temperature_K \(300 K\) must be one of them \(150 K; 500 K\)",
         ),
-        ([{"temperature_K": 300}, {"temperature_K": 300.01}], r"300 and 300\.01 K are the same temperature"),
+        ([{"temperature_K": 300}, {"temperature_K": 300.01}], r"300 K and 300\.01 K are the same temperature"),
         ([{"temperature_K": t} for t in (300, 400, 500)], r"replicas \(4\) must be a multiple .* \(3\)"),
-        ([{"temperature_K": 300, "pressure_bar": 1}], "pressure_bar"),
+        ([{"temperature_K": 300, "pressure_bar": 1}], r"pressure_bar needs a dynamics\.barostat"),
         ([], "at least 1"),
     ],
 )

@@ -18,12 +18,14 @@ from analytic_potentials import system_of
 from step_paths import step_path  # noqa: F401
 
 from mdsim.dynamics.velocities import maxwell_boltzmann
+from mdsim.evaluation.observable_metrics import bulk_modulus
 from mdsim.geometry import volume
 from mdsim.integrators import LangevinBAOAB, MartynaTobiasKlein, NoseHooverChain, StochasticCellRescaling
 from mdsim.integrators.barostat import GROUPS, Barostat
 from mdsim.integrators.noise import noise_of_steps
-from mdsim.state import MDState, System, kinetic_temperature_K
-from mdsim.units import BAR, FS, kT_eV
+from mdsim.observables import BulkModulus
+from mdsim.state import MDState, System, Trajectory, kinetic_temperature_K
+from mdsim.units import BAR, FS, GPA, kT_eV
 
 LIMIT = 3.5  # standard errors; 140 of them are compared
 N_ATOMS, EDGE_A, STIFFNESS = 6, 12.0, 0.004  # of each edge, eV/Å²
@@ -184,3 +186,18 @@ def at_equilibrium(barostat: Barostat, state: MDState) -> MDState:
         chain = torch.stack([torch.zeros_like(speeds), speeds], dim=1)
         state = replace(state, barostat=torch.cat([torch.diag_embed(rates).flatten(1), chain.flatten(1)], dim=1))
     return state
+
+
+@pytest.mark.parametrize("number", range(len(CONDITIONS)))
+def test_the_bulk_modulus_of_the_gas_in_its_cell(number):
+    """kT <V> / var(V) by quadrature, from replicas that are drawn from the exact distribution, within its interval."""
+    temperature_K, pressure_bar = CONDITIONS[number]
+    mean, variance = moments("isotropic", temperature_K, pressure_bar)
+    expected = kT_eV(temperature_K) * mean / variance / GPA
+    cells = drawn_cells("isotropic", temperature_K, pressure_bar, 400 * 50, seed=7).reshape(400, 50, 3, 3)
+    trajectory = Trajectory(torch.zeros(400, 50, N_ATOMS, 3), None, None, 1.0, cells)
+    of_replicas = BulkModulus()(system(), trajectory).mean(0).numpy()
+    found = bulk_modulus(of_replicas, np.ones(50), temperature_K)
+    error = (found["bulk_modulus_GPa_high"] - found["bulk_modulus_GPa_low"]) / 4
+    assert error < 0.02 * expected, "nothing was tested"
+    assert abs(found["bulk_modulus_GPa"] - expected) < LIMIT * error

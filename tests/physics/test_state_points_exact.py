@@ -1,6 +1,7 @@
 """Gradients over several state points: closed forms of a harmonic well at two temperatures, and sums of single ones."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from analytic_potentials import system_of
 from torch import nn
 
 from mdsim import losses
+from mdsim.dynamics.state_points import Conditions
 from mdsim.dynamics.stretch import Outcome
 from mdsim.estimator.neighborhoods import NeighborhoodSampler
 from mdsim.estimator.samples import Samples, Sampling
@@ -16,9 +18,10 @@ from mdsim.memory import PiecesAtOnce
 from mdsim.stability.verdict import Verdict
 from mdsim.state import MDState, Trajectory
 from mdsim.training.terms import ContrastTerm, ObservableTerm, StatePointsTerm, Target, TermAt
-from mdsim.units import kT_eV
+from mdsim.units import BAR, kT_eV
 
 STIFFNESS, TEMPERATURES_K, WEIGHTS = 2.0, (200.0, 500.0), (1.0, 0.25)
+POINTS = tuple(map(Conditions, TEMPERATURES_K))
 REFERENCE_STIFFNESS = (2.5, 1.6)  # of the ensembles that the references are of
 SYSTEM = system_of([18], [40.0])
 
@@ -96,14 +99,14 @@ def linear(mean, reference):
 def observables(loss=linear) -> StatePointsTerm:
     references = [torch.full((3,), expected_mean(p, k)).double() for p, k in enumerate(REFERENCE_STIFFNESS)]
     terms = [ObservableTerm([Target(SQUARES, reference, loss)]) for reference in references]
-    return StatePointsTerm([TermAt(*part) for part in zip(TEMPERATURES_K, terms, WEIGHTS, strict=True)])
+    return StatePointsTerm([TermAt(*part) for part in zip(POINTS, terms, WEIGHTS, strict=True)])
 
 
 def contrast() -> StatePointsTerm:
     generator = torch.Generator().manual_seed(1)
     frames = [drawn(p, k, (20_000, 1, 3), generator) for p, k in enumerate(REFERENCE_STIFFNESS)]
     terms = [ContrastTerm(SYSTEM, positions) for positions in frames]
-    return StatePointsTerm([TermAt(*part) for part in zip(TEMPERATURES_K, terms, WEIGHTS, strict=True)])
+    return StatePointsTerm([TermAt(*part) for part in zip(POINTS, terms, WEIGHTS, strict=True)])
 
 
 def z_score(values, expected):
@@ -181,6 +184,29 @@ def test_samples_of_several_state_points_have_no_single_kT():
     with pytest.raises(ValueError, match="at several state points"):
         observables().parts[0].term.gradient(Well(), samples)
     with pytest.raises(ValueError, match="at a single state point"):
-        samples.at(kT_eV(200.0)).at(kT_eV(200.0))
-    assert samples.at(kT_eV(200.0)).kT == kT_eV(200.0)
-    assert samples.at(kT_eV(200.0)).replica.unique().tolist() == list(range(10))
+        samples.at(POINTS[0]).at(POINTS[0])
+    assert samples.at(POINTS[0]).kT == kT_eV(200.0)
+    assert samples.at(POINTS[0]).replica.unique().tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_state_points_of_one_temperature_differ_by_their_pressures(dtype):
+    """Each term sees the samples of its pressure, also after a step; weights are normalized at each pressure."""
+    outcome, model = rerun(torch.Generator().manual_seed(8), dtype=dtype), Well()
+    bars = torch.tensor([-50.0, 2000.0], dtype=torch.float64)
+    state = replace(
+        outcome.state,
+        kT=torch.full_like(outcome.state.energy, kT_eV(300.0)),
+        pressure=(bars * BAR).repeat_interleave(10).to(dtype),
+    )
+    both = samples_of(replace(outcome, state=state))
+    with torch.no_grad():
+        model.stiffness += 0.05
+    both = both.reweighted(model)
+    for number, bar in enumerate(bars.tolist()):
+        own = both.at(Conditions(300.0, bar))
+        assert own.replica.unique().tolist() == list(range(10 * number, 10 * number + 10))
+        assert float(own.reweighting.sum()) == pytest.approx(0.5, rel=1e-5)
+        alone = samples_of(only(outcome, number), kT_eV(300.0)).reweighted(model)
+        torch.testing.assert_close(own.reweighting, 0.5 * alone.reweighting)
+    assert not len(both.at(Conditions(300.0, 1.0)))

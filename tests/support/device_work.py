@@ -14,7 +14,15 @@ from tiny import SHIFT_EV, frames, water
 
 from mdsim import losses
 from mdsim.dynamics.simulate import simulate
-from mdsim.integrators import LangevinBAOAB, NoseHooverChain, PaperEuler, VelocityVerlet
+from mdsim.integrators import (
+    LangevinBAOAB,
+    MartynaTobiasKlein,
+    NoseHooverChain,
+    PaperEuler,
+    StochasticCellRescaling,
+    VelocityVerlet,
+)
+from mdsim.moving_cells import bind_in_cells
 from mdsim.observables import RDF
 from mdsim.state import System, Trajectory
 from mdsim.training.terms import ContrastTerm, EnergyForceTerm, LabeledFrames, ObservableTerm, Target
@@ -25,6 +33,14 @@ INTEGRATORS = {
     "langevin": LangevinBAOAB(0.5, 300.0, 1.0),
     "paper_euler": PaperEuler(0.5, 300.0, 1.0),
     "nose_hoover": NoseHooverChain(0.5, 300.0, 20.0),
+}
+BAROSTATS = {
+    f"cell_rescaling, {scaling}": StochasticCellRescaling(INTEGRATORS["langevin"], 1.0, 100.0, 4.5e-5, scaling)
+    for scaling in ("isotropic", "anisotropic")
+}
+BAROSTATS |= {
+    f"mtk, {scaling}": MartynaTobiasKlein(INTEGRATORS["nose_hoover"], 1.0, 100.0, scaling)
+    for scaling in ("isotropic", "full")
 }
 
 
@@ -97,6 +113,41 @@ def of_integrator(name: str) -> Work:
         return _work(ledger)
 
 
+def of_barostat(name: str) -> Work:
+    """The same of a barostat in a step."""
+    barostat = BAROSTATS[name]
+    with pretend_cuda() as ledger:
+        system, positions = (one.to("cuda") for one in _liquid(8, 8.0, triclinic=True))
+        found = torch.zeros(2, device="cuda"), torch.zeros_like(positions), torch.zeros(2, 3, 3, device="cuda")
+        potential = lambda at, cells: found  # noqa: E731
+        state = barostat.init(system, potential, positions, torch.zeros_like(positions))
+        shape = barostat.noise_shape(system)
+        noise = None if shape is None else torch.zeros(2, *shape, device="cuda")
+        with torch.no_grad():
+            for _ in range(2):
+                ledger.reset()
+                barostat.step(system, potential, state, noise)
+        return _work(ledger)
+
+
+def of_step_in_cells() -> tuple[Work, Work]:
+    """The work of the potential in moving cells between rebuilds of the neighbor list, and with a rebuild."""
+    with pretend_cuda() as ledger:
+        system, positions = (one.to("cuda") for one in _liquid(8, 8.0, triclinic=True))
+        potential = bind_in_cells(build("schnet").float().to("cuda"), system, fast=True)
+        cells = system.cell.repeat(2, 1, 1)
+        for _ in range(10):  # as in `of_step`
+            potential(positions, cells)
+        ledger.reset()
+        potential(1.001 * positions, 1.001 * cells)
+        plain = _work(ledger)
+        moved = positions.clone()
+        moved[1, :3] += 0.3
+        ledger.reset()
+        potential(moved, cells)
+        return plain, _work(ledger)
+
+
 def of_dynamics(n_steps: int) -> Work:
     """The work of a stretch of Langevin dynamics with a single frame, random numbers included."""
     with pretend_cuda() as ledger:
@@ -148,6 +199,8 @@ def table() -> dict[str, tuple[int, int]]:
             if system != "molecule":
                 found[f"{model}, {system}, rebuild"] = rebuild
     found |= {f"{name}, step": of_integrator(name) for name in INTEGRATORS}
+    found |= {f"{name}, step": of_barostat(name) for name in BAROSTATS}
+    found["schnet, moving cells, step"], found["schnet, moving cells, rebuild"] = of_step_in_cells()
     found |= {f"gradient of {name}": of_gradient(name) for name in ("observables", "contrast", "energies_forces")}
     return {name: (work.launches, work.waits) for name, work in found.items()}
 

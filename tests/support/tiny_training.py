@@ -6,7 +6,7 @@ import torch
 from tiny import SHIFT_EV, frames, schnet, train_config, water
 
 from mdsim import assembly, losses
-from mdsim.dynamics.state_points import StatePoint
+from mdsim.dynamics.state_points import Conditions, StatePoint
 from mdsim.dynamics.stretch import Stretch, initial_conditions
 from mdsim.estimator.samples import Sampling
 from mdsim.memory import PiecesAtOnce
@@ -78,5 +78,5 @@ def trainer(root, criterion, learning=None, dtype=torch.float64, observables=Tru
         root / "run",
         torch.Generator().manual_seed(6),
         {"data": "toy"},
-        Restarts([StatePoint(300.0, data.positions)]),
+        Restarts([StatePoint(Conditions(300.0), data.positions)]),
     )

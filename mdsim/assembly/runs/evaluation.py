@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,10 +20,10 @@ from mdsim.assembly.runs.common import (
     scalar_writer,
     starting_state,
 )
-from mdsim.config.schema import SimulateConfig
+from mdsim.config.schema import DynamicsConfig, SimulateConfig, StatePointConfig
 from mdsim.datasets.folder import Dataset, sha256_of
 from mdsim.distributed.launch import own_folder, restarted
-from mdsim.dynamics.state_points import label
+from mdsim.dynamics.state_points import Conditions
 from mdsim.errors import ConfigError
 from mdsim.evaluation import metrics, report, state_points, tables
 from mdsim.evaluation.errors import errors_on
@@ -62,7 +63,7 @@ def _evaluate_each(
     if config.reference_files:
         raise ConfigError("reference_files: have one temperature; list them below each of `state_points` instead")
     check_folder(out_dir, config, resume, overwrite)
-    singles = {label(single.dynamics.temperature_K): single for single in single_state_points(config)}
+    singles = {_label(single): single for single in single_state_points(config)}
     for name, single in singles.items():
         check_folder(out_dir / name, single, resume, overwrite)
     for name, single in singles.items():
@@ -85,13 +86,24 @@ def single_state_points(config: SimulateConfig) -> list[SimulateConfig]:
             update={
                 "state_points": (point,),
                 "seed": config.seed + number,
-                "dynamics": config.dynamics.model_copy(
-                    update={"temperature_K": point.temperature_K, "replicas": n_replicas}
-                ),
+                "dynamics": _dynamics_at(point, config.dynamics).model_copy(update={"replicas": n_replicas}),
             }
         )
         for number, point in enumerate(config.points)
     ]
+
+
+def _label(single: SimulateConfig) -> str:
+    (point,) = single.points
+    return Conditions(point.temperature_K, point.pressure_bar).label
+
+
+def _dynamics_at(point: StatePointConfig, dynamics: DynamicsConfig) -> DynamicsConfig:
+    """The dynamics of a state point."""
+    here: dict[str, Any] = {"temperature_K": point.temperature_K}
+    if dynamics.barostat is not None and point.pressure_bar is not None:
+        here["barostat"] = dynamics.barostat.model_copy(update={"pressure_bar": point.pressure_bar})
+    return dynamics.model_copy(update=here)
 
 
 def _evaluate(
@@ -112,8 +124,8 @@ def _evaluate(
     with open_folder(out_dir, config, resume, overwrite, inputs) as run:
         evaluation.run_identity, evaluation.is_older_run = run.identity, run.is_older
         log.info(
-            "evaluating %s: %d replicas for %g ps at %g K",
-            *(checkpoint, config.dynamics.replicas, config.horizon_ps, config.dynamics.temperature_K),
+            "evaluating %s: %d replicas for %g ps at %s",
+            *(checkpoint, config.dynamics.replicas, config.horizon_ps, assembly.shown(config)),
         )
         if resume:
             evaluation.resume_from(out_dir / "state.pt")
@@ -150,19 +162,22 @@ def build_evaluation(
     """The evaluation of a configuration with one state point, which is opened unless it is given."""
     if point is None:
         (point,) = assembly.state_points(config, data)
-    system = data.system().to(assembly.device(config.device_name))
-    force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
+    main = data.system().to(assembly.device(config.device_name))
+    system = assembly.in_cell_of(point.data.train, main)
+    force_field = assembly.run_force_field(config.model, checkpoint, main, data.train)
     if reason := force_field.why_undetermined(system):
         log.warning("energy errors are off by an unknown constant: %s", reason)
-    stretch = replace(assembly.stretch(config, system, data), prior=assembly.prior(config, system, data))
+    stretch = replace(assembly.stretch(config, main, data), system=system, prior=assembly.prior(config, main, data))
     structural = assembly.compared_structural(config, system, point)
+    of_potential = assembly.compared_energy(config, system, point, force_field)
+    of_potential |= assembly.compared_pressure(config, point, stretch, force_field)
     dynamical = assembly.compared_dynamical(config, system, point.data)
     assembly.check_reference_files(config, [*structural, *dynamical])
     return Evaluation(
         force_field,
         stretch,
-        starting_state(config, stretch, force_field, assembly.starts([point], lambda point: point.data.test.positions)),
-        structural | assembly.compared_energy(config, system, point, force_field),
+        starting_state(config, stretch, force_field, assembly.starts([point], system, lambda point: point.data.test)),
+        structural | of_potential,
         dynamical,
         assembly.plan(config),
         out_dir,

@@ -83,7 +83,7 @@ def build_stable_training(
     zero_energy_eV = float(force_field.zero_energy_eV(system))
     several = assembly.SeveralLabeled.of(assembly.labeled_data(config.data), force_field)
     terms = assembly.weighted_terms(config, system, data, points, zero_energy_eV, several)
-    starts = assembly.starts(points, lambda point: point.data.train.positions)
+    starts = assembly.starts(points, system, lambda point: point.data.train)
     return StableTraining(
         force_field,
         stretch,
@@ -94,7 +94,7 @@ def build_stable_training(
         folder or config.run_path,
         torch.Generator().manual_seed(config.seed),
         provenance=provenance(data) | {"seed": config.seed, "pretrained": checkpoint.as_posix()},
-        restarts=Restarts(assembly.starts(points, lambda point: point.reference_data.train.positions)),
+        restarts=Restarts(assembly.starts(points, system, lambda point: point.reference_data.train)),
         label_mean=LabelMean(system, data.train),
         recording=assembly.recording(config, stretch, folder or config.run_path),
     )

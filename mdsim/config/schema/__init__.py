@@ -53,6 +53,7 @@ from mdsim.config.schema.observables import (
     TargetObservableConfig,
     VACFConfig,
 )
+from mdsim.config.schema.pressure import PRESSURE_CONFIGS, BulkModulusConfig, PressureConfig
 from mdsim.config.schema.pretraining import OptimizationConfig, PretrainConfig
 from mdsim.config.schema.repulsion import RepulsionConfig
 from mdsim.config.schema.runs import RunConfig
@@ -99,6 +100,7 @@ __all__ = [
     "BarostatConfig",
     "BondDeviationConfig",
     "BondLengthsConfig",
+    "BulkModulusConfig",
     "CellRescalingConfig",
     "BondedRestraintConfig",
     "ContrastTermConfig",
@@ -150,7 +152,9 @@ __all__ = [
     "OptimizationConfig",
     "PaperEulerConfig",
     "Positive",
+    "PRESSURE_CONFIGS",
     "PotentialEnergyConfig",
+    "PressureConfig",
     "PretrainConfig",
     "PretrainDataConfig",
     "PretrainedReference",

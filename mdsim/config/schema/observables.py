@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from mdsim.config.schema.base import NonNegative, Positive, Section
 from mdsim.config.schema.custom import CustomDynamicalConfig, CustomObservableConfig, Label
 from mdsim.config.schema.energies import EnergyPerMoleculeConfig, EnthalpyOfVaporizationConfig, PotentialEnergyConfig
+from mdsim.config.schema.pressure import BulkModulusConfig, PressureConfig
 from mdsim.config.schema.scattering import StructureFactorConfig
 from mdsim.config.schema.spectra import InfraredSpectrumConfig, VibrationalDOSConfig
 from mdsim.config.schema.structure import (
@@ -137,10 +138,11 @@ _Target = (
     | CustomObservableConfig
 )
 _Energy = PotentialEnergyConfig | EnergyPerMoleculeConfig | EnthalpyOfVaporizationConfig
+_Pressure = PressureConfig | BulkModulusConfig
 
 #: Observables that may be training targets, because they do not depend on the parameters of the force field.
 TargetObservableConfig = Annotated[_Target, Field(discriminator="name")]
-StructuralConfig = Annotated[_Target | _Energy, Field(discriminator="name")]
+StructuralConfig = Annotated[_Target | _Energy | _Pressure, Field(discriminator="name")]
 DynamicalConfig = Annotated[
     VACFConfig | VibrationalDOSConfig | InfraredSpectrumConfig | DiffusivityConfig | CustomDynamicalConfig,
     Field(discriminator="name"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -16,7 +16,7 @@ from mdsim.config.schema.stability import CriterionConfig
 from mdsim.config.schema.state_points import StatePointConfig
 from mdsim.config.schema.trajectories import TrajectoryConfig
 
-SMALLEST_DIFFERENCE = 1e-3  # of two temperatures, relative
+SMALLEST_DIFFERENCE = 1e-3  # of two temperatures or pressures, relative; that of pressures below 1 bar in bar
 
 
 class RunConfig(Section):
@@ -48,8 +48,8 @@ class RunConfig(Section):
     state_points: tuple[StatePointConfig, ...] | None = Field(
         None,
         min_length=1,
-        description="Temperatures among which the replicas are divided evenly, with a reference each. "
-        "`dynamics.temperature_K`, at which the main `data` are, must be one of them; null: it is the only one.",
+        description="Temperatures and pressures among which the replicas are divided evenly, with a reference each. "
+        "Those of `dynamics`, at which the main `data` are, must be one of them; null: they are the only ones.",
     )
     stability: tuple[CriterionConfig, ...] = Field(
         min_length=1,
@@ -74,26 +74,45 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _replicas_are_divided_among_state_points(self) -> RunConfig:
-        temperatures, n_replicas = [point.temperature_K for point in self.points], self.dynamics.replicas
-        for warmer, other in pairwise(sorted(temperatures)):
-            if other - warmer < SMALLEST_DIFFERENCE * other:
-                raise ValueError(f"state_points: {warmer:g} and {other:g} K are the same temperature; leave one out")
-        if self.dynamics.temperature_K not in temperatures:
-            shown = ", ".join(f"{one:g}" for one in temperatures)
+        points, n_replicas = self.points, self.dynamics.replicas
+        if self.dynamics.barostat is None and any(point.pressure_bar is not None for point in points):
             raise ValueError(
-                f"state_points: dynamics.temperature_K ({self.dynamics.temperature_K:g}) must be one of them ({shown})"
+                "state_points: pressure_bar needs a dynamics.barostat, without which the volume is constant; add one, "
+                "or leave pressure_bar out"
             )
-        if n_replicas % len(temperatures):
+        for one, other in combinations(points, 2):
+            if _hardly_differ(one, other):
+                what = "temperature" if one.pressure_bar is None else "state point"
+                raise ValueError(f"state_points: {one.shown} and {other.shown} are the same {what}; leave one out")
+        main = self._main_point
+        if not any(main.temperature_K == p.temperature_K and main.pressure_bar == p.pressure_bar for p in points):
+            more = "" if main.pressure_bar is None else " and dynamics.barostat.pressure_bar"
+            shown = "; ".join(point.shown for point in points)
+            raise ValueError(f"state_points: dynamics.temperature_K{more} ({main.shown}) must be one of them ({shown})")
+        if n_replicas % len(points):
             raise ValueError(
-                f"dynamics.replicas ({n_replicas}) must be a multiple of the number of state points "
-                f"({len(temperatures)})"
+                f"dynamics.replicas ({n_replicas}) must be a multiple of the number of state points ({len(points)})"
             )
         return self
 
     @property
     def points(self) -> tuple[StatePointConfig, ...]:
-        """The state points: those listed, or the temperature of the dynamics."""
-        return self.state_points or (StatePointConfig(temperature_K=self.dynamics.temperature_K),)
+        """The state points: those listed, or the temperature of the dynamics. If one has a pressure, all have."""
+        points, barostat = self.state_points, self.dynamics.barostat
+        if points is None:
+            return (StatePointConfig(temperature_K=self.dynamics.temperature_K),)
+        if barostat is None or all(point.pressure_bar is None for point in points):
+            return points
+        same = {"pressure_bar": barostat.pressure_bar}
+        return tuple(point.model_copy(update=same) if point.pressure_bar is None else point for point in points)
+
+    @property
+    def _main_point(self) -> StatePointConfig:
+        """The conditions of the dynamics, with a pressure if state points have one."""
+        dynamics = self.dynamics
+        if dynamics.barostat is None or self.points[0].pressure_bar is None:
+            return StatePointConfig(temperature_K=dynamics.temperature_K)
+        return StatePointConfig(temperature_K=dynamics.temperature_K, pressure_bar=dynamics.barostat.pressure_bar)
 
     @property
     def device_name(self) -> str | None:
@@ -103,3 +122,14 @@ class RunConfig(Section):
     def run_path(self) -> Path:
         parts = model_label(self.model), self.data.molecule, self.data.composition, self.exp_name
         return Path(self.log_dir, self.results_dir, "_".join(part for part in parts if part is not None))
+
+
+def _hardly_differ(one: StatePointConfig, other: StatePointConfig) -> bool:
+    """Whether results could not tell two state points apart."""
+    warmer = max(one.temperature_K, other.temperature_K)
+    if abs(one.temperature_K - other.temperature_K) >= SMALLEST_DIFFERENCE * warmer:
+        return False
+    if one.pressure_bar is None or other.pressure_bar is None:
+        return True
+    higher = max(abs(one.pressure_bar), abs(other.pressure_bar), 1.0)
+    return abs(one.pressure_bar - other.pressure_bar) < SMALLEST_DIFFERENCE * higher

@@ -11,10 +11,21 @@ from mdsim.config.schema.custom import CustomConfig
 from mdsim.config.schema.observables import DynamicalConfig, TargetObservableConfig
 
 
-def _is_no_energy(observable: Any) -> Any:
+def _is_a_mean_over_structures(observable: Any) -> Any:
     """Observables that depend on the parameters need a second term of the gradient, <∂g/∂θ>."""
+    name = observable.get("name") if isinstance(observable, dict) else None
+    if name == "pressure":
+        raise ValueError(
+            "the pressure depends on the parameters, and the estimator has no gradient of the stress itself: list it "
+            "below `observables` of an evaluation instead"
+        )
+    if name == "bulk_modulus":
+        raise ValueError(
+            "the bulk modulus is a ratio of fluctuations and no mean over structures: list it below `observables` of "
+            "an evaluation instead"
+        )
     names = ("potential_energy", "energy_per_molecule", "enthalpy_of_vaporization")
-    if isinstance(observable, dict) and observable.get("name") in names:
+    if name in names:
         raise ValueError(
             "the potential energy depends on the parameters, and the estimator has no gradient of it: list it below "
             "`observables` of an evaluation instead"
@@ -25,7 +36,7 @@ def _is_no_energy(observable: Any) -> Any:
 class TargetConfig(Section):
     """An observable, its reference and their loss."""
 
-    observable: Annotated[TargetObservableConfig, BeforeValidator(_is_no_energy)] = Field(
+    observable: Annotated[TargetObservableConfig, BeforeValidator(_is_a_mean_over_structures)] = Field(
         description="The observable, chosen by `name`. If it makes several distributions, each is a target."
     )
     loss: Literal["mse", "sse", "wasserstein", "forward_kl", "reverse_kl"] = Field(
@@ -73,7 +84,9 @@ class ContrastTermConfig(BoundedTerm):
         "labeled_frames: the labeled training frames.",
     )
     reference_file: str | None = Field(
-        None, description="Structures or a trajectory to read instead, in any format that ASE reads."
+        None,
+        description="Structures or a trajectory to read instead, in GSD or any format that ASE reads. With a barostat, "
+        "of a simulation at its pressure.",
     )
     structures_per_gradient: Count | None = Field(
         240, description="Structures drawn at random per gradient, on each side; null: all."
@@ -160,7 +173,8 @@ class EnergiesForcesTermConfig(Section):
 class CustomTermConfig(BoundedTerm, CustomConfig):
     """A custom `LossTerm`. Its factory may take `system`, `dataset` (the reference data) and `reference_dataset`.
 
-    With several `state_points` a term that uses samples is made for each of them, and may take `temperature_K`.
+    With several `state_points` a term that uses samples is made for each of them, and may take `temperature_K`, and
+    `pressure_bar` if state points have pressures.
     """
 
 

@@ -23,10 +23,11 @@ class Replay:
     Attributes:
         label: names the replica.
         note: what is to be seen.
-        system: the simulated system; its cell is drawn.
+        system: the simulated system; its cell is drawn, unless cells move.
         positions: of the frames, Å.
         times_ps: of the frames.
         marked: two atoms whose distance is shown and marked; None to mark nothing.
+        cells: lattice vectors of the frames, Å, where they move; that of the last frame is drawn.
     """
 
     label: str
@@ -35,10 +36,12 @@ class Replay:
     positions: Float[np.ndarray, "frame atom 3"]
     times_ps: Float[np.ndarray, "frame"]
     marked: tuple[int, int] | None = None
+    cells: Float[np.ndarray, "frame 3 3"] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the script of the page."""
-        numbers = self.system.atomic_numbers.tolist()
+        numbers, cell = self.system.atomic_numbers.tolist(), self.system.cell
+        drawn = self.cells[-1] if self.cells is not None else None if cell is None else cell.cpu().numpy()
         return {
             "label": self.label,
             "note": self.note,
@@ -49,7 +52,7 @@ class Replay:
             "times_ps": np.round(self.times_ps, 6).tolist(),
             "marked": None if self.marked is None else list(self.marked),
             "marked_name": None if self.marked is None else pair_name(self.system, self.marked),
-            "edges": [] if self.system.cell is None else _edges(self.system.cell.cpu().numpy()),
+            "edges": [] if drawn is None else _edges(drawn),
         }
 
 

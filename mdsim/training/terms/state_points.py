@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.dynamics.state_points import label
+from mdsim.dynamics.state_points import Conditions
 from mdsim.estimator.loss_term import LossTerm, TermGradient
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
-from mdsim.units import kT_eV
 
 
 @dataclass(frozen=True, eq=False)
 class TermAt:
-    """A loss term with the references of one state point, its temperature (K), and its weight in the sum."""
+    """A loss term with the references of one state point, its conditions, and its weight in the sum."""
 
-    temperature_K: float
+    conditions: Conditions
     term: LossTerm
     weight: float = 1.0
 
@@ -47,14 +46,14 @@ class StatePointsTerm:
 
     def gradient(self, force_field: ForceField, samples: Samples) -> TermGradient | None:
         """The sum, or None without a gradient at any state point. The losses of all are among the scalars."""
-        pairs = [(part, part.term.gradient(force_field, samples.at(kT_eV(part.temperature_K)))) for part in self.parts]
+        pairs = [(part, part.term.gradient(force_field, samples.at(part.conditions))) for part in self.parts]
         found = [(part, gradient) for part, gradient in pairs if gradient is not None]
         if not found:
             return None
         scalars: dict[str, float] = {}
         for part, gradient in found:
             own = {"loss": gradient.loss, **gradient.scalars}
-            scalars |= {f"{label(part.temperature_K)}_{name}": value for name, value in own.items()}
+            scalars |= {f"{part.conditions.label}_{name}": value for name, value in own.items()}
         tensors = zip(*(gradient.gradients for _, gradient in found), strict=True)
         weights = [part.weight for part, _ in found]
         return TermGradient(

@@ -258,7 +258,15 @@ def test_energies_of_the_labels_are_references(liquid, tmp_path):
         assembly.compared_energy(config, liquid.system(), point(config, liquid), force_field)
 
 
-@pytest.mark.parametrize("name", ["energy_per_molecule", "enthalpy_of_vaporization"])
-def test_energies_are_no_targets(name):
-    with pytest.raises(ValidationError, match="depends on the parameters"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("energy_per_molecule", "depends on the parameters"),
+        ("enthalpy_of_vaporization", "depends on the parameters"),
+        ("pressure", "the pressure depends on the parameters, and the estimator has no gradient of the stress"),
+        ("bulk_modulus", "is a ratio of fluctuations and no mean over structures"),
+    ],
+)
+def test_what_is_no_mean_over_structures_is_no_target(name, reason):
+    with pytest.raises(ValidationError, match=reason):
         ObservablesTermConfig(name="observables", targets=[{"observable": {"name": name, "gas_energy_eV": 0.0}}])

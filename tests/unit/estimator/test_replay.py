@@ -8,12 +8,14 @@ from reruns import KT, samples_of, toy_trajectory
 from tiny import STIFFNESS, Springs
 from torch import nn
 
+from mdsim.dynamics.state_points import Conditions
 from mdsim.estimator.replay import Replay, Rerun, pooled
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
 from mdsim.observables.bonds import BondLengthDistribution
 from mdsim.state import Trajectory
 from mdsim.training.terms import ObservableTerm, Target
+from mdsim.units import BAR
 
 LENGTHS = BondLengthDistribution(4.0, 0.25)
 
@@ -144,3 +146,19 @@ def test_the_gradient_is_unbiased_and_has_less_noise(generator):
     error = float(both.std()) / math.sqrt(len(both))
     assert abs(float(both.mean()) + KT / 25) < 4 * error
     assert float(both.std() / alone.std()) < 0.9, "for two independent reruns, 0.71"
+
+
+def test_samples_keep_their_pressures():
+    """Weights are normalized, and samples found, at each pressure of all reruns together."""
+    model, bars = Springs(), torch.tensor([1.0, 5000.0]).double()
+
+    def made(seed: int) -> Samples:
+        samples = made_by(model, seed)
+        pressure = BAR * bars[samples.replica % 2]
+        return replace(samples, bath=torch.full_like(samples.energy, KT), pressure=pressure)
+
+    together = pooled([made(0), made(1)])
+    first = together.at(Conditions(300.0, 1.0))
+    assert len(first) == len(together) // 2 and (first.replica % 2 == 0).all()
+    kept = Rerun.from_state_dict(Rerun.of(made(0)).state_dict(), torch.device("cpu"))
+    torch.testing.assert_close(kept.pressure, made(0).pressure)

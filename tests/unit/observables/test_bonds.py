@@ -70,3 +70,14 @@ def test_errors(aspirin, shaken):
         max_bond_deviation(aspirin, shaken, torch.ones(3))
     with pytest.raises(ValueError, match="min_length_A must not be negative"):
         BondLengthDistribution(2.0, 0.1, min_length_A=-0.1)
+
+
+def test_the_largest_deviation_in_moving_cells():
+    """A bond through the boundary is as long as the cell of its frame says."""
+    edges = torch.tensor([[10.0, 9.0]], dtype=torch.float64)
+    cells = edges[..., None, None] * torch.eye(3, dtype=torch.float64)
+    system = System.from_bonds(torch.tensor([1, 1]), torch.tensor([[0, 1]]), cells[0, 0], dtype=torch.float64)
+    positions = torch.tensor([[0.1, 0.0, 0.0], [8.5, 0.0, 0.0]], dtype=torch.float64).expand(1, 2, 2, 3)
+    trajectory = Trajectory(positions, None, None, 1.0, cells)
+    found = max_bond_deviation(trajectory.in_cells(system), positions, torch.tensor([1.0]).double())
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.4]], dtype=torch.float64))
