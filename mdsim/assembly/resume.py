@@ -109,7 +109,7 @@ def rerun_state(trainer: StableTraining) -> Form:
         "bath": number(low=0) if replicas.kT is None else tensor(None),
         "neighborhoods": optional(drawn),
         "cells": None if replicas.cell is None else tensor(None, 3, 3),
-        **({} if replicas.pressure is None else {"pressure": tensor(None)}),
+        "pressure": None if replicas.pressure is None else tensor(None),
     }
 
 

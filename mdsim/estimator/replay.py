@@ -31,7 +31,7 @@ class Rerun:
     bath: float | Float[Tensor, "sample"]
     neighborhoods: Neighborhoods | None
     cells: Float[Tensor, "structure 3 3"] | None
-    pressure: Float[Tensor, "sample"] | None = None
+    pressure: Float[Tensor, "sample"] | None
 
     @classmethod
     def of(cls, samples: Samples) -> Rerun:
@@ -46,10 +46,7 @@ class Rerun:
         return replace(like, trajectory=frames, mask=mask, **own, _values={}, _parent=None)
 
     def state_dict(self) -> dict[str, Any]:
-        """The fields, with a pressure only where state points have one."""
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        if self.pressure is None:
-            del own["pressure"]
         return own | {"neighborhoods": None if self.neighborhoods is None else vars(self.neighborhoods)}
 
     @classmethod
@@ -106,33 +103,36 @@ def pooled(parts: Sequence[Samples]) -> Samples:
     """Samples of several reruns together, each with replicas of its own. The first rerun sets what they share."""
     if len(parts) == 1:
         return parts[0]
-    cells = None if parts[0].cells is None else torch.cat([part.cells for part in parts if part.cells is not None])
     bath = parts[0].bath
-    pressures = [part.pressure for part in parts if part.pressure is not None]
     together = Rerun(
         torch.cat([part.positions for part in parts]),
         torch.cat([part.energy for part in parts]),
         torch.cat(_apart([part.replica for part in parts], [int(part.replica.max()) + 1 for part in parts])),
         torch.cat([part.after_break for part in parts]),
-        torch.cat([part.bath for part in parts if isinstance(part.bath, Tensor)]) if isinstance(bath, Tensor) else bath,
+        bath if isinstance(bath, float) else torch.cat([part.bath for part in parts if isinstance(part.bath, Tensor)]),
         _pooled_neighborhoods(parts),
-        cells,
-        torch.cat(pressures) if pressures else None,
+        _joined([part.cells for part in parts]),
+        _joined([part.pressure for part in parts]),
     )
     carry = torch.cat([torch.ones_like(part.energy) if part.carry is None else part.carry for part in parts])
     return replace(together.samples(parts[0]), carry=carry)
+
+
+def _joined(values: Sequence[Tensor | None]) -> Tensor | None:
+    """A field of all reruns, which all have it or none."""
+    known = [value for value in values if value is not None]
+    return torch.cat(known) if known else None
 
 
 def _pooled_neighborhoods(parts: Sequence[Samples]) -> Neighborhoods | None:
     drawn = [part.neighborhoods for part in parts if part.neighborhoods is not None]
     if not drawn:
         return None
-    weights = [one.weights for one in drawn if one.weights is not None]
     return Neighborhoods(
         torch.cat(_apart([one.frames for one in drawn], [len(part.positions) for part in parts])),
         torch.cat([one.molecules for one in drawn]),
         torch.cat([one.membership for one in drawn]),
-        torch.cat(weights) if weights else None,
+        _joined([one.weights for one in drawn]),
     )
 
 

@@ -9,6 +9,7 @@ from tiny import STIFFNESS, Springs
 from torch import nn
 
 from mdsim.dynamics.state_points import Conditions
+from mdsim.dynamics.state_points import Conditions
 from mdsim.estimator.replay import Replay, Rerun, pooled
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
@@ -101,7 +102,7 @@ def test_samples_at_several_state_points_keep_them():
     first = replace(first, bath=bath)
     second = replace(made_by(Springs(), 1), bath=bath)
     together = pooled([second, Rerun.of(first).samples(second).carried(Springs(STIFFNESS * 1.01))])
-    hot = together.at(2 * KT)
+    hot = together.at(Conditions(600.0))
     assert len(hot) == int((bath > KT).sum()) * 2 and float(hot.carry.min()) > 0
 
 
