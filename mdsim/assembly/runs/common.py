@@ -19,6 +19,7 @@ from mdsim.dynamics.state_points import StatePoint, begin
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
 from mdsim.force_field import ForceField
+from mdsim.reporting.live import COMPILES, waiting
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
 
@@ -84,7 +85,8 @@ def starting_state(
 ) -> MDState:
     """The initial state of the replicas, at structures of their state points, after a first check of stability."""
     dynamics, generator = config.dynamics, torch.Generator().manual_seed(config.seed)
-    state = begin(points, dynamics.replicas, force_field, stretch, generator)
+    with waiting(f"first forces; {COMPILES}"):
+        state = begin(points, dynamics.replicas, force_field, stretch, generator)
     unstable = int(stretch.judge(state).unstable.sum())
     if unstable and not meant_to_break:
         log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)
