@@ -27,7 +27,7 @@ OVERRIDES = "Any key of the configuration can be overridden: --any.key=value"
 
 def run(action: Callable[[], int | None], after_interrupt: str = "the same command with --resume continues") -> int:
     """Run a command and return its exit status. Expected errors give one line and exit status 1."""
-    STYLE.quiet, STYLE.as_json, STYLE.begun_s = False, False, time.monotonic()
+    STYLE.quiet, STYLE.as_json, STYLE.hidden_warnings, STYLE.begun_s = False, False, 0, time.monotonic()
     setup_logging(None)  # to the console; a run adds its own file
     try:
         with orderly_interrupts():

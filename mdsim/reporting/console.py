@@ -37,11 +37,13 @@ class ConsoleStyle:
         quiet: errors and the last line alone.
         as_json: one JSON object per line; its keys are those of `lines.as_object`.
         begun_s: when the command began, by the monotonic clock.
+        hidden_warnings: warnings that were not shown, so that the last line can say so.
     """
 
     quiet: bool = False
     as_json: bool = False
     begun_s: float | None = None
+    hidden_warnings: int = 0
 
 
 STYLE = ConsoleStyle()
@@ -133,9 +135,9 @@ def finished(summary: str, files: Mapping[Path, str] | None = None) -> None:
 
     Args:
         summary: what was done.
-        files: the few files worth opening, with what they hold.
+        files: the few files worth opening, with what they hold. With files, the line says how long the command took.
     """
-    if STYLE.begun_s is not None:
+    if files and STYLE.begun_s is not None:
         summary = f"{summary.removesuffix('.')} ({format_duration(time.monotonic() - STYLE.begun_s)})"
     logging.getLogger(LOGGER_NAME).info("%s", summary, extra={"final": True, "files": dict(files or {})})
 
@@ -161,17 +163,13 @@ def in_signal(message: str) -> None:
 class _ConsoleHandler(logging.Handler):
     """Writes lines to stderr, on a terminal above the live lines and with colors."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._warnings = 0
-
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if STYLE.quiet and not self._is_shown(record):
                 return
             text = self.format(record)
-            if STYLE.quiet and self._warnings and not STYLE.as_json:
-                text += f" (warnings not shown: {self._warnings})"
+            if STYLE.quiet and STYLE.hidden_warnings and not STYLE.as_json:
+                text += f" (warnings not shown: {STYLE.hidden_warnings})"
             if on_terminal():
                 terminal().print(styled(folded(text, terminal().width), record), soft_wrap=True)
             else:
@@ -180,7 +178,7 @@ class _ConsoleHandler(logging.Handler):
             self.handleError(record)
 
     def _is_shown(self, record: logging.LogRecord) -> bool:
-        self._warnings += record.levelno == logging.WARNING
+        STYLE.hidden_warnings += record.levelno == logging.WARNING
         return record.levelno >= logging.ERROR or getattr(record, "final", False)
 
 

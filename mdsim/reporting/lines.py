@@ -68,13 +68,13 @@ def _finite(value: Any) -> Any:
 
 
 def folded(text: str, width: int) -> str:
-    """The lines of a message broken between words, below the beginning of the message. Tables and paths stay whole."""
+    """The lines of a message broken between words, below the beginning of the message. Tables and lists stay as they are."""
     if any(_RULE.fullmatch(line) for line in text.split("\n")):
         return text
     fold = partial(
         textwrap.fill, width=width, subsequent_indent=10 * " ", break_long_words=False, break_on_hyphens=False
     )
-    return "\n".join(fold(line) if len(line) > width else line for line in text.split("\n"))
+    return "\n".join(fold(line) if len(line) > width and line[:2].strip() else line for line in text.split("\n"))
 
 
 def styled(text: str, record: logging.LogRecord) -> Text:

@@ -45,7 +45,8 @@ class _Screen:
                 refresh_per_second=REDRAWN_PER_S,
                 redirect_stdout=sys.stdout.isatty(),  # what goes into a pipe must stay there
             )
-            self._live.start(refresh=True)
+            self._live.start()
+        self._live.refresh()  # now: the work that follows may leave no time for the thread that redraws
 
     def remove(self, line: _Wait | Bar | None = None) -> None:
         """Take one line off the screen, or all of them."""
@@ -127,7 +128,7 @@ class Bar:
         self,
         iterable: Iterable | None = None,
         *,
-        total: float | None = None,
+        total: int | float | None = None,
         desc: str = "",
         unit: str = "step",
         log_interval_s: float | None = LINES_EVERY_S,
@@ -139,7 +140,7 @@ class Bar:
         self._iterable = iterable
         self.total = len(iterable) if total is None and hasattr(iterable, "__len__") else total  # type: ignore[arg-type]
         self.desc, self.unit, self.note = desc, unit, note
-        self.n: float = initial
+        self.n: int | float = initial
         self._scale = unit_scale
         self._pace = pace or Pace(self.total or float("inf"))
         if pace is None:
@@ -151,7 +152,7 @@ class Bar:
         if self._is_live:
             _SCREEN.add(self)
 
-    def update(self, n: float = 1) -> None:
+    def update(self, n: int | float = 1) -> None:
         """So many more items are done."""
         self.n, self.note = self.n + n, ""
         self._pace.measure(self.n)

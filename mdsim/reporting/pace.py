@@ -16,13 +16,13 @@ class Pace:
         clock: monotonic time in seconds.
     """
 
-    def __init__(self, total: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total: int | float, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
         self._clock = clock
         self._first: tuple[float, float, float, float] | None = None
         self._latest: tuple[float, float, float, float] | None = None
 
-    def measure(self, done: float, force_evaluations: int = 0, simulated_ps: float = 0.0) -> None:
+    def measure(self, done: int | float, force_evaluations: int = 0, simulated_ps: float = 0.0) -> None:
         """Note how much work is done by now, the structures evaluated for it, and the length of each replica."""
         self._latest = done, force_evaluations, simulated_ps, self._clock()
         self._first = self._first or self._latest
@@ -49,7 +49,7 @@ class Pace:
         return (self._latest[which] - self._first[which]) / (self._latest[-1] - self._first[-1])
 
     @property
-    def done(self) -> float:
+    def done(self) -> int | float:
         """The work that is done."""
         return 0.0 if self._latest is None else self._latest[0]
 
@@ -85,7 +85,7 @@ class Pace:
         return {name: float(f"{value:.6g}") for name, value in known.items() if value is not None}
 
 
-def scaled(number: float) -> str:
+def scaled(number: int | float) -> str:
     """A number in three digits with a prefix: "12.3k", "4.56M"."""
     for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
