@@ -37,6 +37,7 @@ PURPOSE = {
     "trajectories": "trajectory files in the formats XTC, DCD and H5MD",
     "scattering": "structure factors weighted for X-rays and neutrons",
     "wandb": "logging to Weights & Biases",
+    "sweeps": "the search of settings with Optuna",
     "completion": "shell completion",
 }
 APART = {"mace": "in an environment without sevenn and nequip, which need another e3nn"}

@@ -68,7 +68,7 @@ def _finite(value: Any) -> Any:
 
 
 def folded(text: str, width: int) -> str:
-    """The lines of a message broken between words, below the beginning of the message. Tables and lists stay as they are."""
+    """The lines of a message broken between words, below the beginning of the message. Tables and lists stay."""
     if any(_RULE.fullmatch(line) for line in text.split("\n")):
         return text
     fold = partial(

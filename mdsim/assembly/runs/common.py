@@ -12,6 +12,7 @@ import torch
 
 import mdsim
 from mdsim import assembly, distributed
+from mdsim.assembly.inputs import flat
 from mdsim.config.schema import DataConfig, PretrainConfig, RunConfig, StatePointConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.mixed_folder import MixedDataset
@@ -47,7 +48,8 @@ def scalar_writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: 
     wandb = None
     if config.wandb is not None and distributed.rank() == 0:
         wandb = {"project": config.wandb.project, "mode": config.wandb.mode, "name": folder.name}
-    return ScalarWriter(folder, config.model_dump(mode="json"), wandb, purge_step)
+    values = config.model_dump(mode="json")
+    return ScalarWriter(folder, values, wandb, purge_step, flat(values))
 
 
 def provenance(data: Dataset | MixedDataset) -> dict[str, Any]:
