@@ -41,7 +41,7 @@ PURPOSE = {
     "completion": "shell completion",
 }
 APART = {"mace": "in an environment without sevenn and nequip, which need another e3nn"}
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CPU_INDEX, PYPI = "https://download.pytorch.org/whl/cpu", "https://pypi.org/simple"
 DESCRIPTION = "Show versions, devices, threads and kernels of this environment, and what is missing."
 
 
@@ -102,10 +102,18 @@ def environment() -> dict[str, str]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "torch": f"{torch.__version__} ({build} build)",
+        "other build": other_torch(torch.__version__, torch.version.cuda is not None),
         "devices": ", ".join(gpus) or "CPU alone",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores"
         + (f" (OMP_NUM_THREADS={threads})" if threads else ""),
     }
+
+
+def other_torch(version: str, is_cuda: bool) -> str:
+    """The command that gets the other build of the same torch: that for a CPU, or that for GPUs."""
+    release = version.partition("+")[0]
+    build, index = ("CPU", f" --index-url {CPU_INDEX}") if is_cuda else ("CUDA", f" --index-url {PYPI}")
+    return f"{build}: pip install --force-reinstall torch=={release}{index}"
 
 
 def packages() -> list[Package]:

@@ -19,6 +19,7 @@ from mdsim.datasets.mixed_folder import MixedDataset
 from mdsim.dynamics.state_points import StatePoint, begin
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
+from mdsim.evaluation.provenance import commit
 from mdsim.force_field import ForceField
 from mdsim.reporting.live import COMPILES, waiting
 from mdsim.reporting.scalars import ScalarWriter
@@ -56,6 +57,7 @@ def provenance(data: Dataset | MixedDataset) -> dict[str, Any]:
     """Origin of a force field, for its checkpoint."""
     return {
         "mdsim_version": mdsim.__version__,
+        "commit": commit(),
         "data": "/".join(data.folder.parts[-3:]),
         "level_of_theory": data.metadata.level_of_theory,
         "n_train": len(data.train),

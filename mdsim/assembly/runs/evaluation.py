@@ -28,7 +28,7 @@ from mdsim.evaluation import metrics, report, state_points, tables
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.evaluation.files import write_json
-from mdsim.evaluation.provenance import versions
+from mdsim.evaluation.provenance import commit, versions
 from mdsim.evaluation.results import SUMMARY, read_results, write_summary
 from mdsim.reporting.console import finished
 from mdsim.reporting.live import waiting
@@ -142,7 +142,8 @@ def _write_results(
     summary = metrics.final_metrics(evaluation, errors, config.eval_model, *ensemble)
     arrays = metrics.save_arrays(out_dir, evaluation)
     origin = {"checkpoint": checkpoint.as_posix(), "checkpoint_sha256": evaluation.checkpoint_sha256}
-    write_summary(out_dir, {**origin, "seed": config.seed, "versions": versions(), **summary}, arrays)
+    made_by = {"seed": config.seed, "commit": commit(), "versions": versions()}
+    write_summary(out_dir, {**origin, **made_by, **summary}, arrays)
     log.info("%s\n%s", out_dir / SUMMARY, tables.table({config.eval_model: summary}))
     with waiting("drawing the report"):
         written = report.report([out_dir])
