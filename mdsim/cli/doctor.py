@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 import mdsim
 from mdsim.cli import shared
-from mdsim.reporting.console import format_table
+from mdsim.reporting.console import format_table, show
 
 if TYPE_CHECKING:
     from mdsim.force_field import ForceField
@@ -78,11 +78,8 @@ def _report(as_json: bool) -> int:
         shown = [package for package in found if package.extra is not None or package.problem]
         rows = [[p.extra or "required", p.name, p.version or "-", p.problem or "ok"] for p in shown]
         table = format_table(["extra", "package", "version", "state"], rows)
-        print(
-            "\n\n".join(
-                [_listed(here), _listed(paths), table, *(["\n".join(f"- {line}" for line in lines)] * bool(lines))]
-            )
-        )
+        listed = "\n".join(f"- {line}" for line in lines)
+        show("\n\n".join(filter(None, [_listed(here), _listed(paths), table, listed])))
     return int(any(package.problem for package in found if package.extra is None))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mdsim.cli import shared
 from mdsim.errors import ConfigError
-from mdsim.reporting.console import finished
+from mdsim.reporting.console import finished, show
 from mdsim.reporting.live import waiting
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _show(result: Result, known: argparse.Namespace) -> None:
     if known.json_logs:
         log.info("%s", as_text(result))
     elif not known.quiet:
-        print(as_text(result))
+        show(as_text(result))
     files = {}
     if known.output is not None:
         write_json(known.output / RESULTS, as_json(result))

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -140,6 +141,11 @@ def finished(summary: str, files: Mapping[Path, str] | None = None) -> None:
     if files and STYLE.begun_s is not None:
         summary = f"{summary.removesuffix('.')} ({format_duration(time.monotonic() - STYLE.begun_s)})"
     logging.getLogger(LOGGER_NAME).info("%s", summary, extra={"final": True, "files": dict(files or {})})
+
+
+def show(text: str) -> None:
+    """Print a result to stdout, folded to the width of a terminal."""
+    print(folded(text, shutil.get_terminal_size().columns, indent=0) if sys.stdout.isatty() else text)
 
 
 def exclaim(message: str, level: str = "error") -> None:

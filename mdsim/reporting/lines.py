@@ -8,7 +8,6 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +66,25 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def folded(text: str, width: int) -> str:
-    """The lines of a message broken between words, below the beginning of the message. Tables and lists stay."""
-    if any(_RULE.fullmatch(line) for line in text.split("\n")):
-        return text
-    fold = partial(
-        textwrap.fill, width=width, subsequent_indent=10 * " ", break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(fold(line) if len(line) > width and line[:2].strip() else line for line in text.split("\n"))
+def folded(text: str, width: int, indent: int = 10) -> str:
+    """Long lines broken between words: of a message below its beginning, of a table in its last column.
+
+    Lists and commands, which are indented by two blanks, stay as they are, and so do tables whose last column begins in
+    the right half.
+    """
+    found, column = [], 0
+    for line in text.split("\n"):
+        if _RULE.fullmatch(line):
+            column = line.rstrip().rfind(" ") + 1
+            line = line[:width] if column <= width // 2 else line
+        elif not line:
+            column = 0
+        if len(line) > width and (column or line[:2].strip()) and column <= width // 2:
+            line = textwrap.fill(
+                line, width, subsequent_indent=" " * (column or indent), break_long_words=False, break_on_hyphens=False
+            )
+        found.append(line)
+    return "\n".join(found)
 
 
 def styled(text: str, record: logging.LogRecord) -> Text:

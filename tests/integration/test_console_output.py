@@ -74,7 +74,7 @@ def test_a_terminal_shows_waits_bars_and_the_files_worth_opening(world, monkeypa
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", written())
     assert "reading the data" in text and f"{bar} ━" in text
     assert written().rindex("\x1b[?25h") > written().rindex("\x1b[?25l"), "the cursor is shown again"
-    worth_opening = re.findall(r"^  (/\S+)  \w", text, re.MULTILINE)
+    worth_opening = re.findall(r"^  (/\S+) +\w", text, re.MULTILINE)
     assert len(worth_opening) == 3 and all(Path(path).exists() for path in worth_opening)
 
 

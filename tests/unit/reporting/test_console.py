@@ -92,11 +92,28 @@ def test_the_last_line_lists_files_below_it(tmp_path, capsys):
     assert below == [f"  {tmp_path / 'report.html'}  the report", f"  {tmp_path / 'last.pt'}      the force field"]
 
 
-def test_long_lines_are_folded_between_words_and_tables_are_not():
+def test_long_lines_are_folded_between_words():
     assert folded("19:40:00  aa bb  cc", 15) == "19:40:00  aa bb\n          cc"
     assert folded("19:40:00  a/very/long-path/last.pt", 15) == "19:40:00\n          a/very/long-path/last.pt"
-    table = "19:40:00  errors\n" + format_table(["name", "a long title of a column"], [["x", "1"]])
-    assert folded(table, 15) == table
+    assert folded("  a command that is copied as it is", 15) == "  a command that is copied as it is"
+
+
+def test_tables_are_folded_in_their_last_column():
+    table = format_table(["check", "result"], [["forces", "are minus the gradient"], ["units", "ok"]])
+    assert folded(table + "\n\nnot stable at all", 16, indent=0).splitlines() == [
+        "check   result",
+        "──────  ────────",
+        "forces  are",
+        "        minus",
+        "        the",
+        "        gradient",
+        "units   ok",
+        "",
+        "not stable at",
+        "all",
+    ]
+    whole = format_table(["a long title of a column", "x"], [["1", "2"]])
+    assert folded(whole, 16) == whole, "the last column begins too far right"
 
 
 def test_log_file_is_appended_to_and_handlers_do_not_pile_up(tmp_path, capsys):

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_I
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mdsim.reporting.figures import survival_figure
-from mdsim.reporting.scalars import WANDB_ID_FILE, ScalarWriter
+from mdsim.reporting.scalars import OUTCOMES, WANDB_ID_FILE, ScalarWriter
 
 
 def read_scalars(run_dir, name: str) -> dict[int, float]:
