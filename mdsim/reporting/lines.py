@@ -73,12 +73,14 @@ def folded(text: str, width: int, indent: int = 10) -> str:
     the right half.
     """
     found, column = [], 0
-    for line in text.split("\n"):
-        if _RULE.fullmatch(line):
-            column = line.rstrip().rfind(" ") + 1
-            line = line[:width] if column <= width // 2 else line
+    lines = text.split("\n")
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if _RULE.fullmatch(following):  # this is the header
+            column = following.rstrip().rfind(" ") + 1
         elif not line:
             column = 0
+        if _RULE.fullmatch(line) and column <= width // 2:
+            line = line[:width]
         if len(line) > width and (column or line[:2].strip()) and column <= width // 2:
             line = textwrap.fill(
                 line, width, subsequent_indent=" " * (column or indent), break_long_words=False, break_on_hyphens=False
