@@ -1,3 +1,4 @@
+# make setup    set everything up; TORCH=cpu or TORCH=cuda chooses the build of torch [cuda if there is a GPU]
 # make stable   set everything up, then StABlE-train a SchNet on bundled data and print before against after
 # make test     set everything up, then run the test suite
 # make test-mace  the same for tests of MACE, in an environment with its release of e3nn
@@ -9,6 +10,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 WORKERS ?= 3
 SEED ?= 123
+TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 VENV := .venv
 VENV_MACE := .venv-mace
 BIN := $(VENV)/bin
@@ -23,6 +26,11 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+	@case "$(TORCH)" in cpu|cuda) ;; *) echo "TORCH=$(TORCH): must be cpu or cuda"; exit 1;; esac
+ifeq ($(TORCH),cpu)
+	$(BIN)/pip install --quiet --retries 1 --timeout 20 -c constraints.txt --index-url $(CPU_INDEX) torch || \
+		echo "no torch from $(CPU_INDEX): taking that of the default index, which may contain CUDA"
+endif
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 

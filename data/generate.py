@@ -39,12 +39,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from xtb_dynamics import Plan, block_files, collect, read_geometries, sample, write_mean_energy_start
 
 from mdsim.datasets.folder import Metadata, read_metadata, write_dataset
 from mdsim.datasets.npz import UNITS, Frames, write_atomically
 from mdsim.datasets.splits import block_holdout, format_indices, nested_splits
+from mdsim.reporting.live import Bar
 
 STRUCTURAL_FRICTION_PER_PS = 1.0
 CONTIGUOUS_FRICTION_PER_PS = 0.1  # weak, so that time correlations are those of the molecule
@@ -64,7 +64,7 @@ def run_all(plans: list, folders: list[Path], workers: int, sample: Callable = s
         return
     with (
         ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
-        tqdm(total=total, initial=done, unit="frame", desc=label, mininterval=2.0) as bar,
+        Bar(total=total, initial=done, unit="frames", desc=label) as bar,
     ):
         pending = {pool.submit(sample, plan, folder) for plan, folder in zip(plans, folders, strict=True)}
         try:

@@ -19,6 +19,7 @@ from mdsim.config.loading import read_yaml, save_config
 from mdsim.config.schema import Section
 from mdsim.errors import ConfigError, one_line
 from mdsim.reporting.console import setup_logging
+from mdsim.reporting.scalars import WANDB_ID_FILE
 
 log = logging.getLogger("mdsim")
 
@@ -26,7 +27,16 @@ LOCK = ".lock"
 INPUTS = "inputs.json"
 RESULTS = ("config.yml", "last.pt", "state.pt", "checkpoints/last.pt", "checkpoints/best_checkpoint.pt")
 OUTPUTS = (  # evaluations of the initial force field remain, because they are valid for the next training
-    *("*.pt", "checkpoints/*.pt", "events.out.tfevents.*", "log.txt", "metrics.json", "inference/post*", INPUTS),
+    *(
+        "*.pt",
+        "checkpoints/*.pt",
+        "events.out.tfevents.*",
+        "log.txt",
+        "metrics.json",
+        "inference/post*",
+        INPUTS,
+        WANDB_ID_FILE,
+    ),
     *("frames", "trajectories", "final_metrics.json", "*.npy", "*.png", "report.html"),
 )
 UNFINISHED = tuple(  # written by a process that was killed in the middle

@@ -18,7 +18,8 @@ from mdsim.datasets.inspection.report import report
 from mdsim.datasets.sources import md17, md22, water
 from mdsim.datasets.sources.convert import Excerpt
 from mdsim.datasets.sources.published import CONTIGUOUS_FRAMES, SEED, PublishedSet, Request, find, make
-from mdsim.reporting.console import format_table, progress
+from mdsim.reporting.console import format_table, show
+from mdsim.reporting.live import Bar
 
 COLLECTIONS = {"md17": md17.MOLECULES, "md22": md22.MOLECULES, "water": water.MOLECULES}
 SIZES = {"md17": "1k", "md22": "25percent", "water": "1k"}
@@ -94,7 +95,7 @@ def _check_all(known: argparse.Namespace) -> None:
     for place in [known.path] if known.path.is_file() else folders_of(known.path):
         mixed = open_mixed(place)
         if mixed is not None:
-            print(report_mixed(mixed))
+            show(report_mixed(mixed))
         else:
             for checked in open_checked(place):
                 _check(checked, known)
@@ -103,7 +104,7 @@ def _check_all(known: argparse.Namespace) -> None:
 
 def _check(checked: Checked, known: argparse.Namespace) -> None:
     found = suspects(checked)
-    print(report(checked, found))
+    show(report(checked, found))
     if not known.no_figure:
         figure = _figure_path(checked, known.output)
         data_figure(figure, checked, found)
@@ -182,4 +183,4 @@ def _plan(jobs: Sequence[tuple[PublishedSet, Request]], downloads: Path, root: P
 
 
 def _bar(total: int | None, initial: int, description: str) -> AbstractContextManager[Any]:
-    return progress(total=total, initial=initial, desc=description, unit="B", unit_scale=True)
+    return Bar(total=total, initial=initial, desc=description, unit="B", unit_scale=True)

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 import mdsim
 from mdsim.cli import shared
-from mdsim.reporting.console import format_table
+from mdsim.reporting.console import format_table, show
 
 if TYPE_CHECKING:
     from mdsim.force_field import ForceField
@@ -37,10 +37,11 @@ PURPOSE = {
     "trajectories": "trajectory files in the formats XTC, DCD and H5MD",
     "scattering": "structure factors weighted for X-rays and neutrons",
     "wandb": "logging to Weights & Biases",
+    "sweeps": "the search of settings with Optuna",
     "completion": "shell completion",
 }
 APART = {"mace": "in an environment without sevenn and nequip, which need another e3nn"}
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CPU_INDEX, PYPI = "https://download.pytorch.org/whl/cpu", "https://pypi.org/simple"
 DESCRIPTION = "Show versions, devices, threads and kernels of this environment, and what is missing."
 
 
@@ -77,11 +78,8 @@ def _report(as_json: bool) -> int:
         shown = [package for package in found if package.extra is not None or package.problem]
         rows = [[p.extra or "required", p.name, p.version or "-", p.problem or "ok"] for p in shown]
         table = format_table(["extra", "package", "version", "state"], rows)
-        print(
-            "\n\n".join(
-                [_listed(here), _listed(paths), table, *(["\n".join(f"- {line}" for line in lines)] * bool(lines))]
-            )
-        )
+        listed = "\n".join(f"- {line}" for line in lines)
+        show("\n\n".join(filter(None, [_listed(here), _listed(paths), table, listed])))
     return int(any(package.problem for package in found if package.extra is None))
 
 
@@ -101,10 +99,18 @@ def environment() -> dict[str, str]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "torch": f"{torch.__version__} ({build} build)",
+        "other build": other_torch(torch.__version__, torch.version.cuda is not None),
         "devices": ", ".join(gpus) or "CPU alone",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores"
         + (f" (OMP_NUM_THREADS={threads})" if threads else ""),
     }
+
+
+def other_torch(version: str, is_cuda: bool) -> str:
+    """The command that gets the other build of the same torch: that for a CPU, or that for GPUs."""
+    release = version.partition("+")[0]
+    build, index = ("CPU", f" --index-url {CPU_INDEX}") if is_cuda else ("CUDA", f" --index-url {PYPI}")
+    return f"{build}: pip install --force-reinstall torch=={release}{index}"
 
 
 def packages() -> list[Package]:

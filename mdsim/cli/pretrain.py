@@ -55,6 +55,7 @@ def predict_parser() -> argparse.ArgumentParser:
     )
     _prediction_flags(parser, "", required=True)
     parser.add_argument("--cpu", action="store_true", help="use no GPU")
+    shared.output_flags(parser)
     return parser
 
 
@@ -96,6 +97,7 @@ def _prediction_flags(parser: argparse.ArgumentParser, mode: str, required: bool
 
 
 def _predict(known: argparse.Namespace) -> None:
+    shared.set_output(known)
     shared.runs().predict(
         known.checkpoint,
         known.frames,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +13,9 @@ from typing import Any
 
 from mdsim.errors import ConfigError, UserError, one_line
 from mdsim.models.registry import MODELS
-from mdsim.reporting.console import STYLE, setup_logging
+from mdsim.reporting.console import STYLE, exclaim, finished, setup_logging
 from mdsim.reporting.interrupts import orderly_interrupts
+from mdsim.reporting.live import clear, waiting
 from mdsim.reporting.stops import STOPPED, StopRequests, seconds
 
 log = logging.getLogger("mdsim")
@@ -26,17 +27,21 @@ OVERRIDES = "Any key of the configuration can be overridden: --any.key=value"
 
 def run(action: Callable[[], int | None], after_interrupt: str = "the same command with --resume continues") -> int:
     """Run a command and return its exit status. Expected errors give one line and exit status 1."""
+    STYLE.quiet, STYLE.as_json, STYLE.hidden_warnings, STYLE.begun_s = False, False, 0, time.monotonic()
     setup_logging(None)  # to the console; a run adds its own file
     try:
         with orderly_interrupts():
             return action() or 0
     except EXPECTED as error:
-        print(f"error: {_message(error)}", file=sys.stderr)
+        clear()
+        exclaim(_message(error))
         return 1
     except KeyboardInterrupt:
-        print(f"interrupted; {after_interrupt}", file=sys.stderr)
+        clear()
+        exclaim(f"interrupted; {after_interrupt}", "warning")
         return 130
     finally:
+        clear()
         logging.shutdown()
 
 
@@ -54,7 +59,7 @@ def until_stopped(known: argparse.Namespace, action: Callable[[Callable[[], bool
         if action(stops):
             return 0
         change = " with --resume instead of --overwrite" if known.overwrite else " with --resume"
-        log.info("stopped: %s; the same command%s continues", stops.reason, "" if known.resume else change)
+        finished(f"stopped: {stops.reason}; the same command{'' if known.resume else change} continues")
         return STOPPED
 
 
@@ -101,6 +106,18 @@ def key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
+def output_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose what the console shows."""
+    flag(parser, "--quiet", action="store_true", help="show errors and the last line alone")
+    flag(parser, "--json_logs", action="store_true", help="show each line of the log as a JSON object")
+
+
+def set_output(known: argparse.Namespace) -> None:
+    """Show on the console what the flags ask for."""
+    STYLE.quiet, STYLE.as_json = known.quiet, known.json_logs
+    setup_logging(None)
+
+
 def run_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
     """Parser with the common flags of commands that run a configuration.
 
@@ -120,8 +137,7 @@ def run_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
         metavar="LIMIT",
         help=f"minutes or HH:MM:SS; stop before an epoch that would exceed it, with exit status {STOPPED}",
     )
-    flag(parser, "--quiet", action="store_true", help="show warnings and errors alone; log.txt has all lines")
-    flag(parser, "--json_logs", action="store_true", help="show each line of the log as a JSON object")
+    output_flags(parser)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="continue a stopped run from its last saved state")
     existing.add_argument("--overwrite", action="store_true", help="start an existing run from the beginning")
@@ -134,8 +150,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> t
     for argument in rest:
         if not (argument.startswith("--") and "=" in argument):
             parser.error(f"{argument!r} is neither a flag nor an override of the form --any.key=value")
-    STYLE.quiet, STYLE.as_json = getattr(known, "quiet", False), getattr(known, "json_logs", False)
-    setup_logging(None)
+    set_output(known)
     return known, rest
 
 
@@ -162,7 +177,8 @@ def as_overrides(named: dict[str, object]) -> list[str]:
 
 def runs() -> ModuleType:
     """The module of the runs. Its import takes seconds, so `--help` and configuration errors avoid it."""
-    from mdsim.assembly import runs
+    with waiting("loading PyTorch and the models"):
+        from mdsim.assembly import runs
 
     runs.flush_denormals()
     return runs

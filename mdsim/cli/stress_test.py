@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING
 
 from mdsim.cli import shared
 from mdsim.errors import ConfigError
+from mdsim.reporting.console import finished, show
+from mdsim.reporting.live import waiting
 
 if TYPE_CHECKING:
-    from mdsim.stress_test.run import Plan
+    from mdsim.stress_test.run import Plan, Result
     from mdsim.stress_test.structure import Structure
     from mdsim.stress_test.subjects.base import Subject
     from mdsim.typing import Tensor
+
+log = logging.getLogger("mdsim")
 
 FAILED = 3  # exit status of a test that is not passed
 RESULTS = "stress_test.json"
@@ -81,6 +86,7 @@ def stress_test_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpu", action="store_true", help="use no GPU")
     parser.add_argument("--allow-factory", metavar="MODULE:FUNCTION", help="factory of a custom model of a checkpoint")
     shared.foreign_flags(parser)
+    shared.output_flags(parser)
     return parser
 
 
@@ -98,19 +104,18 @@ def _count(text: str) -> int:
 
 
 def _run(known: argparse.Namespace) -> int:
-    from mdsim.evaluation.files import write_json
-    from mdsim.stress_test.page import write_report
-    from mdsim.stress_test.report import as_json, as_text
-    from mdsim.stress_test.run import conditions_of, stress_test
-    from mdsim.stress_test.structure import read_structure
-
+    shared.set_output(known)
+    with waiting("loading PyTorch and the models"):
+        from mdsim.stress_test.run import conditions_of, stress_test
+        from mdsim.stress_test.structure import read_structure
     plan = _plan(known)
     conditions_of(plan)  # refuses what does not fit together
     structure = read_structure(known.structure)
     reference = None if known.data is None else _frames(known.data, structure)
     if known.output is not None:
         known.output.mkdir(parents=True, exist_ok=True)
-    subject = _subject(known)
+    with waiting(f"reading {known.subject}"):
+        subject = _subject(known)
     try:
         again = [known.subject, "--structure", str(known.structure)]
         again += [] if known.model is None else ["--model", known.model]
@@ -118,11 +123,26 @@ def _run(known: argparse.Namespace) -> int:
         result = stress_test(subject, structure, plan, reference, again, data)
     finally:
         subject.close()
-    print(as_text(result))
+    _show(result, known)
+    return 0 if result.verdict.passed else FAILED
+
+
+def _show(result: Result, known: argparse.Namespace) -> None:
+    """Print the result, and write its files."""
+    from mdsim.evaluation.files import write_json
+    from mdsim.stress_test.page import write_report
+    from mdsim.stress_test.report import as_json, as_text
+
+    if known.json_logs:
+        log.info("%s", as_text(result))
+    elif not known.quiet:
+        show(as_text(result))
+    files = {}
     if known.output is not None:
         write_json(known.output / RESULTS, as_json(result))
-        print(f"\n{write_report(known.output, result)}\n{known.output / RESULTS}")
-    return 0 if result.verdict.passed else FAILED
+        files[write_report(known.output, result)] = "findings, survival curves, what to try next"
+        files[known.output / RESULTS] = "all numbers"
+    finished(f"stress test of {result.subject.name}: {result.verdict.label}", files)
 
 
 def _plan(known: argparse.Namespace) -> Plan:

@@ -25,6 +25,7 @@ from mdsim.evaluation.plan import Compared, Plan
 from mdsim.force_field import ForceField
 from mdsim.interfaces import Observable
 from mdsim.memory import budget_bytes
+from mdsim.reporting.live import COMPILES, Bar
 from mdsim.reporting.pace import Pace
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.stability.departures import Departures
@@ -152,16 +153,27 @@ class Evaluation:
         Returns:
             True at the end; False where it was asked to stop before, in a state that can be resumed.
         """
-        pace = Pace(self.horizon_ps)
-        while not self._done():
-            if stop_requested():
-                return False
-            broken_before = int(self.broken.sum())
-            self._advance()
-            pace.measure(self.epoch * self.stretch.length_ps)
-            self._report(writer, pace, int(self.broken.sum()) > broken_before)
-            writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
-            self._save()
+        pace, evaluations = Pace(self.horizon_ps), 0
+        with Bar(
+            total=self.horizon_ps,
+            desc="simulate",
+            unit="ps",
+            log_interval_s=None,
+            pace=pace,
+            note=f"first stretch, {COMPILES}",
+        ) as bar:
+            while not self._done():
+                if stop_requested():
+                    return False
+                stable_before = int((~self.broken).sum())
+                self._advance()
+                evaluations += stable_before * self.stretch.n_steps
+                time_ps, stable = self.epoch * self.stretch.length_ps, int((~self.broken).sum())
+                pace.measure(time_ps, evaluations, simulated_ps=time_ps)
+                bar.show(f"{stable} of {len(self.reasons)} replicas stable")
+                self._report(writer, pace, stable < stable_before)
+                writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
+                self._save()
         self._write_saved_trajectories()
         return True
 
@@ -268,8 +280,7 @@ class Evaluation:
             line += f"  within the support {100 * within:3.0f} %"
         writer.log(self.epoch, scalars)
         if broke or self._part(self.epoch) > self._part(self.epoch - 1):
-            speed = [] if pace.per_second is None else [f"{86.4 * pace.per_second:.3g} ns/day", pace.left or ""]
-            log.info("%s", "  ".join([line, *filter(None, speed)]))
+            log.info("%s", "  ".join([line, *pace.parts]), extra={"fields": {**pace.fields, "scalars": scalars}})
 
     def _part(self, epoch: int) -> int:
         """The number of parts of the horizon that are done after so many stretches."""

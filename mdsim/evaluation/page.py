@@ -265,6 +265,7 @@ def _origin(evaluated: Sequence[Evaluated]) -> Table:
         "thermostat": [_thermostat(s) for _, s in summaries],
         "time step (fs)": [str(s.get("timestep_fs", "-")) for _, s in summaries],
     }
+    found["commit of mdsim"] = [str(s.get("commit") or "-") for _, s in summaries]
     versions = [s["versions"] if isinstance(s.get("versions"), dict) else {} for _, s in summaries]
     for name in dict.fromkeys(name for each in versions for name in each):
         found[f"{name} version"] = [str(each.get(name, "-")) for each in versions]

@@ -36,7 +36,7 @@ from mdsim.reporting.scalars import read_scalars
 from mdsim.stability.stable_times import survival_with_band
 from mdsim.stability.survival import Lifetimes
 
-REPORT, TRAINING, PHASES = "report.html", "training.png", "phases.png"
+REPORT, TRAINING, PHASES, SURVIVAL_FIGURE = "report.html", "training.png", "phases.png", "survival.png"
 AXES = {
     "rdf": ("r (Å)", "h(r) (1/Å)"),
     "adf": ("angle (deg)", "density (1/deg)"),
@@ -89,7 +89,7 @@ def draw(folder: Path, results: Mapping[str, Results]) -> list[Drawn]:
 
     All dihedrals are in one figure, as free energies, and so are all distances by elements.
     """
-    drawn = [Drawn(folder / "survival.png", SURVIVAL)]
+    drawn = [Drawn(folder / SURVIVAL_FIGURE, SURVIVAL)]
     survival_figure(
         folder / "survival.png",
         {name: _survival(r, r.lifetimes) for name, r in results.items()},

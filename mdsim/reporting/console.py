@@ -1,4 +1,8 @@
-"""Console output of runs: log lines, progress bars, tables, intervals and durations."""
+"""Console output of runs: log lines, the last line of a command, tables, intervals and durations.
+
+A terminal shows colors and live lines (`live`). Everywhere else (pipe, file, batch job, `TERM=dumb`) the output is
+plain lines, the same as in a run's ``log.txt``.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,18 @@ import logging
 import math
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+from mdsim.reporting.lines import JSONFormatter, LineFormatter, QuietFormatter, as_object, folded, styled
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOGGER_NAME = "mdsim"
 LOG_FILE = "log.txt"
@@ -25,15 +35,51 @@ class ConsoleStyle:
     """What the log shows on the console, for the whole process.
 
     Attributes:
-        quiet: warnings and errors alone.
-        as_json: one JSON object per line, with time, level and message.
+        quiet: errors and the last line alone.
+        as_json: one JSON object per line; its keys are those of `lines.as_object`.
+        begun_s: when the command began, by the monotonic clock.
+        hidden_warnings: warnings that were not shown, so that the last line can say so.
     """
 
     quiet: bool = False
     as_json: bool = False
+    begun_s: float | None = None
+    hidden_warnings: int = 0
 
 
 STYLE = ConsoleStyle()
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes to the console: of the processes of torchrun only one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def on_terminal() -> bool:
+    """Whether the console is a terminal that can redraw lines, and is to."""
+    plain = STYLE.quiet or STYLE.as_json or bool(os.environ.get("CI"))
+    can_redraw = sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    return can_redraw and not plain and is_first_rank()
+
+
+class _Terminal:
+    """The terminal, made when it is first written to: importing rich takes a while."""
+
+    def __init__(self) -> None:
+        self._console: Console | None = None
+        self._stream: Any = None
+
+    def __call__(self) -> Console:
+        from rich.console import Console
+
+        stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # behind what live lines put in its place
+        if self._console is None or self._stream is not stream:
+            self._console, self._stream = Console(stderr=True, highlight=False), stream
+        return self._console
+
+
+#: The console of rich that log lines and live lines share. Colors follow NO_COLOR.
+terminal = _Terminal()
 
 
 def setup_logging(run_dir: Path | None, verbose: bool = False) -> logging.Logger:
@@ -51,16 +97,16 @@ def setup_logging(run_dir: Path | None, verbose: bool = False) -> logging.Logger
     logger = logging.getLogger(LOGGER_NAME)
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
-    for handler in [handler for handler in logger.handlers if isinstance(handler.formatter, _LineFormatter)]:
+    for handler in [handler for handler in logger.handlers if isinstance(handler.formatter, LineFormatter)]:
         logger.removeHandler(handler)
         handler.close()
-    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun only one writes to the console
-        console = _ConsoleHandler(logging.WARNING if STYLE.quiet else logging.NOTSET)
-        _add_handler(logger, console, _JSONFormatter() if STYLE.as_json else _LineFormatter(datefmt="%H:%M:%S"))
+    if is_first_rank():
+        _add_handler(logger, _ConsoleHandler(), _console_formatter())
     if run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
-        _add_handler(logger, file, _LineFormatter(datefmt="%Y-%m-%d %H:%M:%S"))
+        _add_handler(logger, file, LineFormatter(datefmt="%Y-%m-%d %H:%M:%S"))
+    _capture_warnings(STYLE.as_json)
     return logger
 
 
@@ -69,83 +115,77 @@ def _add_handler(logger: logging.Logger, handler: logging.Handler, formatter: lo
     logger.addHandler(handler)
 
 
-class _LineFormatter(logging.Formatter):
-    """Time and message, with the level for warnings and errors only."""
-
-    def usesTime(self) -> bool:
-        return True
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
-        return f"{record.asctime}  {level}{record.message}"
+def _console_formatter() -> logging.Formatter:
+    if STYLE.as_json:
+        return JSONFormatter()
+    return QuietFormatter() if STYLE.quiet else LineFormatter(datefmt="%H:%M:%S")
 
 
-class _JSONFormatter(_LineFormatter):
-    """One object per record, with the time in seconds since 1970."""
+def _capture_warnings(capture: bool) -> None:
+    """Have Python's warnings, of this package and others, as JSON objects too."""
+    logging.captureWarnings(capture)
+    logger = logging.getLogger("py.warnings")
+    logger.propagate = not capture
+    logger.handlers = [_ConsoleHandler()] if capture else []
+    for handler in logger.handlers:
+        handler.setFormatter(JSONFormatter())
 
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
-        return json.dumps(fields, ensure_ascii=False)
+
+def finished(summary: str, files: Mapping[Path, str] | None = None) -> None:
+    """The last line of a command, which `--quiet` shows too.
+
+    Args:
+        summary: what was done.
+        files: the few files worth opening, with what they hold. With files, the line says how long the command took.
+    """
+    if files and STYLE.begun_s is not None:
+        summary = f"{summary.removesuffix('.')} ({format_duration(time.monotonic() - STYLE.begun_s)})"
+    logging.getLogger(LOGGER_NAME).info("%s", summary, extra={"final": True, "files": dict(files or {})})
+
+
+def show(text: str) -> None:
+    """Print a result to stdout, folded to the width of a terminal."""
+    print(folded(text, shutil.get_terminal_size().columns, indent=0) if sys.stdout.isatty() else text)
+
+
+def exclaim(message: str, level: str = "error") -> None:
+    """A line on stderr after which the process ends. It is not in ``log.txt``, as there may be none."""
+    if STYLE.as_json:
+        print(json.dumps(as_object(time.time(), level, message), ensure_ascii=False), file=sys.stderr)
+    else:
+        print(f"{level}: {message}" if level == "error" else message, file=sys.stderr)
+
+
+def in_signal(message: str) -> None:
+    """Write a line within a signal handler, past the log and its locks, which the signal may have interrupted."""
+    if not is_first_rank():
+        return
+    if STYLE.as_json:
+        message = json.dumps(as_object(time.time(), "info", message), ensure_ascii=False)
+    show_cursor_in_an_empty_line = "\r\x1b[2K\x1b[?25h" if on_terminal() else ""
+    os.write(2, f"{show_cursor_in_an_empty_line}{message}\n".encode())
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines above active progress bars."""
+    """Writes lines to stderr, on a terminal above the live lines and with colors."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            if STYLE.quiet and not self._is_shown(record):
+                return
+            text = self.format(record)
+            if STYLE.quiet and STYLE.hidden_warnings and not STYLE.as_json:
+                text += f" (warnings not shown: {STYLE.hidden_warnings})"
+            if on_terminal():
+                terminal().print(styled(folded(text, terminal().width), record), soft_wrap=True)
+            else:
+                print(text, file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
 
-
-def progress(
-    iterable: Iterable | None = None,
-    *,
-    total: int | None = None,
-    desc: str = "",
-    unit: str = "step",
-    log_interval_s: float = 30.0,
-    initial: int = 0,
-    unit_scale: bool = False,
-) -> tqdm:
-    """A progress bar on a terminal, or periodic log lines elsewhere (batch job, pipe).
-
-    Args:
-        iterable: items to iterate over. None: the caller calls `update` on the bar.
-        total: expected number of items, if the iterable has no length.
-        desc: description in front of the bar.
-        unit: name of an item.
-        log_interval_s: seconds between log lines without a terminal. Shorter loops log nothing.
-        initial: number of items completed by an earlier run.
-        unit_scale: use prefixes (k, M, ...), as for bytes.
-
-    Returns:
-        The bar: iterable, and a context manager.
-    """
-    common = {"total": total, "desc": desc, "unit": f" {unit}", "miniters": 1}
-    common |= {"initial": initial, "unit_scale": unit_scale}
-    if sys.stderr.isatty():
-        return tqdm(iterable, mininterval=0.5, dynamic_ncols=True, leave=False, file=sys.stderr, **common)
-    return tqdm(
-        iterable,
-        mininterval=log_interval_s,
-        delay=log_interval_s,
-        bar_format="{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]",
-        file=_LogLines(),
-        **common,
-    )
-
-
-class _LogLines:
-    """A stream for tqdm whose redrawn bars become lines of the log."""
-
-    def write(self, text: str) -> None:
-        line = text.strip()
-        if line:
-            logging.getLogger(LOGGER_NAME).info(line)
-
-    def flush(self) -> None:
-        """Handlers flush each line themselves."""
+    def _is_shown(self, record: logging.LogRecord) -> bool:
+        STYLE.hidden_warnings += record.levelno == logging.WARNING
+        return record.levelno >= logging.ERROR or getattr(record, "final", False)
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import custom_scalars, scalar, text
+from torch.utils.tensorboard.summary import custom_scalars, hparams, scalar, text
 
 FILE_VERSION = "brain.Event:2"
 FLUSH_EVERY_S = 10.0
@@ -59,6 +59,12 @@ class EventFile:
         width, height = struct.unpack(">II", content[16:24])  # the first chunk of a PNG
         image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=content)
         self._add(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    def add_hyperparameters(self, values: Mapping[str, bool | int | float | str], metrics: Sequence[str]) -> None:
+        """Settings, and the scalars that show what came of them, for TensorBoard's page HParams."""
+        experiment, start, _ = hparams(dict(values), dict.fromkeys(metrics, 0.0))
+        self._add(experiment, 0)
+        self._add(start, 0)
 
     def add_layout(self, title: str, charts: Mapping[str, Sequence[str]]) -> None:
         """Charts of several scalars each, on TensorBoard's page Custom Scalars."""

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mdsim.reporting.console import in_signal
+
 INTERRUPTED = 128 + signal.SIGINT  # exit status, as of a shell
 
 
@@ -22,7 +24,7 @@ def orderly_interrupts() -> Iterator[None]:
         return
 
     def second(number: int, frame: object) -> None:
-        os.write(2, b"interrupted again\n")
+        in_signal("interrupted again")
         os._exit(INTERRUPTED)
 
     def first(number: int, frame: object) -> None:

@@ -15,6 +15,14 @@ from mdsim.errors import ConfigError, one_line
 from mdsim.reporting.event_file import EventFile
 
 WANDB_ID_FILE = "wandb_run_id.txt"
+#: Scalars by which runs are compared on TensorBoard's page HParams.
+OUTCOMES = (
+    "val/force_mae_meV_per_A",
+    "val/energy_mae_meV",
+    "explore/mean_stable_time_ps",
+    "learn/fraction_unstable",
+    "evaluate/mean_stable_time_ps",
+)
 
 
 class ScalarWriter:
@@ -30,6 +38,7 @@ class ScalarWriter:
         config: dict[str, Any] | None = None,
         wandb: dict[str, Any] | None = None,
         purge_step: int | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the backends.
 
@@ -40,6 +49,7 @@ class ScalarWriter:
                 found in ``run_dir`` is continued.
             purge_step: first step of a resumed run. TensorBoard drops what the interrupted run wrote from this step on.
                 W&B cannot delete, so repeated steps appear there twice.
+            hyperparameters: settings by name, for TensorBoard's page HParams.
 
         Raises:
             ModuleNotFoundError: W&B is requested and not installed.
@@ -49,6 +59,11 @@ class ScalarWriter:
         self._tensorboard = EventFile(run_dir, purge_step)
         if config is not None:
             self._tensorboard.add_text("config", _as_markdown(config), purge_step or 0)
+        if hyperparameters is not None:
+            plain = {
+                name: v if isinstance(v, bool | int | float | str) else str(v) for name, v in hyperparameters.items()
+            }
+            self._tensorboard.add_hyperparameters(plain, OUTCOMES)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Write scalars at a step.

@@ -5,7 +5,6 @@ A request never cuts an epoch short. The run asks before each of its epochs, and
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mdsim.reporting.console import format_duration
+from mdsim.reporting.console import format_duration, in_signal
 
 STOPPED = 75  # exit status of a stopped run: EX_TEMPFAIL of sysexits.h, "try again later"
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -70,8 +69,7 @@ class StopRequests:
     def _receive(self, number: int, frame: object) -> None:
         if self.reason is None:
             self.reason = f"{signal.Signals(number).name} was received"
-            line = f"{self.reason}: stopping once the epoch in progress is saved\n"
-            os.write(2, line.encode())  # and not to the log, which may be writing a line just now
+            in_signal(f"{self.reason}: stopping once the epoch in progress is saved")
 
 
 def seconds(text: str) -> float:

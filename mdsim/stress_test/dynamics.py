@@ -15,7 +15,8 @@ from mdsim.dynamics.stretch import initial_conditions
 from mdsim.integrators.langevin import LangevinBAOAB
 from mdsim.integrators.nve import VelocityVerlet
 from mdsim.interfaces import Integrator, Potential, StabilityCriterion
-from mdsim.reporting.console import progress
+from mdsim.reporting.live import Bar
+from mdsim.reporting.pace import Pace
 from mdsim.stability.departures import Departures, sustained_frames
 from mdsim.stability.stable_times import restricted_mean_interval
 from mdsim.stability.support import Support
@@ -160,17 +161,19 @@ def run(setting: Setting, potential: Potential, condition: Condition, length_ps:
     n_frames = max(1, round(length_ps / interval_ps))
     follow = _Follower(setting, condition, n_frames, interval_ps)
     done = 0
-    bar = progress(total=n_frames, desc=condition.title, unit="frames")
-    while done < n_frames and len(follow.moving):
-        frames = min(FRAMES_PER_STRETCH, n_frames - done)
-        integrator = condition.integrator(done / n_frames)
-        state, trajectory = simulate(setting.system, potential, integrator, state, frames * dump, dump, noise)
-        going = follow.judge(trajectory.to("cpu"), condition.bath_K(done / n_frames))
-        if not bool(going.all()):
-            state = state[going.to(state.energy.device)]
-        done += frames
-        bar.update(frames)
-    bar.close()
+    pace, evaluations = Pace(n_frames * interval_ps), 0
+    with Bar(total=pace.total, desc=condition.title, unit="ps", pace=pace) as bar:
+        while done < n_frames and len(follow.moving):
+            frames = min(FRAMES_PER_STRETCH, n_frames - done)
+            integrator = condition.integrator(done / n_frames)
+            evaluations += frames * dump * len(follow.moving)
+            state, trajectory = simulate(setting.system, potential, integrator, state, frames * dump, dump, noise)
+            going = follow.judge(trajectory.to("cpu"), condition.bath_K(done / n_frames))
+            if not bool(going.all()):
+                state = state[going.to(state.energy.device)]
+            done += frames
+            pace.measure(done * interval_ps, evaluations, simulated_ps=done * interval_ps)
+            bar.show(f"{len(follow.moving)} of {setting.n_replicas} replicas go on")
     return follow.outcome()
 
 

@@ -14,6 +14,7 @@ import torch
 from mdsim.dynamics.velocities import maxwell_boltzmann
 from mdsim.errors import ConfigError
 from mdsim.interfaces import Potential
+from mdsim.reporting.live import COMPILES, waiting
 from mdsim.stress_test import conservativeness, drift, dynamics, paths, scans, stiffness
 from mdsim.stress_test.advice import Advice, advice_of
 from mdsim.stress_test.budget import Budget, affordable_ps, seconds
@@ -96,15 +97,18 @@ def stress_test(
     if plan.compression_percent and structure.system.cell is None:
         raise ConfigError("--compress-percent: the structure has no cell; open systems are tested by approaching pairs")
     precise = subject.potential(structure.system, precise=True)
-    start = _start(precise, structure)
+    with waiting(f"first forces; {COMPILES}"):
+        start = _start(precise, structure)
     findings, outcomes, scanned = [start], list[dynamics.Outcome](), list[scans.Scan]()
     lengths: dict[str, float] = {}
     if start.level != "fail":
         noise_eV = energy_noise_eV(precise, structure.reference, torch.Generator().manual_seed(plan.seed))
         structure_s = seconds(precise, structure.reference, plan.n_replicas) / plan.n_replicas
         budget = Budget(plan.budget_s, structure_s)
-        scanned = _static(precise, structure, plan, budget, noise_eV, findings)
-        findings.append(_drift(precise, structure, plan, budget, noise_eV))
+        with waiting("forces, units and scans"):
+            scanned = _static(precise, structure, plan, budget, noise_eV, findings)
+        with waiting("energy conservation"):
+            findings.append(_drift(precise, structure, plan, budget, noise_eV))
         outcomes = _dynamics(subject, structure, plan, reference, lengths)
         findings.append(_survival(outcomes))
     verdict = verdict_of(findings, outcomes, plan.min_stable_ps)
@@ -131,7 +135,6 @@ def _static(
     potential: Potential, structure: Structure, plan: Plan, budget: Budget, noise_eV: float, findings: list[Finding]
 ) -> list[scans.Scan]:
     """Forces, units and scans."""
-    log.info("stress test: forces, units and scans")
     generator = torch.Generator().manual_seed(plan.seed)
     noise = torch.randn(2, *structure.reference.shape, generator=generator, dtype=torch.float64)
     displaced = structure.reference + conservativeness.DISPLACEMENT_A * noise

@@ -17,6 +17,8 @@ from mdsim import checkpoints
 from mdsim.errors import TrainingError
 from mdsim.force_field import ForceField
 from mdsim.models.loading import load_force_field, model_config
+from mdsim.reporting.live import Bar
+from mdsim.reporting.pace import Pace
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.training.average import ParameterAverage
 from mdsim.training.fit_data import FitData
@@ -116,22 +118,32 @@ class Pretraining:
         if not self.progress.history:
             self._evaluate(writer)
         started, spent_before = time.monotonic(), self.progress.seconds
-        while (reason := self._reason_to_stop()) is None:
-            if stop_requested():
-                self._save_last(last, writer)
-                return False
-            train_loss = self._train_epoch(writer, print_every)
-            self.progress.epoch += 1
-            self.progress.seconds = spent_before + time.monotonic() - started
-            if self.progress.epoch % self.settings.evaluate_every_epochs == 0:
-                self._evaluate(writer, train_loss)
-            if self.progress.epoch % self.settings.checkpoint_every_epochs == 0:
-                self._save_last(last, writer)
+        pace = Pace(self.settings.max_epochs)
+        with Bar(total=pace.total, desc="fit", unit="epochs", pace=pace) as bar:
+            while (reason := self._reason_to_stop()) is None:
+                if stop_requested():
+                    self._save_last(last, writer)
+                    return False
+                train_loss = self._train_epoch(writer, print_every)
+                self.progress.epoch += 1
+                self.progress.seconds = spent_before + time.monotonic() - started
+                if self.progress.epoch % self.settings.evaluate_every_epochs == 0:
+                    self._evaluate(writer, train_loss)
+                if self.progress.epoch % self.settings.checkpoint_every_epochs == 0:
+                    self._save_last(last, writer)
+                pace.measure(self.progress.epoch, self.progress.epoch * self.data.n_train)
+                bar.show(self._state_of_fit)
         self._save_last(last, writer)
         self._recenter_best()
         best = self.progress.history[self.progress.best]
         log.info("stopped after %d epochs: %s; best epoch %d", self.progress.epoch, reason, best["epoch"])
         return True
+
+    @property
+    def _state_of_fit(self) -> str:
+        """The latest validation, and the learning rate, whose fall may end the fit before the last epoch."""
+        mae = f"force MAE {self.progress.history[-1]['force_mae_meV_per_A']:.1f} meV/Å"
+        return f"{mae}, learning rate {self.schedule.learning_rate:.1e} (ends at {self.settings.early_stopping_lr:g})"
 
     def _reason_to_stop(self) -> str | None:
         s = self.settings
@@ -156,6 +168,7 @@ class Pretraining:
                     "epoch %d step %d: loss %.4f; in validation %.1f meV/Å, %.1f meV",
                     *(self.progress.epoch + 1, self.progress.step, loss),
                     *(latest["force_mae_meV_per_A"], latest["energy_mae_meV"]),
+                    extra={"fields": {"epoch": self.progress.epoch + 1, "scalars": {"train/loss": loss}}},
                 )
         return float(torch.stack(losses).mean())
 

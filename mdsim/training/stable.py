@@ -21,6 +21,7 @@ from mdsim.dynamics.stretch import Stretch
 from mdsim.estimator.replay import Replay
 from mdsim.estimator.samples import Sampling
 from mdsim.force_field import ForceField
+from mdsim.reporting.live import COMPILES, Bar
 from mdsim.reporting.pace import Pace
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
@@ -139,26 +140,32 @@ class StableTraining:
 
     def _train(self, writer: ScalarWriter, stop_requested: Callable[[], bool]) -> bool:
         pace = Pace(1.0)
-        while not self.settings.limits.reached(self.progress):
-            if stop_requested():
-                return False
-            cycle = self.progress.cycle
-            self.progress.epoch += 1
-            if self.restarts is not None and self.settings.explore.persistent:
-                self._move_chains(self.restarts, writer)
-            elif self.progress.learning:
-                self._learn(writer)
-            else:
-                self._explore(writer)
-            distributed.check_same(self.force_field.trainable_parameters, "the parameters")
-            writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
-            self._save_last()
-            pace.measure(self.settings.limits.used(self.progress))
-            if self.progress.cycle > cycle:
-                left = "" if pace.left is None else f", {pace.left}"
-                log.info("%.0f %% of the training is done%s", 100 * pace.done, left)
-        log.info("done: %d epochs, %d finished cycles", self.progress.epoch, self.progress.cycle - 1)
+        with Bar(total=1.0, desc="train", unit="", pace=pace, note=f"first stretch, {COMPILES}") as bar:
+            while not self.settings.limits.reached(self.progress):
+                if stop_requested():
+                    return False
+                cycle = self.progress.cycle
+                self._epoch(writer)
+                writer.flush()  # what is saved is not repeated, so its scalars must not be lost either
+                self._save_last()
+                here = self.progress
+                simulated_ps = here.epoch * self.stretch.length_ps
+                pace.measure(self.settings.limits.used(here), here.force_evaluations, simulated_ps)
+                bar.show(f"cycle {here.cycle}, {'learning' if here.learning else 'exploring'}, epoch {here.epoch}")
+                if here.cycle > cycle:
+                    log.info("%s", ", ".join([f"{100 * pace.done:.0f} % of the training is done", *pace.parts]))
         return True
+
+    def _epoch(self, writer: ScalarWriter) -> None:
+        """One stretch of simulation, with or without parameter steps."""
+        self.progress.epoch += 1
+        if self.restarts is not None and self.settings.explore.persistent:
+            self._move_chains(self.restarts, writer)
+        elif self.progress.learning:
+            self._learn(writer)
+        else:
+            self._explore(writer)
+        distributed.check_same(self.force_field.trainable_parameters, "the parameters")
 
     def _explore(self, writer: ScalarWriter) -> None:
         """Move the replicas for one stretch, and start learning once enough are parked."""
@@ -233,7 +240,10 @@ class StableTraining:
         here = self.progress
         position = {"cycle": float(here.cycle), "cost/force_evaluations": float(here.force_evaluations)}
         writer.log(here.epoch, scalars | position)
-        log.info("epoch %3d  cycle %d  %-8s  %s", here.epoch, here.cycle, phase, _line(scalars))
+        fields = {"epoch": here.epoch, "cycle": here.cycle, "scalars": scalars}
+        log.info(
+            "epoch %3d  cycle %d  %-8s  %s", here.epoch, here.cycle, phase, _line(scalars), extra={"fields": fields}
+        )
 
     def _save_force_field(self, name: str) -> None:
         facts = {**self.provenance, **asdict(self.progress)}

@@ -83,10 +83,18 @@ CHECK = [
     (r"mdsim (compare|report) .*", MINUTES),  # compares runs of full length
     (r"python data/(build_molecule|generate|generate_water)\.py .*", MINUTES),
     (r"python benchmarks/\S+\.py.*", MINUTES),
+    (r"python docs/examples/sweep_optuna\.py .*", ELSEWHERE),  # test_sweeps.py
 ]
 #: Installing and watching: what they name must exist.
 INSTALL = [
-    *(r"make \w+.*", r"(.*&& )?pip install .*", r"python3 -m venv .*", r"mamba env create .*", r"tensorboard .*"),
+    *(
+        r"make \w+.*",
+        r"(.*&& )?pip install .*",
+        r"python3 -m venv .*",
+        r"mamba env create .*",
+        r"tensorboard .*",
+        r"podman build .*",
+    ),
     r"mdsim completion .*",
 ]
 ASPIRIN = "--config-yml configs/stable_training/aspirin_gfn2"
@@ -320,11 +328,14 @@ def _check(command: str, monkeypatch, where: str) -> None:
 
     def parse_and_stop(self, *arguments, **keywords):
         known = original(self, *arguments, **keywords)
-        if command.startswith(("python data/", "python benchmarks/")):
+        if command.startswith(("python data/", "python benchmarks/", "python docs/examples/")):
             raise Parsed
         return known
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    if command.startswith("python docs/examples/"):  # parses the flags that it knows, and hands on the others
+        original = argparse.ArgumentParser.parse_known_args
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
     try:
         status = _run(command)
     except Parsed:

@@ -12,13 +12,16 @@ import torch
 
 import mdsim
 from mdsim import assembly, distributed
+from mdsim.assembly.inputs import flat
 from mdsim.config.schema import DataConfig, PretrainConfig, RunConfig, StatePointConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.mixed_folder import MixedDataset
 from mdsim.dynamics.state_points import StatePoint, begin
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError, DatasetError, UnknownSpeciesError
+from mdsim.evaluation.provenance import commit
 from mdsim.force_field import ForceField
+from mdsim.reporting.live import COMPILES, waiting
 from mdsim.reporting.scalars import ScalarWriter
 from mdsim.state import MDState
 
@@ -46,13 +49,15 @@ def scalar_writer(folder: Path, config: PretrainConfig | RunConfig, purge_step: 
     wandb = None
     if config.wandb is not None and distributed.rank() == 0:
         wandb = {"project": config.wandb.project, "mode": config.wandb.mode, "name": folder.name}
-    return ScalarWriter(folder, config.model_dump(mode="json"), wandb, purge_step)
+    values = config.model_dump(mode="json")
+    return ScalarWriter(folder, values, wandb, purge_step, flat(values))
 
 
 def provenance(data: Dataset | MixedDataset) -> dict[str, Any]:
     """Origin of a force field, for its checkpoint."""
     return {
         "mdsim_version": mdsim.__version__,
+        "commit": commit(),
         "data": "/".join(data.folder.parts[-3:]),
         "level_of_theory": data.metadata.level_of_theory,
         "n_train": len(data.train),
@@ -84,7 +89,8 @@ def starting_state(
 ) -> MDState:
     """The initial state of the replicas, at structures of their state points, after a first check of stability."""
     dynamics, generator = config.dynamics, torch.Generator().manual_seed(config.seed)
-    state = begin(points, dynamics.replicas, force_field, stretch, generator)
+    with waiting(f"first forces; {COMPILES}"):
+        state = begin(points, dynamics.replicas, force_field, stretch, generator)
     unstable = int(stretch.judge(state).unstable.sum())
     if unstable and not meant_to_break:
         log.warning("%d of %d replicas are unstable before the first step", unstable, dynamics.replicas)

@@ -29,8 +29,10 @@ from mdsim.evaluation import metrics, report, state_points, tables
 from mdsim.evaluation.errors import errors_on
 from mdsim.evaluation.evaluate import Evaluation
 from mdsim.evaluation.files import write_json
-from mdsim.evaluation.provenance import versions
+from mdsim.evaluation.provenance import commit, versions
 from mdsim.evaluation.results import SUMMARY, read_results, write_summary
+from mdsim.reporting.console import finished
+from mdsim.reporting.live import waiting
 
 log = logging.getLogger("mdsim")
 
@@ -75,6 +77,7 @@ def _evaluate_each(
         summary = state_points.summary(config.eval_model, of_points)
         write_json(out_dir / SUMMARY, summary)
         log.info("%s\n%s", out_dir / SUMMARY, state_points.table(summary))
+        finished(f"evaluated {config.eval_model} at {len(singles)} state points", {out_dir / SUMMARY: "all numbers"})
     return True
 
 
@@ -116,7 +119,8 @@ def _evaluate(
 ) -> bool:
     check_folder(out_dir, config, resume, overwrite)
     memory.set_budget_GB(config.memory_budget_GB)
-    data = assembly.dataset(config.data)
+    with waiting("reading the data"):
+        data = assembly.dataset(config.data)
     with mistakes_in_the_configuration():
         (point,) = assembly.state_points(config, data)
         evaluation = build_evaluation(config, data, checkpoint, out_dir, point)
@@ -141,7 +145,8 @@ def _write_results(
     evaluation: Evaluation, config: SimulateConfig, data: Dataset, checkpoint: Path, out_dir: Path
 ) -> tuple[Path, ...]:
     """Write metrics, arrays, the table and the report of a finished evaluation. Returns the figures."""
-    errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
+    with waiting("errors on the test frames"):
+        errors = errors_on(evaluation.force_field, evaluation.stretch.system, data.test, batch_size=100)
     dynamics = config.dynamics
     thermostat = dynamics.integrator.model_dump(mode="json")
     barostat = None if dynamics.barostat is None else dynamics.barostat.model_dump(mode="json")
@@ -149,10 +154,19 @@ def _write_results(
     summary = metrics.final_metrics(evaluation, errors, config.eval_model, *ensemble)
     arrays = metrics.save_arrays(out_dir, evaluation)
     origin = {"checkpoint": checkpoint.as_posix(), "checkpoint_sha256": evaluation.checkpoint_sha256}
-    write_summary(out_dir, {**origin, "seed": config.seed, "versions": versions(), **summary}, arrays)
+    made_by = {"seed": config.seed, "commit": commit(), "versions": versions()}
+    write_summary(out_dir, {**origin, **made_by, **summary}, arrays)
     log.info("%s\n%s", out_dir / SUMMARY, tables.table({config.eval_model: summary}))
-    written = report.report([out_dir])
-    log.info("%s\n%s", written.path, written.verdict)
+    with waiting("drawing the report"):
+        written = report.report([out_dir])
+    finished(
+        written.verdict,
+        {
+            written.path: "the report, with a replay of the breaks",
+            out_dir / SUMMARY: "all numbers",
+            out_dir / report.SURVIVAL_FIGURE: "the fraction of stable replicas over time",
+        },
+    )
     return written.figures
 
 
@@ -192,12 +206,16 @@ def compare(run_dirs: Sequence[Path], before: str, after: str) -> None:
     for name in state_points.common(run_dirs, (before, after)):
         words = "" if name is None else f" at {name}"
         log.info("%s against %s%s\n%s", after, before, words, report.compare(run_dirs, before, after, name))
-        log.info("figures and report: %s", report.place(run_dirs[0] / "inference", name) / report.REPORT)
+        finished(
+            f"compared {before} and {after}{words}",
+            {report.place(run_dirs[0] / "inference", name) / report.REPORT: "figures and report"},
+        )
 
 
 def draw_report(paths: Sequence[Path], output: Path | None = None) -> None:
     """Draw the report of one or several evaluations anew from their files."""
     if output is not None:
         check_output_file(output)
-    written = report.report(paths, output)
-    log.info("%s\n%s", written.path, written.verdict)
+    with waiting("drawing the report"):
+        written = report.report(paths, output)
+    finished(written.verdict, {written.path: "the report"})

@@ -34,6 +34,8 @@ from mdsim.calculator import ForceFieldCalculator
 from mdsim.datasets.sources.ase_files import read_images_in_A
 from mdsim.errors import ConfigError, one_line
 from mdsim.models import load_force_field
+from mdsim.reporting.console import finished
+from mdsim.reporting.live import COMPILES, Bar, waiting
 
 log = logging.getLogger("mdsim")
 
@@ -84,7 +86,8 @@ def predict(
     device = assembly.device("cpu" if cpu else None)
     force_field = load_force_field(checkpoint, allow_factory, model, model_options, allow_unpickling)
     calculator = ForceFieldCalculator(force_field, device, energy_zero=energy_zero)
-    images, units = read_images_in_A(frames, format)
+    with waiting(f"reading {frames}"):
+        images, units = read_images_in_A(frames, format)
     for atoms in images:
         _remove_earlier_prediction(atoms)
     labels = labels_of(frames, images, units, {"energy": energy_key, "forces": forces_key})
@@ -92,15 +95,19 @@ def predict(
         labels = with_stresses(labels, frames, images, units, stress_key)
     _name_constraints_left_out(images)
     predicted, errors = [], []
-    for number, atoms in enumerate(images):
-        where = f"{frames}, frame {number}"
-        results = _results(calculator, atoms, where, stress and bool(atoms.pbc.all()))
-        found = errors_of(results, labels, number, _energy_is_determined(calculator), len(atoms))
-        predicted.append(_with_prediction(_renamed(atoms, where, results), results, energy_zero, found.columns()))
-        errors.append(found)
+    with Bar(total=len(images), desc="predict", unit="frames", note=COMPILES) as bar:
+        for number, atoms in enumerate(images):
+            where = f"{frames}, frame {number}"
+            results = _results(calculator, atoms, where, stress and bool(atoms.pbc.all()))
+            found = errors_of(results, labels, number, _energy_is_determined(calculator), len(atoms))
+            predicted.append(_with_prediction(_renamed(atoms, where, results), results, energy_zero, found.columns()))
+            errors.append(found)
+            bar.update()
     _write(output, predicted)
-    log.info("%d frame%s -> %s", len(predicted), "" if len(predicted) == 1 else "s", output)
     report_errors(labels, errors)
+    finished(
+        f"predicted {len(predicted)} frame{'s'[: len(predicted) != 1]}", {output: "energies, forces, atomic energies"}
+    )
 
 
 def _results(calculator: ForceFieldCalculator, atoms: Atoms, where: str, with_stress: bool) -> dict[str, Any]:

@@ -25,11 +25,15 @@ from mdsim.errors import ConfigError, DatasetError, UserError, one_line
 from mdsim.evaluation import files, report
 from mdsim.force_field import ForceField
 from mdsim.reference_energies import by_number
+from mdsim.reporting.console import finished
+from mdsim.reporting.live import waiting
 from mdsim.training.fit_data import FitData, OneSystem
 from mdsim.training.mixed_fit import MixedFit
 from mdsim.training.pretrain import FitSettings, Pretraining
 
 log = logging.getLogger("mdsim")
+
+METRICS = "metrics.json"
 
 
 def pretrain(
@@ -43,8 +47,9 @@ def pretrain(
         raise ConfigError("a fit runs in one process: start it without torchrun, and then its StABlE training with it")
     folder = assembly.pretraining_run_path(config)
     check_folder(folder, config, resume, overwrite)
-    data = fitted_data(config)
-    check_readable(data)
+    with waiting("reading the data"):
+        data = fitted_data(config)
+        check_readable(data)
     trainer = build_pretraining(config, data, folder)
     inputs = inputs_of(config, [(data, ("train", "val", "test"))])
     with open_folder(folder, config, resume, overwrite, inputs) as run:
@@ -55,8 +60,18 @@ def pretrain(
         with scalar_writer(folder, config, trainer.progress.step + 1 if begun else 0) as writer:
             if not trainer.fit(writer, config.print_every, stop_requested):
                 return False
-        report.draw_training(folder)
-        report_fit(config, data, folder / "checkpoints" / "best_checkpoint.pt")
+        with waiting("drawing the curves"):
+            report.draw_training(folder)
+        best = folder / "checkpoints" / "best_checkpoint.pt"
+        report_fit(config, data, best)
+        finished(
+            f"fitted: {trainer.progress.epoch} epochs",
+            {
+                best: "the force field with the lowest validation loss",
+                folder / METRICS: "its errors",
+                folder / report.TRAINING: "curves of the fit",
+            },
+        )
     return True
 
 
@@ -74,10 +89,11 @@ def fitted_data(config: PretrainConfig) -> Dataset | MixedDataset:
 def report_fit(config: PretrainConfig, data: Dataset | MixedDataset, checkpoint: Path, write: bool = True) -> None:
     """Errors on every split as a table, and in the run's `metrics.json`."""
     model = assembly.saved_force_field(config.model, checkpoint)
-    errors = errors_of_fit(model, data, config.optim.eval_batch_size, config.device_name)
+    with waiting("errors on all frames"):
+        errors = errors_of_fit(model, data, config.optim.eval_batch_size, config.device_name)
     log.info("errors of %s\n%s", checkpoint, as_table(errors))
     if write:
-        files.write_json(checkpoint.parents[1] / "metrics.json", {**provenance(data), **errors})
+        files.write_json(checkpoint.parents[1] / METRICS, {**provenance(data), **errors})
 
 
 def build_pretraining(config: PretrainConfig, data: Dataset | MixedDataset, folder: Path) -> Pretraining:

@@ -23,6 +23,8 @@ from mdsim.assembly.runs.common import (
 from mdsim.config.schema import TrainConfig
 from mdsim.distributed.launch import own_folder, restarted
 from mdsim.evaluation import report
+from mdsim.reporting.console import LOG_FILE, finished
+from mdsim.reporting.live import waiting
 from mdsim.reporting.phases import CHARTS
 from mdsim.training.restarts import Restarts
 from mdsim.training.saved_weights import LabelMean
@@ -64,7 +66,17 @@ def _train(
             writer.lay_out("StABlE training", CHARTS)
             if not trainer.run(writer, stop_requested):
                 return False
-        report.draw_training(folder)
+        with waiting("drawing the report"):
+            report.draw_training(folder)
+        here = trainer.progress
+        finished(
+            f"trained: {here.epoch} epochs, finished cycles: {here.cycle - 1}",
+            {
+                folder / report.REPORT: "the course of the training",
+                folder / "last.pt": "the trained force field",
+                folder / LOG_FILE: "this log",
+            },
+        )
     return True
 
 
@@ -72,8 +84,9 @@ def build_stable_training(
     config: TrainConfig, checkpoint: Path, debug: bool = False, folder: Path | None = None
 ) -> StableTraining:
     """The training of a configuration, in its own run folder unless another one is given."""
-    data = assembly.dataset(config.data)
-    points = assembly.state_points(config, data)
+    with waiting("reading the data"):
+        data = assembly.dataset(config.data)
+        points = assembly.state_points(config, data)
     system = data.system().to(assembly.device(config.device_name))
     force_field = assembly.run_force_field(config.model, checkpoint, system, data.train)
     if force_field.why_undetermined(system):

@@ -1,15 +1,23 @@
-"""Log lines, bars with and without a terminal, tables, intervals and durations."""
+"""Log lines, the last line, tables, intervals and durations."""
 
-import io
 import json
 import logging
 import re
-import sys
 import time
+import warnings
 
 import pytest
 
-from mdsim.reporting.console import STYLE, format_duration, format_interval, format_table, progress, setup_logging
+from mdsim.reporting.console import (
+    STYLE,
+    exclaim,
+    finished,
+    format_duration,
+    format_interval,
+    format_table,
+    setup_logging,
+)
+from mdsim.reporting.lines import folded
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +30,7 @@ def restored_logger():
         handler.close()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+    logging.captureWarnings(False)
 
 
 def test_lines_go_to_console_and_file(tmp_path, capsys):
@@ -45,11 +49,18 @@ def test_lines_go_to_console_and_file(tmp_path, capsys):
 
 def test_quiet_and_json(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(STYLE, "quiet", True)
+    monkeypatch.setattr(STYLE, "hidden_warnings", 0)
     logger = setup_logging(tmp_path)
     logger.info("epoch 1")
     logger.warning("replica 2 broke")
-    assert capsys.readouterr().err.splitlines()[0].endswith("WARNING: replica 2 broke")
-    assert "epoch 1" in (tmp_path / "log.txt").read_text()
+    assert capsys.readouterr().err == ""
+    finished("trained", {tmp_path / "last.pt": "the force field", tmp_path / "log.txt": "this log"})
+    line = f"trained: {tmp_path / 'last.pt'}, {tmp_path / 'log.txt'} (warnings not shown: 1)\n"
+    assert capsys.readouterr().err == line
+    logger.error("no room")
+    assert capsys.readouterr().err.startswith("ERROR: no room")
+    written = (tmp_path / "log.txt").read_text()
+    assert "epoch 1" in written and "WARNING: replica 2 broke" in written
     monkeypatch.setattr(STYLE, "quiet", False)
     monkeypatch.setattr(STYLE, "as_json", True)
     setup_logging(tmp_path).info("two\nlines of %s", "Å")
@@ -57,6 +68,52 @@ def test_quiet_and_json(tmp_path, capsys, monkeypatch):
     found = json.loads(line)
     assert found["level"] == "info" and found["message"] == "two\nlines of Å"
     assert abs(found["time"] - time.time()) < 60
+
+
+def test_everything_on_stderr_is_json_on_request(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(STYLE, "as_json", True)
+    logger = setup_logging(tmp_path)
+    logger.info("epoch 1", extra={"fields": {"epoch": 1, "scalars": {"loss": float("nan"), "rate": 0.5}}})
+    warnings.warn("from another package", stacklevel=1)
+    exclaim("train.yml: unknown key")
+    monkeypatch.setattr(STYLE, "as_json", False)
+    setup_logging(None)  # gives warnings back to Python
+    first, second, third = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (first["epoch"], first["scalars"]) == (1, {"loss": None, "rate": 0.5})
+    assert second["level"] == "warning" and "from another package" in second["message"]
+    assert (third["level"], third["message"]) == ("error", "train.yml: unknown key")
+
+
+def test_the_last_line_lists_files_below_it(tmp_path, capsys):
+    setup_logging(tmp_path)
+    finished("trained", {tmp_path / "report.html": "the report", tmp_path / "last.pt": "the force field"})
+    first, *below = capsys.readouterr().err.splitlines()
+    assert first.endswith("  trained")
+    assert below == [f"  {tmp_path / 'report.html'}  the report", f"  {tmp_path / 'last.pt'}      the force field"]
+
+
+def test_long_lines_are_folded_between_words():
+    assert folded("19:40:00  aa bb  cc", 15) == "19:40:00  aa bb\n          cc"
+    assert folded("19:40:00  a/very/long-path/last.pt", 15) == "19:40:00\n          a/very/long-path/last.pt"
+    assert folded("  a command that is copied as it is", 15) == "  a command that is copied as it is"
+
+
+def test_tables_are_folded_in_their_last_column():
+    table = format_table(["check", "result"], [["forces", "are minus the gradient"], ["units", "ok"]])
+    assert folded(table + "\n\nnot stable at all", 16, indent=0).splitlines() == [
+        "check   result",
+        "──────  ────────",
+        "forces  are",
+        "        minus",
+        "        the",
+        "        gradient",
+        "units   ok",
+        "",
+        "not stable at",
+        "all",
+    ]
+    whole = format_table(["a long title of a column", "x"], [["1", "2"]])
+    assert folded(whole, 16) == whole, "the last column begins too far right"
 
 
 def test_log_file_is_appended_to_and_handlers_do_not_pile_up(tmp_path, capsys):
@@ -87,43 +144,6 @@ def test_exceptions_are_logged_with_their_traceback(tmp_path):
     text = (tmp_path / "log.txt").read_text()
     assert "ERROR: failed" in text
     assert "RuntimeError: out of range" in text
-
-
-def test_bar_on_a_terminal_and_log_lines_above_it(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    logger = setup_logging(None)
-    assert list(progress(range(3), desc="explore")) == [0, 1, 2]
-    with progress(total=2, desc="learn") as bar:
-        bar.update()
-        logger.info("a line")
-        bar.update()
-    text = terminal.getvalue()
-    assert "\r" in text
-    assert "explore:   0%" in text
-    assert re.search(r"[\r\n]\d\d:\d\d:\d\d  a line\n", text)
-
-
-def test_short_loops_log_nothing_without_a_terminal(tmp_path, capsys):
-    setup_logging(tmp_path)
-    assert sum(progress(range(10), desc="explore")) == 45
-    assert capsys.readouterr().err == ""
-    assert (tmp_path / "log.txt").read_text() == ""
-
-
-def test_long_loops_log_lines_without_a_terminal(tmp_path, capsys):
-    setup_logging(tmp_path)
-    with progress(total=5, desc="explore", unit="ps", log_interval_s=0.02) as bar:
-        for _ in range(5):
-            time.sleep(0.03)
-            bar.update()
-    console = capsys.readouterr().err
-    lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert "\r" not in console
-    assert len(console.splitlines()) == len(lines)
-    assert 3 <= len(lines) <= 6
-    assert re.search(r"  explore: [345]/5 ps \[", lines[-1])
-    assert not any(re.search(r": 0/5", line) for line in lines)
 
 
 def test_table_aligns_text_left_and_numbers_right():

@@ -1,6 +1,6 @@
 """Speed of a run and the time left, by a clock that the test sets."""
 
-from mdsim.reporting.pace import Pace
+from mdsim.reporting.pace import Pace, scaled
 
 
 def test_the_time_before_the_first_measurement_does_not_count():
@@ -23,3 +23,18 @@ def test_no_progress_gives_no_estimate():
     pace.measure(1.0)
     pace.measure(1.0)
     assert pace.left is None
+
+
+def test_speeds_of_dynamics():
+    times = iter([0.0, 10.0])
+    pace = Pace(100.0, clock=lambda: next(times))
+    pace.measure(10.0, 500, simulated_ps=10.0)
+    assert pace.parts == [] and pace.fields == {"done": 10.0, "total": 100.0}
+    pace.measure(30.0, 12500, simulated_ps=30.0)
+    assert pace.ns_per_day == 2.0 * 86400 / 1000 and pace.evaluations_per_second == 1200
+    assert pace.parts == ["173 ns/day", "1.2k force evaluations/s", "35.0 s left"]
+    assert pace.fields["ns_per_day"] == 172.8 and pace.fields["left_s"] == 35.0
+
+
+def test_prefixes():
+    assert [scaled(number) for number in (7.0, 999.0, 1234.0, 4.56e6, 2e9)] == ["7", "999", "1.23k", "4.56M", "2G"]

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mdsim.reporting.figures import survival_figure
-from mdsim.reporting.scalars import WANDB_ID_FILE, ScalarWriter
+from mdsim.reporting.scalars import OUTCOMES, WANDB_ID_FILE, ScalarWriter
 
 
 def read_scalars(run_dir, name: str) -> dict[int, float]:
@@ -137,6 +139,21 @@ def test_config_is_shown_next_to_the_curves(tmp_path):
     text = event.tensor_proto.string_val[0].decode()
     assert '"name": "schnet"' in text
     assert str(tmp_path) in text
+
+
+def test_settings_are_hyperparameters_with_the_outcomes_as_metrics(tmp_path):
+    settings = {"learning.learning_rate": 0.001, "amp": False, "terms": [{"name": "contrast"}], "model.name": "schnet"}
+    with ScalarWriter(tmp_path, hyperparameters=settings):
+        pass
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = events.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
+    start = HParamsPluginData.FromString(found).session_start_info.hparams
+    assert start["learning.learning_rate"].number_value == 0.001 and start["model.name"].string_value == "schnet"
+    assert start["amp"].bool_value is False and start["terms"].string_value == "[{'name': 'contrast'}]"
+    found = events.SummaryMetadata(EXPERIMENT_TAG).plugin_data.content
+    metrics = [info.name.tag for info in HParamsPluginData.FromString(found).experiment.metric_infos]
+    assert metrics == list(OUTCOMES)
 
 
 def test_wandb_gets_the_same_scalars_on_the_step_axis_of_the_run(tmp_path, fake_wandb):
