@@ -9,7 +9,6 @@ from tiny import STIFFNESS, Springs
 from torch import nn
 
 from mdsim.dynamics.state_points import Conditions
-from mdsim.dynamics.state_points import Conditions
 from mdsim.estimator.replay import Replay, Rerun, pooled
 from mdsim.estimator.samples import Samples
 from mdsim.force_field import ForceField
