@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mdsim.config.schema import OptimizationConfig
 from mdsim.models.record import Chosen, ModelRecord
 from mdsim.suggest.choices import (
+    GPU_FACTOR,
     MEDIUM,
     File,
     Machine,
@@ -23,6 +25,7 @@ from mdsim.suggest.findings import Findings
 PAIRS_PER_BATCH = 20_000  # at most; several frames of a liquid have as many pairs as a hundred of a molecule
 STEPS_PER_EPOCH = 4  # of the fit, at least, so that small data sets are not a single batch
 FEWEST_STRUCTURES, MOST_STRUCTURES = 60, 240  # of the reference, in a gradient of the contrast term
+REPORT_SECONDS, FEWEST_TEST_FRAMES = 120, 50  # of each split, after the fit
 PRETRAINING_DIR = "qm_pretrained_checkpoints"
 
 
@@ -177,6 +180,7 @@ def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         **model.start.fit,
         "batch_size": Chosen(batch, f"a frame has {pairs} pairs within the cutoff; {steps} steps per epoch"),
         "eval_batch_size": Chosen(max(4, min(100, within))),
+        **_max_test_frames(model, machine, pairs),
         "warmup_steps": Chosen(model.start.warmup_steps),
         "plateau_patience": Chosen(20 if pairs <= MEDIUM else 5, "evaluations without progress, then a lower rate"),
         "ema_decay": Chosen(0.99, "averaged weights are evaluated and saved, because frames are few"),
@@ -185,6 +189,15 @@ def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         "evaluate_every_epochs": Chosen(every),
         "checkpoint_every_epochs": Chosen(10 * every if pairs <= MEDIUM else 1),
     }
+
+
+def _max_test_frames(model: ModelRecord, machine: Machine, pairs: int) -> Section:
+    """Frames of each split in the errors after the fit: fewer than by default for costly models."""
+    per_second = model.start.pairs_per_second * (GPU_FACTOR if machine.gpu else 1)
+    affordable = max(FEWEST_TEST_FRAMES, round(REPORT_SECONDS * per_second / max(1, pairs)))
+    if affordable >= OptimizationConfig().max_test_frames:
+        return {}
+    return {"max_test_frames": Chosen(affordable, f"of each split, in the errors after the fit: {REPORT_SECONDS} s")}
 
 
 def _reference(found: Findings) -> Section:
