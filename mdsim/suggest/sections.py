@@ -34,7 +34,7 @@ def pretraining(found: Findings, model: ModelRecord, machine: Machine, file: Fil
     start = _model(found, model, machine) if file is None else {"name": Chosen(model.name), **file.section}
     return {
         "mode": Chosen("train"),
-        "data": _data(found),
+        "data": _data(found, simulated=False),
         "model": start,
         "optim": _optim(found, model, machine),
         "run_dir": Chosen(PRETRAINING_DIR),
@@ -143,13 +143,17 @@ def _steps_per_epoch(step_fs: float) -> int:
     return round(500 / step_fs)
 
 
-def _data(found: Findings) -> Section:
-    place = found.place
+def _data(found: Findings, simulated: bool = True) -> Section:
+    """The data set: all labeled frames, or the composition to simulate."""
+    place, of_several = found.place, found.mixed is not None
+    n_simulated = len(found.dataset.train)
+    chosen = {"composition": Chosen(found.composition, f"simulated: {n_simulated} training frames of this one")}
     return {
         "path": Chosen(place.root, "" if place.root.startswith("/") else "relative to where the commands are run"),
         "name": Chosen(place.name),
         "molecule": Chosen(place.molecule),
-        "size": Chosen(place.size, f"{found.n_train} training frames"),
+        "size": Chosen(place.size, f"{found.n_train} training frames{' of all compositions' * of_several}"),
+        **(chosen if of_several and simulated else {}),
     }
 
 
@@ -171,7 +175,7 @@ def _variant(model: ModelRecord) -> Section:
 
 
 def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
-    pairs = _pairs(found, model, machine)
+    pairs = found.labeled_pairs_within(cutoff_A(found, model, machine).value)
     most, within = model.start.most_frames_per_batch, round(PAIRS_PER_BATCH / max(1, pairs))
     batch = max(1, min(most, within, found.n_train // STEPS_PER_EPOCH))
     steps = -(-found.n_train // batch)
