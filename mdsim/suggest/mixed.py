@@ -62,4 +62,3 @@ def pairs_per_frame(data: MixedDataset, cutoff_A: float) -> int:
     positions = some.positions.split(some.n_atoms.tolist())
     counts = [pairs_within(some.cell_of(frame), one[None], cutoff_A).n_pairs for frame, one in enumerate(positions)]
     return round(sum(counts) / len(counts))
-

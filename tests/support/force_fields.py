@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from mdsim.force_field import ForceField
-from mdsim.models import GemNetT, NequIP, SchNet, load_force_field
+from mdsim.models import GemNetT, NequIP, SchNet
 from mdsim.models.repelled import add_repulsion
 from mdsim.repulsion.zbl import ZBL, Window
 
@@ -86,10 +86,14 @@ def _allegro() -> ForceField:
 
 
 def _metatomic() -> ForceField:
+    from mdsim.models.adapters.common import origin_of
+    from mdsim.models.adapters.metatomic import PACKAGE, Metatomic
+
     folder = Path(tempfile.mkdtemp())  # as long as the tests: checkpoints of the model name the file
     atexit.register(shutil.rmtree, folder)
-    foreign.write_metatomic(folder / "schnet.pt", _schnet())
-    return load_force_field(folder / "schnet.pt", model="metatomic", allow_unpickling=True)
+    path = folder / "schnet.pt"
+    foreign.write_metatomic(path, _schnet())
+    return Metatomic(SPECIES, 4.0, str(path), origin_of(path, PACKAGE))
 
 
 def _sevennet() -> ForceField:
