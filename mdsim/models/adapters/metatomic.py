@@ -19,7 +19,7 @@ from metatomic.torch import (
     load_atomistic_model,
 )
 
-from mdsim.errors import CheckpointError, one_line
+from mdsim.errors import CheckpointError, ConfigError, one_line
 from mdsim.models.adapters.common import origin_of
 from mdsim.models.adapters.metatomic_zero import with_shifts
 from mdsim.models.edge_model import EdgeModel, Graph
@@ -45,14 +45,15 @@ class Metatomic(EdgeModel):
         origin: the file as it was when the model was first read, see `origin_of`.
 
     Raises:
-        CheckpointError: the file is missing, is another one, or is no model of energies per atom.
+        ConfigError: the file is missing, or is another one.
+        CheckpointError: it is no model of energies per atom.
     """
 
     def __init__(self, species: Sequence[int], cutoff: float, file: str, origin: dict[str, str]) -> None:
         super().__init__(cutoff, tuple(species))
         self.hyperparameters = {"cutoff": self.cutoff, "file": file, "origin": origin}
         if not Path(file).is_file() or origin_of(Path(file), PACKAGE)["sha256"] != origin["sha256"]:
-            raise CheckpointError(f"{file}: is missing or has changed, and is the program of the model: put it back")
+            raise ConfigError(f"{file}: is missing or has changed, and is the program of the model: put it back")
         self.network = loaded(Path(file))
         self.network.requires_grad_(True)  # files have all parameters frozen
         self.precision = getattr(torch, self.network.capabilities().dtype)

@@ -11,7 +11,7 @@ from ase import Atoms
 from force_fields import build
 
 from mdsim.checkpoints import read
-from mdsim.errors import CheckpointError
+from mdsim.errors import CheckpointError, ConfigError
 from mdsim.force_field import ForceField
 from mdsim.models import load_force_field
 from mdsim.models.saving import save_force_field, save_native
@@ -88,7 +88,7 @@ def test_a_checkpoint_needs_the_program(models, tmp_path):
     save_force_field(load_force_field(moved, model="metatomic", allow_unpickling=True), tmp_path / "checkpoint.pt")
     assert read(tmp_path / "checkpoint.pt")["model"]["file"] == str(moved.resolve())
     save_native(found, tmp_path / "model.pt")  # another program
-    with pytest.raises(CheckpointError, match=r"model\.pt: is missing or has changed.*put it back"):
+    with pytest.raises(ConfigError, match=r"model\.pt: is missing or has changed.*put it back"):
         load_force_field(tmp_path / "checkpoint.pt")
 
 
