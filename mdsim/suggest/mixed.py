@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -50,8 +51,10 @@ def simulated(folder: Path, asked: str | None) -> tuple[Dataset, Checked, MixedD
     if asked is None and formula is None:
         raise DatasetError(f"{folder}: no composition has training and test frames; convert more frames")
     one = data.of_composition(formula if asked is None else hill(asked, "--composition"))
-    (formula,) = one.metadata.compositions
-    parts = {name: getattr(one, name) for name in LABELED if formula in getattr(data, name).compositions}
+    parts = {}
+    for part in LABELED:
+        with suppress(DatasetError):  # no such frames; `inspect` refuses what runs cannot do without
+            parts[part] = getattr(one, part)
     name = "/".join(folder.resolve().parts[-3:])
     return one, Checked(name, folder, parts, one.system(torch.float64), one.metadata), data
 

@@ -147,7 +147,9 @@ def test_a_program_of_metatomic_is_fitted_trained_and_written_back(world):
     (world / "pretrain.yml").write_text(yaml.safe_dump(values))
     assert cli.pretraining(["--config-yml", str(world / "pretrain.yml")]) == 0
     fitted = next((world / "fits").rglob("best_checkpoint.pt"))
-    last = train(world, "--model.name=metatomic", f"--model.checkpoint={fitted}")
+    arguments = ["--model.name=metatomic", f"--model.checkpoint={fitted}", "--epochs=4", "--max_explore_epochs=1"]
+    assert cli.stable_training(["--config-yml", str(world / "train.yml"), *arguments]) == 0
+    last = next((world / "runs").rglob("last.pt"))
     started = load_force_field(world / "program.pt", model="metatomic", allow_unpickling=True)
     weights = [next(load_force_field(path).parameters()) for path in (fitted, last)]
     assert not torch.equal(weights[0], next(started.parameters())) and not torch.equal(*weights)
