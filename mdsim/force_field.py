@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
 
 from mdsim.energy_zero import EnergyZero
 from mdsim.errors import UnknownSpeciesError
@@ -160,7 +159,7 @@ class ForceField(EnergyZero):
         return float((energy.to(model_energy) - model_energy).mean())
 
     @property
-    def trainable_parameters(self) -> tuple[nn.Parameter, ...]:
+    def trainable_parameters(self) -> tuple[Tensor, ...]:
         """The parameters that require gradients, in the order of `parameters`. Others are frozen."""
         return tuple(parameter for parameter in self.parameters() if parameter.requires_grad)
 

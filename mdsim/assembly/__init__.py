@@ -20,7 +20,7 @@ from mdsim.assembly.evaluation import (
 )
 from mdsim.assembly.learning import SeveralLabeled, optimizer_settings, sampling, stable_settings, weighted_terms
 from mdsim.assembly.losses import energy_force_loss, mixed_loss, observable_loss
-from mdsim.assembly.mixed import add_repulsion_of_several, mixed_split
+from mdsim.assembly.mixed import add_repulsion_of_several, as_mixed, mixed_split
 from mdsim.assembly.models import (
     add_repulsion,
     device,
@@ -42,6 +42,7 @@ __all__ = [
     "SeveralLabeled",
     "add_repulsion",
     "add_repulsion_of_several",
+    "as_mixed",
     "check_reference_files",
     "compared_dynamical",
     "compared_energy",

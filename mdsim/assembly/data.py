@@ -18,7 +18,7 @@ def dataset(config: DataConfig, size: str | None = None) -> Dataset:
         ConfigError: the section names no composition of the data set.
         DatasetError: there is no such data set.
     """
-    found, formula = labeled_data(config, size), _hill(config.composition)
+    found, formula = labeled_data(config, size), None if config.composition is None else hill(config.composition)
     if isinstance(found, MixedDataset):
         return found.of_composition(formula)
     own = Symbols(found.metadata.atomic_numbers).get_chemical_formula()
@@ -33,11 +33,13 @@ def labeled_data(config: DataConfig, size: str | None = None) -> Dataset | Mixed
     return opened(folder)
 
 
-def _hill(formula: str | None) -> str | None:
-    """The composition in Hill's order, for any order and any repetition of elements."""
-    if formula is None:
-        return None
+def hill(formula: str, key: str = "data.composition") -> str:
+    """The composition in Hill's order, for any order and any repetition of elements.
+
+    Raises:
+        ConfigError: it is none. The message names the key.
+    """
     try:
         return Formula(formula).format("hill")
     except ValueError as error:
-        raise ConfigError(f"data.composition: {error}; write it as C2H6O") from error
+        raise ConfigError(f"{key}: {error}; write it as C2H6O") from error

@@ -18,7 +18,11 @@ from mdsim.repulsion.zbl import ZBL
 
 def mixed_split(data: Dataset | MixedDataset, name: str) -> MixedFrames:
     """The frames of a split, of one composition or several."""
-    frames: Frames | MixedFrames = getattr(data, name)
+    return as_mixed(getattr(data, name))
+
+
+def as_mixed(frames: Frames | MixedFrames) -> MixedFrames:
+    """Frames of one composition as those of several."""
     return MixedFrames.of(frames) if isinstance(frames, Frames) else frames
 
 

@@ -37,6 +37,9 @@ def init_parser() -> argparse.ArgumentParser:
     shared.foreign_flags(parser, model=False)
     parser.add_argument("--out", type=Path, help="folder of the files [configs/<name>/<molecule>_<size>_<model>]")
     parser.add_argument("--temperature-K", type=shared.positive, help="temperature of the dynamics [that of the data]")
+    parser.add_argument(
+        "--composition", help="the one to simulate, of data of several, e.g. C2H6O [the most frequent]; fits use all"
+    )
     parser.add_argument("--allow-reactions", action="store_true", help="bonds of the data may break and form")
     parser.add_argument("--cpu", action="store_true", help="choose values for a CPU even if there is a GPU")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -56,7 +59,7 @@ def _init(known: argparse.Namespace) -> None:
         raise ConfigError(f"--model {model.name}: needs --checkpoint, {model.foreign.files}")
     is_of_a_data_set = (known.data.parent / "metadata.json").exists()
     data = _converted(known) if known.data.is_file() and not is_of_a_data_set else known.data
-    found = inspect(data, known.temperature_K, known.allow_reactions)
+    found = inspect(data, known.temperature_K, known.allow_reactions, known.composition)
     folder = known.out or default_folder(found, model)
     written = write(found, model, machine(known.cpu), folder, known.overwrite, file)
     print(summary(found, written, fitted=file is None))
@@ -73,11 +76,13 @@ def _check_readable(known: argparse.Namespace) -> None:
 def _converted(known: argparse.Namespace) -> Path:
     """The data set made of a file of frames, below `DATAPATH` and named after the file."""
     from mdsim.cli.convert import convert_command, make_parser
+    from mdsim.suggest.mixed import holds_several
 
     name = known.data.name.partition(".")[0]
     temperature = [] if known.temperature_K is None else ["--temperature-K", str(known.temperature_K)]
     reactions = ["--allow-reactions"] if known.allow_reactions else []
-    arguments = [str(known.data), "--name", name, "--molecule", name, *temperature, *reactions]
+    several = ["--mixed"] if holds_several(known.data) else []
+    arguments = [str(known.data), "--name", name, "--molecule", name, *temperature, *reactions, *several]
     if convert_command(arguments):
         raise ConfigError(f"{known.data}: was not converted; `mdsim data convert` has flags for other files")
     target = make_parser().parse_args(arguments)

@@ -56,7 +56,7 @@ def energy_gradient(
         )
         for accumulated, gradient in zip(total, gradients, strict=True):
             accumulated += gradient
-        values[part] = energies.detach()
+        values[part] = energies.detach().to(values)  # programs have a precision of their own
     *sums, values = distributed.summed([*total, values])
     return EnergyGradient(tuple(sums), values)
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 
+from mdsim.datasets.mixed import MixedFrames
 from mdsim.datasets.npz import Frames
 from mdsim.force_field import ForceField
 from mdsim.losses import energy_force_errors
 from mdsim.state import System
 from mdsim.typing import Float
+
+FramesOfAnyKind = TypeVar("FramesOfAnyKind", Frames, MixedFrames)
+
+
+def evenly_spaced(frames: FramesOfAnyKind, most: int | None) -> FramesOfAnyKind:
+    """At most so many of the frames, spread evenly from the first to the last. None: all of them."""
+    if most is None or len(frames) <= most:
+        return frames
+    return frames[torch.linspace(0, len(frames) - 1, most, dtype=torch.float64).round().long()]
 
 
 def predict(

@@ -182,7 +182,7 @@ def atomistic_model(force_field: ForceField, topology: Optional[MdsimSystem] = N
     traced = _traced(energies, structures)
     only_for = torch.zeros(0, dtype=torch.int64) if topology is None else topology.atomic_numbers
     capabilities = ModelCapabilities(
-        outputs={"energy": ModelOutput(unit="eV", sample_kind="system")},
+        outputs={"energy": ModelOutput(unit="eV", sample_kind="atom")},
         atomic_types=known,
         interaction_range=force_field.interaction_range_A,
         length_unit="angstrom",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mdsim.force_field import ForceField
+from mdsim.force_field import FAST_TOLERANCE, ForceField, NoFastPath
+from mdsim.interfaces import Potential
 from mdsim.models.frozen import frozen_copy
 from mdsim.neighbors import Neighbors
 from mdsim.state import System
@@ -80,6 +81,10 @@ class EdgeModel(ForceField):
     def frozen_copy(self) -> EdgeModel:
         """A copy for dynamics, which shares compiled code with this model."""
         return frozen_copy(self)
+
+    def fast_potential(self, system: System, tolerance: float = FAST_TOLERANCE) -> Potential:
+        """There is none."""
+        raise NoFastPath("plain layers; kernels of its package, such as cuEquivariance, are not switched on")
 
     def node_energies(self, graph: Graph) -> Float[Tensor, "node"]:
         """Energy of each node in eV, relative to `zero_energy_eV`, in any precision."""

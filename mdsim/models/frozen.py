@@ -24,8 +24,9 @@ def frozen_copy(module: Module, copied: dict[int, object] | None = None) -> Modu
     copied = {} if copied is None else copied
     if id(module) in copied:
         return copied[id(module)]  # type: ignore[return-value]
-    if isinstance(module, torch.jit.ScriptModule):  # whose constants are buffers
-        copied[id(module)] = copy.deepcopy(module).eval()
+    if isinstance(module, torch.jit.ScriptModule):  # whose constants are buffers too
+        with torch.no_grad():  # or its copied parameters would be results of the original ones
+            copied[id(module)] = copy.deepcopy(module).eval()
         return copied[id(module)]  # type: ignore[return-value]
     clone = object.__new__(type(module))  # the class of a traced module makes a new class in its `__new__`
     copied[id(module)] = clone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from mdsim.reference_energies import N_ELEMENTS
 from mdsim.repulsion.zbl import ZBL
 
 CUSTOM = "custom"
+OWN_SUFFIX = ".pt"  # of checkpoints
 REPULSION = "repulsion"
 ANY_COMPOSITIONS = {"reference_compositions": payloads.tensor(None, N_ELEMENTS, dtype=torch.long)}
 CONSTANTS = ("distance_expansion.offset",)  # saved, but set by the hyperparameters
@@ -92,9 +94,19 @@ def _hint_at_other_packages(path: str | os.PathLike, model: str | None) -> Itera
         yield
     except CheckpointError as error:
         suffixes = {r.foreign.suffix: r.name for r in MODELS.values() if r.foreign is not None and r.is_foreign}
-        if model is not None or (name := suffixes.get(Path(path).suffix)) is None:
+        name = suffixes.get(Path(path).suffix)
+        if model is not None or name is None or (Path(path).suffix == OWN_SUFFIX and not _is_program(Path(path))):
             raise
         raise CheckpointError(f"{error}; if it is a file of another package, name its model, such as {name}") from error
+
+
+def _is_program(path: Path) -> bool:
+    """Whether a file is a program of TorchScript, and not only weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _foreign(record: ModelRecord, path: Path, options: Mapping[str, Any], allow_unpickling: bool) -> ForceField:

@@ -20,6 +20,7 @@ from mdsim.config.schema import (
     SimulateConfig,
     TrainConfig,
 )
+from mdsim.datasets.folder import described_compositions
 from mdsim.errors import ConfigError
 from mdsim.models.record import Chosen, ModelRecord
 from mdsim.reporting.console import format_table
@@ -36,8 +37,9 @@ WIDTH = 140
 
 
 def default_folder(found: Findings, model: ModelRecord) -> Path:
-    """`configs/<name>/<molecule>_<size>_<model>`."""
-    return Path("configs", found.place.name, f"{found.place.molecule}_{found.place.size}_{model.name}")
+    """`configs/<name>/<molecule>_<size>_<model>`, with the composition behind the size if there are several."""
+    parts = (found.place.molecule, found.place.size, found.composition, model.name)
+    return Path("configs", found.place.name, "_".join(part for part in parts if part is not None))
 
 
 def write(
@@ -87,6 +89,7 @@ def contents(
 ) -> dict[str, str]:
     """The text of each file, by file name."""
     title = f"{model.name} on {found.place.name}/{found.place.molecule}"
+    simulated = title if found.composition is None else f"{title}, of which {found.composition} is simulated"
     how = [
         f"Values were chosen from the data ({found.place.folder}) for a {machine.name}; change what you know better."
     ]
@@ -96,10 +99,10 @@ def contents(
     fit = f"Energy/force fit of {title}." if file is None else FINE_TUNING.format(title)
     return {
         "pretrain.yml": _file([fit, *how, run[0]], sections.pretraining(found, model, machine, file)),
-        "common.yml": _file([f"Settings shared by training and evaluation of {title}.", *how], shared),
+        "common.yml": _file([f"Settings shared by training and evaluation of {simulated}.", *how], shared),
         "train.yml": _file(
             [
-                f"StABlE training of {title}.",
+                f"StABlE training of {simulated}.",
                 *how,
                 f"The learning recipe, {recipe}, comes with the package.",
                 run[2],
@@ -169,6 +172,9 @@ def summary(found: Findings, written: list[Path], fitted: bool = True) -> str:
         ["evaluation", f"{dynamics.replicas} replicas for {config.horizon_ps:g} ps"],
         ["dynamical", "none: no contiguous frames" if not config.dynamical_observables else "from contiguous.npz"],
     ]
+    if found.mixed is not None:
+        known = described_compositions(found.mixed.metadata.compositions)
+        rows.insert(1, ["simulated", f"{found.composition}, --composition chooses another one of {known}"])
     table = format_table(["chosen", ""], rows)
     lines = [
         table,

@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 
 from mdsim.datasets.folder import Dataset, load_dataset
-from mdsim.datasets.inspection.check import Checked, bond_kinds, open_checked, suspects
-from mdsim.datasets.inspection.report import mean_temperature_K
+from mdsim.datasets.inspection.check import Checked, bond_kinds, suspects
+from mdsim.datasets.mixed_folder import MixedDataset
 from mdsim.errors import DatasetError
 from mdsim.geometry import angles_deg, half_height_A, pair_distances, volume
 from mdsim.neighbors import Neighbors, neighbors
 from mdsim.observables.adf import bonded_triplets
 from mdsim.state import System
+from mdsim.suggest.mixed import pairs_per_frame, simulated
 from mdsim.suggest.place import Place, place_of
+from mdsim.suggest.temperature import Temperature, temperature_of
 from mdsim.typing import Float, Int, Tensor
 from mdsim.units import FS, kT_eV
 
@@ -51,15 +53,6 @@ class Vibration:
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """The temperature of the dynamics and its source."""
-
-    value_K: float
-    source: str
-    of_data_K: float | None  # of the frames, if stated in their metadata
-
-
-@dataclass(frozen=True)
 class Contiguous:
     """The frames in time order."""
 
@@ -84,10 +77,21 @@ class Findings:
     structures: Float[Tensor, "frame atom 3"]
     temperature: Temperature
     allow_reactions: bool = False  # bonds of the data may break and form
+    mixed: MixedDataset | None = None  # all compositions, which the fit uses; `dataset` is the one to simulate
 
     @property
     def n_train(self) -> int:
-        return len(self.dataset.train)
+        """Number of labeled training frames."""
+        return len((self.mixed or self.dataset).train)
+
+    @property
+    def composition(self) -> str | None:
+        """The composition to simulate, of several."""
+        return None if self.mixed is None else next(iter(self.dataset.metadata.compositions))
+
+    def labeled_pairs_within(self, cutoff_A: float) -> int:
+        """Mean number of pairs within a cutoff per labeled frame."""
+        return self.pairs_within(cutoff_A) if self.mixed is None else pairs_per_frame(self.mixed, cutoff_A)
 
     @cached_property
     def triplets(self) -> Tensor:
@@ -226,30 +230,33 @@ class Findings:
         return self.structures[:: max(1, math.ceil(len(self.structures) / max(2, limit // values_each)))]
 
 
-def inspect(path: Path, temperature_K: float | None = None, allow_reactions: bool = False) -> Findings:
+def inspect(
+    path: Path, temperature_K: float | None = None, allow_reactions: bool = False, composition: str | None = None
+) -> Findings:
     """Inspect a data set.
 
     Args:
         path: `<root>/<name>/<molecule>/<size>`.
         temperature_K: temperature of the dynamics. None: that of the data.
         allow_reactions: accept data in which bonds break and form.
+        composition: the one to simulate, of a set of several. None: the most frequent.
 
     Raises:
         DatasetError: there is no such data set, it is damaged, has too few frames, or its temperature is not known.
     """
     place = place_of(path)
-    dataset = load_dataset(place.root, place.name, place.molecule, place.size)
-    checked = open_checked(place.folder)[0]
+    dataset, checked, mixed = simulated(place.folder, composition)
     n_train = len(dataset.train)
     if n_train < FEWEST_FRAMES:
+        of_what = "" if mixed is None else f" of {next(iter(dataset.metadata.compositions))} in the most frequent cell"
         raise DatasetError(
-            f"{place.folder}: has {n_train} training frame{'s' * (n_train > 1)}, and at least {FEWEST_FRAMES} are"
-            " needed to estimate the spread of bonds and angles; make a larger --size"
+            f"{place.folder}: has {n_train} training frame{'s' * (n_train > 1)}{of_what}, and at least {FEWEST_FRAMES}"
+            " are needed to estimate the spread of bonds and angles; make a larger --size"
         )
     if dataset.system().n_atoms < 2:
         raise DatasetError(f"{place.folder}: holds one atom, so there are no forces to learn")
-    _ = dataset.val, dataset.test  # read and check them, because pretraining and evaluation need them
-    reference = largest_size(place, dataset)
+    _ = (mixed or dataset).val, dataset.test  # read and check them, because pretraining and evaluation need them
+    reference = largest_size(place, dataset) if mixed is None else dataset
     structures = torch.cat([checked.joined("positions"), reference.train.positions.double()])
     return Findings(
         place,
@@ -260,6 +267,7 @@ def inspect(path: Path, temperature_K: float | None = None, allow_reactions: boo
         structures[:: math.ceil(len(structures) / FRAMES_LOOKED_AT)],
         temperature_of(checked, temperature_K),
         allow_reactions,
+        mixed,
     )
 
 
@@ -268,25 +276,3 @@ def largest_size(place: Place, dataset: Dataset) -> Dataset:
     names = sorted(found.parent.name for found in place.folder.parent.glob("*/metadata.json"))
     sizes = [load_dataset(place.root, place.name, place.molecule, name) for name in names if name != place.size]
     return max([dataset, *sizes], key=lambda size: size.metadata.n_frames.get("train", 0))
-
-
-def temperature_of(checked: Checked, asked_K: float | None) -> Temperature:
-    """The temperature from the argument, the metadata, or the velocities, in this order.
-
-    Raises:
-        DatasetError: none of these is available.
-    """
-    stated_K = checked.temperature_K
-    if asked_K is not None:
-        return Temperature(asked_K, "asked for", stated_K)
-    if stated_K is not None:
-        return Temperature(stated_K, "that of the data, by metadata.json", stated_K)
-    for part in ("contiguous", "train", "test"):
-        frames = checked.parts.get(part)
-        if frames is not None and frames.velocities is not None:
-            kelvin, free = mean_temperature_K(frames, checked)
-            return Temperature(float(round(kelvin)), f"by equipartition over {free:.0f} momenta of {part}.npz", None)
-    raise DatasetError(
-        f"{checked.folder}: metadata.json states no temperature, and there are no velocities to take it from; say"
-        " --temperature-K, the temperature of the dynamics that generated the frames"
-    )

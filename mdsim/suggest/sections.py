@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mdsim.config.schema import OptimizationConfig
 from mdsim.models.record import Chosen, ModelRecord
 from mdsim.suggest.choices import (
+    GPU_FACTOR,
     MEDIUM,
     File,
     Machine,
@@ -23,6 +25,7 @@ from mdsim.suggest.findings import Findings
 PAIRS_PER_BATCH = 20_000  # at most; several frames of a liquid have as many pairs as a hundred of a molecule
 STEPS_PER_EPOCH = 4  # of the fit, at least, so that small data sets are not a single batch
 FEWEST_STRUCTURES, MOST_STRUCTURES = 60, 240  # of the reference, in a gradient of the contrast term
+REPORT_SECONDS, FEWEST_TEST_FRAMES = 120, 50  # of each split, after the fit
 PRETRAINING_DIR = "qm_pretrained_checkpoints"
 
 
@@ -31,7 +34,7 @@ def pretraining(found: Findings, model: ModelRecord, machine: Machine, file: Fil
     start = _model(found, model, machine) if file is None else {"name": Chosen(model.name), **file.section}
     return {
         "mode": Chosen("train"),
-        "data": _data(found),
+        "data": _data(found, simulated=False),
         "model": start,
         "optim": _optim(found, model, machine),
         "run_dir": Chosen(PRETRAINING_DIR),
@@ -140,13 +143,17 @@ def _steps_per_epoch(step_fs: float) -> int:
     return round(500 / step_fs)
 
 
-def _data(found: Findings) -> Section:
-    place = found.place
+def _data(found: Findings, simulated: bool = True) -> Section:
+    """The data set: all labeled frames, or the composition to simulate."""
+    place, of_several = found.place, found.mixed is not None
+    n_simulated = len(found.dataset.train)
+    chosen = {"composition": Chosen(found.composition, f"simulated: {n_simulated} training frames of this one")}
     return {
         "path": Chosen(place.root, "" if place.root.startswith("/") else "relative to where the commands are run"),
         "name": Chosen(place.name),
         "molecule": Chosen(place.molecule),
-        "size": Chosen(place.size, f"{found.n_train} training frames"),
+        "size": Chosen(place.size, f"{found.n_train} training frames{' of all compositions' * of_several}"),
+        **(chosen if of_several and simulated else {}),
     }
 
 
@@ -168,7 +175,7 @@ def _variant(model: ModelRecord) -> Section:
 
 
 def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
-    pairs = _pairs(found, model, machine)
+    pairs = found.labeled_pairs_within(cutoff_A(found, model, machine).value)
     most, within = model.start.most_frames_per_batch, round(PAIRS_PER_BATCH / max(1, pairs))
     batch = max(1, min(most, within, found.n_train // STEPS_PER_EPOCH))
     steps = -(-found.n_train // batch)
@@ -177,6 +184,7 @@ def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         **model.start.fit,
         "batch_size": Chosen(batch, f"a frame has {pairs} pairs within the cutoff; {steps} steps per epoch"),
         "eval_batch_size": Chosen(max(4, min(100, within))),
+        **_max_test_frames(model, machine, pairs),
         "warmup_steps": Chosen(model.start.warmup_steps),
         "plateau_patience": Chosen(20 if pairs <= MEDIUM else 5, "evaluations without progress, then a lower rate"),
         "ema_decay": Chosen(0.99, "averaged weights are evaluated and saved, because frames are few"),
@@ -185,6 +193,15 @@ def _optim(found: Findings, model: ModelRecord, machine: Machine) -> Section:
         "evaluate_every_epochs": Chosen(every),
         "checkpoint_every_epochs": Chosen(10 * every if pairs <= MEDIUM else 1),
     }
+
+
+def _max_test_frames(model: ModelRecord, machine: Machine, pairs: int) -> Section:
+    """Frames of each split in the errors after the fit: fewer than by default for costly models."""
+    per_second = model.start.pairs_per_second * (GPU_FACTOR if machine.gpu else 1)
+    affordable = max(FEWEST_TEST_FRAMES, round(REPORT_SECONDS * per_second / max(1, pairs)))
+    if affordable >= OptimizationConfig().max_test_frames:
+        return {}
+    return {"max_test_frames": Chosen(affordable, f"of each split, in the errors after the fit: {REPORT_SECONDS} s")}
 
 
 def _reference(found: Findings) -> Section:

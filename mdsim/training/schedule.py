@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from mdsim.stability.intervals import wilson_interval
 
@@ -28,7 +27,7 @@ class OptimizerSettings:
     plateau_patience: int = 5  # losses without improvement before that
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """The optimizer that the settings name.
 
     Raises:
@@ -52,7 +51,7 @@ class Schedule:
         settings: optimizer and schedule.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> None:
+    def __init__(self, parameters: Iterable[Tensor], settings: OptimizerSettings) -> None:
         self.settings = settings
         self.optimizer = make_optimizer(parameters, settings)
         self.steps = 0

@@ -90,6 +90,12 @@ def test_a_fit_that_starts_from_a_checkpoint(world):
     assert after["history"][0]["energy_mae_meV_per_atom"] < before["history"][0]["energy_mae_meV_per_atom"]
 
 
+def test_the_errors_are_of_evenly_spaced_frames_up_to_a_limit(world):
+    folder = _fit(world, "--optim.max_epochs=1", "--optim.max_test_frames=4")
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    assert test["frames"] == 4 == sum(one["frames"] for one in test["compositions"].values()) < test["of_frames"]
+
+
 def test_one_composition_of_it(world):
     folder = _fit(world, "--data.composition=CH3OH", "--optim.stress_coefficient=0")
     errors = json.loads((folder / "metrics.json").read_text())

@@ -15,6 +15,8 @@ from tiny import frames, write_world
 from mdsim import checkpoints
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.cli import main as cli
+from mdsim.datasets.folder import load_dataset
+from mdsim.evaluation.errors import errors_on
 from mdsim.models.loading import load_force_field
 from mdsim.state import System
 
@@ -50,6 +52,18 @@ def test_a_fit_leaves_everything_in_its_folder(world, capsys):
     provenance = checkpoints.load(folder / "checkpoints" / "best_checkpoint.pt")["provenance"]
     assert provenance["data"] == "toy/water/10"
     assert load_force_field(folder / "checkpoints" / "best_checkpoint.pt").species.tolist() == [1, 8]
+
+
+def test_the_errors_are_of_evenly_spaced_frames_up_to_a_limit(world):
+    folder = _train(world, "--optim.max_test_frames=6")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["test"]["frames"], metrics["test"]["of_frames"]) == (6, 12)
+    data = load_dataset(str(world / "data"), "toy", "water", "20")
+    model = load_force_field(folder / "checkpoints" / "best_checkpoint.pt")
+    chosen = data.test[torch.tensor([0, 2, 4, 7, 9, 11])]  # multiples of 2.2
+    assert metrics["test"] == {"frames": 6, "of_frames": 12, **errors_on(model, data.system(), chosen, 100)}
+    assert f"of 6 of {len(data.train)} train, 6 of 12 test frames, evenly spaced" in (folder / "log.txt").read_text()
+    assert metrics["val"]["frames"] == len(data.val) == 6 and "of_frames" not in metrics["val"]
 
 
 def test_the_saved_configuration_repeats_the_fit(world, tmp_path):

@@ -19,6 +19,7 @@ from mdsim.models import load_force_field
 from mdsim.models.saving import save_force_field
 from mdsim.state import System
 
+needs_metatomic = pytest.mark.skipif("metatomic" not in foreign.INSTALLED, reason="metatomic-torch is not installed")
 needs_nequip = pytest.mark.skipif("nequip_package" not in foreign.INSTALLED, reason="nequip is not installed")
 
 
@@ -134,6 +135,29 @@ def test_from_two_files_to_a_file_of_the_package(world, theirs, capsys):
     system = System.from_geometry(atoms.numbers, atoms.positions)
     expected = model.total_energy(system, torch.tensor(atoms.positions, dtype=torch.float32)[None])
     assert atoms.get_potential_energy() == pytest.approx(float(expected), abs=1e-4)
+
+
+@needs_metatomic
+def test_a_program_of_metatomic_is_fitted_trained_and_written_back(world):
+    foreign.write_metatomic(world / "program.pt", tiny.schnet(seed=8))
+    values = tiny.pretrain_values(world) | {
+        "model": {"name": "metatomic", "checkpoint": "program.pt", "allow_unpickling": True}
+    }
+    values["optim"] |= {"ema_decay": 0.9, "max_epochs": 2}
+    (world / "pretrain.yml").write_text(yaml.safe_dump(values))
+    assert cli.pretraining(["--config-yml", str(world / "pretrain.yml")]) == 0
+    fitted = next((world / "fits").rglob("best_checkpoint.pt"))
+    arguments = ["--model.name=metatomic", f"--model.checkpoint={fitted}", "--epochs=4", "--max_explore_epochs=1"]
+    assert cli.stable_training(["--config-yml", str(world / "train.yml"), *arguments]) == 0
+    last = next((world / "runs").rglob("last.pt"))
+    started = load_force_field(world / "program.pt", model="metatomic", allow_unpickling=True)
+    weights = [next(load_force_field(path).parameters()) for path in (fitted, last)]
+    assert not torch.equal(weights[0], next(started.parameters())) and not torch.equal(*weights)
+    assert cli.main(["export", str(last), "--to", "native", "-o", "trained.pt"]) == 0
+    back = load_force_field("trained.pt", model="metatomic", allow_unpickling=True)
+    system, positions = tiny.water(torch.float64), tiny.frames(3).positions.double()
+    expected = load_force_field(last).total_energy(system, positions)
+    torch.testing.assert_close(back.total_energy(system, positions), expected, rtol=0, atol=1e-9)
 
 
 @needs_nequip

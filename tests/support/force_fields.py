@@ -4,10 +4,14 @@ A model is added here and nowhere else. Weights are scaled up so that energies v
 mean something.
 """
 
+import atexit
 import copy
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from itertools import combinations_with_replacement
+from pathlib import Path
 
 import foreign
 import pytest
@@ -75,6 +79,23 @@ def _nequip_package() -> ForceField:
     return NequIPPackage(SPECIES, 4.0, foreign.nequip_configuration(SPECIES))
 
 
+def _allegro() -> ForceField:
+    from mdsim.models.adapters.nequip_package import NequIPPackage
+
+    return NequIPPackage(SPECIES, 4.0, foreign.allegro_configuration(SPECIES))
+
+
+def _metatomic() -> ForceField:
+    from mdsim.models.adapters.common import origin_of
+    from mdsim.models.adapters.metatomic import PACKAGE, Metatomic
+
+    folder = Path(tempfile.mkdtemp())  # as long as the tests: checkpoints of the model name the file
+    atexit.register(shutil.rmtree, folder)
+    path = folder / "schnet.pt"
+    foreign.write_metatomic(path, _schnet())
+    return Metatomic(SPECIES, 4.0, str(path), origin_of(path, PACKAGE))
+
+
 def _sevennet() -> ForceField:
     from mdsim.models.adapters.sevennet import SevenNet, configuration_of
 
@@ -89,14 +110,16 @@ FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "nequip_l1": lambda: _nequip(l_max=1, parity=False, num_layers=2, num_features=6),
     "nequip_l2_parity": lambda: _nequip(l_max=2, parity=True, num_layers=4, num_features=4),
     "nequip_repelled": lambda: _repelled(_nequip(l_max=1, parity=False, num_layers=2, num_features=6)),
+    "allegro": _allegro,
     "mace": _mace,
+    "metatomic": _metatomic,
     "nequip_package": _nequip_package,
     "schnet": _schnet,
     "sevenn": _sevennet,
     "schnet_repelled": lambda: _repelled(_schnet()),
 }
 
-SLOW = ("gemnet_t_repelled", "nequip_l1", "nequip_repelled", "sevenn")
+SLOW = ("allegro", "gemnet_t_repelled", "nequip_l1", "nequip_repelled", "sevenn")
 #: The names for parametrized tests. One force field with repulsion and one NequIP are enough for a quick run.
 PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])

@@ -6,16 +6,26 @@ Each function imports its package when it is called.
 from __future__ import annotations
 
 import contextlib
+import copy
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import torch
 
+from mdsim.force_field import ForceField
 from mdsim.models.adapters.common import default_precision
 
-PACKAGES = {"mace": "mace", "nequip_package": "nequip", "sevenn": "sevenn"}  # by the name of the model
+PACKAGES = {  # by the name of the model
+    "allegro": "allegro",
+    "mace": "mace",
+    "metatomic": "metatomic",
+    "nequip_package": "nequip",
+    "sevenn": "sevenn",
+}
 INSTALLED = [name for name, module in PACKAGES.items() if find_spec(module) is not None]
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O"}
 
@@ -82,6 +92,38 @@ def nequip_configuration(species: Sequence[int], cutoff: float = 4.0, precision:
     }
 
 
+def allegro_configuration(species: Sequence[int], cutoff: float = 4.0, precision: str = "float64") -> dict[str, Any]:
+    """The model section of a configuration of nequip, of an Allegro."""
+    return {
+        "_target_": "allegro.model.AllegroModel",
+        "seed": 1,
+        "model_dtype": precision,
+        "type_names": [SYMBOLS[number] for number in species],
+        "r_max": cutoff,
+        "radial_chemical_embed": {
+            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
+            "num_bessels": 4,
+            "bessel_trainable": False,
+            "polynomial_cutoff_p": 6,
+        },
+        "radial_chemical_embed_dim": 8,
+        "scalar_embed_mlp_hidden_layers_depth": 1,
+        "scalar_embed_mlp_hidden_layers_width": 8,
+        "l_max": 1,
+        "parity": True,
+        "num_layers": 2,
+        "num_scalar_features": 8,
+        "num_tensor_features": 4,
+        "allegro_mlp_hidden_layers_depth": 1,
+        "allegro_mlp_hidden_layers_width": 8,
+        "readout_mlp_hidden_layers_depth": 1,
+        "readout_mlp_hidden_layers_width": 8,
+        "avg_num_neighbors": 8.0,
+        "per_type_energy_scales": 30.0,
+        "per_type_energy_shifts": {SYMBOLS[number]: -13.0 * number for number in species},
+    }
+
+
 def write_nequip(path: Path, configuration: dict[str, Any]) -> None:
     """Write a model with random weights as nequip's training does."""
     from lightning import Trainer
@@ -100,6 +142,21 @@ def write_nequip(path: Path, configuration: dict[str, Any]) -> None:
         trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
         trainer.strategy.connect(module)
         trainer.save_checkpoint(path)
+
+
+def write_metatomic(path: Path, model: ForceField) -> None:
+    """Write a copy of a model of this package, whose energies are determined for its elements."""
+    from mdsim.export.metatomic import atomistic_model
+
+    numbers = model.species.tolist()
+    model.fit_energy_zero([], torch.zeros(0), {number: -13.0 * number for number in numbers})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jaxtyping.config.update("jaxtyping_disable", True)  # in a trace, numbers are tensors
+        try:
+            atomistic_model(copy.deepcopy(model)).save(str(path))
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def sevennet_configuration(species: Sequence[int], cutoff: float = 4.0) -> dict[str, Any]:

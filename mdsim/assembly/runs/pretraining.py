@@ -15,7 +15,7 @@ from mdsim.assembly.inputs import inputs_of
 from mdsim.assembly.resume import resume_training
 from mdsim.assembly.run_folder import check_folder, open_folder
 from mdsim.assembly.runs.common import never, provenance, scalar_writer
-from mdsim.assembly.runs.fit_reports import as_table, errors_of_fit
+from mdsim.assembly.runs.fit_reports import as_table, errors_of_fit, left_out
 from mdsim.config.schema import OptimizationConfig, PretrainConfig, PretrainDataConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.datasets.mixed import MixedFrames
@@ -89,9 +89,10 @@ def fitted_data(config: PretrainConfig) -> Dataset | MixedDataset:
 def report_fit(config: PretrainConfig, data: Dataset | MixedDataset, checkpoint: Path, write: bool = True) -> None:
     """Errors on every split as a table, and in the run's `metrics.json`."""
     model = assembly.saved_force_field(config.model, checkpoint)
-    with waiting("errors on all frames"):
-        errors = errors_of_fit(model, data, config.optim.eval_batch_size, config.device_name)
-    log.info("errors of %s\n%s", checkpoint, as_table(errors))
+    optim = config.optim
+    with waiting("errors of the fit"):
+        errors = errors_of_fit(model, data, optim.eval_batch_size, config.device_name, optim.max_test_frames)
+    log.info("errors of %s%s\n%s", checkpoint, left_out(errors), as_table(errors))
     if write:
         files.write_json(checkpoint.parents[1] / METRICS, {**provenance(data), **errors})
 

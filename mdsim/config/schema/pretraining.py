@@ -20,6 +20,10 @@ class OptimizationConfig(OptimizerConfig):
     learning_rate: Positive = Field(1e-3, description="Learning rate after the warm-up.")
     batch_size: Count = Field(100, description="Frames per parameter step.")
     eval_batch_size: Count = Field(100, description="Frames per batch in validation and test.")
+    max_test_frames: Count | None = Field(
+        1000,
+        description="Frames of each split in the errors after the fit, evenly spaced if there are more; null: all.",
+    )
     loss: Literal["mae", "mse", "huber", "l2mae"] = Field(
         "mae", description="Loss; l2mae is the per-atom L2 norm of force errors."
     )

@@ -132,6 +132,10 @@ def read(path: Path, head: str = "") -> MACE:
         ConfigError: there is no head of that name.
     """
     network = _unpickled(path)
+    if getattr(getattr(network, "cueq_config", None), "enabled", False):
+        raise CheckpointError(
+            f"{path}: its weights are in the layout of cuEquivariance; convert it with `mace_cueq_to_e3nn`"
+        )
     heads = list(getattr(network, "heads", ["Default"]))
     if head and head not in heads:
         raise ConfigError(f"model.head: found {head!r}, but {path} has {', '.join(heads)}")

@@ -75,4 +75,21 @@ NEQUIP_PACKAGE = ModelRecord(
     ),
 )
 
-RECORDS = (MACE, SEVENNET, NEQUIP_PACKAGE)
+METATOMIC = ModelRecord(
+    name="metatomic",
+    title="metatomic",
+    description="A model in the exchange format metatomic, of any architecture.",
+    factory="mdsim.models.adapters.metatomic:Metatomic",
+    settings={},
+    start=FINE_TUNING,
+    foreign=Foreign(
+        reader="mdsim.models.adapters.metatomic:read",
+        files="a `.pt` file that an engine runs with metatomic",
+        package="metatomic-torch",
+        module="metatomic.torch",
+        writer="mdsim.models.adapters.metatomic:write",
+        suffix=".pt",
+    ),
+)
+
+RECORDS = (MACE, SEVENNET, NEQUIP_PACKAGE, METATOMIC)

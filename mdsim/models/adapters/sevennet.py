@@ -29,6 +29,8 @@ BUILT_FROM = (
     *(KEY.SHIFT, KEY.SCALE, KEY.CONV_DENOMINATOR, KEY.USE_SPECIES_WISE_SHIFT_SCALE),
     *(KEY.USE_MODALITY, KEY.MODAL_MAP, KEY.NUM_MODALITIES, KEY.USE_MODAL_WISE_SHIFT, KEY.USE_MODAL_WISE_SCALE),
 )
+#: No kernels of other packages, whose weights may be in another layout.
+PLAIN_LAYERS: dict[str, Any] = {KEY.CUEQUIVARIANCE_CONFIG: {}, KEY.USE_FLASH_TP: False, KEY.USE_OEQ: False}
 
 
 class SevenNet(EdgeModel):
@@ -153,12 +155,13 @@ def _check_modal(path: Path, modal: str, known: Mapping[str, int]) -> None:
 def configuration_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What sevenn builds the network from, as plain data. The map of species becomes a list in its order.
 
-    The weights of a network that it has built are in the layout of the installed release.
+    The weights of a network that it has built are in the layout of the installed release, and of its plain layers, also
+    if they were fitted with cuEquivariance, FlashTP or OpenEquivariance.
     """
     kept = {*DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG, *BUILT_FROM}
     plain = {key: _plain(value) for key, value in config.items() if key in kept}
     species = sorted(config[KEY.TYPE_MAP], key=config[KEY.TYPE_MAP].get)
-    return plain | {"version": version(PACKAGE), KEY.TYPE_MAP: species}
+    return plain | {"version": version(PACKAGE), KEY.TYPE_MAP: species} | PLAIN_LAYERS
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from toy_frames import argon, liquid, molecule, vibrating
 
 from mdsim.models.registry import MODELS
 from mdsim.observables.bins import Bins
-from mdsim.suggest import choices
+from mdsim.suggest import choices, sections
 from mdsim.suggest.choices import Machine
 from mdsim.suggest.dynamical import dense_window, dump_every_steps
 from mdsim.suggest.findings import Spread, Vibration, inspect
@@ -120,6 +120,12 @@ def test_budgets_follow_the_cost_of_a_frame():
     assert small == choices.MOST_EVALUATIONS and 200_000 < large < 350_000
     assert choices.evaluations(MODELS["nequip"], GPU, 455).value == choices.GPU_FACTOR * large
     assert choices.evaluations(MODELS["gemnet_t"], CPU, 5000).value == choices.FEWEST_EVALUATIONS
+
+
+@pytest.mark.parametrize(("pairs", "frames"), [(200, None), (4_000, 600), (1_000_000, 50)])
+def test_errors_after_a_fit_are_of_fewer_frames_for_costly_models(pairs, frames):
+    chosen = sections._max_test_frames(MODELS["sevenn"], CPU, pairs)
+    assert chosen == {} if frames is None else chosen["max_test_frames"].value == frames
 
 
 def in_order(n: int):

@@ -36,6 +36,11 @@ class Package:
     calculator: Callable[[Path], Any]
     dtype: torch.dtype
     tolerance: float  # eV/Å; that of energies is larger by the digits of the calculator
+    kind: str = ""  # of several that one package reads
+
+    @property
+    def name(self) -> str:
+        return self.kind or {"nequip": "nequip_package"}.get(self.model, self.model)
 
 
 def _write_mace(path: Path) -> None:
@@ -70,25 +75,43 @@ def _nequip_calculator(path: Path) -> Any:
         return NequIPCalculator._from_saved_model(str(path), device="cpu")
 
 
+def _write_allegro(path: Path) -> None:
+    foreign.write_nequip(path, foreign.allegro_configuration(SPECIES))
+
+
+def _write_metatomic(path: Path) -> None:
+    torch.manual_seed(1)
+    sizes = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 8}
+    foreign.write_metatomic(path, MODELS["schnet"].build(SPECIES, cutoff=4.0, **sizes).double())
+
+
+def _metatomic_calculator(path: Path) -> Any:
+    from metatomic_ase import MetatomicCalculator
+
+    return MetatomicCalculator(path, device="cpu", check_consistency=True)
+
+
 PACKAGES = [
     package
     for package in (
         Package("mace", ".model", _write_mace, _mace_calculator, torch.float64, 1e-12),
+        Package("metatomic", ".pt", _write_metatomic, _metatomic_calculator, torch.float64, 1e-12),
         Package("nequip", ".ckpt", _write_nequip, _nequip_calculator, torch.float64, 1e-10),
+        Package("nequip", ".ckpt", _write_allegro, _nequip_calculator, torch.float64, 1e-10, "allegro"),
         Package("sevenn", ".pth", _write_sevennet, _sevennet_calculator, torch.float32, 5e-4),
     )
-    if {"nequip": "nequip_package"}.get(package.model, package.model) in foreign.INSTALLED
+    if package.name in foreign.INSTALLED
 ]
 
 
-@pytest.fixture(scope="module", params=PACKAGES, ids=[package.model for package in PACKAGES])
+@pytest.fixture(scope="module", params=PACKAGES, ids=[package.name for package in PACKAGES])
 def package(request) -> Package:
     return request.param
 
 
 @pytest.fixture(scope="module")
 def file(package, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp(package.model) / f"mine{package.suffix}"
+    path = tmp_path_factory.mktemp(package.name) / f"mine{package.suffix}"
     package.write(path)
     return path
 

@@ -1,6 +1,7 @@
 """What is particular to MACE: heads, and kinds of networks."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.build
 import foreign
@@ -35,6 +36,14 @@ def test_the_head_of_the_energies(file, head, asked):
 def test_an_unknown_head_is_refused(file):
     with pytest.raises(ConfigError, match=r"model\.head: found 'pbe', but .*heads\.model has old, new"):
         load_force_field(file, model="mace", options={"head": "pbe"}, allow_unpickling=True)
+
+
+def test_weights_in_the_layout_of_kernels_are_refused(tmp_path):
+    network = foreign.mace_network((1, 8))
+    network.cueq_config = SimpleNamespace(enabled=True)
+    torch.save(network, tmp_path / "cueq.model")
+    with pytest.raises(CheckpointError, match=r"cueq\.model: .*layout of cuEquivariance.*`mace_cueq_to_e3nn`"):
+        load_force_field(tmp_path / "cueq.model", model="mace", allow_unpickling=True)
 
 
 def test_another_kind_of_network_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import ase.build
 import foreign
 import numpy as np
 import pytest
+import torch
 
 from mdsim.calculator import ForceFieldCalculator
 from mdsim.errors import ConfigError
@@ -28,6 +29,20 @@ def test_published_weights(name, modal):
     assert mine.get_potential_energy() == pytest.approx(theirs.get_potential_energy(), abs=2e-5)
     np.testing.assert_allclose(mine.get_forces(), theirs.get_forces(), atol=5e-5)
     np.testing.assert_allclose(mine.get_stress(), theirs.get_stress(), atol=1e-6)
+
+
+def test_files_that_were_fitted_with_kernels_are_run_with_plain_layers(tmp_path):
+    configuration = foreign.sevennet_configuration((1, 8))
+    foreign.write_sevennet(tmp_path / "plain.pth", configuration)
+    content = torch.load(tmp_path / "plain.pth", weights_only=False)
+    content["config"] = {**configuration, "use_oeq": True, "use_flash_tp": False}
+    torch.save(content, tmp_path / "oeq.pth")
+    plain, found = (
+        load_force_field(tmp_path / f"{name}.pth", model="sevenn", allow_unpickling=True) for name in ("plain", "oeq")
+    )
+    assert found.hyperparameters["configuration"] == plain.hyperparameters["configuration"]
+    for name, value in plain.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value)
 
 
 def test_a_modality_must_be_chosen_where_there_are_several():
