@@ -1,0 +1,97 @@
+"""Notebooks of the manual (`docs/notebooks`): executed once for the manual and for the tests.
+
+A notebook is a Python file in the percent format of jupytext. Its outputs are kept in ``build/notebooks`` under a key of
+its code and of the package, so that whoever comes second, the manual or a test, finds them there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupyter_client import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build" / "notebooks"
+READ = ("data", "configs", "qm_pretrained_checkpoints", "stable_checkpoints")  # of the checkout, which stays unchanged
+LONGEST_CELL_S = 600
+
+#: A last cell, which is not shown, prints the numbers and texts that the notebook has computed, and its processor time.
+VALUES = """
+import json, time
+cpu_s = time.process_time()
+print(json.dumps({name: value for name, value in globals().items()
+                  if not name.startswith("_") and type(value) in (bool, int, float, str)}))
+"""
+
+
+def executed(text: str) -> NotebookNode:
+    """The notebook of a text with its outputs. ``metadata["computed"]`` has its variables that are numbers or text."""
+    notebook = jupytext.reads(text, fmt="py:percent")
+    kept = KEPT / f"{_key(notebook)}.ipynb"
+    if not kept.exists():
+        _keep(_run(notebook), kept)
+    done = nbformat.read(kept, as_version=4)
+    for cell, source in zip(_code(notebook), _code(done), strict=True):
+        cell.outputs, cell.execution_count = source.outputs, source.execution_count
+    notebook.metadata["computed"] = done.metadata["computed"]
+    return notebook
+
+
+def _key(notebook: NotebookNode) -> str:
+    """Of the code of a notebook, without the text between cells, of the package, and of this file."""
+    found = hashlib.sha256(Path(__file__).read_bytes())
+    for cell in _code(notebook):
+        found.update(cell.source.encode() + b"\0")
+    for path in sorted((ROOT / "mdsim").rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:32]
+
+
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _run(notebook: NotebookNode) -> NotebookNode:
+    """The notebook, executed in a folder that sees the data and checkpoints of the checkout."""
+    running = nbformat.from_dict({**notebook, "cells": [*notebook.cells, nbformat.v4.new_code_cell(VALUES)]})
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in READ:
+            (Path(folder) / name).symlink_to(ROOT / name)
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
+        client = NotebookClient(running, kernel, timeout=LONGEST_CELL_S, resources={"metadata": {"path": folder}})
+        client.execute(env=os.environ | {"PYTHONPATH": paths, "PATH": f"{Path(sys.executable).parent}:{os.defpath}"})
+    values = running.cells.pop()
+    running.metadata["computed"] = json.loads("".join(output.text for output in values.outputs))
+    return running
+
+
+def _keep(notebook: NotebookNode, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    nbformat.write(notebook, temporary)
+    temporary.replace(path)
+
+
+def _offer(app: Sphinx, name: str, source: list[str]) -> None:
+    """A line below the title with the notebook to download."""
+    folder, _, page = name.rpartition("/")
+    if folder == "notebooks" and app.env.doc2path(name).endswith(".py"):
+        title, _, rest = source[0].partition("\n#\n")
+        link = f"# *Download as a notebook, to run in a checkout: {{nb-download}}`{page}.ipynb`.*"
+        source[0] = f"{title}\n#\n{link}\n#\n{rest}"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", _offer)
+    return {"parallel_read_safe": True}
