@@ -24,7 +24,7 @@ extensions = [
     "notebooks",
     "source_pages",
 ]
-exclude_patterns = ["_ext", "conf.py", "examples"]
+exclude_patterns = ["_ext", "conf.py", "examples", "notebooks/outputs"]
 default_role = "code"  # docstrings write names in single backticks
 nitpicky = False
 

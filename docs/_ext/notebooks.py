@@ -1,7 +1,10 @@
 """Notebooks of the manual (`docs/notebooks`): executed once for the manual and for the tests.
 
-A notebook is a Python file in the percent format of jupytext. Its outputs are kept in ``build/notebooks`` under a key of
-its code and of the package, so that whoever comes second, the manual or a test, finds them there.
+A notebook is a Python file in the percent format of jupytext. Its outputs are kept in ``build/notebooks`` under a key
+of its code and of the package, so that whoever comes second, the manual or a test, finds them there. Outputs of a long
+notebook are part of the repository, and the slow tests execute it again. After a change of its code, write them anew:
+
+    python docs/_ext/notebooks.py docs/notebooks/stabilize_your_model.py
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import jupytext
@@ -22,6 +26,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "notebooks"
+STORED = ROOT / "docs" / "notebooks" / "outputs"  # of long notebooks
 READ = ("data", "configs", "qm_pretrained_checkpoints", "stable_checkpoints")  # of the checkout, which stays unchanged
 LONGEST_CELL_S = 600
 
@@ -34,10 +39,18 @@ print(json.dumps({name: value for name, value in globals().items()
 """
 
 
-def executed(text: str) -> NotebookNode:
-    """The notebook of a text with its outputs. ``metadata["computed"]`` has its variables that are numbers or text."""
+def executed(text: str, stored: bool = True) -> NotebookNode:
+    """The notebook of a text with its outputs. ``metadata["computed"]`` has its variables that are numbers or text.
+
+    Args:
+        text: a notebook in the percent format.
+        stored: take the outputs in the repository, if there are any of this code.
+    """
     notebook = jupytext.reads(text, fmt="py:percent")
-    kept = KEPT / f"{_key(notebook)}.ipynb"
+    code = _key(notebook)
+    kept = STORED / f"{code}.ipynb"
+    if not (stored and kept.exists()):
+        kept = KEPT / f"{code}-{_key_of_the_package()}.ipynb"
     if not kept.exists():
         _keep(_run(notebook), kept)
     done = nbformat.read(kept, as_version=4)
@@ -47,14 +60,31 @@ def executed(text: str) -> NotebookNode:
     return notebook
 
 
+def store(path: Path) -> Path:
+    """Execute a notebook and write its outputs to the repository, in place of earlier ones."""
+    text = path.read_text(encoding="utf-8")
+    notebook = executed(text, stored=False)
+    for earlier in STORED.glob("*.ipynb"):
+        if nbformat.read(earlier, as_version=4).metadata.get("name") == path.stem:
+            earlier.unlink()
+    notebook.metadata["name"] = path.stem
+    kept = STORED / f"{_key(notebook)}.ipynb"
+    _keep(notebook, kept)
+    return kept
+
+
 def _key(notebook: NotebookNode) -> str:
-    """Of the code of a notebook, without the text between cells, of the package, and of this file."""
-    found = hashlib.sha256(Path(__file__).read_bytes())
-    for cell in _code(notebook):
-        found.update(cell.source.encode() + b"\0")
-    for path in sorted((ROOT / "mdsim").rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:32]
+    """Of the code of a notebook, without the text between cells."""
+    return _digest(cell.source.encode() for cell in _code(notebook))
+
+
+def _key_of_the_package() -> str:
+    """Of the package, and of this file."""
+    return _digest(path.read_bytes() for path in (Path(__file__), *sorted((ROOT / "mdsim").rglob("*.py"))))
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _code(notebook: NotebookNode) -> list[NotebookNode]:
@@ -71,6 +101,8 @@ def _run(notebook: NotebookNode) -> NotebookNode:
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
         client = NotebookClient(running, kernel, timeout=LONGEST_CELL_S, resources={"metadata": {"path": folder}})
         client.execute(env=os.environ | {"PYTHONPATH": paths, "PATH": f"{Path(sys.executable).parent}:{os.defpath}"})
+    for output in (output for cell in _code(running) for output in cell.outputs if "text" in output):
+        output.text = output.text.replace(folder, "CHECKOUT")
     values = running.cells.pop()
     running.metadata["computed"] = json.loads("".join(output.text for output in values.outputs))
     return running
@@ -95,3 +127,7 @@ def _offer(app: Sphinx, name: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", _offer)
     return {"parallel_read_safe": True}
+
+
+if __name__ == "__main__":
+    print(store(Path(sys.argv[1])))

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # From an experiment
 #
-# A table of two columns as the reference, and as the target, of a force field for water. A measured $g(r)$ from a diffraction
-# experiment has this form. Here the table is written from the bundled reference run (SPC/Fw, 300 K), so that the right answer is
-# known. It takes about half a minute on one core.
+# A table of two columns as the reference, and as the target, of a force field for water. A measured $g(r)$ from a
+# diffraction experiment has this form. Here the table is written from the bundled reference run (SPC/Fw, 300 K), so
+# that the right answer is known. It takes about half a minute on one core.
 
 # %%
 from pathlib import Path
@@ -87,19 +87,19 @@ n_refused = len(refused)
 # %% [markdown]
 # ## A table out of reach
 #
-# Some tables are well formed but cannot be reached: the estimator learns from frames that the force field visits, and has no
-# gradient toward values that no frame has. The share of the reference in such bins is a result of every evaluation
-# (`rdf_OO_unvisited`), and a training warns above 10 %. First, short dynamics of the fitted force field:
+# Some tables are well formed but cannot be reached: the estimator learns from frames that the force field visits, and
+# has no gradient toward values that no frame has. The share of the reference in such bins is a result of every
+# evaluation (`rdf_OO_unvisited`), and a training warns above 10 %. First, short dynamics of the fitted force field:
 
 # %%
 langevin = mdsim.LangevinBAOAB(timestep_fs=1.0, temperature_K=300.0, friction_per_ps=1.0)
 apart = mdsim.MinimumIntermolecularDistance(1.2)
 run = mdsim.simulate(
-    force_field, water, langevin, length_ps=0.4, n_replicas=8, frame_interval_fs=20.0, criteria=[apart]
+    force_field, water, langevin, length_ps=0.4, n_replicas=6, frame_interval_fs=20.0, criteria=[apart]
 )
 n_broken = int(run.verdict.unstable.sum())
 simulated = run.mean(rdf)
-print(f"{n_broken} of 8 replicas broke within 0.4 ps")
+print(f"{n_broken} of 6 replicas broke within 0.4 ps")
 
 # %% [markdown]
 # Then two tables: the one above, and the same with distances 0.6 Å too short, as if of another liquid.
@@ -123,13 +123,13 @@ plt.show()
 # %% [markdown]
 # ## The gradient toward the table
 #
-# The Boltzmann estimator gives the gradient of a loss between the simulated and the tabulated $g(r)$ with respect to all
-# parameters. It needs the frames and nothing else, neither labels nor structures of the experiment.
+# The Boltzmann estimator gives the gradient of a loss between the simulated and the tabulated $g(r)$ with respect to
+# all parameters. It needs the frames and nothing else, neither labels nor structures of the experiment.
 
 # %%
 stable = run.stable_frames
-samples = run.trajectory.positions[stable][-80:]
-values = rdf(run.system, run.trajectory)[stable][-80:].double()
+samples = run.trajectory.positions[stable][-60:]
+values = rdf(run.system, run.trajectory)[stable][-60:].double()
 kT = mdsim.kT_eV(300.0)
 
 
@@ -150,8 +150,8 @@ loss_before = float(estimate.loss)
 print(f"loss {loss_before:.4f} from {estimate.n_samples} frames, norm of the gradient {squared_norm**0.5:.2g}")
 
 # %% [markdown]
-# A small step against it lowers the loss by the product of step and gradient. Reweighting the same frames to the new parameters shows
-# that it does:
+# A small step against it lowers the loss by the product of step and gradient. Reweighting the same frames to the new
+# parameters shows that it does:
 
 # %%
 predicted_change = -0.02 * loss_before
@@ -174,7 +174,8 @@ print(f"effective number of frames: {moved.effective_sample_size:.0f} of {len(sa
 
 # %% [markdown]
 # A training repeats this with new frames after every few steps, and holds the gradient of the labels against it
-# ([liquid water](../water.md), [choosing](../choosing.md)). One step from 80 correlated frames trains nothing.
+# ([liquid water](../water.md), [choosing](../choosing.md)). One step from 60 correlated frames trains nothing.
 #
 # A measured table also differs from this one in what it does not say: its resolution, its range of $q$, and nuclear
-# quantum effects, which classical dynamics does not have. Compare first (`reference_files`), and train on what you trust.
+# quantum effects, which classical dynamics does not have. Compare first (`reference_files`), and train on what you
+# trust.

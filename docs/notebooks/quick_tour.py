@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Quick tour
 #
-# From `import mdsim` to a survival curve, with data and force fields of the repository. It takes about half a minute on one
-# core.
+# From `import mdsim` to a survival curve, with data and force fields of the repository. It takes about half a minute
+# on one core.
 
 # %%
 import matplotlib.pyplot as plt
@@ -13,8 +13,8 @@ import mdsim
 # %% [markdown]
 # ## A data set and a force field
 #
-# The data are frames of aspirin at 500 K, labeled with GFN2-xTB. The force field is a SchNet that was fitted to the energies
-# and forces of 38 of them.
+# The data are frames of aspirin at 500 K, labeled with GFN2-xTB. The force field is a SchNet that was fitted to the
+# energies and forces of 38 of them.
 
 # %%
 data = mdsim.load_dataset("data/bundled", "aspirin_gfn2", "aspirin", "40")
@@ -36,24 +36,31 @@ print(f"force MAE {force_mae_meV_per_A:.0f} meV/Å of {typical_meV_per_A:.0f} me
 # %% [markdown]
 # ## How long does it last?
 #
-# Twenty-four replicas start at test frames with velocities of 500 K. A replica is broken as soon as a bond differs from its mean
-# length in the data by 0.25 Å. The other replicas go on.
+# Sixteen replicas start at test frames with velocities of 500 K. A replica is broken as soon as a bond differs from
+# its mean length in the data by 0.25 Å. The other replicas go on.
 
 # %%
-length_ps = 4.0
+length_ps = 2.0
+n_replicas = 16
 langevin = mdsim.LangevinBAOAB(timestep_fs=1.0, temperature_K=500.0, friction_per_ps=0.1)
 intact = mdsim.BondLengthDeviation(data.reference_bond_lengths(), tolerance_A=0.25)
 
 
 def simulated(force_field):
     return mdsim.simulate(
-        force_field, data, langevin, length_ps=length_ps, n_replicas=24, frame_interval_fs=20.0, criteria=[intact]
+        force_field,
+        data,
+        langevin,
+        length_ps=length_ps,
+        n_replicas=n_replicas,
+        frame_interval_fs=20.0,
+        criteria=[intact],
     )
 
 
 before = simulated(fitted)
 n_broken_before = int(before.verdict.unstable.sum())
-print(f"{n_broken_before} of 24 replicas broke within {length_ps:g} ps")
+print(f"{n_broken_before} of {n_replicas} replicas broke within {length_ps:g} ps")
 
 # %% [markdown]
 # A good force error is not enough. The same network after StABlE training (`make stable`) used no new labels:
@@ -62,13 +69,13 @@ print(f"{n_broken_before} of 24 replicas broke within {length_ps:g} ps")
 trained = mdsim.load_force_field("stable_checkpoints/aspirin_gfn2/schnet_aspirin_default/last.pt")
 after = simulated(trained)
 n_broken_after = int(after.verdict.unstable.sum())
-print(f"{n_broken_after} of 24 replicas broke within {length_ps:g} ps")
+print(f"{n_broken_after} of {n_replicas} replicas broke within {length_ps:g} ps")
 
 # %% [markdown]
 # ## The survival curve
 #
-# Replicas that did not break are *censored*: their stable time is at least the length of the run. `kaplan_meier` and the mean
-# stable time, restricted to the length of the run, account for this.
+# Replicas that did not break are *censored*: their stable time is at least the length of the run. `kaplan_meier` and
+# the mean stable time, restricted to the length of the run, account for this.
 
 # %%
 times_ps = np.linspace(0, length_ps, 401)
@@ -83,13 +90,13 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Brackets are 95 % intervals over replicas. The whole comparison, with longer runs and three seeds, is in
-# [the recipe](../recipe.md).
+# Brackets are 95 % intervals over replicas. The whole comparison, with longer runs and three seeds, is in [the
+# recipe](../recipe.md).
 #
 # ## What happens to the structure
 #
-# Averages exclude the frames after a break. The distribution of angles shows what the survival curve does not: the fitted
-# force field folds the molecule before it breaks a bond.
+# Averages exclude the frames after a break. The distribution of angles shows what the survival curve does not: the
+# fitted force field folds the molecule before it breaks a bond.
 
 # %%
 angles = mdsim.ADF(bin_width_deg=2.0)

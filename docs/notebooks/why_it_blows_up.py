@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Why it blows up
 #
-# The anatomy of one instability: which coordinate leaves the range of the data first, what the energy does along it, and what
-# breaks later. It needs the extra `data` for GFN2-xTB, and takes about a minute on one core.
+# The anatomy of one instability: which coordinate leaves the range of the data first, what the energy does along it,
+# and what breaks later. It needs the extra `data` for GFN2-xTB, and takes half a minute on one core.
 
 # %%
 from collections import Counter
@@ -35,22 +35,22 @@ frame_fs = 5.0
 langevin = mdsim.LangevinBAOAB(timestep_fs=1.0, temperature_K=500.0, friction_per_ps=1.0)
 intact = mdsim.BondLengthDeviation(data.reference_bond_lengths(), tolerance_A=0.25)
 run = mdsim.simulate(
-    force_field, data, langevin, length_ps=4.0, n_replicas=24, frame_interval_fs=frame_fs, criteria=[intact]
+    force_field, data, langevin, length_ps=3.0, n_replicas=16, frame_interval_fs=frame_fs, criteria=[intact]
 )
 n_broken = int(run.verdict.unstable.sum())
-print(f"{n_broken} of 24 replicas broke a bond within 4 ps")
+print(f"{n_broken} of 16 replicas broke a bond within 3 ps")
 
 # %% [markdown]
 # ## What leaves its range first
 #
-# The *support* of the data is the range of each bond, angle, dihedral and contact in 950 frames that the force field has not
-# seen, extended to what a much longer simulation would reach. A *departure* is the first time that a coordinate leaves
-# its range and stays outside for 0.1 ps.
+# The *support* of the data is the range of each bond, angle, dihedral and contact in 950 frames that the force field
+# has not seen, extended to what a much longer simulation would reach. A *departure* is the first time that a
+# coordinate leaves its range and stays outside for 0.1 ps.
 
 # %%
 seen = mdsim.load_dataset("data/bundled", "aspirin_gfn2", "aspirin", "1k").train.positions.float()
-departures = Departures(support_of(system, seen), 24, sustained_frames(0.1, frame_fs))
-departures.follow(torch.arange(24), run.trajectory, run.verdict.first_frame)
+departures = Departures(support_of(system, seen), 16, sustained_frames(0.1, frame_fs))
+departures.follow(torch.arange(16), run.trajectory, run.verdict.first_frame)
 first = Counter(name for name in departures.coordinates if name is not None)
 for name, replicas in first.most_common():
     print(f"{replicas:3d}  {name}")
@@ -60,8 +60,8 @@ n_by_hydroxyl = sum(replicas for name, replicas in first.items() if "H13" in nam
 print(f"{n_by_hydroxyl} of {n_departed} departures are coordinates of H13")
 
 # %% [markdown]
-# H13 is the hydrogen of the carboxyl group. Its angle at the oxygen folds, or it turns about the C-O bond. The broken bond comes
-# later, and elsewhere:
+# H13 is the hydrogen of the carboxyl group. Its angle at the oxygen folds, or it turns about the C-O bond. The broken
+# bond comes later, and elsewhere:
 
 # %%
 left = departures.frames_before
@@ -73,8 +73,9 @@ print(f"from the departure to the broken bond: median {median_delay_fs:.0f} fs, 
 # %% [markdown]
 # ## One replica
 #
-# One that has an early departure by this angle and a break well after it. The energies of the force field and of GFN2-xTB are both
-# relative to their means over the test frames, so that a difference between them is an error of the force field.
+# One that has an early departure by this angle and a break well after it. The energies of the force field and of
+# GFN2-xTB are both relative to their means over the test frames, so that a difference between them is an error of the
+# force field.
 
 # %%
 carbon, oxygen, hydrogen = 10, 9, 13
@@ -124,8 +125,8 @@ panels[2].legend()
 plt.show()
 
 # %% [markdown]
-# Solid line: departure. Dotted line: the bond is broken. In between the molecule is folded and still in one piece. The force field
-# finds its energy low, and GFN2-xTB does not.
+# Solid line: departure. Dotted line: the bond is broken. In between the molecule is folded and still in one piece.
+# The force field finds its energy low, and GFN2-xTB does not.
 
 # %%
 folded = path[departure : departure + 40 : 8]
@@ -159,11 +160,12 @@ plt.show()
 outside = (grid_deg < float(data_deg.min())) | (grid_deg > float(data_deg.max()))
 worst_scan_error_eV = float(np.min((model_scan - gfn2_scan)[outside]))
 largest_scan_error_inside_eV = float(np.abs((model_scan - gfn2_scan)[~outside]).max())
-print(f"force field minus GFN2-xTB: at most {largest_scan_error_inside_eV:.2f} eV within the range, {worst_scan_error_eV:.2f} eV beyond")
+print(f"force field minus GFN2-xTB: at most {largest_scan_error_inside_eV:.2f} eV within the range of the data")
+print(f"beyond it, down to {worst_scan_error_eV:.2f} eV")
 
 # %% [markdown]
-# Within the data the two agree. Beyond them the energy should rise, and the fit does not know it. No test error shows this,
-# because test frames do not go there. Dynamics does.
+# Within the data the two agree. Beyond them the energy should rise, and the fit does not know it. No test error shows
+# this, because test frames do not go there. Dynamics does.
 #
 # ## Pictures
 #
@@ -201,7 +203,7 @@ angle_folded_deg = float(angles_deg(path[middle], bend, None)[0])
 #
 # - The broken bond is a late consequence. A criterion for training should judge angles too.
 # - The observables of a training must see the fold: distributions of angles do, those of bond lengths do not.
-# - A few labels in the fold would also help. StABlE training needs none: it compares angles with the data
-#   ([the recipe](../recipe.md#cause-of-the-instability)).
+# - A few labels in the fold would also help. StABlE training needs none: it compares angles with the data ([the
+#   recipe](../recipe.md#cause-of-the-instability)).
 #
 # `mdsim stress-test` does this analysis for any force field ([stress test](../stress_test.md)).
