@@ -29,6 +29,7 @@ KEPT = ROOT / "build" / "notebooks"
 STORED = ROOT / "docs" / "notebooks" / "outputs"  # of long notebooks
 READ = ("data", "configs", "qm_pretrained_checkpoints", "stable_checkpoints")  # of the checkout, which stays unchanged
 LONGEST_CELL_S = 600
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 #: A last cell, which is not shown, prints the numbers and texts that the notebook has computed, and its processor time.
 VALUES = """
@@ -56,7 +57,7 @@ def executed(text: str, stored: bool = True) -> NotebookNode:
     done = nbformat.read(kept, as_version=4)
     for cell, source in zip(_code(notebook), _code(done), strict=True):
         cell.outputs, cell.execution_count = source.outputs, source.execution_count
-    notebook.metadata["computed"] = done.metadata["computed"]
+    notebook.metadata.update(done.metadata)
     return notebook
 
 
@@ -98,12 +99,13 @@ def _run(notebook: NotebookNode) -> NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         for name in READ:
             (Path(folder) / name).symlink_to(ROOT / name)
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
+        kernel = AsyncKernelManager(kernel_name=KERNEL["name"], transport="ipc", ip=f"{folder}/kernel")
         client = NotebookClient(running, kernel, timeout=LONGEST_CELL_S, resources={"metadata": {"path": folder}})
         client.execute(env=os.environ | {"PYTHONPATH": paths, "PATH": f"{Path(sys.executable).parent}:{os.defpath}"})
     for output in (output for cell in _code(running) for output in cell.outputs if "text" in output):
         output.text = output.text.replace(folder, "CHECKOUT")
     values = running.cells.pop()
+    running.metadata["kernelspec"] = KERNEL
     running.metadata["computed"] = json.loads("".join(output.text for output in values.outputs))
     return running
 
@@ -118,7 +120,7 @@ def _keep(notebook: NotebookNode, path: Path) -> None:
 def _offer(app: Sphinx, name: str, source: list[str]) -> None:
     """A line below the title with the notebook to download."""
     folder, _, page = name.rpartition("/")
-    if folder == "notebooks" and app.env.doc2path(name).endswith(".py"):
+    if folder == "notebooks" and Path(app.env.doc2path(name)).suffix == ".py":
         title, _, rest = source[0].partition("\n#\n")
         link = f"# *Download as a notebook, to run in a checkout: {{nb-download}}`{page}.ipynb`.*"
         source[0] = f"{title}\n#\n{link}\n#\n{rest}"

@@ -73,16 +73,25 @@ print(f"from the departure to the broken bond: median {median_delay_fs:.0f} fs, 
 # %% [markdown]
 # ## One replica
 #
-# One that has an early departure by this angle and a break well after it. The energies of the force field and of
-# GFN2-xTB are both relative to their means over the test frames, so that a difference between them is an error of the
-# force field.
+# Of those that depart by this angle, the one that stays folded for longest before it breaks. The energies of the
+# force field and of GFN2-xTB are both relative to their means over test frames, so that a difference between them is
+# an error of the force field.
 
 # %%
 carbon, oxygen, hydrogen = 10, 9, 13
 bend = torch.tensor([[carbon, oxygen, hydrogen]])
+data_deg = angles_deg(seen, bend, None)
+
+
+def folded_frames(index):
+    """Frames between the departure and the break at which the angle is below the range of the data."""
+    frames = torch.arange(int(left[index]), int(run.verdict.first_frame[index]))
+    return frames[angles_deg(run.trajectory.positions[frames, index], bend, None)[:, 0] < data_deg.min()]
+
+
 by_angle = [index for index, name in enumerate(departures.coordinates) if name == first_coordinate and both[index]]
-replica = max(by_angle, key=lambda index: float(run.verdict.first_frame[index] - left[index]))
-path = run.trajectory.positions[:, replica]
+replica = max(by_angle, key=lambda index: len(folded_frames(index)))
+path, folded = run.trajectory.positions[:, replica], folded_frames(replica)
 departure, broken = int(left[replica]), int(run.verdict.first_frame[replica])
 
 
@@ -104,15 +113,16 @@ shown = torch.arange(max(0, departure - 60), min(len(path), broken + 20))
 time_fs = (shown.numpy() - departure) * frame_fs
 every = shown[::6]
 bonds_A = pair_distances(path, system.bonds)
-torn = int((bonds_A[broken] - data.reference_bond_lengths()).abs().argmax())
-torn_bond = "-".join(f"{chemical_symbols[system.atomic_numbers[atom]]}{atom}" for atom in system.bonds[torn].tolist())
+changed = int((bonds_A[broken] - data.reference_bond_lengths()).abs().argmax())
+changed_bond = "-".join(
+    f"{chemical_symbols[system.atomic_numbers[atom]]}{atom}" for atom in system.bonds[changed].tolist()
+)
 figure, panels = plt.subplots(3, 1, figsize=(6.4, 6.4), sharex=True, layout="constrained")
 panels[0].plot(time_fs, angles_deg(path[shown], bend, None).numpy())
-data_deg = angles_deg(seen, bend, None)
 panels[0].axhspan(float(data_deg.min()), float(data_deg.max()), color="gray", alpha=0.2, label="range of the data")
 panels[0].set(ylabel="angle C10-O9-H13 (°)")
-panels[1].plot(time_fs, bonds_A[shown, torn].numpy())
-panels[1].set(ylabel=f"bond {torn_bond} (Å)")
+panels[1].plot(time_fs, bonds_A[shown, changed].numpy())
+panels[1].set(ylabel=f"bond {changed_bond} (Å)")
 model_path, gfn2_path = model_eV(path[every]) - model_zero, gfn2_eV(path[every]) - gfn2_zero
 panels[2].plot(time_fs[::6], model_path, label="force field")
 panels[2].plot(time_fs[::6], gfn2_path, color="black", label="GFN2-xTB, the same structures")
@@ -125,14 +135,14 @@ panels[2].legend()
 plt.show()
 
 # %% [markdown]
-# Solid line: departure. Dotted line: the bond is broken. In between the molecule is folded and still in one piece.
-# The force field finds its energy low, and GFN2-xTB does not.
+# Solid line: departure. Dotted line: the bond is broken. The molecule is folded before it breaks. The force field
+# finds the energy of the fold low, and GFN2-xTB does not.
 
 # %%
-folded = path[departure : departure + 40 : 8]
-error_folded_eV = float(np.median(model_eV(folded) - model_zero - gfn2_eV(folded) + gfn2_zero))
+some = path[folded[:: max(1, len(folded) // 8)]]
+error_folded_eV = float(np.median(model_eV(some) - model_zero - gfn2_eV(some) + gfn2_zero))
 error_test_eV = float(np.median(np.abs(model_eV(test) - model_zero - gfn2_eV(test) + gfn2_zero)))
-print(f"energy, force field minus GFN2-xTB: {error_folded_eV:+.2f} eV just after the departure")
+print(f"energy, force field minus GFN2-xTB: {error_folded_eV:+.2f} eV in the fold")
 print(f"on test frames: {error_test_eV:.2f} eV (median of the absolute value); kT is {mdsim.kT_eV(500.0):.3f} eV")
 
 # %% [markdown]
@@ -164,12 +174,14 @@ print(f"force field minus GFN2-xTB: at most {largest_scan_error_inside_eV:.2f} e
 print(f"beyond it, down to {worst_scan_error_eV:.2f} eV")
 
 # %% [markdown]
-# Within the data the two agree. Beyond them the energy should rise, and the fit does not know it. No test error shows
-# this, because test frames do not go there. Dynamics does.
+# Within the data the two agree. Beyond them the energy should rise, and the fit does not know it: opening the angle
+# costs little, and folding it leads into a hole. No test error shows this, because test frames do not go there.
+# Dynamics does.
 #
 # ## Pictures
 #
-# Before the departure, folded, and broken. The three atoms of the angle are outlined, the torn bond is red.
+# Before the departure, folded, and broken. The three atoms of the angle are outlined, the bond that is called broken
+# is red.
 
 # %%
 COLORS, SIZES = {1: "white", 6: "dimgray", 8: "tab:red"}, {1: 90, 6: 220, 8: 220}
@@ -181,7 +193,7 @@ def draw(axes, positions, title):
     plane = np.linalg.svd(np.array([centered[carbon], centered[hydrogen], centered[5]]))[2][:2]
     flat = centered @ plane.T
     for number, (i, j) in enumerate(system.bonds.tolist()):
-        axes.plot(*flat[[i, j]].T, color="tab:red" if number == torn else "silver", linewidth=3, zorder=1)
+        axes.plot(*flat[[i, j]].T, color="tab:red" if number == changed else "silver", linewidth=3, zorder=1)
     for index, number in enumerate(system.atomic_numbers.tolist()):
         edge = "tab:blue" if index in (carbon, oxygen, hydrogen) else "black"
         width = 2.0 if edge == "tab:blue" else 0.6
@@ -191,7 +203,7 @@ def draw(axes, positions, title):
 
 
 figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
-middle = (departure + broken) // 2
+middle = int(folded[len(folded) // 2])
 for panel, frame in zip(panels, (max(0, departure - 20), middle, broken), strict=True):
     angle = float(angles_deg(path[frame], bend, None)[0])
     draw(panel, path[frame], f"{(frame - departure) * frame_fs:+.0f} fs, angle {angle:.0f}°")

@@ -51,7 +51,7 @@ def test_the_anatomy_of_an_instability():
     assert found["error_folded_eV"] < -0.5, "the fold is a spurious minimum"
     assert found["largest_scan_error_inside_eV"] < 0.15
     assert found["worst_scan_error_eV"] < -0.5
-    assert found["angle_folded_deg"] < 80 or found["angle_folded_deg"] > 140
+    assert found["angle_folded_deg"] < 90
     assert figures == 3
 
 
