@@ -5,7 +5,7 @@
 # make soak     set everything up, then look for growing memory over long runs (about ten minutes)
 # make gpu      set everything up, then measure what needs a GPU (under eight minutes, on a machine that has one)
 # make docs     set everything up, then build the manual into build/docs
-# make docs-pictures  build the manual and look at every page in Chromium; pictures in build/pictures
+# make docs-pictures  build the manual, and open every page in Chromium; pictures are in build/pictures
 SHELL := /bin/bash
 PYTHON ?= python3
 WORKERS ?= 3
@@ -75,8 +75,8 @@ docs: setup
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
 	@echo "open build/docs/index.html"
 
-docs-pictures: setup
-	MDSIM_MANUAL_PICTURES=build/pictures $(BIN)/python -m pytest -q tests/integration/test_manual_in_browser.py
+docs-pictures: docs
+	MDSIM_MANUAL=build/docs MDSIM_MANUAL_PICTURES=build/pictures $(BIN)/python -m pytest -q tests/integration/test_manual_in_browser.py
 
 clean-runs:
 	rm -rf runs

@@ -1,6 +1,7 @@
 """Every page of the manual in headless Chromium, on a desktop and on a phone: no errors, no overflow, and a search.
 
-`MDSIM_MANUAL_PICTURES=FOLDER` keeps a picture of each page, to look at.
+`make docs-pictures` takes the manual that `make docs` built (`MDSIM_MANUAL`), and keeps a picture of each page
+(`MDSIM_MANUAL_PICTURES`), to look at.
 """
 
 import http.server
@@ -34,11 +35,12 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def manual(tmp_path_factory) -> Path:
-    """The built manual. A build in another folder takes the doctrees of `make docs`, if there are any."""
+    """The folder of the built manual."""
+    if built := os.environ.get("MDSIM_MANUAL"):
+        return ROOT / built
     folder = tmp_path_factory.mktemp("manual")
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", str(ROOT / "build" / "doctrees"), "docs"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([*command, str(folder)], cwd=ROOT, check=True, env=environment)
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "docs", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     return folder
 
 
