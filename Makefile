@@ -6,6 +6,7 @@
 # make soak     set everything up, then look for growing memory over long runs (about ten minutes)
 # make gpu      set everything up, then measure what needs a GPU (under eight minutes, on a machine that has one)
 # make docs     set everything up, then build the manual into build/docs
+# make docs-pictures  build the manual, and open every page in Chromium; pictures are in build/pictures
 SHELL := /bin/bash
 PYTHON ?= python3
 WORKERS ?= 3
@@ -19,7 +20,7 @@ STABLE := configs/stable_training/aspirin_gfn2
 RUN := runs/aspirin_gfn2/schnet_aspirin_seed$(SEED)
 RUN_FLAGS := --seed $(SEED) --exp_name=seed$(SEED) --resume
 
-.PHONY: setup setup-mace stable soak bench gpu test test-mace test-all lint docs clean-runs clean
+.PHONY: setup setup-mace stable soak bench gpu test test-mace test-all lint docs docs-pictures clean-runs clean
 
 setup: $(VENV)/.installed
 
@@ -81,6 +82,9 @@ lint: setup
 docs: setup
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
 	@echo "open build/docs/index.html"
+
+docs-pictures: docs
+	MDSIM_MANUAL=build/docs MDSIM_MANUAL_PICTURES=build/pictures $(BIN)/python -m pytest -q tests/integration/test_manual_in_browser.py
 
 clean-runs:
 	rm -rf runs

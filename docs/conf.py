@@ -13,7 +13,7 @@ author = copyright = "The mdsim developers"
 version = release = mdsim.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -21,15 +21,20 @@ extensions = [
     "docstrings",
     "mathml",
     "modules",
+    "notebooks",
     "source_pages",
 ]
-exclude_patterns = ["examples"]
+exclude_patterns = ["_ext", "conf.py", "examples", "notebooks/outputs"]
 default_role = "code"  # docstrings write names in single backticks
 nitpicky = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
+
+nb_custom_formats = {".py": ["notebooks.executed", {}, False]}
+nb_execution_mode = "off"  # done by `notebooks.executed`, once for the manual and the tests
+nb_merge_streams = True
 
 autodoc_mock_imports = ["torch_sim", "metatomic", "metatensor", "mace"]  # which the manual does without
 autodoc_member_order = "bysource"

@@ -199,7 +199,8 @@ def _max_test_frames(model: ModelRecord, machine: Machine, pairs: int) -> Sectio
     """Frames of each split in the errors after the fit: fewer than by default for costly models."""
     per_second = model.start.pairs_per_second * (GPU_FACTOR if machine.gpu else 1)
     affordable = max(FEWEST_TEST_FRAMES, round(REPORT_SECONDS * per_second / max(1, pairs)))
-    if affordable >= OptimizationConfig().max_test_frames:
+    default = OptimizationConfig().max_test_frames
+    if default is not None and affordable >= default:
         return {}
     return {"max_test_frames": Chosen(affordable, f"of each split, in the errors after the fit: {REPORT_SECONDS} s")}
 

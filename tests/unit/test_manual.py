@@ -120,6 +120,55 @@ def test_every_module_is_in_the_api_reference():
     assert documented <= modules
 
 
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+TOCTREE = re.compile(r"```\{toctree\}(.*?)```", re.DOTALL)
+WEB = re.compile(r"https?://[\w.-]+\.[a-z]{2,}(:\d+)?(/[\w./%~+=&?:@-]*(#[\w.-]+)?)?")
+
+
+def _texts() -> dict[str, str]:
+    """The pages of the manual by name without suffix."""
+    docs = ROOT / "docs"
+    files = [*docs.rglob("*.md"), *(docs / "notebooks").glob("*.py")]
+    return {str(path.relative_to(docs).with_suffix("")): path.read_text(encoding="utf-8") for path in files}
+
+
+def _linked(page: str, text: str) -> set[str]:
+    """The pages that a page links to or lists."""
+    folder = (ROOT / "docs" / page).parent
+    listed = [line.split("<")[-1].rstrip(">") for block in TOCTREE.findall(text) for line in block.splitlines()]
+    names = [target.partition("#")[0] for target in LINK.findall(text)] + listed
+    paths = [(folder / name).resolve() for name in names if name and "://" not in name and not name.startswith(":")]
+    return {
+        str(path.relative_to(ROOT / "docs").with_suffix("")) for path in paths if path.is_relative_to(ROOT / "docs")
+    }
+
+
+def test_every_page_is_at_most_two_clicks_away():
+    texts = _texts()
+    once = _linked("index", texts["index"]) & texts.keys()
+    twice = {name for page in once for name in _linked(page, texts[page])}
+    assert not texts.keys() - {"index"} - once - twice
+
+
+def test_the_entrance_begins_with_what_a_reader_wants_to_do():
+    text = _texts()["index"]
+    assert text.index("## What do you want to do?") < text.index("```{toctree}")
+    for page in ("quickstart", "stress_test", "tutorial", "choosing", "gallery", "glossary", "faq", "extend/index"):
+        assert page in _linked("index", text.partition("```{toctree}")[0]), page
+
+
+def test_links_to_the_web_are_well_formed():
+    links = [link for text in _texts().values() for link in LINK.findall(text) if "://" in link]
+    assert len(links) >= 3
+    assert [link for link in links if not WEB.fullmatch(link)] == []
+
+
+def test_every_page_of_the_api_reference_has_an_example():
+    pages = set((ROOT / "docs" / "api").glob("*.md")) - {ROOT / "docs" / "api" / "index.md"}
+    without = [page.name for page in pages if "```python" not in page.read_text(encoding="utf-8")]
+    assert not without, "they are run by tests/integration/test_documented_commands.py"
+
+
 def test_examples_in_docstrings_are_code():
     text = ["Examples:", "    python a.py \\", "        --flag", "", "Sizes are shared."]
     assert as_rst(text) == ["Examples::", "", "    python a.py \\", "        --flag", "", "", "Sizes are shared."]

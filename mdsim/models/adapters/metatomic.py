@@ -64,7 +64,8 @@ class Metatomic(EdgeModel):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Metatomic:
         # A program is for one precision.
-        network = self._modules.pop("network")
+        network = self.network
+        del self._modules["network"]
         super()._apply(fn, recurse)
         self.network = network.to(self.species.device)
         self.isolated_eV = self.isolated_eV.to(self.species.device)
