@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -18,6 +19,9 @@ class WithoutHook(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         return PathFinder.find_spec(name, path, target) if name in SCRIPTED else None
 
+
+with suppress(ImportError):  # its programs cannot be compiled once torch_geometric has replaced torch.index_select
+    import metatomic.torch  # noqa: F401
 
 _hook = install_import_hook("mdsim", "beartype.beartype")
 sys.meta_path.insert(0, WithoutHook())
