@@ -21,8 +21,9 @@ from mdsim.reporting.lines import folded
 
 
 @pytest.fixture(autouse=True)
-def restored_logger():
-    """Later tests find the logger as they expect it: without handlers, passing its records on."""
+def restored_logger(monkeypatch):
+    """No command has begun. Later tests find the logger without handlers, passing its records on."""
+    monkeypatch.setattr(STYLE, "begun_s", None)
     yield
     logger = logging.getLogger("mdsim")
     for handler in list(logger.handlers):
