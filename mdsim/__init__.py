@@ -87,6 +87,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.stability.criteria import (
         AngleDeviation as AngleDeviation,
         BondLengthDeviation as BondLengthDeviation,
+        DensityDeviation as DensityDeviation,
         MinimumIntermolecularDistance as MinimumIntermolecularDistance,
         RDFDeviation as RDFDeviation,
         TemperatureExplosion as TemperatureExplosion,
@@ -177,6 +178,7 @@ _HOMES = {
     "stability.criteria": (
         "AngleDeviation",
         "BondLengthDeviation",
+        "DensityDeviation",
         "MinimumIntermolecularDistance",
         "RDFDeviation",
         "TemperatureExplosion",

@@ -9,6 +9,7 @@ from mdsim.config.schema import (
     BondDeviationConfig,
     CriterionConfig,
     CustomCriterionConfig,
+    DensityDeviationConfig,
     IntermolecularDistanceConfig,
     RDFConfig,
     RDFDeviationConfig,
@@ -16,8 +17,15 @@ from mdsim.config.schema import (
 from mdsim.datasets.folder import Dataset
 from mdsim.errors import ConfigError
 from mdsim.interfaces import StabilityCriterion
+from mdsim.observables.density import density_g_per_cm3
 from mdsim.plugins import make
-from mdsim.stability.criteria import AngleDeviation, BondLengthDeviation, MinimumIntermolecularDistance, RDFDeviation
+from mdsim.stability.criteria import (
+    AngleDeviation,
+    BondLengthDeviation,
+    DensityDeviation,
+    MinimumIntermolecularDistance,
+    RDFDeviation,
+)
 from mdsim.state import System
 
 
@@ -30,6 +38,11 @@ def criterion(config: CriterionConfig, system: System, dataset: Dataset, from_ru
             return AngleDeviation(dataset.reference_angles_deg().to(system.masses), config.angle_dev_tol_deg)
         case IntermolecularDistanceConfig():
             return MinimumIntermolecularDistance(config.tolerance_A)
+        case DensityDeviationConfig():
+            if system.cell is None:
+                raise ConfigError("stability.density_deviation: the system is open and has no density; remove it")
+            known = config.reference_g_per_cm3 or float(density_g_per_cm3(system, system.cell))
+            return DensityDeviation(known, config.density_dev_tol_g_per_cm3)
         case RDFDeviationConfig():
             chosen = RDFConfig(
                 name="rdf", max_distance_A=config.max_distance_A, bin_width_A=config.bin_width_A, pair=config.pair

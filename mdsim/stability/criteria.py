@@ -18,6 +18,7 @@ from mdsim.interfaces import BinnedObservable
 from mdsim.observables import cells
 from mdsim.observables.adf import bonded_triplets
 from mdsim.observables.contacts import MinimumDistance
+from mdsim.observables.density import Density
 from mdsim.stability.verdict import non_finite
 from mdsim.state import System, Trajectory, kinetic_temperature_K
 from mdsim.typing import Bool, Float, Tensor
@@ -112,6 +113,33 @@ class MinimumIntermolecularDistance:
 
     def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
         return _outside(self.measure(system, trajectory), trajectory, lower=self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class DensityDeviation:
+    """Unstable when the density of a replica differs from its reference by more than the tolerance.
+
+    At constant pressure, a wrong force field evaporates or collapses.
+
+    Args:
+        reference_g_per_cm3: density of the stable liquid or solid, g/cm³.
+        tolerance_g_per_cm3: largest deviation, far above the fluctuations of a cell of this size, g/cm³.
+    """
+
+    reference_g_per_cm3: float
+    tolerance_g_per_cm3: float
+    name: str = "density_deviation"
+
+    @property
+    def tolerance(self) -> float:
+        return self.tolerance_g_per_cm3
+
+    def measure(self, system: System, trajectory: Trajectory) -> Float[Tensor, "frame replica"]:
+        """Deviation of the density, g/cm³."""
+        return (Density()(system, trajectory).squeeze(-1) - self.reference_g_per_cm3).abs()
+
+    def __call__(self, system: System, trajectory: Trajectory) -> Bool[Tensor, "frame replica"]:
+        return _outside(self.measure(system, trajectory), trajectory, upper=self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,7 @@ NETWORK, MINUTES, ELSEWHERE = "network: its data have to be downloaded", "minute
 #: Checked: arguments, configuration, and the files that are named. Why they are not run.
 CHECK = [
     (FIT_OR_RUN + r" .*/(md17|md22|water)/.*", NETWORK),
-    (FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw)/.*", MINUTES),
+    (FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw|water_experiment)/.*", MINUTES),
     (FIT_OR_RUN + r" .*configs/mine/.*", MINUTES),
     (r"mdsim (train|simulate) .*--exp_name=long .*", MINUTES),
     (FIT_OR_RUN + r" .*aspirin_two_temperatures/.*", MINUTES),
@@ -238,7 +238,7 @@ def test_commands(document, inside, monkeypatch):
 @pytest.mark.slow
 def test_long_fits_and_runs_once_tiny(inside):
     """What is only checked above because it takes minutes, with its own models and data."""
-    long = re.compile(FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw)/.*")
+    long = re.compile(FIT_OR_RUN + r" .*(ac_ala3_nhme_gfn2|water_spcfw|water_experiment)/.*")
     everything = [block for document in documents() for block in blocks(document) if block.language == "bash"]
     commands = [command for block in everything for command in block.commands() if long.fullmatch(command)]
     assert commands

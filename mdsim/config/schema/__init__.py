@@ -63,6 +63,7 @@ from mdsim.config.schema.stability import (
     AngleDeviationConfig,
     BondDeviationConfig,
     CriterionConfig,
+    DensityDeviationConfig,
     IntermolecularDistanceConfig,
     RDFDeviationConfig,
 )
@@ -118,6 +119,7 @@ __all__ = [
     "DataConfig",
     "Degree",
     "DenseWindowConfig",
+    "DensityDeviationConfig",
     "DeparturesConfig",
     "DiffusivityConfig",
     "DihedralsConfig",

@@ -36,6 +36,16 @@ class IntermolecularDistanceConfig(Section):
     tolerance_A: Positive = Field(1.2, description="Smallest distance in a stable liquid.")
 
 
+class DensityDeviationConfig(Section):
+    """Unstable when the density of a replica differs from its reference by more than the tolerance."""
+
+    name: Literal["density_deviation"] = Field(description="The criterion.")
+    density_dev_tol_g_per_cm3: Positive = Field(
+        0.2, description="Largest deviation, far above the fluctuations of a cell of this size."
+    )
+    reference_g_per_cm3: Positive | None = Field(None, description="Reference density; null: that of the data.")
+
+
 class RDFDeviationConfig(Section):
     """Unstable when the RDF of a stretch differs from the reference by more than this mean absolute error."""
 
@@ -52,6 +62,7 @@ CriterionConfig = Annotated[
     BondDeviationConfig
     | AngleDeviationConfig
     | IntermolecularDistanceConfig
+    | DensityDeviationConfig
     | RDFDeviationConfig
     | CustomCriterionConfig,
     Field(discriminator="name"),

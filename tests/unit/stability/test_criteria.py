@@ -8,9 +8,11 @@ import torch
 
 import mdsim.stability.criteria
 from mdsim.interfaces import StabilityCriterion
+from mdsim.observables.density import density_g_per_cm3
 from mdsim.stability.criteria import (
     AngleDeviation,
     BondLengthDeviation,
+    DensityDeviation,
     MinimumIntermolecularDistance,
     RDFDeviation,
     TemperatureExplosion,
@@ -63,6 +65,21 @@ def test_bonds_are_measured_across_the_boundary(system, trajectory):
     assert float(measure[3, 1]) == pytest.approx(0.3)
     assert float(measure[4, 2]) == pytest.approx(0.2)
     assert BONDS(system, trajectory).nonzero().tolist() == [[3, 1]]
+
+
+def test_the_density_of_moving_cells(system, trajectory):
+    """Twice the volume is half the density. A cell of the system that does not move is compared, too."""
+    at_rest = density_g_per_cm3(system, system.cell)
+    criterion = DensityDeviation(float(at_rest), 0.4 * float(at_rest))
+    assert not criterion(system, trajectory).any()
+    cells = system.cell.expand(N_FRAMES, N_REPLICAS, 3, 3).clone()
+    cells[2, 1] *= 2 ** (1 / 3)
+    cells[4, 2] *= 1.1 ** (1 / 3)
+    moving = replace(trajectory, cell=cells)
+    assert criterion(system, moving).nonzero().tolist() == [[2, 1]]
+    assert float(criterion.measure(system, moving)[2, 1]) == pytest.approx(0.5 * float(at_rest))
+    cells[5, 0] = torch.nan
+    assert bool(criterion(system, moving)[5, 0])
 
 
 def test_angles_are_compared_each_with_its_own_reference():
