@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
     from mdsim.observables.bonds import BondLengthDistribution as BondLengthDistribution
     from mdsim.observables.chain_ends import chain_ends as chain_ends
     from mdsim.observables.chains import EndToEndDistance as EndToEndDistance, RadiusOfGyration as RadiusOfGyration
+    from mdsim.observables.bulk_modulus import BulkModulus as BulkModulus, bulk_modulus_GPa as bulk_modulus_GPa
     from mdsim.observables.density import Density as Density
     from mdsim.observables.contacts import MinimumDistance as MinimumDistance
     from mdsim.observables.coordination import CoordinationNumber as CoordinationNumber
@@ -73,6 +74,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each name is imp
         EnthalpyOfVaporization as EnthalpyOfVaporization,
     )
     from mdsim.observables.hydrogen_bonds import HydrogenBonds as HydrogenBonds
+    from mdsim.observables.pressure import Pressure as Pressure
     from mdsim.observables.rdf import RDF as RDF
     from mdsim.observables.reference import reference_from_frames as reference_from_frames
     from mdsim.observables.rotatable import rotatable_dihedrals as rotatable_dihedrals
@@ -153,6 +155,7 @@ _HOMES = {
     "observables.bonds": ("BondLengthDistribution",),
     "observables.chain_ends": ("chain_ends",),
     "observables.chains": ("EndToEndDistance", "RadiusOfGyration"),
+    "observables.bulk_modulus": ("BulkModulus", "bulk_modulus_GPa"),
     "observables.density": ("Density",),
     "observables.contacts": ("MinimumDistance",),
     "observables.coordination": ("CoordinationNumber",),
@@ -164,6 +167,7 @@ _HOMES = {
     "observables.energies": ("EnergyDistribution",),
     "observables.energies_per_molecule": ("EnergyPerMolecule", "EnthalpyOfVaporization"),
     "observables.hydrogen_bonds": ("HydrogenBonds",),
+    "observables.pressure": ("Pressure",),
     "observables.rdf": ("RDF",),
     "observables.reference": ("reference_from_frames",),
     "observables.rotatable": ("rotatable_dihedrals",),

@@ -340,7 +340,7 @@ class InGroups(Generic[Results]):
             budget = min(budget, CPU_GROUP_BYTES)
         most_pairs = int(budget / self._bytes_per_pair)
         groups = groups_of_replicas(neighbors_of_all, n_replicas, n_atoms, most_pairs)
-        announce_division("replicas", n_replicas, len(groups), self._bytes_per_pair * neighbors_of_all.n_pairs)
+        announce_division("structures", n_replicas, len(groups), self._bytes_per_pair * neighbors_of_all.n_pairs)
         return groups
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def compared_structural(config: SimulateConfig, system: System, point: Point) ->
     chosen = [one for one in config.observables if not isinstance(one, (*ENERGY_CONFIGS, *PRESSURE_CONFIGS))]
     quantities = [quantity for one in chosen for quantity in observables(one, system)]
     if config.dynamics.barostat is not None and not any(isinstance(one, Density) for one in quantities):
-        quantities.append(Density())
+        quantities.append(Density(math.nan))  # its mean: the volume of the data is at no known pressure
     check_names([quantity.name for quantity in quantities])
     files = reference_files(config)
     return {

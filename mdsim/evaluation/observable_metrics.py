@@ -93,6 +93,8 @@ def _means(
 def bulk_modulus(moments: np.ndarray, weights: np.ndarray, temperature_K: float) -> dict[str, float | None]:
     """The isothermal bulk modulus in GPa by the fluctuations of all replicas, with a jackknife interval over them.
 
+    The interval is that of the logarithm, because a modulus is positive.
+
     Args:
         moments: means of volume (Å³) and squared volume (Å⁶) of each replica.
         weights: weights of the replicas.
@@ -101,11 +103,11 @@ def bulk_modulus(moments: np.ndarray, weights: np.ndarray, temperature_K: float)
     known = (weights > 0) & np.isfinite(moments).all(-1)
     if not known.any():
         return {BULK_MODULUS: None}
-    interval = jackknife(lambda rows: bulk_modulus_GPa(rows, temperature_K), moments[known], weights[known])
+    interval = jackknife(lambda rows: np.log(bulk_modulus_GPa(rows, temperature_K)), moments[known], weights[known])
     return {
-        BULK_MODULUS: or_none(interval.estimate),
-        f"{BULK_MODULUS}_low": or_none(interval.low),
-        f"{BULK_MODULUS}_high": or_none(interval.high),
+        BULK_MODULUS: or_none(float(np.exp(interval.estimate))),
+        f"{BULK_MODULUS}_low": or_none(float(np.exp(interval.low))),
+        f"{BULK_MODULUS}_high": or_none(float(np.exp(interval.high))),
     }
 
 

@@ -55,9 +55,8 @@ def test_results_state_the_ensemble_and_the_density(folder):
     metrics = json.loads((run_dir(folder) / "final_metrics.json").read_text())
     assert metrics["barostat"]["name"] == "cell_rescaling"
     assert metrics["barostat"]["pressure_bar"] == 5000.0
-    assert metrics["density_mean_reference_g_per_cm3"] == pytest.approx(0.9965, abs=0.005)
+    assert not {"density_mae", "density_mean_reference_g_per_cm3"} & metrics.keys(), "the data state no pressure"
     assert 0.9 < metrics["density_mean_g_per_cm3"] < 1.3
-    assert metrics["density_mean_g_per_cm3"] != metrics["density_mean_reference_g_per_cm3"]
     assert metrics["rdf_OO_mae"] > 0
 
 
