@@ -31,6 +31,8 @@ PURPOSE = {
     "mace": "models of mace-torch",
     "sevenn": "models of sevenn",
     "nequip": "models of the package nequip",
+    "allegro": "Allegro models of the package nequip",
+    "metatomic": "models of metatomic",
     "engines": "torch-sim, LAMMPS, OpenMM, i-PI, metatomic",
     "data": "generators of reference data",
     "water": "the generator of liquid water",

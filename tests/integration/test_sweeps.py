@@ -37,6 +37,7 @@ def agent_command(sweep: dict, values: dict[str, float]) -> list[str]:
     return [word for part in words for word in (made["args"] if part == "${args}" else [part])]
 
 
+@pytest.mark.slow
 def test_an_agent_of_wandb_can_run_the_sweep(tmp_path):
     sweep = yaml.safe_load((EXAMPLES / "sweep_wandb.yml").read_text(encoding="utf-8"))
     values = {name: (ranges["min"] * ranges["max"]) ** 0.5 for name, ranges in sweep["parameters"].items()}

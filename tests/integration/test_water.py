@@ -90,6 +90,7 @@ def test_trajectories_carry_the_cell(folder):
     assert trajectory.n_frames == 10 and trajectory.frame_interval_fs == 8.0
 
 
+@pytest.mark.slow
 def test_nequip_conserves_energy_on_water():
     """Ten femtoseconds of the whole box with random weights, scaled to the forces of the data."""
     data = load_dataset(ROOT / "data" / "bundled", "water_spcfw", "water", "100")

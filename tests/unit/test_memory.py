@@ -103,7 +103,7 @@ def test_forces_in_groups_are_those_of_all_at_once(broken, calls, caplog):
     assert 1 < max(calls) <= 3 and sum(calls) == 7 + 1 + 7, "once for the measurement"
     torch.testing.assert_close(divided, (energy, forces), equal_nan=True)
     assert torch.equal(divided[1][1:4], again[1][1:4])
-    assert [record.message.split(" would")[0] for record in caplog.records] == ["7 replicas"]
+    assert [record.message.split(" would")[0] for record in caplog.records] == ["7 structures"]
 
 
 def test_minibatches_shrink_to_the_budget():
