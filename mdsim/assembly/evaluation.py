@@ -13,7 +13,7 @@ from mdsim.assembly.observables import dynamical_observable, observables
 from mdsim.assembly.references import check_names, check_temperature, dynamical_reference
 from mdsim.assembly.state_points import Point, reference_at
 from mdsim.assembly.trajectories import file_settings
-from mdsim.config.schema import ENERGY_CONFIGS, PRESSURE_CONFIGS, ReferenceFileConfig, SimulateConfig
+from mdsim.config.schema import METRICS_ONLY, ReferenceFileConfig, SimulateConfig
 from mdsim.datasets.folder import Dataset
 from mdsim.dynamics.stretch import Stretch
 from mdsim.errors import ConfigError
@@ -70,7 +70,7 @@ def departures(
 
 def compared_structural(config: SimulateConfig, system: System, point: Point) -> dict[str, Compared]:
     """The structural observables of an evaluation by name, with their references at a state point."""
-    chosen = [one for one in config.observables if not isinstance(one, (*ENERGY_CONFIGS, *PRESSURE_CONFIGS))]
+    chosen = [one for one in config.observables if not isinstance(one, METRICS_ONLY)]
     quantities = [quantity for one in chosen for quantity in observables(one, system)]
     if config.dynamics.barostat is not None and not any(isinstance(one, Density) for one in quantities):
         quantities.append(Density(math.nan))  # its mean: the volume of the data is at no known pressure

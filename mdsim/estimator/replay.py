@@ -42,12 +42,10 @@ class Rerun:
         cells = None if self.cells is None else self.cells[None]
         frames = Trajectory(self.positions[None], None, None, like.trajectory.frame_interval_fs, cells)
         mask = torch.ones(1, len(self.positions), dtype=torch.bool, device=self.positions.device)
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(like, trajectory=frames, mask=mask, **own, _values={}, _parent=None)
+        return replace(like, trajectory=frames, mask=mask, **vars(self), _values={}, _parent=None)
 
     def state_dict(self) -> dict[str, Any]:
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return own | {"neighborhoods": None if self.neighborhoods is None else vars(self.neighborhoods)}
+        return vars(self) | {"neighborhoods": None if self.neighborhoods is None else vars(self.neighborhoods)}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], device: torch.device) -> Rerun:

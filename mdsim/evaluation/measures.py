@@ -42,7 +42,7 @@ class Measure:
     has_reference: bool = True
 
     @classmethod
-    def of(cls, observable: Observable, axis: np.ndarray, structural: bool, has_reference: bool = True) -> Measure:
+    def of(cls, observable: Observable, structural: bool, has_reference: bool = True) -> Measure:
         """The measure of an observable, by its attributes ``is_density``, ``error_unit`` and ``has_mean``, if any."""
         is_density = isinstance(observable, BinnedObservable) and is_a_density(observable)
         unit = getattr(observable, "unit", None)

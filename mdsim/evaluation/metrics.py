@@ -104,7 +104,7 @@ def final_metrics(
 def measures(evaluation: Evaluation) -> dict[str, Measure]:
     """The measure of each observable by name."""
     return {
-        name: Measure.of(compared.observable, _axis_and_reference(compared)[0], structural, compared.has_reference)
+        name: Measure.of(compared.observable, structural, compared.has_reference)
         for found, structural in ((evaluation.structural, True), (evaluation.dynamical, False))
         for name, compared in found.items()
     }

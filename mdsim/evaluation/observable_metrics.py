@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import torch
 
 from mdsim.evaluation.averages import area_between, error_interval, error_of_scatter, jackknife
 from mdsim.evaluation.measures import ENDINGS, Measure
 from mdsim.evaluation.plan import Compared
 from mdsim.observables.bulk_modulus import BulkModulus, bulk_modulus_GPa
-from mdsim.observables.densities import MUCH_UNVISITED, UNVISITED
+from mdsim.observables.densities import MUCH_UNVISITED, UNVISITED, unvisited
 from mdsim.stability.intervals import mean_interval
 
 log = logging.getLogger("mdsim")
@@ -125,7 +126,7 @@ def unvisited_share(
     known = (weights > 0) & np.isfinite(values).all(-1)
     if not known.any() or not reference.sum() > 0:
         return {f"{name}{UNVISITED}": None}
-    share = float((reference * (values[known].sum(0) == 0)).sum() / reference.sum())
+    share = float(unvisited(torch.from_numpy(reference), torch.from_numpy(values[known].sum(0))))
     if share > MUCH_UNVISITED:
         log.warning("%s: no stable frame is where %.0f %% of the reference is", name, 100 * share)
     return {f"{name}{UNVISITED}": share}

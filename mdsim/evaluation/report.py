@@ -91,7 +91,7 @@ def draw(folder: Path, results: Mapping[str, Results]) -> list[Drawn]:
     """
     drawn = [Drawn(folder / SURVIVAL_FIGURE, SURVIVAL)]
     survival_figure(
-        folder / "survival.png",
+        folder / SURVIVAL_FIGURE,
         {name: _survival(r, r.lifetimes) for name, r in results.items()},
         {name: _survival(r, Lifetimes.together(r.departures)) for name, r in results.items() if r.departures},
         title="\n".join(dict.fromkeys(conditions(summary) for r in results.values() for summary in r.summaries)),

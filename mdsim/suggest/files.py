@@ -13,8 +13,7 @@ import yaml
 from mdsim import assembly
 from mdsim.config.loading import load_config
 from mdsim.config.schema import (
-    ENERGY_CONFIGS,
-    PRESSURE_CONFIGS,
+    METRICS_ONLY,
     ObservablesTermConfig,
     PretrainConfig,
     SimulateConfig,
@@ -147,7 +146,7 @@ def check(found: Findings, folder: Path) -> None:
         for config in (train, evaluation):
             assembly.stretch(config, system, found.dataset)
         targets = [t for term in train.terms if isinstance(term, ObservablesTermConfig) for t in term.targets]
-        compared = [one for one in evaluation.observables if not isinstance(one, (*ENERGY_CONFIGS, *PRESSURE_CONFIGS))]
+        compared = [one for one in evaluation.observables if not isinstance(one, METRICS_ONLY)]
         for chosen in [*(target.observable for target in targets), *compared]:
             for quantity in assembly.observables(chosen, system):
                 quantity(system, one_frame)

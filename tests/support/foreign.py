@@ -76,6 +76,16 @@ def nequip_configuration(species: Sequence[int], cutoff: float = 4.0, precision:
     """The model section of a configuration of nequip."""
     return {
         "_target_": "nequip.model.NequIPGNNModel",
+        **_of_nequip(species, cutoff, precision),
+        "num_features": 6,
+        "radial_mlp_depth": 1,
+        "radial_mlp_width": 8,
+    }
+
+
+def _of_nequip(species: Sequence[int], cutoff: float, precision: str) -> dict[str, Any]:
+    """What models that nequip builds have in common."""
+    return {
         "seed": 1,
         "model_dtype": precision,
         "type_names": [SYMBOLS[number] for number in species],
@@ -83,9 +93,6 @@ def nequip_configuration(species: Sequence[int], cutoff: float = 4.0, precision:
         "num_layers": 2,
         "l_max": 1,
         "parity": True,
-        "num_features": 6,
-        "radial_mlp_depth": 1,
-        "radial_mlp_width": 8,
         "avg_num_neighbors": 8.0,
         "per_type_energy_scales": 30.0,
         "per_type_energy_shifts": {SYMBOLS[number]: -13.0 * number for number in species},
@@ -96,10 +103,7 @@ def allegro_configuration(species: Sequence[int], cutoff: float = 4.0, precision
     """The model section of a configuration of nequip, of an Allegro."""
     return {
         "_target_": "allegro.model.AllegroModel",
-        "seed": 1,
-        "model_dtype": precision,
-        "type_names": [SYMBOLS[number] for number in species],
-        "r_max": cutoff,
+        **_of_nequip(species, cutoff, precision),
         "radial_chemical_embed": {
             "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
             "num_bessels": 4,
@@ -109,18 +113,12 @@ def allegro_configuration(species: Sequence[int], cutoff: float = 4.0, precision
         "radial_chemical_embed_dim": 8,
         "scalar_embed_mlp_hidden_layers_depth": 1,
         "scalar_embed_mlp_hidden_layers_width": 8,
-        "l_max": 1,
-        "parity": True,
-        "num_layers": 2,
         "num_scalar_features": 8,
         "num_tensor_features": 4,
         "allegro_mlp_hidden_layers_depth": 1,
         "allegro_mlp_hidden_layers_width": 8,
         "readout_mlp_hidden_layers_depth": 1,
         "readout_mlp_hidden_layers_width": 8,
-        "avg_num_neighbors": 8.0,
-        "per_type_energy_scales": 30.0,
-        "per_type_energy_shifts": {SYMBOLS[number]: -13.0 * number for number in species},
     }
 
 

@@ -95,19 +95,16 @@ def predict(
         labels = with_stresses(labels, frames, images, units, stress_key)
     _name_constraints_left_out(images)
     predicted, errors = [], []
-    with Bar(total=len(images), desc="predict", unit="frames", note=COMPILES) as bar:
-        for number, atoms in enumerate(images):
-            where = f"{frames}, frame {number}"
-            results = _results(calculator, atoms, where, stress and bool(atoms.pbc.all()))
-            found = errors_of(results, labels, number, _energy_is_determined(calculator), len(atoms))
-            predicted.append(_with_prediction(_renamed(atoms, where, results), results, energy_zero, found.columns()))
-            errors.append(found)
-            bar.update()
+    for number, atoms in enumerate(Bar(images, desc="predict", unit="frames", note=COMPILES)):
+        where = f"{frames}, frame {number}"
+        results = _results(calculator, atoms, where, stress and bool(atoms.pbc.all()))
+        found = errors_of(results, labels, number, _energy_is_determined(calculator), len(atoms))
+        predicted.append(_with_prediction(_renamed(atoms, where, results), results, energy_zero, found.columns()))
+        errors.append(found)
     _write(output, predicted)
     report_errors(labels, errors)
-    finished(
-        f"predicted {len(predicted)} frame{'s'[: len(predicted) != 1]}", {output: "energies, forces, atomic energies"}
-    )
+    count = f"{len(predicted)} frame{'' if len(predicted) == 1 else 's'}"
+    finished(f"predicted {count}", {output: "energies, forces, atomic energies"})
 
 
 def _results(calculator: ForceFieldCalculator, atoms: Atoms, where: str, with_stress: bool) -> dict[str, Any]:

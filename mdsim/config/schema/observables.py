@@ -8,8 +8,13 @@ from pydantic import AfterValidator, Field
 
 from mdsim.config.schema.base import NonNegative, Positive, Section
 from mdsim.config.schema.custom import CustomDynamicalConfig, CustomObservableConfig, Label
-from mdsim.config.schema.energies import EnergyPerMoleculeConfig, EnthalpyOfVaporizationConfig, PotentialEnergyConfig
-from mdsim.config.schema.pressure import BulkModulusConfig, PressureConfig
+from mdsim.config.schema.energies import (
+    ENERGY_CONFIGS,
+    EnergyPerMoleculeConfig,
+    EnthalpyOfVaporizationConfig,
+    PotentialEnergyConfig,
+)
+from mdsim.config.schema.pressure import PRESSURE_CONFIGS, BulkModulusConfig, PressureConfig
 from mdsim.config.schema.scattering import StructureFactorConfig
 from mdsim.config.schema.spectra import InfraredSpectrumConfig, VibrationalDOSConfig
 from mdsim.config.schema.structure import (
@@ -139,6 +144,9 @@ _Target = (
 )
 _Energy = PotentialEnergyConfig | EnergyPerMoleculeConfig | EnthalpyOfVaporizationConfig
 _Pressure = PressureConfig | BulkModulusConfig
+
+#: Observables that an evaluation makes with its force field or its dynamics.
+METRICS_ONLY = (*ENERGY_CONFIGS, *PRESSURE_CONFIGS)
 
 #: Observables that may be training targets, because they do not depend on the parameters of the force field.
 TargetObservableConfig = Annotated[_Target, Field(discriminator="name")]

@@ -10,26 +10,20 @@ from mdsim.config.schema.base import Count, NonNegative, Positive, Section
 from mdsim.config.schema.custom import CustomConfig
 from mdsim.config.schema.observables import DynamicalConfig, TargetObservableConfig
 
+_ENERGY = "the potential energy depends on the parameters, and the estimator has no gradient of it"
+#: Why observables of an evaluation are refused as targets, by their names.
+WHY_NO_TARGET = {
+    **dict.fromkeys(("potential_energy", "energy_per_molecule", "enthalpy_of_vaporization"), _ENERGY),
+    "pressure": "the pressure depends on the parameters, and the estimator has no gradient of the stress itself",
+    "bulk_modulus": "the bulk modulus is a ratio of fluctuations and no mean over structures",
+}
+
 
 def _is_a_mean_over_structures(observable: Any) -> Any:
     """Observables that depend on the parameters need a second term of the gradient, <∂g/∂θ>."""
     name = observable.get("name") if isinstance(observable, dict) else None
-    if name == "pressure":
-        raise ValueError(
-            "the pressure depends on the parameters, and the estimator has no gradient of the stress itself: list it "
-            "below `observables` of an evaluation instead"
-        )
-    if name == "bulk_modulus":
-        raise ValueError(
-            "the bulk modulus is a ratio of fluctuations and no mean over structures: list it below `observables` of "
-            "an evaluation instead"
-        )
-    names = ("potential_energy", "energy_per_molecule", "enthalpy_of_vaporization")
-    if name in names:
-        raise ValueError(
-            "the potential energy depends on the parameters, and the estimator has no gradient of it: list it below "
-            "`observables` of an evaluation instead"
-        )
+    if isinstance(name, str) and name in WHY_NO_TARGET:
+        raise ValueError(f"{WHY_NO_TARGET[name]}: list it below `observables` of an evaluation instead")
     return observable
 
 

@@ -35,7 +35,7 @@ BINS, INTEGERS = np.array([0.5, 1.5, 2.5]), np.arange(9.0)
     ],
 )
 def test_the_measure_is_that_of_the_observable(observable, axis, structural, expected):
-    found = Measure.of(observable, axis, structural)
+    found = Measure.of(observable, structural)
     assert found == expected
     assert Measure.read({KEY: {"own": found.stated()}}, "own", axis) == found
 
@@ -51,7 +51,7 @@ def test_integers_from_zero_are_compared_as_a_density():
     """Half the molecules have one bond more than in the reference: the distributions differ by ½ + ½."""
     reference = np.array([0.0, 0, 0, 0, 1, 0, 0, 0, 0])
     values = np.stack([reference, np.roll(reference, 1)])
-    measure = Measure.of(HydrogenBonds(), INTEGERS, True)
+    measure = Measure.of(HydrogenBonds(), True)
     found = observable_errors("hydrogen_bonds", INTEGERS, reference, values, np.array([5.0, 5.0]), measure)
     assert found["hydrogen_bonds_mae"] == pytest.approx(1.0)
     assert found["hydrogen_bonds_mean"] == pytest.approx(4.5)
@@ -60,7 +60,7 @@ def test_integers_from_zero_are_compared_as_a_density():
 
 
 def test_means_have_units():
-    measure = Measure.of(RadiusOfGyration(3.0, 1.0), BINS, True)
+    measure = Measure.of(RadiusOfGyration(3.0, 1.0), True)
     rows = np.array([[0.0, 0.5, 0.5], [0.0, 0.5, 0.5]])
     found = observable_errors("radius_of_gyration", BINS, rows[0], rows, np.ones(2), measure)
     assert found["radius_of_gyration_mean_A"] == found["radius_of_gyration_mean_reference_A"] == 2.0
@@ -72,7 +72,7 @@ def test_means_have_units():
 
 def test_a_structure_factor_has_the_mean_difference_as_error():
     values = np.array([[1.2, 1.0, 0.9]])
-    measure = Measure.of(DirectStructureFactor(6.0, 0.5), BINS, True)
+    measure = Measure.of(DirectStructureFactor(6.0, 0.5), True)
     found = observable_errors("structure_factor_OO", BINS, np.ones(3), values, np.ones(1), measure)
     assert found["structure_factor_OO_mae"] == pytest.approx(0.1)
     assert "structure_factor_OO_mean" not in found

@@ -125,7 +125,7 @@ def test_the_bulk_modulus_is_that_of_the_volumes():
 
 
 def test_a_value_without_a_reference_has_an_interval_and_no_error():
-    measure = Measure.of(pressure(0.0, argon("fcc", 2, 5.4)[0]), np.zeros(1), True, has_reference=False)
+    measure = Measure.of(pressure(0.0, argon("fcc", 2, 5.4)[0]), True, has_reference=False)
     values, weights = np.array([[10.0], [14.0], [12.0]]), np.ones(3)
     found = observable_errors("pressure", np.zeros(1), np.array([np.nan]), values, weights, measure)
     assert list(found) == ["pressure_mean_bar", "pressure_mean_bar_low", "pressure_mean_bar_high"]

@@ -20,20 +20,6 @@ from mdsim.reporting.console import (
 from mdsim.reporting.lines import folded
 
 
-@pytest.fixture(autouse=True)
-def restored_logger(monkeypatch):
-    """No command has begun. Later tests find the logger without handlers, passing its records on."""
-    monkeypatch.setattr(STYLE, "begun_s", None)
-    yield
-    logger = logging.getLogger("mdsim")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.propagate = True
-    logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
-
-
 def test_lines_go_to_console_and_file(tmp_path, capsys):
     logger = setup_logging(tmp_path / "run")
     logging.getLogger("mdsim.training").info("cycle %d begins", 3)

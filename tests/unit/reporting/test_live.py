@@ -1,7 +1,6 @@
 """Bars and waits: live lines on a terminal, lines of the log elsewhere."""
 
 import io
-import logging
 import re
 import sys
 import time
@@ -28,19 +27,6 @@ class Terminal(io.StringIO):
     def text(self) -> str:
         """What was written, without control sequences."""
         return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", self.getvalue())
-
-
-@pytest.fixture(autouse=True)
-def restored_logger():
-    yield
-    clear()
-    logger = logging.getLogger("mdsim")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.propagate = True
-    logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture
