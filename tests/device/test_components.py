@@ -176,7 +176,7 @@ def test_criteria(kind):
     same_on_both(verdict)
 
 
-@pytest.mark.parametrize("model", ["schnet_repelled", "nequip_l1", "gemnet_t"])
+@pytest.mark.parametrize("model", ["schnet_repelled", pytest.param("nequip_l1", marks=pytest.mark.slow), "gemnet_t"])
 @each(IntegratorConfig)
 def test_integrators(kind, model, toy):
     """With noise and neighbor lists, as a run has them. Repulsion is part of one of the models."""
