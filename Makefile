@@ -55,7 +55,7 @@ stable: setup
 	echo "total: $$(( $$(date +%s) - start )) s"
 
 test: setup
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" --durations=30
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" --durations=30
 
 test-mace: setup-mace
 	$(VENV_MACE)/bin/python -m pytest -q -n $(WORKERS) -m "not slow" -k "mace or packages" \
